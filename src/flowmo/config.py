@@ -1,0 +1,258 @@
+"""What a model is: frozen dataclasses that every other file receives, and their readable form on disk.
+
+Names follow the paper's Table 6. A configuration is checked when it is made, so that a wrong one fails
+before any weight is allocated. ``to_dict`` / ``from_dict`` are exact inverses and plain JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """One two-stream transformer, encoder or decoder (Section 3.1, Table 6)."""
+
+    patch_size: int
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("patch_size", "width", "depth", "heads", "mlp_ratio"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.width % self.heads:
+            raise ConfigError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.head_dim % 16:
+            raise ConfigError(
+                f"width / heads = {self.head_dim} is not a multiple of 16, which the three rotary axes "
+                "(1/8, 7/16, 7/16 of it, each even) need; change width or heads"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+
+@dataclass(frozen=True)
+class QuantizerConfig:
+    """How a latent becomes a code (Section 3.2).
+
+    kind: ``lfq`` keeps signs; ``fsq`` rounds each channel to one of ``levels``; ``continuous`` only normalises.
+    temperature: of the entropy terms (A6). tanh_bound: bound the latent first (A.1 of the paper found it worse).
+    levels: FSQ only, the levels of the channels of one group.
+    """
+
+    kind: Literal["lfq", "fsq", "continuous"] = "lfq"
+    temperature: float = 0.1
+    tanh_bound: bool = False
+    levels: tuple[int, ...] = (8, 8, 8)
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ConfigError(f"temperature must be positive, got {self.temperature}")
+        if not self.levels or min(self.levels) < 2:
+            raise ConfigError(f"every FSQ level must be at least 2, got {self.levels}")
+
+    @property
+    def level_bits(self) -> int:
+        """Bits that hold one group of FSQ channels."""
+        return max(1, math.ceil(math.log2(math.prod(self.levels))))
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """How a code becomes an image (Section 3.4, Appendix B): the values that ``detokenize`` uses by default."""
+
+    num_steps: int = 25
+    rho: float = 4.0
+    guidance_scale: float = 1.5
+    guidance_interval: tuple[float, float] = (0.17 / 1.17, 1.02 / 2.02)
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ConfigError(f"num_steps must be at least 1, got {self.num_steps}")
+        if not self.rho > 0:
+            raise ConfigError(f"rho must be positive (inf is one step from t = 1), got {self.rho}")
+        low, high = self.guidance_interval
+        if not 0 <= low <= high <= 1:
+            raise ConfigError(f"guidance_interval must satisfy 0 <= low <= high <= 1, got {(low, high)}")
+
+
+@dataclass(frozen=True)
+class FlowMoConfig:
+    """A whole tokenizer. The defaults of the four options at the end are the paper's (docs/DEVIATIONS.md).
+
+    prediction: what the decoder's network puts out, the velocity or the clean image.
+    modulation: AdaLN weights in every block, or one set for all blocks plus a learned table per block.
+    initial_latent: c_0 of Eq. 1, zeros, or one learned vector a token.
+    latent_positions: rotary ids of the latent tokens, (i, i, i), or spread over the image's patch grid.
+    """
+
+    encoder: TransformerConfig
+    decoder: TransformerConfig
+    image_size: int = 256
+    num_tokens: int = 256
+    bits_per_token: int = 18
+    bits_per_group: int = 9
+    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    prediction: Literal["velocity", "clean"] = "velocity"
+    modulation: Literal["per_block", "shared"] = "per_block"
+    initial_latent: Literal["zeros", "learned"] = "zeros"
+    latent_positions: Literal["diagonal", "grid"] = "diagonal"
+
+    def __post_init__(self) -> None:
+        if self.num_tokens < 1 or self.bits_per_token < 1:
+            raise ConfigError("num_tokens and bits_per_token must be at least 1")
+        if not 1 <= self.bits_per_group <= 24:
+            raise ConfigError(f"bits_per_group must be between 1 and 24, got {self.bits_per_group}")
+        if self.bits_per_token % self.bits_per_group:
+            raise ConfigError(
+                f"bits_per_token {self.bits_per_token} is not a multiple of bits_per_group {self.bits_per_group}"
+            )
+        if self.quantizer.kind == "fsq" and self.quantizer.level_bits != self.bits_per_group:
+            raise ConfigError(
+                f"FSQ levels {self.quantizer.levels} need {self.quantizer.level_bits} bits a group, "
+                f"but bits_per_group is {self.bits_per_group}; set them equal"
+            )
+        for name in ("encoder", "decoder"):
+            patch = getattr(self, name).patch_size
+            if self.image_size % patch:
+                raise ConfigError(f"image_size {self.image_size} is not a multiple of the {name}'s patch size {patch}")
+        if self.latent_positions == "grid" and math.isqrt(self.num_tokens) ** 2 != self.num_tokens:
+            raise ConfigError(f'latent_positions "grid" needs a square number of tokens, got {self.num_tokens}')
+
+    @property
+    def num_groups(self) -> int:
+        """G: integers that make up one token."""
+        return self.bits_per_token // self.bits_per_group
+
+    @property
+    def latent_dim(self) -> int:
+        """K: channels of the latent, one a bit for LFQ, one a rounded number for FSQ."""
+        if self.quantizer.kind == "fsq":
+            return self.num_groups * len(self.quantizer.levels)
+        return self.bits_per_token
+
+    @property
+    def bits_per_pixel(self) -> float:
+        """Bits an image of ``image_size`` costs, divided by its pixels (Section 4.1)."""
+        return self.num_tokens * self.bits_per_token / self.image_size**2
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain JSON data; tuples become lists and infinity a string."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        if isinstance(value, (tuple, list)):
+            return [plain(v) for v in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            return str(value)
+        return value
+
+    return plain(config)
+
+
+def from_dict(cls: type, data: dict[str, Any], where: str = "") -> Any:
+    """Inverse of :func:`to_dict`. An unknown or ill-typed key raises ConfigError and names the nearest known one."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where or cls.__name__}: expected a table of settings, got {data!r}")
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]
+    values = {}
+    for key, value in data.items():
+        if key not in names:
+            raise ConfigError(_unknown(where + key, [where + n for n in names]))
+        values[key] = _coerce(hints[key], value, where + key)
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ConfigError(f"{where or cls.__name__}: {error}") from None
+
+
+def to_json(config: Any) -> str:
+    return json.dumps(to_dict(config), indent=2)
+
+
+def from_json(cls: type, text: str) -> Any:
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"the configuration is not valid JSON: {error}") from None
+    return from_dict(cls, data)
+
+
+def override(config: Any, settings: list[str]) -> Any:
+    """A copy with dotted settings applied: ``override(c, ["decoder.depth=6", "prediction=clean"])``."""
+    data = to_dict(config)
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"{setting!r} is not of the form name=value")
+        *parents, leaf = path.split(".")
+        table = data
+        for parent in parents:
+            if not isinstance(table.get(parent), dict):
+                raise ConfigError(_unknown(path, _paths(data)))
+            table = table[parent]
+        if leaf not in table:
+            raise ConfigError(_unknown(path, _paths(data)))
+        try:
+            table[leaf] = json.loads(text)
+        except ValueError:
+            table[leaf] = text
+    return from_dict(type(config), data)
+
+
+def _paths(data: dict[str, Any], prefix: str = "") -> list[str]:
+    paths = []
+    for key, value in data.items():
+        paths += _paths(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+    return paths
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    return f"unknown setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _coerce(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else from_dict(hint, value, where + ".")
+    if origin is Literal:
+        if value not in args:
+            raise ConfigError(f"{where} must be one of {', '.join(map(str, args))}; got {value!r}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _coerce(next(a for a in args if a is not type(None)), value, where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where} must be a list, got {value!r}")
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+        if len(kinds) != len(value):
+            raise ConfigError(f"{where} must have {len(kinds)} entries, got {value!r}")
+        return tuple(_coerce(k, v, where) for k, v in zip(kinds, value, strict=True))
+    if hint is float and value in ("inf", "Infinity"):
+        return math.inf
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{where} must be {hint.__name__}, got {value!r}")
+    return value
