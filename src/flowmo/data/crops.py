@@ -1,0 +1,64 @@
+"""Square pictures for the network and back: scaling, crops and the [-1, 1] range of the paper's training (C1)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..errors import ImageError
+
+
+def shorter_side_to(image: Image.Image, size: int) -> Image.Image:
+    """Scale so that the shorter side is ``size`` pixels, with PIL's bilinear filter as published (C1).
+
+    The longer side is rounded down. A picture whose shorter side is ``size`` already comes back untouched.
+    """
+    shorter, longer = sorted(image.size)
+    if shorter == size:
+        return image
+    scaled = size * longer // shorter
+    shape = (size, scaled) if image.width <= image.height else (scaled, size)
+    return image.resize(shape, Image.Resampling.BILINEAR)
+
+
+def center_crop(image: Image.Image, size: int) -> Image.Image:
+    """The middle ``size`` x ``size`` pixels. ImageError when the picture is smaller."""
+    _check(image, size)
+    # Python's round, as in the published crop: half a pixel goes to the even side.
+    return _cut(image, round((image.width - size) / 2), round((image.height - size) / 2), size)
+
+
+def random_crop(image: Image.Image, size: int, generator: np.random.Generator) -> Image.Image:
+    """``size`` x ``size`` pixels from anywhere in the picture. ImageError when the picture is smaller."""
+    _check(image, size)
+    left = int(generator.integers(0, image.width - size + 1))
+    top = int(generator.integers(0, image.height - size + 1))
+    return _cut(image, left, top, size)
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """RGB picture -> float32 3 H W in [-1, 1]."""
+    pixels = torch.from_numpy(np.array(image.convert("RGB")))
+    return pixels.permute(2, 0, 1).contiguous().to(torch.float32) / 127.5 - 1
+
+
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """Float ... in [-1, 1] -> uint8 ... in [0, 255], rounded to nearest; values outside are clamped."""
+    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def to_image(image: torch.Tensor) -> Image.Image:
+    """Float 3 H W in [-1, 1] -> RGB picture; the inverse of :func:`to_tensor`."""
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ImageError(f"a picture is a tensor of shape 3 H W, got {tuple(image.shape)}")
+    return Image.fromarray(to_uint8(image.detach()).permute(1, 2, 0).contiguous().cpu().numpy())
+
+
+def _check(image: Image.Image, size: int) -> None:
+    if min(image.size) < size:
+        raise ImageError(f"a picture of {image.width}x{image.height} is too small for a crop of {size}: scale it first")
+
+
+def _cut(image: Image.Image, left: int, top: int, size: int) -> Image.Image:
+    return image if image.size == (size, size) else image.crop((left, top, left + size, top + size))
