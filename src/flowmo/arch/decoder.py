@@ -1,0 +1,69 @@
+"""The decoder d_theta: noisy image, code and noise level to a velocity (Section 3.1, Eq. 3; B6-B8)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import FlowMoConfig
+from .block import TwoStreamBlock
+from .modulation import AdaLN, TimeEmbedding, modulated_norm
+from .patches import patchify, unpatchify
+from .rotary import rotary_table
+
+
+class Decoder(nn.Module):
+    """Patches of x_t beside the code tokens, ``depth`` two-stream blocks modulated by t.
+
+    The code carries one more channel, the mask: 1 where a code is given, and the null condition of guidance is
+    all zeros, mask included (B7).
+    """
+
+    def __init__(self, config: FlowMoConfig) -> None:
+        super().__init__()
+        c = config.decoder
+        self.patch_size, self.head_dim = c.patch_size, c.head_dim
+        self.num_tokens, self.latent_positions = config.num_tokens, config.latent_positions
+        self.latent_dim = config.latent_dim
+        self.time_embedding = TimeEmbedding(c.width)
+        self.image_in = nn.Linear(3 * c.patch_size**2, c.width)
+        self.code_in = nn.Linear(config.latent_dim + 1, c.width)
+        shared = config.modulation == "shared"
+        self.code_modulation = AdaLN(c.width) if shared else None
+        self.image_modulation = AdaLN(c.width) if shared else None
+        self.blocks = nn.ModuleList(
+            TwoStreamBlock(c.width, c.heads, c.mlp_ratio, config.modulation, updates_code=i < c.depth - 1)
+            for i in range(c.depth)
+        )
+        self.readout_modulation = AdaLN(c.width, gated=False)
+        self.readout = nn.Linear(c.width, 3 * c.patch_size**2)
+
+    def forward(self, x_t: Tensor, masked_code: Tensor, t: Tensor) -> Tensor:
+        """x_t: B 3 H W; masked_code: B N K+1; t: (B,) -> B 3 H W, a velocity or a clean image by configuration."""
+        height, width = x_t.shape[-2:]
+        rows, columns = height // self.patch_size, width // self.patch_size
+        image = self.image_in(patchify(x_t, self.patch_size))
+        code = self.code_in(masked_code)
+        conditioning = self.time_embedding(t)
+        code_conditioning = image_conditioning = conditioning
+        if self.code_modulation is not None and self.image_modulation is not None:
+            code_conditioning = _stacked(self.code_modulation, conditioning)
+            image_conditioning = _stacked(self.image_modulation, conditioning)
+        table = rotary_table(rows, columns, self.num_tokens, self.latent_positions, self.head_dim, x_t.device)
+        for block in self.blocks:
+            code, image = block(code, image, table, code_conditioning, image_conditioning)
+        image = modulated_norm(image, self.readout_modulation(conditioning)[0])
+        # A second norm after the modulation, to match the released weights (B6).
+        image = self.readout(F.layer_norm(image, image.shape[-1:], eps=1e-6))
+        return unpatchify(image, self.patch_size, height, width)
+
+
+def masked_code(code: Tensor, keep: Tensor | None = None) -> Tensor:
+    """Append the mask channel of ones; images where ``keep`` (B,) is False get the all-zero null condition (B7)."""
+    code = torch.cat([code, torch.ones_like(code[..., :1])], dim=-1)
+    return code if keep is None else code * keep.to(code.dtype)[:, None, None]
+
+
+def _stacked(modulation: AdaLN, conditioning: Tensor) -> Tensor:
+    return modulation.linear(F.silu(conditioning)).unflatten(-1, (modulation.chunks, -1))  # B 6 width

@@ -1,0 +1,48 @@
+"""The encoder e_theta: image and initial latent to latent (Section 3.1, Eq. 1; B4-B6)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import FlowMoConfig
+from .block import TwoStreamBlock
+from .patches import patchify
+from .rotary import rotary_table
+
+
+class Encoder(nn.Module):
+    """Patches of the image beside ``num_tokens`` latent tokens, ``depth`` two-stream blocks, no noise level.
+
+    c_0 is zero in the paper, so latent tokens start as the bias of ``code_in`` and differ by rotation only (B4);
+    ``initial_latent="learned"`` makes it a parameter N K.
+    """
+
+    def __init__(self, config: FlowMoConfig) -> None:
+        super().__init__()
+        c = config.encoder
+        self.patch_size, self.head_dim = c.patch_size, c.head_dim
+        self.num_tokens, self.latent_positions = config.num_tokens, config.latent_positions
+        initial = torch.zeros(config.num_tokens, config.latent_dim)
+        if config.initial_latent == "learned":
+            self.initial_latent = nn.Parameter(nn.init.normal_(initial))
+        else:
+            self.register_buffer("initial_latent", initial, persistent=False)
+        self.image_in = nn.Linear(3 * c.patch_size**2, c.width)
+        self.code_in = nn.Linear(config.latent_dim, c.width)
+        self.blocks = nn.ModuleList(
+            TwoStreamBlock(c.width, c.heads, c.mlp_ratio, "none", updates_image=i < c.depth - 1)
+            for i in range(c.depth)
+        )
+        self.readout = nn.Linear(c.width, config.latent_dim)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """image: B 3 H W in [-1, 1], sides multiples of the patch size -> latent: B N K."""
+        rows, columns = (side // self.patch_size for side in image.shape[-2:])
+        patches = self.image_in(patchify(image, self.patch_size))
+        code = self.code_in(self.initial_latent).expand(image.shape[0], -1, -1)
+        table = rotary_table(rows, columns, self.num_tokens, self.latent_positions, self.head_dim, image.device)
+        for block in self.blocks:
+            code, patches = block(code, patches, table, None, None)
+        return self.readout(F.layer_norm(code, code.shape[-1:], eps=1e-6))

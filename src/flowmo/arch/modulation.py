@@ -1,0 +1,89 @@
+"""The noise level and how it modulates a block: time embedding and AdaLN (Section 3.1; B6, B8)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+TIME_CHANNELS = 256
+
+
+class Modulation(NamedTuple):
+    """Shift, scale and gate of one residual branch, each B 1 width."""
+
+    shift: Tensor
+    scale: Tensor
+    gate: Tensor | None = None
+
+
+class TimeEmbedding(nn.Module):
+    """Noise level t in [0, 1] (B,) -> conditioning B width: sinusoids of 1000 t, then a two-layer SiLU MLP (B8)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear_in = nn.Linear(TIME_CHANNELS, width)
+        self.linear_out = nn.Linear(width, width)
+
+    def forward(self, t: Tensor) -> Tensor:
+        half = TIME_CHANNELS // 2
+        index = torch.arange(half, dtype=torch.float32, device=t.device)
+        angle = 1000.0 * t.float()[:, None] * torch.exp(-math.log(10_000.0) / half * index)
+        waves = torch.cat([angle.cos(), angle.sin()], dim=-1).to(self.linear_in.weight.dtype)
+        return self.linear_out(F.silu(self.linear_in(waves)))
+
+
+class AdaLN(nn.Module):
+    """Conditioning B width -> ``branches`` modulations of one stream.
+
+    Gates start at zero, shifts and scales at the default initialisation (B6). With ``gated=False`` there is one
+    branch of shift and scale only, for a readout or a stream that is read but not updated.
+    """
+
+    def __init__(self, width: int, gated: bool = True) -> None:
+        super().__init__()
+        self.chunks = 6 if gated else 2
+        self.linear = nn.Linear(width, self.chunks * width)
+        if gated:
+            with torch.no_grad():
+                for gate in (2, 5):
+                    self.linear.weight[gate * width : (gate + 1) * width].zero_()
+                    self.linear.bias[gate * width : (gate + 1) * width].zero_()
+
+    def forward(self, conditioning: Tensor) -> list[Modulation]:
+        return as_modulations(self.linear(F.silu(conditioning)).unsqueeze(1).chunk(self.chunks, dim=-1))
+
+
+class AdaLNTable(nn.Module):
+    """Shared modulation: what all blocks compute once, plus this block's learned table.
+
+    The small-model option of ``modulation="shared"``: AdaLN is a third of a block's weights for a function of one
+    scalar. ``shared`` is B chunks width, of which the first ``chunks`` are used.
+    """
+
+    def __init__(self, width: int, gated: bool = True) -> None:
+        super().__init__()
+        self.chunks = 6 if gated else 2
+        self.table = nn.Parameter(torch.zeros(self.chunks, width))
+
+    def forward(self, shared: Tensor) -> list[Modulation]:
+        return as_modulations((shared[:, : self.chunks] + self.table).unsqueeze(2).unbind(1))
+
+
+def as_modulations(chunks: tuple[Tensor, ...]) -> list[Modulation]:
+    if len(chunks) == 2:
+        return [Modulation(chunks[0], chunks[1])]
+    return [Modulation(*chunks[:3]), Modulation(*chunks[3:])]
+
+
+def modulated_norm(x: Tensor, modulation: Modulation | None) -> Tensor:
+    """LayerNorm without weights, then shift and scale; the encoder has no modulation (B5)."""
+    x = F.layer_norm(x, x.shape[-1:], eps=1e-6)
+    return x if modulation is None else x * (1 + modulation.scale) + modulation.shift
+
+
+def gated(x: Tensor, modulation: Modulation | None) -> Tensor:
+    return x if modulation is None or modulation.gate is None else x * modulation.gate

@@ -1,0 +1,29 @@
+"""Images to rows of patches and back (Section 3.1)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..errors import ImageError
+
+
+def patchify(image: Tensor, patch_size: int) -> Tensor:
+    """B 3 H W -> B (H/p W/p) (p p 3): patches in reading order, colour innermost, as the released weights want.
+
+    Raises ImageError when a side is not a multiple of the patch size.
+    """
+    batch, channels, height, width = image.shape
+    p = patch_size
+    if height % p or width % p or not height or not width:
+        raise ImageError(
+            f"image sides {height} x {width} must be multiples of the patch size {p}; resize or pad the image"
+        )
+    x = image.reshape(batch, channels, height // p, p, width // p, p)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(batch, (height // p) * (width // p), p * p * channels)
+
+
+def unpatchify(patches: Tensor, patch_size: int, height: int, width: int) -> Tensor:
+    """Inverse of :func:`patchify`: B (H/p W/p) (p p 3) -> B 3 H W."""
+    batch, p = patches.shape[0], patch_size
+    x = patches.reshape(batch, height // p, width // p, p, p, -1)
+    return x.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, height, width)

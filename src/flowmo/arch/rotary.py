@@ -1,0 +1,59 @@
+"""Rotary positions on three axes for latent and image tokens in one sequence (Section 3.1; B3).
+
+An image token sits at (0, row, column). A latent token sits at (i, i, i), or with ``latent_positions="grid"``
+at (0, row, column) of a square lattice stretched over the image. Latents come first in the sequence.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+THETA = 10_000.0
+
+
+def axis_sizes(head_dim: int) -> tuple[int, int, int]:
+    """Channels of a head given to each axis: 1/8, 7/16 and 7/16 of it, each even (8, 28, 28 of 64)."""
+    rest = 2 * (head_dim * 7 // 32)
+    return head_dim - 2 * rest, rest, rest
+
+
+def positions(rows: int, columns: int, num_tokens: int, latent_positions: str) -> Tensor:
+    """Ids of all tokens, latents first: (N + rows columns) 3, float64."""
+    row, column = torch.meshgrid(
+        torch.arange(rows, dtype=torch.float64), torch.arange(columns, dtype=torch.float64), indexing="ij"
+    )
+    image = torch.stack([torch.zeros_like(row), row, column], dim=-1).reshape(-1, 3)
+    if latent_positions == "diagonal":
+        latent = torch.arange(num_tokens, dtype=torch.float64)[:, None].expand(-1, 3)
+    else:
+        side = math.isqrt(num_tokens)
+        centre = (torch.arange(side, dtype=torch.float64) + 0.5) / side
+        row, column = torch.meshgrid(centre * rows - 0.5, centre * columns - 0.5, indexing="ij")
+        latent = torch.stack([torch.zeros_like(row), row, column], dim=-1).reshape(-1, 3)
+    return torch.cat([latent, image])
+
+
+@functools.lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def rotary_table(
+    rows: int, columns: int, num_tokens: int, latent_positions: str, head_dim: int, device: torch.device
+) -> Tensor:
+    """Cosines and sines of every token's angles: 2 L (head_dim / 2), float32."""
+    ids = positions(rows, columns, num_tokens, latent_positions)
+    angles = []
+    for axis, size in enumerate(axis_sizes(head_dim)):
+        frequency = THETA ** -(torch.arange(0, size, 2, dtype=torch.float64) / size)
+        angles.append(ids[:, axis, None] * frequency)
+    angle = torch.cat(angles, dim=-1)
+    return torch.stack([angle.cos(), angle.sin()]).to(torch.float32).to(device)
+
+
+def rotate(x: Tensor, table: Tensor) -> Tensor:
+    """Turn each pair of neighbouring channels of x (B heads L head_dim) by its token's angles."""
+    cosine, sine = table[0].to(x.dtype), table[1].to(x.dtype)
+    even, odd = x[..., 0::2], x[..., 1::2]
+    return torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1).flatten(-2)

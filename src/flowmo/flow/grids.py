@@ -1,0 +1,33 @@
+"""Time grids: the noise levels that a sampler visits, from 1 down to exactly 0 (Section 3.4, Eq. 14; A.2; D1, E1)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def shifted_grid(num_steps: int, rho: float = 4.0) -> Tensor:
+    """(k / n)^rho for k = n ... 0, shape (n + 1,), float64. rho = 1 is uniform, rho = inf one step from 1 to 0."""
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+    if math.isinf(rho):
+        return torch.tensor([1.0, 0.0], dtype=torch.float64)
+    return torch.linspace(1, 0, num_steps + 1, dtype=torch.float64) ** rho
+
+
+def uniform_grid(num_steps: int) -> Tensor:
+    """Equal steps, the usual rectified-flow sampler: shape (n + 1,), float64."""
+    return shifted_grid(num_steps, rho=1.0)
+
+
+def random_grid(uniforms: Tensor) -> Tensor:
+    """Random gaps for Stage 1B (A.2): uniforms B (n + 1) in (0, 1) -> B (n + 1), each row from 1 down to 0.
+
+    Published form (D1): sums of the uniforms, shifted and scaled so that the first level is 1 and the last 0; the
+    first uniform of a row cancels, leaving n random gaps.
+    """
+    sums = uniforms.cumsum(dim=-1)
+    first, last = sums[..., :1], sums[..., -1:]
+    return 1 - (sums - first) / (last - first)

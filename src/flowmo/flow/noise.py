@@ -1,0 +1,24 @@
+"""Starting noise from seeds, so that neither batch size nor place nor device changes a reconstruction (E1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def seeded_noise(seed: int | Sequence[int], count: int, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal count x shape, float32 on the CPU. One integer: the same noise for every image; a list: one each.
+
+    Raises ValueError when a list's length is not ``count``.
+    """
+    if isinstance(seed, int):
+        return _noise(seed, shape).expand(count, *shape).clone()
+    if len(seed) != count:
+        raise ValueError(f"{len(seed)} seeds for {count} images; give one integer, or one seed an image")
+    return torch.stack([_noise(s, shape) for s in seed]) if count else torch.empty(0, *shape)
+
+
+def _noise(seed: int, shape: tuple[int, ...]) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,72 @@
+"""Named configurations: the paper's three (Table 6), the packaged one, and a tiny one for tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .config import FlowMoConfig, SamplerConfig, TransformerConfig
+
+
+def flowmo_lo() -> FlowMoConfig:
+    """FlowMo-Lo, Table 6: 256 tokens x 18 bits, 0.070 bits per pixel, 945 M parameters as released.
+
+    Expected on ImageNet validation (Table 1): rFID 0.95, PSNR 22.07 (pooled, E2), SSIM 0.649, LPIPS 0.113.
+    """
+    return FlowMoConfig(
+        encoder=TransformerConfig(patch_size=4, width=768, depth=8, heads=12),
+        decoder=TransformerConfig(patch_size=4, width=1152, depth=16, heads=12),
+    )
+
+
+def flowmo_hi() -> FlowMoConfig:
+    """FlowMo-Hi, Table 6: 256 tokens x 56 bits, 0.219 bits per pixel, entropy in groups of 14 bits.
+
+    Expected on ImageNet validation (Table 1): rFID 0.56, PSNR 24.93 (pooled, E2), SSIM 0.785, LPIPS 0.073.
+    """
+    return replace(flowmo_lo(), bits_per_token=56, bits_per_group=14)
+
+
+def flowmo_fewer_params() -> FlowMoConfig:
+    """The exploratory configuration of Tables 4 and 7: patch 8, width 768 on both sides, 517 M parameters."""
+    return replace(
+        flowmo_lo(),
+        encoder=TransformerConfig(patch_size=8, width=768, depth=8, heads=12),
+        decoder=TransformerConfig(patch_size=8, width=768, depth=16, heads=12),
+    )
+
+
+def flowmo_mini_64() -> FlowMoConfig:
+    """The packaged model: 64 x 64 pixels, 64 tokens x 18 bits (0.281 bits per pixel), trained on a CPU.
+
+    Its four options differ from the paper's, see docs/LOG.md for why.
+    """
+    return FlowMoConfig(
+        encoder=TransformerConfig(patch_size=8, width=256, depth=3, heads=4),
+        decoder=TransformerConfig(patch_size=4, width=256, depth=6, heads=4),
+        image_size=64,
+        num_tokens=64,
+        prediction="clean",
+        modulation="shared",
+        initial_latent="learned",
+        latent_positions="grid",
+        sampler=SamplerConfig(),
+    )
+
+
+def tiny() -> FlowMoConfig:
+    """For tests: 32 x 32 pixels, 16 tokens x 18 bits, a few hundred thousand parameters."""
+    return FlowMoConfig(
+        encoder=TransformerConfig(patch_size=8, width=64, depth=2, heads=2),
+        decoder=TransformerConfig(patch_size=8, width=64, depth=2, heads=2),
+        image_size=32,
+        num_tokens=16,
+    )
+
+
+PRESETS = {
+    "flowmo-lo": flowmo_lo,
+    "flowmo-hi": flowmo_hi,
+    "flowmo-fewer-params": flowmo_fewer_params,
+    "flowmo-mini-64": flowmo_mini_64,
+    "tiny": tiny,
+}

@@ -1,0 +1,34 @@
+"""Finite scalar quantization, the ablation of Table 4: each channel is rounded to a few levels (F4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .base import Quantized, no_losses
+
+
+def quantize_fsq(latent: Tensor, levels: tuple[int, ...]) -> Quantized:
+    """latent: B N (G len(levels)) -> code in [-1, 1] of the same shape, tokens B N G, no losses.
+
+    A group's channels are contiguous; its integer is mixed-radix, first channel least significant.
+    """
+    size = torch.tensor(levels, device=latent.device, dtype=torch.float32)
+    x = latent.float().unflatten(-1, (-1, len(levels)))  # B N G channels
+    # Bounding puts each channel into (-1/2, levels - 1/2) so that rounding reaches every level, none beyond.
+    position = (x.tanh() + 1) / 2 * (size - 1e-3) - 0.5 + 0.5e-3
+    rounded = position.round()
+    tokens = (rounded.long() * _radix(levels, latent.device)).sum(dim=-1)
+    straight_through = position + (rounded - position).detach()
+    return Quantized((straight_through / (size - 1) * 2 - 1).flatten(-2), tokens, no_losses(latent))
+
+
+def fsq_code_from_tokens(tokens: Tensor, levels: tuple[int, ...]) -> Tensor:
+    """Integers B N G -> code B N (G len(levels)) in [-1, 1], float32."""
+    size = torch.tensor(levels, device=tokens.device)
+    digits = (tokens.unsqueeze(-1) // _radix(levels, tokens.device)) % size
+    return (digits.float() / (size - 1) * 2 - 1).flatten(-2)
+
+
+def _radix(levels: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.cat([torch.ones(1), torch.tensor(levels[:-1]).cumprod(0)]).long().to(device)

@@ -1,0 +1,71 @@
+"""Lookup-free quantization: the code is the latent's signs (Section 3.2, Eq. 2, 7, 8; A6-A10)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .base import Quantized, QuantizerLosses
+
+EPSILON = 1e-5  # inside the logarithm of the codebook entropy, as published (A6)
+
+
+def quantize_lfq(latent: Tensor, bits_per_group: int, temperature: float = 0.1, tanh_bound: bool = False) -> Quantized:
+    """latent: B N K -> signs (+1 where > 0, else -1; A9) with the straight-through gradient, tokens and losses.
+
+    tanh_bound: squash the latent to (-1, 1) first, the variant that Appendix A.1 found worse.
+    """
+    latent = latent.float()
+    if tanh_bound:
+        latent = latent.tanh()
+    signs = torch.where(latent > 0, 1.0, -1.0)
+    groups = bits_by_group(latent, bits_per_group)  # (B N G) bits
+    sample_entropy, codebook_entropy = entropies(groups, temperature)
+    losses = QuantizerLosses(sample_entropy, codebook_entropy, F.mse_loss(latent, signs))
+    return Quantized(latent + (signs - latent).detach(), tokens_from_code(signs, bits_per_group), losses)
+
+
+def entropies(groups: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Mean entropy of a sample's code, and entropy of the mean code, in nats (Eq. 7). groups: S bits.
+
+    A sample's distribution is a softmax of 2 x.c / temperature over all 2^bits codes c of signs. It factorises into
+    independent bits, p_i = sigmoid(4 x_i / temperature), so its entropy is a sum of binary entropies, and the
+    mean over samples is one matrix product of two half-group tables: exact, and S x 2^bits never exists.
+    """
+    logits = 4.0 / temperature * groups
+    positive, negative = F.logsigmoid(logits), F.logsigmoid(-logits)
+    sample_entropy = -(positive.exp() * positive + negative.exp() * negative).sum(dim=-1).mean()
+    half = groups.shape[-1] // 2
+    low = _joint(positive[:, :half], negative[:, :half])  # S 2^half
+    high = _joint(positive[:, half:], negative[:, half:])
+    with torch.autocast(groups.device.type, enabled=False):
+        mean = low.T @ high / groups.shape[0]
+    return sample_entropy, -(mean * torch.log(mean + EPSILON)).sum()
+
+
+def _joint(positive: Tensor, negative: Tensor) -> Tensor:
+    """Log-probabilities of bits, S b each -> probabilities of their 2^b joint values, S 2^b."""
+    joint = positive.new_zeros(positive.shape[0], 1)
+    for bit in range(positive.shape[1]):
+        joint = torch.cat([joint + negative[:, bit, None], joint + positive[:, bit, None]], dim=1)
+    return joint.exp()
+
+
+def bits_by_group(latent: Tensor, bits_per_group: int) -> Tensor:
+    """B N K -> (B N G) bits, token-major; channel index = bit * G + group, so groups interleave (A8)."""
+    return latent.unflatten(-1, (bits_per_group, -1)).transpose(-1, -2).reshape(-1, bits_per_group)
+
+
+def tokens_from_code(code: Tensor, bits_per_group: int) -> Tensor:
+    """Signs B N K -> integers B N G, bits little-endian (A8)."""
+    bits = (code.unflatten(-1, (bits_per_group, -1)) > 0).long()  # B N bits G
+    weights = 2 ** torch.arange(bits_per_group, device=code.device)
+    return (bits * weights[:, None]).sum(dim=-2)
+
+
+def code_from_tokens(tokens: Tensor, bits_per_group: int) -> Tensor:
+    """Integers B N G -> signs B N K, float32. Inverse of :func:`tokens_from_code`."""
+    shifts = torch.arange(bits_per_group, device=tokens.device)
+    bits = (tokens.unsqueeze(-2) >> shifts[:, None]) & 1  # B N bits G
+    return bits.flatten(-2).float() * 2 - 1
