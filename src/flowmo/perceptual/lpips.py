@@ -1,4 +1,4 @@
-"""d_perc of Stage 1A (Eq. 7, FACTS A11) and the LPIPS of the tables (FACTS E4): LPIPS v0.1 with VGG16 or AlexNet.
+"""d_perc of Stage 1A (Eq. 6, FACTS A11) and the LPIPS of the tables (FACTS E4): LPIPS v0.1 with VGG16 or AlexNet.
 
 Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric". The networks are plain torch, so
 that a training machine needs nothing else; the weights are always the published ones (weights.py), never random.
@@ -110,7 +110,8 @@ def _unit_length(x: Tensor, smooth: bool) -> Tensor:
 
 def _vgg16() -> list[nn.Sequential]:
     """The convolutions of VGG16, cut after relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3."""
-    stages, channels = [], 3
+    stages: list[nn.Sequential] = []
+    channels = 3
     for width, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
         layers: list[nn.Module] = [nn.MaxPool2d(2)] if stages else []
         for _ in range(count):
