@@ -1,0 +1,157 @@
+"""The ``.flowmo`` file: one image as a 24-byte header and its packed tokens (docs/FORMAT.md)."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, TokenFileError
+from ..files import replacing
+from ..quantize.tokens import Tokens, check_size, payload_size
+
+MAGIC = b"FMO"
+VERSION = 1
+FITS = ("crop", "pad", "stretch")  # their place in this tuple is their number in the header
+FIELDS = struct.Struct("<3sBIHHHHHBB")
+CHECKSUM = struct.Struct("<I")
+HEADER_SIZE = FIELDS.size + CHECKSUM.size
+MAX_SIDE = MAX_TOKENS = 2**16 - 1
+MAX_BITS_PER_TOKEN = 2**8 - 1
+MAX_FILE_SIZE = HEADER_SIZE + payload_size(MAX_TOKENS, MAX_BITS_PER_TOKEN)
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    """What a ``.flowmo`` file says.
+
+    tokens: of exactly one image. fingerprint: of the encoder and quantizer that made them, a 32-bit number.
+    fit: how the picture was brought to ``tokens.image_size``: crop, pad or stretch.
+    original_size: the picture's (height, width) before that, in pixels.
+    Raises ConfigError for values that the format cannot hold.
+    """
+
+    tokens: Tokens
+    fingerprint: int
+    fit: str
+    original_size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        check_origin(self.fingerprint, self.fit)
+        object.__setattr__(self, "original_size", check_size(self.original_size, "original_size"))
+        if len(self.tokens) != 1:
+            raise ConfigError(
+                f"a .flowmo file holds one image, got {len(self.tokens)}; write a shard, or one file each"
+            )
+        limits = (
+            ("num_tokens", self.tokens.num_tokens, MAX_TOKENS),
+            ("bits_per_token", self.tokens.bits_per_token, MAX_BITS_PER_TOKEN),
+            ("a side of the image", max(self.tokens.image_size), MAX_SIDE),
+            ("a side of the original image", max(self.original_size), MAX_SIDE),
+        )
+        for name, value, limit in limits:
+            if value > limit:
+                raise ConfigError(f"{name} is {value}, but a .flowmo file holds at most {limit}")
+
+
+def encode_file(file: TokenFile) -> bytes:
+    """The bytes of a ``.flowmo`` file: ``HEADER_SIZE`` and the payload (256 tokens of 18 bits: 24 + 576)."""
+    tokens = file.tokens
+    fields = FIELDS.pack(
+        MAGIC,
+        VERSION | FITS.index(file.fit) << 4,
+        file.fingerprint,
+        *tokens.image_size,
+        *file.original_size,
+        tokens.num_tokens,
+        tokens.bits_per_token,
+        tokens.bits_per_group,
+    )
+    payload = tokens.to_bytes()[0]
+    return fields + CHECKSUM.pack(_checksum(fields, payload)) + payload
+
+
+def decode_file(data: bytes, fingerprint: int | None = None) -> TokenFile:
+    """Inverse of :func:`encode_file`. fingerprint: of the model that shall decode the tokens; None does not compare.
+
+    Raises TokenFileError, and nothing else, for bytes that are not exactly such a file or are of another encoder.
+    """
+    if data[: len(MAGIC)] != MAGIC:
+        raise TokenFileError('not a .flowmo file: it does not begin with "FMO"')
+    if len(data) < HEADER_SIZE:
+        raise TokenFileError(f"truncated: {len(data)} bytes, where the header alone takes {HEADER_SIZE}")
+    fields, payload = data[: FIELDS.size], data[HEADER_SIZE:]
+    _, version_and_fit, found, height, width, *original, num_tokens, token_bits, group_bits = FIELDS.unpack(fields)
+    version, fit = version_and_fit & 15, version_and_fit >> 4
+    if version != VERSION:
+        raise TokenFileError(
+            f"format version {version}, but this program reads version {VERSION}; "
+            "install a newer flowmo, or the file is damaged"
+        )
+    expected = payload_size(num_tokens, token_bits)
+    if len(payload) != expected:
+        problem = "truncated" if len(payload) < expected else "too long"
+        raise TokenFileError(
+            f"{problem} or damaged: {len(payload)} bytes follow the header, which announces {expected} "
+            f"({num_tokens} tokens of {token_bits} bits)"
+        )
+    if _checksum(fields, payload) != CHECKSUM.unpack_from(data, FIELDS.size)[0]:
+        raise TokenFileError("damaged: the checksum does not match; copy the file again from its source")
+    if fit >= len(FITS):
+        raise TokenFileError(f"damaged: fit {fit} is none of 0 to {len(FITS) - 1}")
+    check_fingerprint(found, fingerprint)
+    try:
+        tokens = Tokens.from_bytes([bytes(payload)], num_tokens, token_bits, group_bits, (height, width))
+        return TokenFile(tokens, found, FITS[fit], (original[0], original[1]))
+    except ConfigError as error:
+        raise TokenFileError(f"damaged: {error}") from None
+
+
+def write_file(path: str | os.PathLike[str], file: TokenFile) -> None:
+    """Write a ``.flowmo`` file, all of it or nothing; makes its folder. Raises TokenFileError."""
+    write_atomically(path, encode_file(file))
+
+
+def read_file(path: str | os.PathLike[str], fingerprint: int | None = None) -> TokenFile:
+    """:func:`decode_file` of a file. Raises TokenFileError with its name, also where it cannot be opened."""
+    try:
+        with open(path, "rb") as stream:
+            data = stream.read(MAX_FILE_SIZE + 1)  # more than that is wrong anyway, and may be gigabytes
+        return decode_file(data, fingerprint)
+    except TokenFileError as error:
+        raise TokenFileError(f"{os.fspath(path)}: {error}") from None
+    except (OSError, ValueError) as error:
+        raise TokenFileError(f"cannot read {os.fspath(path)!r}: {error}") from None
+
+
+def check_origin(fingerprint: Any, fit: Any) -> None:
+    """Raises ConfigError unless fingerprint is an unsigned 32-bit number and fit a known one."""
+    if not isinstance(fingerprint, int) or isinstance(fingerprint, bool) or not 0 <= fingerprint < 2**32:
+        raise ConfigError(f"fingerprint must be a whole number from 0 to 2**32 - 1, got {fingerprint!r}")
+    if fit not in FITS:
+        raise ConfigError(f"fit must be one of {', '.join(FITS)}; got {fit!r}")
+
+
+def check_fingerprint(found: int, expected: int | None) -> None:
+    """Raises TokenFileError where ``expected`` is given and another one."""
+    if expected is not None and found != expected:
+        raise TokenFileError(
+            f"made by another encoder: the tokens carry the fingerprint {found:08x}, the loaded model has "
+            f"{expected:08x}; load the model that made them, or tokenize the original picture again with this one"
+        )
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write all of a file or nothing; makes its folder. Raises TokenFileError."""
+    try:
+        with replacing(Path(path)) as part:
+            part.write_bytes(data)
+    except (OSError, ValueError) as error:
+        raise TokenFileError(f"cannot write {os.fspath(path)!r}: {error}") from None
+
+
+def _checksum(fields: bytes, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(fields))

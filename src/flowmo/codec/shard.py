@@ -1,0 +1,140 @@
+"""Shards: the tokens of many images in one safetensors file, with names and optional labels (docs/FORMAT.md)."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from dataclasses import dataclass
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ..errors import ConfigError, TokenFileError
+from ..quantize.tokens import INTEGERS, Tokens
+from .file import check_fingerprint, check_origin, write_atomically
+
+FORMAT = "flowmo-tokens-1"
+SETTINGS = ("bits_per_group", "bits_per_token", "crc32", "fingerprint", "fit", "image_size", "names")
+COLUMNS = {"tokens": None, "labels": torch.int64, "original_sizes": torch.int32}  # tokens: token_dtype()
+MAX_NAMES_SIZE = 90_000_000  # safetensors refuses to read a header of more than 100 MB
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """The tokens of n images and where they come from.
+
+    names: one an image. labels: int64 (n,), or None. fingerprint, fit: as in :class:`~flowmo.codec.file.TokenFile`.
+    original_sizes: int32 (n, 2), height and width in pixels before the fit, or None.
+    Raises ConfigError where these do not fit together.
+    """
+
+    tokens: Tokens
+    names: list[str]
+    labels: Tensor | None
+    fingerprint: int
+    fit: str
+    original_sizes: Tensor | None
+
+    def __post_init__(self) -> None:
+        check_origin(self.fingerprint, self.fit)
+        if isinstance(self.names, str) or not all(isinstance(name, str) for name in self.names):
+            raise ConfigError("names must be a list with one text an image")
+        object.__setattr__(self, "names", list(self.names))
+        n = len(self.tokens)
+        if len(self.names) != n:
+            raise ConfigError(f"{n} images, but {len(self.names)} names; give one an image")
+        for name, shape in (("labels", (n,)), ("original_sizes", (n, 2))):
+            column = getattr(self, name)
+            if column is None:
+                continue
+            if not isinstance(column, Tensor) or column.dtype not in INTEGERS or column.shape != shape:
+                raise ConfigError(f"{name} must be a tensor of integers of the shape {shape}")
+            column = column.to(torch.int64)
+            if name == "original_sizes" and ((column < 1) | (column >= 2**31)).any():
+                raise ConfigError("original_sizes are heights and widths in pixels, each at least 1")
+            object.__setattr__(self, name, column.to(COLUMNS[name]))
+
+
+def token_dtype(bits_per_group: int) -> torch.dtype:
+    """The smallest of uint8, uint16 and int32 that holds integers of so many bits."""
+    return torch.uint8 if bits_per_group <= 8 else torch.uint16 if bits_per_group <= 16 else torch.int32
+
+
+def write_shard(path: str | os.PathLike[str], shard: Shard) -> None:
+    """Write a shard, all of it or nothing; makes its folder.
+
+    Raises TokenFileError where that fails, ConfigError where the names are too many for one file.
+    """
+    tokens = shard.tokens
+    columns = {"tokens": tokens.indices.to(token_dtype(tokens.bits_per_group))}
+    if shard.labels is not None:
+        columns["labels"] = shard.labels
+    if shard.original_sizes is not None:
+        columns["original_sizes"] = shard.original_sizes
+    columns = {name: column.cpu().contiguous() for name, column in columns.items()}
+    settings = {
+        "format": FORMAT,
+        "bits_per_group": str(tokens.bits_per_group),
+        "bits_per_token": str(tokens.bits_per_token),
+        "image_size": json.dumps(tokens.image_size),
+        "fingerprint": f"{shard.fingerprint:08x}",
+        "fit": shard.fit,
+        "names": json.dumps(shard.names),
+    }
+    if len(settings["names"]) > MAX_NAMES_SIZE:
+        raise ConfigError(f"the names of {len(shard.names)} images are too long for one shard; write several")
+    settings["crc32"] = _checksum(settings, columns)
+    write_atomically(path, save(columns, settings))
+
+
+def read_shard(path: str | os.PathLike[str], fingerprint: int | None = None) -> Shard:
+    """Read a shard. fingerprint: of the model that shall decode the tokens; None does not compare.
+
+    Raises TokenFileError for a file that cannot be read, is not a whole shard, or is of another encoder.
+    """
+    try:
+        with safe_open(os.fspath(path), framework="pt") as stream:
+            settings = stream.metadata() or {}
+            if settings.get("format") != FORMAT:
+                raise TokenFileError(f'not a token shard of the format "{FORMAT}"')
+            present = set(stream.keys())
+            # cloned, so that nothing points into the file once it is closed
+            columns = {name: stream.get_tensor(name).clone() for name in COLUMNS if name in present}
+        return _shard(settings, columns, fingerprint)
+    except (TokenFileError, ConfigError) as error:
+        raise TokenFileError(f"{os.fspath(path)}: {error}") from None
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise TokenFileError(f"cannot read {os.fspath(path)!r} as a token shard: {error}") from None
+
+
+def _shard(settings: dict[str, str], columns: dict[str, Tensor], fingerprint: int | None) -> Shard:
+    missing = [name for name in SETTINGS if name not in settings] + ["tokens"] * ("tokens" not in columns)
+    if missing:
+        raise TokenFileError(f"damaged: {', '.join(missing)} missing")
+    bits = int(settings["bits_per_group"])
+    for name, column in columns.items():
+        if column.dtype != (COLUMNS[name] or token_dtype(bits)):
+            raise TokenFileError(f"damaged: {name} are stored as {column.dtype}")
+    if settings["crc32"] != _checksum(settings, columns):
+        raise TokenFileError("damaged: the checksum does not match; copy the file again from its source")
+    names = json.loads(settings["names"])
+    if not isinstance(names, list):
+        raise TokenFileError("damaged: the names are not a list")
+    found = int(settings["fingerprint"], 16)
+    check_fingerprint(found, fingerprint)
+    tokens = Tokens(columns["tokens"], bits, json.loads(settings["image_size"]))
+    if settings["bits_per_token"] != str(tokens.bits_per_token):
+        raise TokenFileError(f"damaged: bits_per_token {settings['bits_per_token']}, found {tokens.bits_per_token}")
+    return Shard(tokens, names, columns.get("labels"), found, settings["fit"], columns.get("original_sizes"))
+
+
+def _checksum(settings: dict[str, str], columns: dict[str, Tensor]) -> str:
+    """CRC32 in hex over the known settings, sorted, then the columns' bytes in the order of COLUMNS."""
+    crc = zlib.crc32("\n".join(settings[name] for name in ("format", *SETTINGS) if name != "crc32").encode())
+    for name in COLUMNS:
+        if name in columns:
+            crc = zlib.crc32(columns[name].numpy().tobytes(), crc)
+    return f"{crc:08x}"

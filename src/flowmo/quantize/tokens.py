@@ -1,0 +1,187 @@
+"""Section 3.2, bits <-> integer tokens <-> bytes: what an image is between the encoder and the decoder.
+
+Every integer is written with ``bits_per_group`` bits, the least significant first (A8), and the integers follow one
+another token-major, then by group. ``docs/FORMAT.md`` shows the order bit by bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, TokenFileError
+
+MAX_BITS_PER_GROUP = 24
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """The tokens of B images: ``indices`` B N G, that is N tokens of G integers, each in [0, 2**bits_per_group).
+
+    Any integer type is taken and kept as int64. image_size: (height, width) in pixels of the images they stand for.
+    Raises ConfigError for another shape or type, or an integer out of range.
+    """
+
+    indices: Tensor
+    bits_per_group: int
+    image_size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        check_bits_per_group(self.bits_per_group)
+        object.__setattr__(self, "image_size", check_size(self.image_size, "image_size"))
+        if not isinstance(self.indices, Tensor) or self.indices.dtype not in INTEGERS:
+            found = self.indices.dtype if isinstance(self.indices, Tensor) else type(self.indices).__name__
+            raise ConfigError(f"token indices must be a tensor of integers, got {found}")
+        if self.indices.ndim != 3 or 0 in self.indices.shape[1:]:
+            raise ConfigError(
+                "token indices must have the shape images x tokens x groups, with at least one token and one group; "
+                f"got {tuple(self.indices.shape)}"
+            )
+        indices = self.indices.to(torch.int64)
+        _check_range(indices, self.bits_per_group)
+        object.__setattr__(self, "indices", indices)
+
+    @property
+    def num_images(self) -> int:
+        return self.indices.shape[0]
+
+    @property
+    def num_tokens(self) -> int:
+        """N: tokens of one image."""
+        return self.indices.shape[1]
+
+    @property
+    def num_groups(self) -> int:
+        """G: integers of one token."""
+        return self.indices.shape[2]
+
+    @property
+    def bits_per_token(self) -> int:
+        return self.num_groups * self.bits_per_group
+
+    @property
+    def bits_per_image(self) -> int:
+        return self.num_tokens * self.bits_per_token
+
+    @property
+    def bits_per_pixel(self) -> float:
+        """Bits of the tokens alone, no header, divided by the pixels of ``image_size`` (Section 4.1)."""
+        height, width = self.image_size
+        return self.bits_per_image / (height * width)
+
+    def __len__(self) -> int:
+        return self.num_images
+
+    def __getitem__(self, key: int | slice) -> Tokens:
+        """One image or a slice of them, always as Tokens (an integer gives B = 1). Raises IndexError past the end."""
+        chosen = range(len(self))[key]
+        rows = [chosen] if isinstance(chosen, int) else list(chosen)
+        return Tokens(self.indices[rows], self.bits_per_group, self.image_size)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tokens):
+            return NotImplemented
+        same = (self.bits_per_group, self.image_size) == (other.bits_per_group, other.image_size)
+        return same and torch.equal(self.indices, other.indices)
+
+    __hash__ = None  # type: ignore[assignment]  # compared by content, like a list
+
+    def to_bytes(self) -> list[bytes]:
+        """One packed payload an image, ``payload_size`` bytes each: 256 tokens of 18 bits are 576 bytes."""
+        bits = bits_from_integers(self.indices.cpu(), self.bits_per_group)  # B N G bits
+        packed = np.packbits(bits.flatten(1).numpy(), axis=1, bitorder="little")
+        return [row.tobytes() for row in packed]
+
+    @classmethod
+    def from_bytes(
+        cls,
+        payloads: Sequence[bytes],
+        num_tokens: int,
+        bits_per_token: int,
+        bits_per_group: int,
+        image_size: tuple[int, int],
+    ) -> Tokens:
+        """Inverse of :meth:`to_bytes`, on the CPU.
+
+        Raises TokenFileError where a payload has the wrong length or bits set after its last token, ConfigError
+        where the numbers do not describe tokens.
+        """
+        check_bits_per_group(bits_per_group)
+        for name, value in (("num_tokens", num_tokens), ("bits_per_token", bits_per_token)):
+            if not _is_int(value) or value < 1:
+                raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if bits_per_token % bits_per_group:
+            raise ConfigError(f"bits_per_token {bits_per_token} is not a multiple of bits_per_group {bits_per_group}")
+        if isinstance(payloads, (bytes, bytearray, memoryview)):
+            raise ConfigError("from_bytes takes a list with one payload an image; put the bytes in a list")
+
+        size, num_bits = payload_size(num_tokens, bits_per_token), num_tokens * bits_per_token
+        for i, payload in enumerate(payloads):
+            if len(payload) != size:
+                raise TokenFileError(
+                    f"payload {i} has {len(payload)} bytes, but {num_tokens} tokens of {bits_per_token} bits take "
+                    f"{size}; it is truncated, or was made with other settings"
+                )
+        packed = np.frombuffer(b"".join(payloads), dtype=np.uint8).reshape(len(payloads), size)
+        used = num_bits % 8  # bits of the last byte; 0 when it is full
+        if used and (packed[:, -1] >> used).any():
+            raise TokenFileError("bits are set after the last token of a payload; it is damaged or not a token payload")
+        bits = torch.from_numpy(np.unpackbits(packed, axis=1, count=num_bits, bitorder="little"))
+        indices = integers_from_bits(bits.unflatten(1, (num_tokens, -1, bits_per_group)))
+        return cls(indices, bits_per_group, image_size)
+
+
+def payload_size(num_tokens: int, bits_per_token: int) -> int:
+    """Bytes that hold the tokens of one image, the last one filled up with zero bits."""
+    return -(-num_tokens * bits_per_token // 8)
+
+
+def bits_from_integers(indices: Tensor, bits_per_group: int) -> Tensor:
+    """Integers (...) in [0, 2**bits_per_group) -> their bits (..., bits_per_group), uint8, least significant first.
+
+    Raises ConfigError for an integer out of range.
+    """
+    check_bits_per_group(bits_per_group)
+    indices = indices.to(torch.int64)
+    _check_range(indices, bits_per_group)
+    return torch.stack([(indices >> bit & 1).to(torch.uint8) for bit in range(bits_per_group)], dim=-1)
+
+
+def integers_from_bits(bits: Tensor) -> Tensor:
+    """Inverse of :func:`bits_from_integers`: bits (..., n) -> int64 (...); any non-zero entry counts as 1."""
+    check_bits_per_group(bits.shape[-1])
+    integers = torch.zeros(bits.shape[:-1], dtype=torch.int64, device=bits.device)
+    for bit in range(bits.shape[-1]):
+        integers |= (bits[..., bit] != 0).to(torch.int64) << bit
+    return integers
+
+
+def check_bits_per_group(bits: Any) -> None:
+    """Raises ConfigError unless ``bits`` is a whole number from 1 to 24."""
+    if not _is_int(bits) or not 1 <= bits <= MAX_BITS_PER_GROUP:
+        raise ConfigError(f"bits_per_group must be a whole number from 1 to {MAX_BITS_PER_GROUP}, got {bits!r}")
+
+
+def check_size(size: Any, name: str) -> tuple[int, int]:
+    """A pair of whole numbers of at least 1, height first, as a tuple. Raises ConfigError for anything else."""
+    if not isinstance(size, (tuple, list)) or len(size) != 2 or not all(_is_int(side) and side >= 1 for side in size):
+        raise ConfigError(f"{name} must be (height, width) in whole pixels, each at least 1; got {size!r}")
+    return size[0], size[1]
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_range(indices: Tensor, bits_per_group: int) -> None:
+    if indices.numel() and (indices.min() < 0 or indices.max() >= 2**bits_per_group):
+        raise ConfigError(
+            f"token indices of {bits_per_group} bits lie between 0 and {2**bits_per_group - 1}, "
+            f"got {int(indices.min())} to {int(indices.max())}; was bits_per_group meant to be larger?"
+        )
