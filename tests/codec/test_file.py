@@ -112,8 +112,7 @@ def test_ten_thousand_mutations():
             continue
         try:
             file = decode_file(data)
-        except TokenFileError as error:
-            assert str(error)
+        except TokenFileError:
             refused += 1
             continue
         accepted += 1
@@ -121,7 +120,8 @@ def test_ten_thousand_mutations():
         assert encode_file(file) == data
         assert min(*file.tokens.image_size, *file.original_size) > 0
         assert file.tokens.bits_per_image <= 8 * (len(data) - HEADER_SIZE) < file.tokens.bits_per_image + 8
-    assert refused > 5000 and accepted > 500  # both outcomes were really met
+    assert refused > 5000
+    assert accepted > 500
 
 
 def test_every_single_bit_flip_and_truncation_is_refused():
@@ -169,7 +169,7 @@ def test_no_tokens_at_all_is_refused():
 
 
 def test_another_encoders_file_is_refused_with_both_fingerprints():
-    with pytest.raises(TokenFileError, match="0badf00d.*00000001.*load the model") as error:
+    with pytest.raises(TokenFileError, match=r"0badf00d.*00000001.*load the model") as error:
         decode_file(encode_file(make_file()), fingerprint=1)
     assert "another encoder" in str(error.value)
 
@@ -178,11 +178,12 @@ def test_files_on_disk(tmp_path):
     path = tmp_path / "new" / "a.flowmo"
     for file in SAMPLES:  # each replaces the one before
         write_file(path, file)  # makes the folder
-        assert read_file(path) == file and read_file(str(path), file.fingerprint) == file
+        assert read_file(path) == file
+        assert read_file(str(path), file.fingerprint) == file
     assert os.listdir(path.parent) == ["a.flowmo"]
     (tmp_path / "plain").touch()
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode  # not private, as temporary files often are
-    with pytest.raises(TokenFileError, match="a.flowmo.*another encoder"):
+    with pytest.raises(TokenFileError, match=r"a\.flowmo.*another encoder"):
         read_file(path, fingerprint=5)
 
 
@@ -208,7 +209,8 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
     for target in (path, path / "kept" / "a.flowmo", "nul\0"):
         with pytest.raises(TokenFileError, match="cannot write"):
             write_file(target, make_file())
-    assert os.listdir(tmp_path) == ["folder"] and os.listdir(path) == ["kept"]
+    assert os.listdir(tmp_path) == ["folder"]
+    assert os.listdir(path) == ["kept"]
 
 
 @pytest.mark.parametrize(

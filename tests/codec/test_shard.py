@@ -192,7 +192,7 @@ def test_unknown_tensors_and_metadata_are_passed_over(tmp_path):
 def test_another_encoder_and_unreadable_files(tmp_path):
     path = tmp_path / "s.safetensors"
     write_shard(path, make_shard())
-    with pytest.raises(TokenFileError, match="0badf00d.*00000002"):
+    with pytest.raises(TokenFileError, match=r"0badf00d.*00000002"):
         read_shard(path, fingerprint=2)
     (tmp_path / "text").write_text("not a shard, but long enough to be looked into")
     save_file({"weight": torch.zeros(3)}, tmp_path / "weights")

@@ -26,7 +26,8 @@ shapes = st.tuples(st.integers(0, 4), st.integers(1, 40), st.integers(1, 6), st.
 def test_bits_and_integers_are_inverse(shape):
     tokens = random_tokens(*shape)
     bits = bits_from_integers(tokens.indices, tokens.bits_per_group)
-    assert bits.shape == (*tokens.indices.shape, tokens.bits_per_group) and bits.dtype == torch.uint8
+    assert bits.shape == (*tokens.indices.shape, tokens.bits_per_group)
+    assert bits.dtype == torch.uint8
     assert torch.equal(integers_from_bits(bits), tokens.indices)
     assert torch.equal(integers_from_bits(bits.bool()), tokens.indices)
 
@@ -95,13 +96,18 @@ def test_millions_of_tokens_take_seconds():
 def test_indexing_and_iteration():
     tokens = random_tokens(5, 3, 2, 9)
     assert len(tokens) == tokens.num_images == 5
-    assert torch.equal(tokens[1].indices, tokens.indices[1:2]) and torch.equal(tokens[-1].indices, tokens.indices[4:])
+    assert torch.equal(tokens[1].indices, tokens.indices[1:2])
+    assert torch.equal(tokens[-1].indices, tokens.indices[4:])
     assert torch.equal(tokens[1:3].indices, tokens.indices[1:3])
     assert torch.equal(tokens[::-1].indices, tokens.indices.flip(0))
-    assert len(tokens[5:]) == 0 and tokens[5:].to_bytes() == []
+    assert len(tokens[5:]) == 0
+    assert tokens[5:].to_bytes() == []
     assert [t.to_bytes()[0] for t in tokens] == tokens.to_bytes()
-    assert tokens[0].image_size == tokens.image_size and tokens[0].bits_per_group == 9
-    assert tokens != tokens[:4] and tokens != Tokens(tokens.indices, 10, tokens.image_size) and tokens != "tokens"
+    assert tokens[0].image_size == tokens.image_size
+    assert tokens[0].bits_per_group == 9
+    assert tokens != tokens[:4]
+    assert tokens != Tokens(tokens.indices, 10, tokens.image_size)
+    assert tokens != "tokens"
     with pytest.raises(IndexError):
         tokens[5]
 
@@ -109,7 +115,8 @@ def test_indexing_and_iteration():
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, torch.int64])
 def test_any_integer_type_becomes_int64(dtype):
     tokens = Tokens(torch.tensor([[[3], [0]]]).to(dtype), 2, (8, 8))
-    assert tokens.indices.dtype == torch.int64 and tokens.indices.tolist() == [[[3], [0]]]
+    assert tokens.indices.dtype == torch.int64
+    assert tokens.indices.tolist() == [[[3], [0]]]
 
 
 @pytest.mark.parametrize(
