@@ -11,8 +11,8 @@ from PIL import Image
 from ..errors import ImageError
 
 IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".jp2")
-    + (".ppm", ".pgm", ".pbm", ".pnm")
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".jp2"}
+    | {".ppm", ".pgm", ".pbm", ".pnm"}
 )
 MAX_PIXELS = 128_000_000
 """Larger pictures are refused: decoded they would take more than half a gigabyte."""
@@ -60,7 +60,7 @@ def decode(file: Path | bytes, name: str) -> Image.Image:
         raise ImageError(f"{name}: may not be read; check its permissions") from None
     except Image.UnidentifiedImageError:
         raise ImageError(f"{name}: not a picture that can be read; give JPEG, PNG, WebP, AVIF, GIF or TIFF") from None
-    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly every type there is on damaged files.
+    except Exception as error:  # Pillow's decoders raise nearly every type there is on damaged files.
         raise ImageError(f"{name}: damaged or of an unknown kind ({error or type(error).__name__})") from None
     return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
 
@@ -68,7 +68,7 @@ def decode(file: Path | bytes, name: str) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001 - a picture with unreadable EXIF is still a picture.
+    except Exception:  # A picture with unreadable EXIF is still a picture.
         return 1
 
 

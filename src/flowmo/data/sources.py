@@ -46,9 +46,9 @@ def open_images(path: str | Path, limit: int | None = None, split: str | None = 
     path = Path(path).expanduser()
     if limit is not None and limit < 1:
         raise DataError(f"the limit on images must be at least 1, got {limit}")
-    if path.is_dir():
+    if os.path.isdir(path):
         return _open_folder(path, limit, split)
-    if path.is_file():
+    if os.path.isfile(path):
         files = [path]
     elif glob.has_magic(str(path)):
         files = sorted(Path(f) for f in glob.glob(str(path), recursive=True) if os.path.isfile(f))

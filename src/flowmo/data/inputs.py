@@ -1,0 +1,66 @@
+"""What the commands take: files, folders and patterns as the user typed them, each opened as an upright RGB picture."""
+
+from __future__ import annotations
+
+import glob
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from ..errors import ImageError
+from .decode import IMAGE_SUFFIXES, decode
+from .sources import image_files
+
+
+@dataclass(frozen=True)
+class Picture:
+    """image: RGB, upright. original_size: (height, width) as seen, in pixels. name: the file's, with its suffix."""
+
+    image: Image.Image
+    original_size: tuple[int, int]
+    name: str
+
+
+def open_picture(path: str | Path) -> Picture:
+    """Read one picture of any common kind (see :func:`decode`). Raises ImageError naming the path and the reason."""
+    path = Path(path).expanduser()
+    image = decode(path, str(path))
+    return Picture(image, (image.height, image.width), path.name)
+
+
+def find_pictures(arguments: list[str]) -> list[Path]:
+    """The picture files that arguments of a command mean, in their order, each once.
+
+    A file is taken whatever its suffix; a folder is searched through and through for picture files; a pattern
+    that the shell left alone (``photos/*.jpg``, ``**``) is matched here. Raises ImageError for an argument
+    that does not exist or holds no picture.
+    """
+    if not arguments:
+        raise ImageError("no pictures given: name files, folders or patterns such as photos/*.jpg")
+    found: dict[str, Path] = {}
+    for argument in arguments:
+        for path in _expand(argument):
+            found.setdefault(os.path.realpath(path), path)
+    return list(found.values())
+
+
+def _expand(argument: str) -> list[Path]:
+    text = os.path.expanduser(argument)
+    if os.path.isdir(text):
+        files = image_files(Path(text))
+    elif os.path.exists(text):
+        return [Path(text)]
+    elif glob.has_magic(text):
+        files = []
+        for match in sorted(Path(m) for m in glob.glob(text, recursive=True)):
+            if match.is_dir():
+                files += image_files(match)
+            elif match.suffix.lower() in IMAGE_SUFFIXES:
+                files.append(match)
+    else:
+        raise ImageError(f"{argument}: there is no such file or folder")
+    if not files:
+        raise ImageError(f"{argument}: no picture found; give JPEG, PNG, WebP, AVIF, GIF or TIFF files")
+    return files
