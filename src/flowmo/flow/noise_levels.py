@@ -13,7 +13,7 @@ class Uniform:
     """t ~ U(0, 1)."""
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        return torch.rand(count, generator=generator)
+        return torch.rand(count, generator=generator, device=_device(generator))
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class LogitNormal:
     scale: float = 1.0
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        return torch.sigmoid(self.location + self.scale * torch.randn(count, generator=generator))
+        return torch.sigmoid(self.location + self.scale * _normal(count, generator))
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,16 @@ class ThickTailedLogitNormal:
     pure_noise_mass: float = 0.0
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        choice = torch.rand(count, generator=generator)
+        choice = Uniform().sample(count, generator)
         uniform = Uniform().sample(count, generator)
         level = LogitNormal(self.location, self.scale).sample(count, generator)
         level = torch.where(choice < self.uniform_mass, uniform, level)
-        return torch.where(choice >= 1 - self.pure_noise_mass, torch.ones(()), level)
+        return torch.where(choice >= 1 - self.pure_noise_mass, torch.ones_like(level), level)
+
+
+def _device(generator: torch.Generator | None) -> torch.device:
+    return torch.device("cpu") if generator is None else generator.device
+
+
+def _normal(count: int, generator: torch.Generator | None) -> Tensor:
+    return torch.randn(count, generator=generator, device=_device(generator))

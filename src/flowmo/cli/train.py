@@ -1,0 +1,121 @@
+"""``flowmo train``: Stage 1A from a preset, resumed by the same command."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from pathlib import Path
+
+import torch
+
+from .. import config as configs
+from ..config import FlowMoConfig
+from ..data import center_crop, open_images, shorter_side_to, to_tensor
+from ..errors import ConfigError, TrainingError
+from ..evaluation.check import make_check
+from ..perceptual import load_lpips
+from ..presets import PRESETS
+from ..tokenizer import FlowMo
+from ..training import Run, TrainConfig, TrainState, mode_matching_step, read_newest, stored_config
+from ..weights import load
+
+MAY_CHANGE = {"images", "cooldown_images", "log_steps", "check_images", "checkpoint_minutes", "keep"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", help="folder of images, Parquet file or folder of them, or .npy of uint8 images")
+    parser.add_argument("out", type=Path, help="folder of the run: checkpoints, weights, log, sample pictures")
+    parser.add_argument("--preset", default="flowmo-mini-64", help=f"one of {', '.join(PRESETS)}")
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="training settings to change")
+    parser.add_argument("--model", nargs="+", default=[], metavar="NAME=VALUE", help="model settings to change")
+    parser.add_argument("--init", metavar="WEIGHTS", help="start from these weights, with fresh optimizer moments")
+    parser.add_argument("--split", default="train", help="split to train on, where the data have several")
+    parser.add_argument("--validation", metavar="DATA", help="held-out images to look at (default: same data)")
+    parser.add_argument("--lpips", type=Path, metavar="FILE", help="weights of the perceptual network")
+    parser.add_argument("--time-limit", metavar="TIME", help="stop with a checkpoint after this long: 90m, 2h, 45s")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    time_limit = parse_time(arguments.time_limit)
+    if arguments.preset not in PRESETS:
+        raise ConfigError(f"no preset {arguments.preset!r}; there are {', '.join(PRESETS)}")
+    train_config: TrainConfig = configs.override(TrainConfig(), arguments.set)
+    if arguments.init and not arguments.dry_run:
+        model_config: FlowMoConfig = load(arguments.init).config
+        if arguments.model:
+            raise ConfigError("--model cannot change the model that --init loads")
+    else:
+        model_config = configs.override(PRESETS[arguments.preset](), arguments.model)
+    if arguments.dry_run:
+        print(configs.to_json(model_config), configs.to_json(train_config), sep="\n")
+        return 0
+
+    folder: Path = arguments.out
+    folder.mkdir(parents=True, exist_ok=True)
+    source = open_images(arguments.data, split=arguments.split)
+    print(f"training on {source.describe()}", flush=True)
+    perceptual = None
+    if train_config.losses.perceptual:
+        perceptual = load_lpips(train_config.perceptual_network, arguments.lpips).to(arguments.device)
+    state = _state(arguments, folder, model_config, train_config)
+    check = make_check(_validation(arguments, state.model), folder / "pictures", perceptual)
+    (folder / "config.json").write_text(
+        f'{{"model": {configs.to_json(state.model.config)},\n"train": {configs.to_json(train_config)}}}\n'
+    )
+    loss = mode_matching_step(train_config, perceptual)
+    outcome = Run(
+        folder, train_config, state, loss, check, time_limit, say=lambda line: print(line, flush=True)
+    ).train(source)
+    print(f"{outcome.reason} after {outcome.images_seen:,} images; {folder / 'model.safetensors'}")
+    return 0
+
+
+def _state(
+    arguments: argparse.Namespace, folder: Path, model_config: FlowMoConfig, train_config: TrainConfig
+) -> TrainState:
+    """The run's state: from its newest checkpoint, else from --init, else fresh."""
+    content = read_newest(folder)
+    torch.manual_seed(train_config.seed)
+    if content is None:
+        model = load(arguments.init) if arguments.init else FlowMo(model_config)
+        return TrainState.start(model.to(arguments.device), train_config)
+    _check_same(stored_config(content), train_config, folder)
+    stored_model = configs.from_json(FlowMoConfig, content["model_config"])
+    if stored_model != model_config:
+        raise TrainingError(f"{folder} holds a run of another model; give another folder, or the run's own settings")
+    state = TrainState.start(FlowMo(stored_model).to(arguments.device), train_config)
+    state.load_state_dict(content)
+    print(f"resuming at {state.images_seen:,} images")
+    return state
+
+
+def _check_same(stored: TrainConfig, asked: TrainConfig, folder: Path) -> None:
+    a, b = configs.to_dict(stored), configs.to_dict(asked)
+    changed = [name for name in a if a[name] != b[name] and name not in MAY_CHANGE]
+    if changed:
+        raise TrainingError(
+            f"{folder} holds a run with other settings ({', '.join(f'{n}: {a[n]} there' for n in changed)}); "
+            f"give another folder, or the same settings. Only {', '.join(sorted(MAY_CHANGE))} may change"
+        )
+
+
+def _validation(arguments: argparse.Namespace, model: FlowMo, count: int = 32) -> torch.Tensor:
+    size = model.config.image_size
+    split = "validation" if arguments.validation else arguments.split
+    source = open_images(arguments.validation or arguments.data, split=split)
+    step = max(1, len(source) // count)
+    chosen = range(0, min(len(source), step * count), step)
+    return torch.stack([to_tensor(center_crop(shorter_side_to(source[i], size), size)) for i in chosen])
+
+
+def parse_time(text: str | None) -> float:
+    """"90m" -> seconds; None is no limit."""
+    if text is None:
+        return math.inf
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not match:
+        raise ConfigError(f"cannot read the time {text!r}; write 45s, 90m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]

@@ -1,0 +1,5 @@
+"""Sections 3.2 and 3.3: one file a training stage; each returns named loss terms."""
+
+from .mode_matching import LossWeights, ModeMatchingLoss, draw, mode_matching_loss
+
+__all__ = ["LossWeights", "ModeMatchingLoss", "draw", "mode_matching_loss"]

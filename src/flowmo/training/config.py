@@ -1,0 +1,70 @@
+"""How a model is trained: one frozen dataclass, measured in images (Section 4.1, Table 6; A2, A12, A16)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..errors import ConfigError
+from ..stages import LossWeights
+
+
+@dataclass(frozen=True)
+class NoiseLevelConfig:
+    """p(t) (C2), and the curriculum of short runs: for the first ``curriculum_images`` a share ``curriculum_mass`` of
+    the samples sits at t = 1 and no code is dropped; over the next ``anneal_images`` the share falls linearly to
+    ``pure_noise_mass`` and code dropout sets in. The paper has no curriculum."""
+
+    uniform_mass: float = 0.1
+    location: float = 0.0
+    scale: float = 1.0
+    pure_noise_mass: float = 0.0
+    curriculum_mass: float = 0.7
+    curriculum_images: int = 0
+    anneal_images: int = 0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Stage 1A. The defaults suit a short run on one device; runs/ holds the commands of the packaged models.
+
+    images: length of the run, cool-down included. learning_rate rises over ``warmup_images``, stays, and falls
+    linearly to 0 over the last ``cooldown_images``. ema_horizon: averaging length as a share of the run;
+    ``ema_decay`` fixes the decay a step instead (0.9999 as published, A16). perceptual_share: see
+    ``mode_matching_loss``. Every ``check_images`` sample pictures and validation numbers are written, every
+    ``checkpoint_minutes`` a checkpoint, of which ``keep`` are kept.
+    """
+
+    images: int = 1_000_000
+    batch_size: int = 32
+    learning_rate: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup_images: int = 5_000
+    cooldown_images: int = 250_000
+    losses: LossWeights = field(default_factory=LossWeights)
+    perceptual_network: Literal["vgg", "alex"] = "vgg"
+    perceptual_share: float = 1.0
+    noise_levels: NoiseLevelConfig = field(default_factory=NoiseLevelConfig)
+    code_dropout: float = 0.1
+    weight_normalization: bool = True
+    ema_horizon: float = 0.04
+    ema_decay: float | None = None
+    precision: Literal["bf16", "fp32"] = "bf16"
+    flip: bool = False
+    seed: int = 0
+    log_steps: int = 20
+    check_images: int = 50_000
+    checkpoint_minutes: float = 10.0
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("images", "batch_size", "log_steps", "check_images", "keep"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("perceptual_share", "ema_horizon"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must be above 0 and at most 1, got {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise ConfigError(f"learning_rate must be positive, got {self.learning_rate}")
+        if not 0 <= self.code_dropout < 1:
+            raise ConfigError(f"code_dropout must be at least 0 and below 1, got {self.code_dropout}")

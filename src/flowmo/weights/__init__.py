@@ -1,0 +1,7 @@
+"""Weights in and out: our safetensors files and the released checkpoints."""
+
+from .load import load
+from .native import load_model, read_about, save_model
+from .official import load_official, official_layout, unused_keys
+
+__all__ = ["load", "load_model", "load_official", "official_layout", "read_about", "save_model", "unused_keys"]
