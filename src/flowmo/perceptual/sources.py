@@ -10,14 +10,12 @@ import hashlib
 import http.client
 import importlib.metadata
 import os
-import secrets
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import WeightsError
+from ..files import replacing
 
 
 @dataclass(frozen=True)
@@ -93,18 +91,6 @@ def read_verified(path: Path, source: WeightSource) -> bytes:
         raise WeightsError(f"could not read the weights of {source.title}: {error}") from None
     _compare(hashlib.sha256(content).hexdigest(), source, str(path))
     return content
-
-
-@contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """A temporary name beside ``target`` that replaces it when the block succeeds and vanishes when it fails."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _packaged(source: WeightSource) -> Path | None:

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from ..files import replacing
 from .lpips import LPIPS, Network, build_stages, check_network
-from .sources import WeightSource, find, read_verified, replacing
+from .sources import WeightSource, find, read_verified
 
 SOURCES = {
     "vgg": WeightSource(
