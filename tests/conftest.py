@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 SHARED = Path(os.environ.get("FLOWMO_SHARED", Path(__file__).parents[2] / "shared"))
 
@@ -22,3 +24,54 @@ def shared() -> Path:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def samples() -> Callable[[int], Tensor]:
+    """samples(size): the eight packaged pictures, 8 3 size size in [-1, 1]; they need nothing beside the project."""
+    from flowmo import samples
+    from flowmo.data import center_crop, open_picture, shorter_side_to, to_tensor
+
+    def load(size: int) -> Tensor:
+        pictures = [shorter_side_to(open_picture(path).image, size) for path in samples.paths()]
+        return torch.stack([to_tensor(center_crop(picture, size)) for picture in pictures])
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def photographs(shared: Path) -> Callable[[str, int], Tensor]:
+    """photographs(split, count): 32-pixel versions of real photographs, count 3 32 32 in [-1, 1]."""
+    from flowmo.data import open_images, shorter_side_to, to_tensor
+
+    def load(split: str, count: int) -> Tensor:
+        source = open_images(shared / "data" / "tiny64", split=split)
+        return torch.stack([to_tensor(shorter_side_to(source[i], 32)) for i in range(count)])
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def lively() -> Callable[[nn.Module], nn.Module]:
+    """lively(model): the model with noise on every weight, so that no gate is zero and nothing is trivially equal."""
+
+    def disturb(model: nn.Module) -> nn.Module:
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+        return model.eval()
+
+    return disturb
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many of the arrays of the official model were compared, whatever the order or number of processes."""
+
+    def count(outcome: str) -> int:
+        reports = terminalreporter.stats.get(outcome, [])
+        return sum("test_official_vectors.py::test_array[" in report.nodeid for report in reports)
+
+    passed, other = count("passed"), count("failed") + count("error") + count("skipped")
+    if passed + other:
+        terminalreporter.write_line(f"golden arrays checked: {passed} of {passed + other}")

@@ -7,11 +7,18 @@ import math
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError
+
 
 def shifted_grid(num_steps: int, rho: float = 4.0) -> Tensor:
-    """(k / n)^rho for k = n ... 0, shape (n + 1,), float64. rho = 1 is uniform, rho = inf one step from 1 to 0."""
+    """(k / n)^rho for k = n ... 0, shape (n + 1,), float64. rho = 1 is uniform, rho = inf one step from 1 to 0.
+
+    Raises ConfigError for fewer than one step, or a rho that is not positive.
+    """
     if num_steps < 1:
-        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        raise ConfigError(f"num_steps must be at least 1, got {num_steps}")
+    if not rho > 0:
+        raise ConfigError(f"rho must be positive (inf is one step from t = 1), got {rho}")
     if math.isinf(rho):
         return torch.tensor([1.0, 0.0], dtype=torch.float64)
     return torch.linspace(1, 0, num_steps + 1, dtype=torch.float64) ** rho
@@ -25,9 +32,9 @@ def uniform_grid(num_steps: int) -> Tensor:
 def random_grid(uniforms: Tensor) -> Tensor:
     """Random gaps for Stage 1B (A.2): uniforms B (n + 1) in (0, 1) -> B (n + 1), each row from 1 down to 0.
 
-    Published form (D1): sums of the uniforms, shifted and scaled so that the first level is 1 and the last 0; the
-    first uniform of a row cancels, leaving n random gaps.
+    Published form (D1): running sums of the uniforms, shifted and scaled to [0, 1] and read backwards; the first
+    uniform of a row cancels, leaving n random gaps of which the last uniform is the first.
     """
     sums = uniforms.cumsum(dim=-1)
     first, last = sums[..., :1], sums[..., -1:]
-    return 1 - (sums - first) / (last - first)
+    return ((sums - first) / (last - first)).flip(-1)

@@ -7,16 +7,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError
+
 
 def seeded_noise(seed: int | Sequence[int], count: int, shape: tuple[int, ...]) -> Tensor:
     """Standard normal count x shape, float32 on the CPU. One integer: the same noise for every image; a list: one each.
 
-    Raises ValueError when a list's length is not ``count``.
+    Raises ConfigError when a list's length is not ``count``.
     """
     if isinstance(seed, int):
         return _noise(seed, shape).expand(count, *shape).clone()
     if len(seed) != count:
-        raise ValueError(f"{len(seed)} seeds for {count} images; give one integer, or one seed an image")
+        raise ConfigError(f"{len(seed)} seeds for {count} images; give one integer, or one seed an image")
     return torch.stack([_noise(s, shape) for s in seed]) if count else torch.empty(0, *shape)
 
 
