@@ -42,7 +42,7 @@ def flowmo_mini_64() -> FlowMoConfig:
     """
     return FlowMoConfig(
         encoder=TransformerConfig(patch_size=8, width=256, depth=3, heads=4),
-        decoder=TransformerConfig(patch_size=4, width=256, depth=6, heads=4),
+        decoder=TransformerConfig(patch_size=8, width=256, depth=6, heads=4),
         image_size=64,
         num_tokens=64,
         prediction="clean",

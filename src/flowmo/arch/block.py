@@ -11,6 +11,14 @@ from .modulation import AdaLN, AdaLNTable, Modulation, gated, modulated_norm
 from .rotary import rotate
 
 
+def attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """softmax(scale q k^T) v; all B heads L head_dim."""
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16:
+        # Two matrix products: twice as fast there as the fused kernel, which gains nothing from half precision.
+        return ((query * scale) @ key.transpose(-1, -2)).softmax(-1) @ value
+    return F.scaled_dot_product_attention(query, key, value, scale=scale)
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square normalisation of a head's channels, with a learned scale."""
 
@@ -103,7 +111,7 @@ class TwoStreamBlock(nn.Module):
         q_i, k_i, v_i = self.image_stream.attention_inputs(image, image_modulations[0], table[:, num_code:])
         query = torch.cat([q for q in (q_c, q_i) if q is not None], dim=2)
         key, value = torch.cat([k_c, k_i], dim=2), torch.cat([v_c, v_i], dim=2)
-        attended = F.scaled_dot_product_attention(query, key, value, scale=self.attention_scale)
+        attended = attention(query, key, value, self.attention_scale)
         attended = attended.transpose(1, 2).flatten(2)  # B L width
         if q_c is not None:
             code = self.code_stream.update(code, attended[:, :num_code], code_modulations)
