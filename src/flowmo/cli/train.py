@@ -11,8 +11,8 @@ import torch
 
 from .. import config as configs
 from ..config import FlowMoConfig
-from ..data import center_crop, open_images, shorter_side_to, to_tensor
-from ..errors import ConfigError, TrainingError
+from ..data import ImageSource, center_crop, open_images, shorter_side_to, to_tensor
+from ..errors import ConfigError, DataError, TrainingError
 from ..evaluation.check import make_check
 from ..perceptual import load_lpips
 from ..presets import PRESETS
@@ -30,11 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="training settings to change")
     parser.add_argument("--model", nargs="+", default=[], metavar="NAME=VALUE", help="model settings to change")
     parser.add_argument("--init", metavar="WEIGHTS", help="start from these weights, with fresh optimizer moments")
-    parser.add_argument("--split", default="train", help="split to train on, where the data have several")
+    parser.add_argument("--split", help="split to train on (default: train, where the data have several)")
     parser.add_argument("--validation", metavar="DATA", help="held-out images to look at (default: same data)")
     parser.add_argument("--lpips", type=Path, metavar="FILE", help="weights of the perceptual network")
     parser.add_argument("--time-limit", metavar="TIME", help="stop with a checkpoint after this long: 90m, 2h, 45s")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda, cuda:1, ...")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=device, help="cpu, cuda, cuda:1, ... (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
 
 
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     folder: Path = arguments.out
     folder.mkdir(parents=True, exist_ok=True)
-    source = open_images(arguments.data, split=arguments.split)
+    source = _open(arguments.data, arguments.split, "train")
     print(f"training on {source.describe()}", flush=True)
     perceptual = None
     if train_config.losses.perceptual:
@@ -66,9 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
         f'{{"model": {configs.to_json(state.model.config)},\n"train": {configs.to_json(train_config)}}}\n'
     )
     loss = mode_matching_step(train_config, perceptual)
-    outcome = Run(
-        folder, train_config, state, loss, check, time_limit, say=lambda line: print(line, flush=True)
-    ).train(source)
+    outcome = Run(folder, train_config, state, loss, check, time_limit, say=lambda line: print(line, flush=True)).train(
+        source
+    )
     print(f"{outcome.reason} after {outcome.images_seen:,} images; {folder / 'model.safetensors'}")
     return 0
 
@@ -104,15 +105,27 @@ def _check_same(stored: TrainConfig, asked: TrainConfig, folder: Path) -> None:
 
 def _validation(arguments: argparse.Namespace, model: FlowMo, count: int = 32) -> torch.Tensor:
     size = model.config.image_size
-    split = "validation" if arguments.validation else arguments.split
-    source = open_images(arguments.validation or arguments.data, split=split)
+    if arguments.validation:
+        source = _open(arguments.validation, None, "validation")
+    else:
+        source = _open(arguments.data, arguments.split, "train")
     step = max(1, len(source) // count)
     chosen = range(0, min(len(source), step * count), step)
     return torch.stack([to_tensor(center_crop(shorter_side_to(source[i], size), size)) for i in chosen])
 
 
+def _open(path: str, split: str | None, usual: str) -> ImageSource:
+    """The split asked for; else the usual one, where the data have splits at all."""
+    if split is None:
+        try:
+            return open_images(path, split=usual)
+        except DataError:
+            pass
+    return open_images(path, split=split)
+
+
 def parse_time(text: str | None) -> float:
-    """"90m" -> seconds; None is no limit."""
+    """ "90m" -> seconds; None is no limit."""
     if text is None:
         return math.inf
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)

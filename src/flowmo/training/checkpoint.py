@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.torch_version import TorchVersion
 
 from ..config import from_json, to_json
 from ..errors import TrainingError
@@ -69,7 +70,7 @@ def save_checkpoint(folder: Path, state: TrainState, config: TrainConfig) -> Pat
         "format": FORMAT,
         "model_config": to_json(state.model.config),
         "train_config": to_json(config),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a plain string: reading refuses classes
     }
     try:
         with replacing(path) as part:
@@ -94,7 +95,8 @@ def read_newest(folder: Path) -> dict[str, Any] | None:
     found = checkpoints(folder)
     for path in reversed(found):
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            with torch.serialization.safe_globals([TorchVersion]):  # a string that early checkpoints hold
+                content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             if content.get("format") != FORMAT:
                 raise ValueError(f"format {content.get('format')!r}")
             return content
