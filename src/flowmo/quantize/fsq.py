@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError
 from .base import Quantized, no_losses
 
 
@@ -24,7 +27,16 @@ def quantize_fsq(latent: Tensor, levels: tuple[int, ...]) -> Quantized:
 
 
 def fsq_code_from_tokens(tokens: Tensor, levels: tuple[int, ...]) -> Tensor:
-    """Integers B N G -> code B N (G len(levels)) in [-1, 1], float32."""
+    """Integers B N G -> code B N (G len(levels)) in [-1, 1], float32.
+
+    Raises ConfigError for an integer of prod(levels) or more: bits can hold it, but no latent gives it.
+    """
+    count = math.prod(levels)
+    if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < count:
+        raise ConfigError(
+            f"tokens of FSQ levels {levels} lie between 0 and {count - 1}, got {int(tokens.min())} to "
+            f"{int(tokens.max())}; they were made by another model"
+        )
     size = torch.tensor(levels, device=tokens.device)
     digits = (tokens.unsqueeze(-1) // _radix(levels, tokens.device)) % size
     return (digits.float() / (size - 1) * 2 - 1).flatten(-2)
