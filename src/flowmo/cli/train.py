@@ -125,7 +125,7 @@ def _open(path: str, split: str | None, usual: str) -> ImageSource:
 
 
 def parse_time(text: str | None) -> float:
-    """ "90m" -> seconds; None is no limit."""
+    """A time such as 90m -> seconds; None is no limit."""
     if text is None:
         return math.inf
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
