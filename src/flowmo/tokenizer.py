@@ -148,7 +148,7 @@ class FlowMo(nn.Module):
             raise ImageError(f"images must be B 3 H W, got shape {tuple(images.shape)}")
         if not images.is_floating_point():
             raise ImageError(f"images must be floating point in [-1, 1], got {images.dtype}; use image / 127.5 - 1")
-        if images.numel() and (images.min() < -1.001 or images.max() > 1.001):
+        if images.numel() and not (images.min() >= -1.001 and images.max() <= 1.001):  # NaN fails both
             raise ImageError(
                 f"images must lie in [-1, 1], got values from {images.min():.3g} to {images.max():.3g}; "
                 "use image / 127.5 - 1 for 0..255, or 2 * image - 1 for 0..1"

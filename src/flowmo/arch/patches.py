@@ -25,5 +25,6 @@ def patchify(image: Tensor, patch_size: int) -> Tensor:
 def unpatchify(patches: Tensor, patch_size: int, height: int, width: int) -> Tensor:
     """Inverse of :func:`patchify`: B (H/p W/p) (p p 3) -> B 3 H W."""
     batch, p = patches.shape[0], patch_size
-    x = patches.reshape(batch, height // p, width // p, p, p, -1)
-    return x.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, height, width)
+    channels = patches.shape[-1] // p**2
+    x = patches.reshape(batch, height // p, width // p, p, p, channels)
+    return x.permute(0, 5, 1, 3, 2, 4).reshape(batch, channels, height, width)

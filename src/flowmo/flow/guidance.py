@@ -34,7 +34,7 @@ class Guidance:
 
         def velocity(x_t: Tensor, t: Tensor) -> Tensor:
             v = conditional(x_t, t)
-            if not self.acts(float(t.flatten()[0])):
+            if not t.numel() or not self.acts(float(t.flatten()[0])):
                 return v
             v_null = null(x_t, t)
             return v_null + self.scale * (v - v_null)
