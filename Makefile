@@ -17,8 +17,7 @@ help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 demo: $(VENV)/.core
-	@$(BIN)/flowmo reconstruct src/flowmo/samples --out out/demo --force
-	@echo "The pictures are in $(CURDIR)/out/demo"
+	@$(BIN)/flowmo reconstruct src/flowmo/samples --out "$(CURDIR)/out/demo" --force
 
 test: $(VENV)/.all
 	@lint=passed tests=passed; \

@@ -232,7 +232,7 @@ def _unknown(name: str, known: list[str]) -> str:
 
 def _coerce(hint: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else from_dict(hint, value, where + ".")
     if origin is Literal:
         if value not in args:

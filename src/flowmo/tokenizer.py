@@ -114,7 +114,7 @@ class FlowMo(nn.Module):
         ):
             raise ConfigError(
                 f"tokens are {tokens.num_tokens} x {tokens.num_groups} groups of {tokens.bits_per_group} bits, but the "
-                f"model reads {c.num_tokens} x {c.num_groups} groups of {c.bits_per_group}; use the model they came from"
+                f"model reads {c.num_tokens} x {c.num_groups} of {c.bits_per_group}; use the model that they came from"
             )
         code = dequantize(tokens.indices.to(self.device), c)
         noise = seeded_noise(seed, len(tokens), (3, *tokens.image_size)).to(self.device)
@@ -132,11 +132,8 @@ class FlowMo(nn.Module):
         decoder does not count: a post-trained or distilled one reads old files.
         """
         c = to_dict(self.config)
-        settings = {
-            key: c[key]
-            for key in ("encoder", "num_tokens", "bits_per_token", "bits_per_group", "quantizer")
-            + ("initial_latent", "latent_positions")
-        }
+        covered = ("encoder", "num_tokens", "bits_per_token", "bits_per_group", "quantizer")
+        settings = {key: c[key] for key in (*covered, "initial_latent", "latent_positions")}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name, weight in sorted(self.encoder.state_dict().items()):
             digest.update(name.encode())

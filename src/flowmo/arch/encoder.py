@@ -19,6 +19,8 @@ class Encoder(nn.Module):
     ``initial_latent="learned"`` makes it a parameter N K.
     """
 
+    initial_latent: Tensor
+
     def __init__(self, config: FlowMoConfig) -> None:
         super().__init__()
         c = config.encoder
@@ -32,8 +34,7 @@ class Encoder(nn.Module):
         self.image_in = nn.Linear(3 * c.patch_size**2, c.width)
         self.code_in = nn.Linear(config.latent_dim, c.width)
         self.blocks = nn.ModuleList(
-            TwoStreamBlock(c.width, c.heads, c.mlp_ratio, "none", updates_image=i < c.depth - 1)
-            for i in range(c.depth)
+            TwoStreamBlock(c.width, c.heads, c.mlp_ratio, "none", updates_image=i < c.depth - 1) for i in range(c.depth)
         )
         self.readout = nn.Linear(c.width, config.latent_dim)
 

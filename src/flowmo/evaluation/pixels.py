@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def psnr(images: Tensor, reference: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each image, (B,). Both B 3 H W in [-1, 1], compared after rounding to 8 bits."""
+    """Peak signal-to-noise ratio in dB of each image, (B,). Both B 3 H W in [-1, 1], compared as rounded to 8 bits."""
     error = (_levels(images) - _levels(reference)).square().flatten(1).mean(1)
     return 10 * torch.log10(255.0**2 / error.clamp_min(1e-10))
 

@@ -49,9 +49,7 @@ class ModeMatchingLoss(NamedTuple):
     commitment: Tensor
 
 
-def draw(
-    image: Tensor, noise_levels: ThickTailedLogitNormal, code_dropout: float, generator: torch.Generator
-) -> Draws:
+def draw(image: Tensor, noise_levels: ThickTailedLogitNormal, code_dropout: float, generator: torch.Generator) -> Draws:
     """Noise, noise level and code dropout for a batch of images, all from ``generator`` on its device."""
     batch, device = image.shape[0], generator.device
     return Draws(

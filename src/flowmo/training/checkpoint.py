@@ -76,7 +76,7 @@ def save_checkpoint(folder: Path, state: TrainState, config: TrainConfig) -> Pat
         with replacing(path) as part:
             torch.save(content, part)
     except OSError as error:
-        raise TrainingError(f"the checkpoint could not be written to {path} ({error}); earlier ones are intact") from None
+        raise TrainingError(f"no checkpoint could be written to {path} ({error}); earlier ones are intact") from None
     for old in checkpoints(folder)[: -config.keep]:
         old.unlink()
     return path

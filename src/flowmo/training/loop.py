@@ -6,7 +6,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,8 @@ from .config import TrainConfig
 class LossTerms(Protocol):
     """What a stage returns: a named tuple of scalars, of which ``total`` is minimised."""
 
-    total: torch.Tensor
+    @property
+    def total(self) -> torch.Tensor: ...
 
     def _asdict(self) -> dict[str, torch.Tensor]: ...
 
@@ -110,8 +111,8 @@ class Run:
             terms = self.loss(images.to(device, non_blocking=True), generator, state)
         if not torch.isfinite(terms.total):
             raise TrainingError(
-                f"the loss is {float(terms.total)} at step {state.step} ({state.images_seen} images). Run the same command "
-                "to go on from the last checkpoint; if it happens again, lower learning_rate or use precision=fp32"
+                f"the loss is {float(terms.total)} at step {state.step} ({state.images_seen} images). Run the same "
+                "command to go on from the last checkpoint; if it happens again, lower learning_rate or set precision=fp32"
             )
         terms.total.backward()
         state.optimizer.step()
@@ -184,7 +185,7 @@ class Meter:
 
 
 @contextmanager
-def stop_requests():  # noqa: ANN201
+def stop_requests() -> Iterator[list[int]]:
     """A list that SIGTERM or SIGINT makes non-empty; a second one interrupts at once. Main thread only."""
     requests: list[int] = []
 

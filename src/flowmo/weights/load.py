@@ -51,7 +51,7 @@ def packaged_path(name: str) -> Path:
     if name in PRESETS:
         raise WeightsError(
             f"{name!r} is a configuration without packaged weights. Download a released checkpoint (flowmo_lo.pth or "
-            f"flowmo_hi.pth, from the paper's project page) and give its path, train one with 'flowmo train', or use the "
-            f"packaged {PACKAGED!r}"
+            "flowmo_hi.pth, from the paper's project page) and give its path, train one with 'flowmo train', or use "
+            f"the packaged {PACKAGED!r}"
         )
     raise WeightsError(f"no model {name!r}: neither a file, a folder, nor a packaged model ({PACKAGED!r})")
