@@ -1,0 +1,120 @@
+"""Stage 1A's loss (Section 3.2, Eq. 4-9): its terms, their weights, and the randomness that it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from flowmo.flow import ThickTailedLogitNormal
+from flowmo.presets import tiny
+from flowmo.stages import LossWeights, ModeMatchingLoss, draw, mode_matching_loss
+from flowmo.stages.mode_matching import Draws
+from flowmo.tokenizer import FlowMo
+
+
+@pytest.fixture
+def model(lively: Callable[[nn.Module], nn.Module]) -> FlowMo:
+    return lively(FlowMo(tiny())).train()  # type: ignore[return-value]
+
+
+@pytest.fixture
+def images(samples: Callable[[int], Tensor]) -> Tensor:
+    return samples(32)
+
+
+def draws_for(images: Tensor, dropout: float = 0.0, seed: int = 0) -> Draws:
+    return draw(images, ThickTailedLogitNormal(), dropout, torch.Generator().manual_seed(seed))
+
+
+def distance(image: Tensor, reference: Tensor) -> Tensor:
+    return (image - reference).abs().mean((1, 2, 3))
+
+
+def test_terms_are_named_finite_and_add_up(model: FlowMo, images: Tensor) -> None:
+    weights = LossWeights(perceptual=0.3, entropy=0.2, commitment=0.05)
+    loss = mode_matching_loss(model, images, draws_for(images), weights, distance)
+    assert loss._fields == ("total", "flow", "perceptual", "sample_entropy", "codebook_entropy", "commitment")
+    assert all(value.shape == () and value.isfinite() for value in loss)
+    entropy = loss.sample_entropy - loss.codebook_entropy
+    total = loss.flow + 0.3 * loss.perceptual + 0.2 * entropy + 0.05 * loss.commitment
+    assert torch.allclose(loss.total, total)
+
+
+def test_the_published_weights() -> None:
+    """A1, A11: the release's, not those that the paper's Table 6 prints."""
+    assert LossWeights() == LossWeights(perceptual=0.1, entropy=0.0025, commitment=0.000625)
+
+
+def test_terms_written_out(model: FlowMo, images: Tensor) -> None:
+    """The flow loss is a mean over all pixels (A3); d_perc compares x_t - t v, not clamped (A5), with the image."""
+    noise, t, keep = draws_for(images, dropout=0.5)
+    loss = mode_matching_loss(model, images, Draws(noise, t, keep), LossWeights(), distance)
+    code = model.quantize(model.encode(images)).code
+    level = t[:, None, None, None]
+    x_t = level * noise + (1 - level) * images
+    velocity = model.velocity(x_t, code, t, keep)
+    assert torch.allclose(loss.flow, ((velocity - (noise - images)) ** 2).mean(), rtol=1e-5)
+    estimate = x_t - level * velocity
+    assert estimate.abs().max() > 1
+    assert torch.allclose(loss.perceptual, distance(estimate, images).mean(), rtol=1e-5)
+
+
+def test_without_perceptual_weight_the_network_is_not_asked(model: FlowMo, images: Tensor) -> None:
+    def never(*_: Tensor) -> Tensor:
+        raise AssertionError("asked")
+
+    loss = mode_matching_loss(model, images, draws_for(images), LossWeights(perceptual=0.0), never)
+    assert loss.perceptual == 0
+    assert mode_matching_loss(model, images, draws_for(images), LossWeights(), None).perceptual == 0
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1.0, 8), (0.5, 4), (0.25, 2), (0.01, 1)])
+def test_perceptual_share(share: float, expected: int, model: FlowMo, images: Tensor) -> None:
+    asked: list[Tensor] = []
+
+    def note(image: Tensor, reference: Tensor) -> Tensor:
+        asked.append(reference)
+        return distance(image, reference)
+
+    mode_matching_loss(model, images, draws_for(images), LossWeights(), note, share)
+    assert torch.equal(asked[0], images[:expected])
+
+
+def test_the_encoder_learns_through_its_code_alone(model: FlowMo, images: Tensor) -> None:
+    """Dropped codes leave the encoder no gradient from the flow loss (C3)."""
+    noise, t, _ = draws_for(images)
+    for keep, reached in ((torch.ones(8), True), (torch.zeros(8), False)):
+        model.zero_grad()
+        flow = mode_matching_loss(model, images, Draws(noise, t, keep.bool()), LossWeights(0.0)).flow
+        flow.backward()
+        gradient = model.encoder.readout.weight.grad
+        assert (gradient is not None and bool(gradient.any())) == reached
+
+
+def test_draws_follow_their_generator(images: Tensor) -> None:
+    one, same, other = draws_for(images), draws_for(images), draws_for(images, seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
+    assert not torch.equal(one.noise, other.noise)
+    assert not torch.equal(one.t, other.t)
+    assert one.noise.shape == images.shape
+    assert one.t.shape == one.keep.shape == (8,)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1, 0.9])
+def test_code_dropout_has_its_share(dropout: float) -> None:
+    images = torch.zeros(20_000, 3, 1, 1)
+    assert abs(float((~draws_for(images, dropout).keep).double().mean()) - dropout) < 0.01
+
+
+def test_a_clean_prediction_has_a_finite_loss_at_any_level(images: Tensor, lively: Callable) -> None:  # type: ignore[type-arg]
+    model = lively(FlowMo(replace(tiny(), prediction="clean"))).train()
+    levels = torch.tensor([0.0, 1e-6, 1e-3, 0.05, 0.1, 0.5, 0.9, 1.0])
+    draws = Draws(torch.randn(images.shape), levels, torch.ones(8, dtype=torch.bool))
+    loss: ModeMatchingLoss = mode_matching_loss(model, images, draws, LossWeights())
+    loss.total.backward()
+    assert loss.total.isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
