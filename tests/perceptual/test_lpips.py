@@ -98,7 +98,9 @@ def test_gradients_are_finite_where_features_vanish(network: LPIPS, photos: Tens
         a = a.clone().requires_grad_()
         distance = network(a, b)
         distance.sum().backward()
-        assert distance.isfinite().all() and a.grad is not None and a.grad.isfinite().all()
+        assert distance.isfinite().all()
+        assert a.grad is not None
+        assert a.grad.isfinite().all()
 
 
 def test_vanishing_features_have_finite_gradients(alex: LPIPS, photos: Tensor) -> None:
@@ -112,10 +114,12 @@ def test_vanishing_features_have_finite_gradients(alex: LPIPS, photos: Tensor) -
         a = photos[:1, :, :40, :40].clone().requires_grad_()
         network.features(a, smooth)[0].sum().backward()
         gradients.append(a.grad)
-    assert gradients[0].isnan().any() and gradients[1].isfinite().all()
+    assert gradients[0].isnan().any()
+    assert gradients[1].isfinite().all()
     a = photos[:1, :, :40, :40].clone().requires_grad_()
     network(a, photos[1:2, :, :40, :40]).sum().backward()
-    assert a.grad is not None and a.grad.isfinite().all()
+    assert a.grad is not None
+    assert a.grad.isfinite().all()
 
 
 def test_following_the_gradient_brings_images_closer(vgg: LPIPS, photos: Tensor) -> None:
@@ -124,7 +128,8 @@ def test_following_the_gradient_brings_images_closer(vgg: LPIPS, photos: Tensor)
     before = vgg(x, target)
     before.sum().backward()
     assert vgg(x - 20 * x.grad, target).item() < 0.95 * before.item()
-    assert all(not p.requires_grad and p.grad is None for p in vgg.parameters()) and not vgg.training
+    assert all(not p.requires_grad and p.grad is None for p in vgg.parameters())
+    assert not vgg.training
 
 
 def test_training_form_equals_the_exact_one(network: LPIPS, photos: Tensor) -> None:
@@ -151,7 +156,8 @@ def test_bfloat16_autocast(network: LPIPS, photos: Tensor) -> None:
     assert not torch.equal(rounded, exact), "autocast had no effect"
     assert ((rounded - exact).abs().mean() / exact.mean()).item() < 0.01
     rounded.sum().backward()
-    assert b.grad is not None and b.grad.isfinite().all()
+    assert b.grad is not None
+    assert b.grad.isfinite().all()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

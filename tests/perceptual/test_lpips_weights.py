@@ -77,7 +77,7 @@ def test_half_precision_file_gives_the_same_distances(network: LPIPS, photos: Te
 
 
 def test_export_needs_the_right_name(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="must end in .safetensors"):
+    with pytest.raises(WeightsError, match=r"must end in \.safetensors"):
         export_lpips("alex", tmp_path / "weights.pt")
     assert not list(tmp_path.iterdir())
 
@@ -197,7 +197,8 @@ def test_only_arrays_of_numbers_are_read() -> None:
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     for protocol in (3, 4):
         read = read_arrays(pickle.dumps({"a": {"b": array}}, protocol=protocol))
-        assert list(read) == ["a/b"] and np.array_equal(read["a/b"], array)
+        assert list(read) == ["a/b"]
+        assert np.array_equal(read["a/b"], array)
     for content in (
         b"",
         b"cos\nsystem\n(S'true'\ntR.",

@@ -112,7 +112,8 @@ class Run:
         if not torch.isfinite(terms.total):
             raise TrainingError(
                 f"the loss is {float(terms.total)} at step {state.step} ({state.images_seen} images). Run the same "
-                "command to go on from the last checkpoint; if it happens again, lower learning_rate or set precision=fp32"
+                "command to go on from the last checkpoint; if it happens again, lower learning_rate, or set "
+                "precision=fp32"
             )
         terms.total.backward()
         state.optimizer.step()
