@@ -70,7 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
     outcome = Run(folder, train_config, state, loss, check, time_limit, say=lambda line: print(line, flush=True)).train(
         source
     )
-    print(f"{outcome.reason} after {outcome.images_seen:,} images; {folder / 'model.safetensors'}")
+    what_now = folder / "model.safetensors" if outcome.finished else "the same command goes on"
+    print(f"{outcome.reason} after {outcome.images_seen:,} images; {what_now}")
     return 0
 
 
