@@ -186,7 +186,11 @@ def test_null_condition_hides_the_code_and_its_mask(lively: Callable[[nn.Module]
     assert not masked[1].any()
     model = lively(FlowMo(tiny()))
     x_t, t = torch.randn(2, 3, 32, 32), torch.tensor([0.7, 0.4])
-    dropped, given_, null = model.velocity(x_t, code, t, keep), model.velocity(x_t, code, t), model.velocity(x_t, None, t)
+    dropped, given_, null = (
+        model.velocity(x_t, code, t, keep),
+        model.velocity(x_t, code, t),
+        model.velocity(x_t, None, t),
+    )
     assert torch.allclose(dropped[0], given_[0], atol=1e-5)
     assert torch.allclose(dropped[1], null[1], atol=1e-5)
     assert not torch.allclose(given_, null, atol=1e-2)

@@ -46,7 +46,7 @@ def test_the_ends_of_rho() -> None:
 
 @pytest.mark.parametrize(("steps", "rho"), [(0, 4.0), (-1, 4.0), (25, 0.0), (25, -1.0), (25, math.nan)])
 def test_grids_that_end_nowhere_are_refused(steps: int, rho: float) -> None:
-    with pytest.raises(ConfigError, match="num_steps|rho"):
+    with pytest.raises(ConfigError, match=r"num_steps|rho"):
         shifted_grid(steps, rho)
 
 

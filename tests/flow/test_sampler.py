@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ def test_error_falls_in_proportion_to_the_number_of_steps() -> None:
         return float((end - (MEAN + DEVIATION * noise)).abs().max())
 
     errors = [error(n) for n in (10, 20, 40, 80, 160)]
-    for coarse, fine in zip(errors[1:], errors[2:], strict=False):
+    for coarse, fine in pairwise(errors[1:]):
         assert 1.7 < coarse / fine < 2.3  # Euler is of first order
     assert errors[-1] < 0.01
 

@@ -56,10 +56,8 @@ def released(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def filled(key: str, shape: tuple[int, ...]) -> np.ndarray:
     a = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape)
     if key.endswith("_norm.scale"):
-        a = 1 + 0.1 * a
-    else:
-        a = a / np.sqrt(shape[1]) if len(shape) > 1 else 0.1 * a
-    return a.astype(np.float32)
+        return (1 + 0.1 * a).astype(np.float32)
+    return (a / np.sqrt(shape[1]) if len(shape) > 1 else 0.1 * a).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

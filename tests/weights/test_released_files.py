@@ -1,4 +1,4 @@
-"""Reading released checkpoints: what is wrong is said, nothing in a file runs, and memory stays near the model's size."""
+"""Reading released checkpoints: what is wrong is said, nothing in a file runs, and memory stays small."""
 
 from __future__ import annotations
 
@@ -66,7 +66,11 @@ def test_load_takes_a_released_file_too(tmp_path: Path, state: dict[str, Tensor]
     [
         ("decoder.img_in.bias", None, "missing decoder.img_in.bias"),
         ("decoder.double_blocks.1.img_attn.lora", torch.zeros(3), "unknown decoder.double_blocks.1.img_attn.lora"),
-        ("encoder.double_blocks.0.img_mlp.0.bias", torch.zeros(5), r"img_mlp.0.bias has shape \(5,\), expected \(256,\)"),
+        (
+            "encoder.double_blocks.0.img_mlp.0.bias",
+            torch.zeros(5),
+            r"img_mlp.0.bias has shape \(5,\), expected \(256,\)",
+        ),
         ("encoder.final_layer_txt.linear.weight", None, "not a released FlowMo state dict.*no key"),
     ],
 )
@@ -97,7 +101,7 @@ def test_sizes_of_images_and_tokens_come_from_the_caller() -> None:
 def test_unusual_bit_counts_must_be_explained() -> None:
     config = FlowMoConfig(tiny().encoder, tiny().decoder, 32, 16, bits_per_token=20, bits_per_group=10)
     shapes = {key: slot.shape for key, slot in official_layout(config).items()}
-    with pytest.raises(WeightsError, match="20 bits.*bits_per_group"):
+    with pytest.raises(WeightsError, match=r"20 bits.*bits_per_group"):
         config_from_shapes(shapes, 16, 32)
     assert config_from_shapes(shapes, 16, 32, bits_per_group=10) == config
 
@@ -142,10 +146,9 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, state: dict[str, Tensor])
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_no_second_copy_of_the_model_in_memory(tmp_path: Path) -> None:
     """The same script measures the full FlowMo-Lo; here a fifth of a gigabyte of weights."""
-    settings = ["encoder.depth=1", "decoder.depth=2"]
+    settings = ["--preset", "flowmo-fewer-params", "--model", "encoder.depth=1", "decoder.depth=2"]
     done = subprocess.run(
-        [sys.executable, REPOSITORY / "tools" / "show_memory.py", tmp_path, "--preset", "flowmo-fewer-params"]
-        + ["--model", *settings],
+        [sys.executable, REPOSITORY / "tools" / "show_memory.py", tmp_path, *settings],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY / "src")},
