@@ -1,17 +1,25 @@
 """Tokens on disk: the ``.flowmo`` file of one image, and shards for whole data sets (docs/FORMAT.md)."""
 
+from .entries import CodedImage, Entry, check_image_size, coded_images, entries_of, is_shard, token_batches
 from .file import FITS, HEADER_SIZE, TokenFile, decode_file, encode_file, read_file, write_file
 from .shard import Shard, read_shard, write_shard
 
 __all__ = [
     "FITS",
     "HEADER_SIZE",
+    "CodedImage",
+    "Entry",
     "Shard",
     "TokenFile",
+    "check_image_size",
+    "coded_images",
     "decode_file",
     "encode_file",
+    "entries_of",
+    "is_shard",
     "read_file",
     "read_shard",
+    "token_batches",
     "write_file",
     "write_shard",
 ]

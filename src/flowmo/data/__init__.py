@@ -1,10 +1,12 @@
 """Pictures in and out: data sets for training, files for the commands, crops, and sizes fitted to the model."""
 
+from .batches import PictureBatch, picture_batches
 from .crops import center_crop, random_crop, shorter_side_to, to_image, to_tensor, to_uint8
 from .decode import IMAGE_SUFFIXES, MAX_PIXELS, decode
 from .fit import FITS, Fit, fit_picture, kept_size, restore_size
 from .inputs import Picture, find_pictures, open_picture
 from .loader import Batch, BatchLoader
+from .naming import class_labels, find_token_files, output_stems, relative_names, safe_name
 from .sources import ArraySource, FileSource, ImageSource, ParquetSource, image_files, open_images
 
 __all__ = [
@@ -19,16 +21,23 @@ __all__ = [
     "ImageSource",
     "ParquetSource",
     "Picture",
+    "PictureBatch",
     "center_crop",
+    "class_labels",
     "decode",
     "find_pictures",
+    "find_token_files",
     "fit_picture",
     "image_files",
     "kept_size",
     "open_images",
     "open_picture",
+    "output_stems",
+    "picture_batches",
     "random_crop",
+    "relative_names",
     "restore_size",
+    "safe_name",
     "shorter_side_to",
     "to_image",
     "to_tensor",

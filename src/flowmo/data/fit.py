@@ -31,7 +31,7 @@ def fit_picture(image: Image.Image, height: int, width: int, fit: Fit = "crop") 
     return _cover(image, height, width)
 
 
-def restore_size(image: Image.Image, original_size: tuple[int, int], fit: Fit) -> Image.Image:
+def restore_size(image: Image.Image, original_size: tuple[int, int], fit: str) -> Image.Image:
     """Inverse of :func:`fit_picture` in size; ``original_size`` is (height, width).
 
     stretch and pad give a picture of the original size. crop gives the region that was kept, at the original scale:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -125,17 +125,26 @@ def load_official(
 
     Raises WeightsError for an unreadable file, a missing or unknown key, or a wrong shape.
     """
+    checkpoint = open_official(path)
+    state = state_dict_of(checkpoint, "model_ema_state_dict" if ema else "model_state_dict", path)
+    config = config_from_shapes({k: tuple(v.shape) for k, v in state.items()}, num_tokens, image_size, bits_per_group)
+    return model_from_official(state, config, str(path))
+
+
+def open_official(path: Path) -> dict[Any, Any]:
+    """The whole content of a checkpoint, memory-mapped and executing nothing. Raises WeightsError."""
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError:
         raise WeightsError(f"no weights at {path}") from None
     except Exception as error:  # torch raises many kinds for damaged or unsafe files
+        reason = (str(error) or repr(error)).splitlines()[0]
         raise WeightsError(
-            f"{path} is damaged, or holds more than tensors and was not opened for safety: {str(error).splitlines()[0]}"
+            f"{path} is damaged, or holds more than tensors and was not opened for safety: {reason}"
         ) from None
-    state = _state_dict(checkpoint, "model_ema_state_dict" if ema else "model_state_dict", path)
-    config = config_from_shapes({k: tuple(v.shape) for k, v in state.items()}, num_tokens, image_size, bits_per_group)
-    return model_from_official(state, config, str(path))
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds no dictionary of weights")
+    return content
 
 
 def model_from_official(state: Mapping[str, Tensor], config: FlowMoConfig, where: str = "the state dict") -> FlowMo:
@@ -169,11 +178,10 @@ def unused_keys(config: FlowMoConfig) -> list[str]:
     return [key for key, slot in official_layout(config).items() if slot.name is None]
 
 
-def _state_dict(checkpoint: object, name: str, path: Path) -> dict[str, Tensor]:
-    if not isinstance(checkpoint, dict):
-        raise WeightsError(f"{path} holds no dictionary of weights")
+def state_dict_of(checkpoint: dict[Any, Any], name: str, path: Path) -> dict[str, Tensor]:
+    """The set of weights of that name, or the dictionary itself where it is one, without wrappers' prefixes."""
     state = checkpoint.get(name, checkpoint)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         known = ", ".join(map(str, list(checkpoint)[:8]))
         raise WeightsError(f"{path} has no {name!r}; it holds: {known}")
-    return {re.sub(r"^(module\.|_orig_mod\.)+", "", key): value for key, value in state.items()}
+    return {re.sub(r"^(module\.|_orig_mod\.)+", "", str(key)): value for key, value in state.items()}

@@ -1,0 +1,121 @@
+"""``flowmo bench``: images per second, seconds per decoder pass and peak memory of a model on this machine. Decoding is
+measured for several numbers of steps without guidance, then with the model's own settings. Times are medians after a
+warm-up; nothing else should run meanwhile."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import to_dict
+from ..errors import WeightsError
+from ..evaluation.speed import Timing, machine, time_decode, time_encode
+from ..presets import PRESETS
+from ..tokenizer import FlowMo
+from ..weights.load import packaged_path
+from . import common
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=("encode", "decode"), help="picture to tokens, or tokens to picture")
+    parser.add_argument(
+        "--batch-size", type=common.positive, default=8, metavar="N", help="pictures at a time (default: 8)"
+    )
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="precision; bf16 is by autocast")
+    parser.add_argument(
+        "--steps",
+        type=common.steps,
+        nargs="+",
+        default=[1, 2, 4, 8, 25],
+        metavar="N",
+        help="numbers of steps to decode with (default: 1 2 4 8 25)",
+    )
+    parser.add_argument("--repeats", type=common.positive, default=3, metavar="N", help="runs of each (default: 3)")
+    parser.add_argument("--size", type=common.size, metavar="HxW", help="of the pictures (default: the model's own)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file too")
+    parser.add_argument("--force", action="store_true", help="overwrite that file if it exists")
+    common.add_model_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.json is not None:
+        common.check_targets([arguments.json], [], arguments.force)
+    model, weights = _model(arguments)
+    device = common.find_device(arguments.device)
+    size = common.coded_size(arguments, model.config)
+    facts = machine(device)
+    images = torch.rand(arguments.batch_size, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    print(
+        f"{arguments.model} ({weights}), {arguments.what}, {size[0]}x{size[1]}, batches of {arguments.batch_size}, ",
+        end="",
+    )
+    print(f"{arguments.dtype}, {facts.get('gpu', facts['cpu'])}, {facts['threads']} threads, torch {facts['torch']}")
+
+    sampler = model.config.sampler
+    plans = [(n, 1.0) for n in arguments.steps] + [(sampler.num_steps, sampler.guidance_scale)]
+    plans = list(dict.fromkeys(plans))
+    timings: list[Timing] = []
+    progress = common.Progress(len(plans) if arguments.what == "decode" else 1, "rows")
+    if arguments.what == "encode":
+        timings.append(time_encode(model, images, arguments.dtype, arguments.repeats))
+    else:
+        for timing in time_decode(model, images, plans, arguments.dtype, arguments.repeats):
+            timings.append(timing)
+            progress.advance()
+    progress.finish()
+    _print(timings)
+    if arguments.json is not None:
+        content = {
+            "what": arguments.what,
+            "model": arguments.model,
+            "weights": weights,
+            "image_size": list(size),
+            "batch_size": arguments.batch_size,
+            "dtype": arguments.dtype,
+            "repeats": arguments.repeats,
+            "sampler": to_dict(sampler),
+            "machine": facts,
+            "rows": [asdict(timing) for timing in timings],
+        }
+        common.write_json(arguments.json, content)
+        print(f"also in {arguments.json}")
+    return 0
+
+
+def _model(arguments: argparse.Namespace) -> tuple[FlowMo, str]:
+    """The model, or one with random weights for the name of a preset: the speed is the same."""
+    if arguments.model in PRESETS and not Path(arguments.model).exists():
+        try:
+            packaged_path(arguments.model)
+        except WeightsError:
+            device = common.find_device(arguments.device)
+            with device:
+                model = FlowMo(PRESETS[arguments.model]())
+            return model.to(device).eval(), "random weights"
+    return common.load_model(arguments), "its weights"
+
+
+def _print(timings: list[Timing]) -> None:
+    header = ["", "guidance", "passes", "images/s", "s/batch", "s/pass", "peak MiB"]
+    rows = []
+    for t in timings:
+        rows.append(
+            [
+                t.what if t.num_steps is None else f"{t.num_steps} step{'s' if t.num_steps > 1 else ''}",
+                _or_dash(t.guidance_scale, "g"),
+                _or_dash(t.decoder_passes, "d"),
+                f"{t.images_per_second:.2f}",
+                f"{t.seconds:.4f}",
+                _or_dash(t.seconds_per_decoder_pass, ".4f"),
+                _or_dash(t.peak_memory_mb, ".0f"),
+            ]
+        )
+    common.print_table(header, rows)
+
+
+def _or_dash(value: Any, spec: str) -> str:
+    return "-" if value is None else format(value, spec)

@@ -1,0 +1,289 @@
+"""What several commands share: their flags, the model they ask for, bad files, and progress."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..codec import check_image_size
+from ..config import FlowMoConfig, to_dict
+from ..errors import ConfigError, FlowMoError, ImageError
+from ..files import replacing
+from ..tokenizer import FlowMo
+from ..weights import load
+from ..weights.load import PACKAGED
+
+OUT = "flowmo-out"
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        default=PACKAGED,
+        metavar="MODEL",
+        help="packaged model, .safetensors file, folder of a run, or released .pth (default: %(default)s)",
+    )
+    add_device_argument(group)
+    group.add_argument(
+        "--raw-weights", action="store_true", help="of a released .pth, the raw weights, not the average"
+    )
+    group.add_argument("--num-tokens", type=positive, metavar="N", help="of a released .pth, its tokens (default: 256)")
+    group.add_argument("--image-size", type=positive, metavar="N", help="of a released .pth, its pixels (default: 256)")
+    group.add_argument(
+        "--bits-per-group",
+        type=positive,
+        metavar="N",
+        help="of a released .pth, bits of one integer (default: 9 for tokens of 18 bits, 14 for 56)",
+    )
+
+
+def add_device_argument(group: Any) -> None:
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    group.add_argument("--device", default=default, help="cpu, cuda, cuda:1 ... (default here: %(default)s)")
+
+
+def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "pictures", nargs="+", metavar="PICTURE", help="picture files, folders (searched through), or quoted patterns"
+    )
+    parser.add_argument(
+        "--fit",
+        choices=("crop", "pad", "stretch"),
+        default="crop",
+        help="how a picture gets the model's size: crop cuts the centre out, pad keeps all of it with its edges "
+        "repeated, stretch keeps all of it and loses its proportions (default: crop)",
+    )
+    parser.add_argument(
+        "--size",
+        type=size,
+        metavar="HxW",
+        help="height and width that pictures are brought to, multiples of the model's patch (default: the model's own)",
+    )
+
+
+def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("painting", "defaults are stored with the model")
+    group.add_argument("--steps", type=steps, metavar="N", help="steps of the decoder: fewer are faster and blurred")
+    group.add_argument("--rho", type=rho, metavar="RHO", help="where the steps lie: 1 evenly, more nearer the picture")
+    group.add_argument("--guidance", type=finite, metavar="SCALE", help="strength of guidance; 1 is none and faster")
+    group.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help="starting noise, the same for all pictures (default: 0)"
+    )
+
+
+def add_output_arguments(parser: argparse.ArgumentParser, out: str | None = OUT) -> None:
+    shown = f"folder for the results, made if need be (default: {OUT})"
+    parser.add_argument("--out", type=Path, default=out and Path(out), metavar="DIR", help=shown)
+    parser.add_argument("--force", action="store_true", help="overwrite results that exist; without it nothing is done")
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batch-size", type=positive, default=16, metavar="N", help="pictures at a time (default: 16)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, to stdout")
+
+
+def load_model(arguments: argparse.Namespace) -> FlowMo:
+    """The model that the arguments name, on their device. Raises WeightsError or ConfigError."""
+    device = find_device(arguments.device)
+    extra = {
+        name: getattr(arguments, name)
+        for name in ("num_tokens", "image_size", "bits_per_group")
+        if getattr(arguments, name) is not None
+    }
+    released = Path(arguments.model).suffix in (".pth", ".pt")
+    if (extra or arguments.raw_weights) and not released:
+        raise ConfigError(
+            "--raw-weights, --num-tokens, --image-size and --bits-per-group are for released .pth files; "
+            f"{arguments.model} says these things itself. Did you mean --size?"
+        )
+    return load(arguments.model, ema=not arguments.raw_weights, device=device, **extra)
+
+
+def find_device(name: str) -> torch.device:
+    """Raises ConfigError unless tensors can be put there."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"--device {name} cannot be used here ({reason[:90]}); try --device cpu") from None
+    return device
+
+
+def coded_size(arguments: argparse.Namespace, config: FlowMoConfig) -> tuple[int, int]:
+    """(height, width) of --size, or the model's. Raises ImageError for one that the model cannot take."""
+    chosen = arguments.size or (config.image_size, config.image_size)
+    check_image_size(chosen, config)
+    return chosen
+
+
+def sampling(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Settings of ``FlowMo.detokenize``."""
+    return {
+        "num_steps": arguments.steps,
+        "rho": arguments.rho,
+        "guidance_scale": arguments.guidance,
+        "seed": arguments.seed,
+    }
+
+
+def sampling_used(arguments: argparse.Namespace, config: FlowMoConfig) -> dict[str, Any]:
+    """:func:`sampling` with the model's defaults filled in, as JSON data."""
+    chosen = {name: value for name, value in sampling(arguments).items() if value is not None}
+    if chosen.get("rho") == math.inf:
+        chosen["rho"] = "inf"  # as in a stored configuration; JSON has no such number
+    return to_dict(config.sampler) | chosen
+
+
+def check_targets(targets: Iterable[Path], sources: Iterable[Path], force: bool) -> None:
+    """Before any work: raises ConfigError, naming files, when results exist already and may not be overwritten, and
+    always when one would fall on a file that it is made from."""
+    targets = list(targets)
+    for folder in {path.parent for path in targets}:
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder} is a file, so no results can go into it; give another folder")
+    existing = [path for path in targets if path.exists()]
+    originals = {path.resolve() for path in sources} if existing else set()
+    own = [path for path in existing if path.resolve() in originals]
+    if own:
+        raise ConfigError(f"a result would overwrite its own source ({_some(own)}); give another --out")
+    if existing and not force:
+        raise ConfigError(
+            f"{len(existing)} result{'s exist' if len(existing) > 1 else ' exists'} already ({_some(existing)}) and "
+            "nothing was done; give another --out, or --force to overwrite"
+        )
+
+
+def leave_out_results(paths: list[Path], given: list[str], out: Path) -> list[Path]:
+    """Without pictures in ``out``, as far as they were found by searching a folder around it."""
+    inside, named = out.resolve(), {Path(text).expanduser().resolve() for text in given}
+    if any(inside == path or inside in path.parents for path in named):
+        return paths
+    left = [path for path in paths if inside not in path.resolve().parents]
+    if not left:
+        raise ImageError(f"no pictures but earlier results in {out}; name others, or give another --out")
+    return left
+
+
+class Progress:
+    """A bar on stderr where that is a terminal, and the bad files, each named there and kept for the result."""
+
+    def __init__(self, total: int, unit: str = "pictures") -> None:
+        self.bad: list[dict[str, str]] = []
+        self.bad_count = 0
+        self.total, self.unit, self.bar = total, unit, None
+        if sys.stderr.isatty():
+            try:
+                from tqdm import tqdm
+
+                self.bar = tqdm(total=total, unit=f" {unit}", leave=False)
+            except ImportError:  # a machine with the core alone
+                pass
+
+    def expect(self, total: int) -> None:
+        """Set how many there are, where that is known only later."""
+        self.total = total
+        if self.bar is not None:
+            self.bar.total = total
+            self.bar.refresh()
+
+    def advance(self, count: int = 1) -> None:
+        if self.bar is not None:
+            self.bar.update(count)
+
+    def skip(self, file: Path | str, error: FlowMoError, count: int = 1) -> None:
+        """Name a file that cannot be used, and go on. count: the pictures in it."""
+        self.bad_count += count
+        self.bad.append({"file": str(file), "reason": str(error)})
+        self.say(f"skipped {error if str(file) in str(error) else f'{file}: {error}'}")
+        self.advance(count)
+
+    def say(self, line: str) -> None:
+        if self.bar is not None:
+            self.bar.clear()
+        print(line, file=sys.stderr, flush=True)
+
+    def finish(self) -> int:
+        """Close the bar and count the bad files; the exit code of the command."""
+        if self.bar is not None:
+            self.bar.close()
+        if self.bad_count:
+            print(f"{self.bad_count} of {self.total} {self.unit} could not be used", file=sys.stderr)
+        return 1 if self.bad else 0
+
+
+def print_table(header: list[str], rows: list[list[str]]) -> None:
+    """Columns as wide as they need, the first to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    for row in [header, *rows]:
+        cells = [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        print("  ".join(cells).rstrip())
+
+
+def print_json(content: Any) -> None:
+    print(json.dumps(content, indent=2, allow_nan=False))
+
+
+def write_json(path: Path, content: Any) -> None:
+    with replacing(path) as part:
+        part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def positive(text: str) -> int:
+    if not re.fullmatch(r"\d{1,9}", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def steps(text: str) -> int:
+    if positive(text) > 10_000:
+        raise argparse.ArgumentTypeError(f"{text} steps would take forever and gain nothing; at most 10000")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    if not re.fullmatch(r"\d{1,18}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0 (and at most 18 digits)")
+    return int(text)
+
+
+def finite(text: str) -> float:
+    value = _number(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return value
+
+
+def rho(text: str) -> float:
+    value = _number(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 (inf is one step)")
+    return value
+
+
+def size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,5})(?:[xX](\d{1,5}))?", text)
+    if not match or 0 in (int(match[1]), int(match[2] or match[1])):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write 256 or, height first, 256x384")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _some(paths: list[Path], count: int = 5) -> str:
+    more = f" and {len(paths) - count} more" if len(paths) > count else ""
+    return ", ".join(map(str, paths[:count])) + more

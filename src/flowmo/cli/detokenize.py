@@ -1,0 +1,73 @@
+"""``flowmo detokenize``: paints the pictures of .flowmo files and shards, as PNG files. The model must be the one that
+coded them, or one with the same encoder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from ..codec import Entry, coded_images, entries_of, token_batches
+from ..data import find_token_files, output_stems, relative_names, restore_size, safe_name, to_image
+from ..errors import FlowMoError, TokenFileError
+from ..quantize.tokens import Tokens
+from ..viewing import write_png
+from . import common
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help=".flowmo files, shards, folders of .flowmo files, or quoted patterns"
+    )
+    common.add_output_arguments(parser)
+    parser.add_argument(
+        "--original-size",
+        action="store_true",
+        help="scale to the size of the original; of a cropped picture, to the size of the part that was kept",
+    )
+    common.add_run_arguments(parser)
+    common.add_sampling_arguments(parser)
+    common.add_model_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    files = find_token_files(arguments.files)
+    model = common.load_model(arguments)
+    progress = common.Progress(len(files))
+    entries: list[Entry] = []
+    names: list[Path] = []
+    for file, name in zip(files, relative_names(arguments.files, files), strict=True):
+        try:
+            found = entries_of(file)
+        except TokenFileError as error:
+            progress.skip(file, error)
+            continue
+        entries += found
+        names += [name if entry.row is None else safe_name(entry.name) for entry in found]
+    targets = [arguments.out / f"{stem}.png" for stem in output_stems(names, [".png"])]
+    common.check_targets(targets, files, arguments.force)
+
+    progress.expect(len(entries) + len(progress.bad))
+    written = []
+    images = coded_images(entries, model.fingerprint(), model.config, progress.skip)
+    for batch in token_batches(images, arguments.batch_size):
+        first = batch[0].tokens
+        tokens = Tokens(torch.cat([item.tokens.indices for item in batch]), first.bits_per_group, first.image_size)
+        for item, tensor in zip(batch, model.detokenize(tokens, **common.sampling(arguments)).cpu(), strict=True):
+            entry, picture = entries[item.index], to_image(tensor)
+            try:
+                if arguments.original_size and item.original_size is not None:
+                    picture = restore_size(picture, item.original_size, item.fit)
+            except FlowMoError as error:
+                progress.skip(f"{entry.file}: {entry.name}", error)
+                continue
+            write_png(targets[item.index], picture)
+            written.append({"file": str(entry.file), "name": entry.name, "output": str(targets[item.index])})
+            progress.advance()
+    code = progress.finish()
+    if arguments.json:
+        common.print_json({"model": arguments.model, "pictures": written, "bad": progress.bad})
+    elif written:
+        print(f"{len(written)} pictures in {arguments.out}")
+    return code

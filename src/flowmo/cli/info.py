@@ -1,0 +1,145 @@
+"""``flowmo info``: what a model (its name or file), a released .pth, the folder of a training run, a .flowmo file or a
+shard is, without running it."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ..codec import HEADER_SIZE, is_shard, read_file, read_shard
+from ..codec.file import MAGIC
+from ..errors import ConfigError, WeightsError
+from ..presets import PRESETS
+from ..quantize.tokens import Tokens
+from ..training import read_newest
+from ..training.checkpoint import checkpoints
+from ..weights import load, read_about
+from ..weights.describe import describe_config, describe_model, describe_official
+from ..weights.load import PACKAGED, packaged_path
+from . import common
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "target",
+        nargs="?",
+        default=PACKAGED,
+        metavar="WHAT",
+        help="model name, .safetensors, .pth, folder of a run, .flowmo file or shard (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--raw-weights", action="store_true", help="of a released .pth, the raw weights, not the average"
+    )
+    for flag, what in (
+        ("--num-tokens", "tokens an image (default: 256)"),
+        ("--image-size", "pixels a side (default: 256)"),
+        ("--bits-per-group", "bits of one integer (default: 9 for tokens of 18 bits, 14 for 56)"),
+    ):
+        parser.add_argument(flag, type=common.positive, metavar="N", help=f"of a released .pth, its {what}")
+    parser.add_argument("--json", action="store_true", help="print JSON, and nothing else, to stdout")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    content = describe(arguments)
+    if arguments.json:
+        common.print_json(content)
+    else:
+        for line in _lines(content):
+            print(line)
+    return 0
+
+
+def describe(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the target is, as JSON data. Raises WeightsError, TokenFileError or TrainingError for a bad one."""
+    target, path = arguments.target, Path(arguments.target).expanduser()
+    arguments.model, arguments.device = str(path) if path.exists() else target, "cpu"
+    if path.is_dir():
+        return _run_folder(path)
+    if path.is_file():
+        with path.open("rb") as file:
+            begins = file.read(len(MAGIC))
+        if begins == MAGIC or path.suffix == ".flowmo":
+            read = read_file(path)
+            return (
+                {"what": ".flowmo file", "file": target, "file_bytes": path.stat().st_size}
+                | _tokens(read.tokens, read.fingerprint, read.fit)
+                | {"header_bytes": HEADER_SIZE, "original_size": list(read.original_size)}
+            )
+        if is_shard(path):
+            return {"what": "shard of tokens", "file": target} | _shard(path)
+    elif path.suffix in (".flowmo", ".safetensors", ".pth", ".pt") or len(path.parts) > 1:
+        raise ConfigError(f"{target}: there is no such file or folder")
+    elif target in PRESETS:
+        try:
+            packaged_path(target)
+        except WeightsError as error:
+            return {"what": "preset without weights", "note": str(error)} | describe_config(PRESETS[target]())
+    model = common.load_model(arguments)
+    content = {"what": "model", "model": target} | describe_model(model)
+    if path.suffix in (".pth", ".pt"):
+        return content | {"released": describe_official(path)}
+    return content | {"about": read_about(path if path.is_file() else packaged_path(target))}
+
+
+def _run_folder(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = {"what": "folder of a run", "folder": str(folder)}
+    newest = read_newest(folder)
+    if newest is not None:
+        content |= {
+            "checkpoints": [path.name for path in checkpoints(folder)],
+            "newest": {"step": newest["step"], "images_seen": newest["images_seen"], "torch": newest["torch"]},
+        }
+    weights = folder / "model.safetensors"
+    if weights.is_file():
+        content |= {"model": str(weights)} | describe_model(load(weights)) | {"about": read_about(weights)}
+    elif newest is None:
+        raise ConfigError(f"{folder} holds neither checkpoints nor model.safetensors; name a run, a file or a model")
+    return content
+
+
+def _shard(path: Path) -> dict[str, Any]:
+    shard = read_shard(path)
+    content = {"images": len(shard.names), "names": shard.names[:3] + ["..."] * (len(shard.names) > 3)}
+    content |= _tokens(shard.tokens, shard.fingerprint, shard.fit)
+    counts = None if shard.labels is None else Counter(shard.labels.tolist())
+    return content | {
+        "file_bytes": path.stat().st_size,
+        "original_sizes": shard.original_sizes is not None,
+        "images_per_label": None if counts is None else {str(label): counts[label] for label in sorted(counts)},
+    }
+
+
+def _tokens(tokens: Tokens, fingerprint: int, fit: str) -> dict[str, Any]:
+    return {
+        "fingerprint": f"{fingerprint:08x}",
+        "image_size": list(tokens.image_size),
+        "fit": fit,
+        "tokens_per_image": tokens.num_tokens,
+        "bits_per_token": tokens.bits_per_token,
+        "bits_per_group": tokens.bits_per_group,
+        "payload_bytes": -(-tokens.bits_per_image // 8),
+        "bits_per_pixel": tokens.bits_per_pixel,
+    }
+
+
+def _lines(content: dict[str, Any], indent: str = "") -> list[str]:
+    lines = []
+    for key, value in content.items():
+        title = indent + key.replace("_", " ")
+        if isinstance(value, dict) and value:
+            lines += [title, *_lines(value, indent + "  ")]
+        elif isinstance(value, list) and value and isinstance(value[0], int):
+            lines.append(f"{title:<20} {' x '.join(map(str, value))}")
+        elif isinstance(value, list) and len(value) > 6:
+            lines.append(f"{title:<20} {len(value)}, such as {', '.join(map(str, value[:2]))}")
+        elif isinstance(value, list):
+            lines.append(f"{title:<20} {', '.join(map(str, value))}")
+        elif value is None or isinstance(value, bool):
+            lines.append(f"{title:<20} {'none' if value is None else 'yes' if value else 'no'}")
+        elif isinstance(value, float):
+            lines.append(f"{title:<20} {value:.6g}")
+        else:
+            lines.append(f"{title:<20} {value:,}" if isinstance(value, int) else f"{title:<20} {value}")
+    return lines

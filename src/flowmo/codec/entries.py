@@ -1,0 +1,131 @@
+"""Images of ``.flowmo`` files and shards alike, one after another, for a decoder that takes them in batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from ..config import FlowMoConfig
+from ..errors import FlowMoError, ImageError, TokenFileError
+from ..quantize.tokens import Tokens
+from .file import read_file
+from .shard import FORMAT, Shard, read_shard
+
+MAX_CODED_PIXELS = 2**22
+"""Attention over a larger image would need hours or more memory than there is; a header can claim 4 gigapixels."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One coded image: its file, and its row where that is a shard (None in a ``.flowmo`` file)."""
+
+    file: Path
+    row: int | None
+    name: str
+
+
+@dataclass(frozen=True)
+class CodedImage:
+    """tokens: of one image. original_size: (height, width) in pixels before ``fit``, None where a shard has none."""
+
+    index: int
+    tokens: Tokens
+    fit: str
+    original_size: tuple[int, int] | None
+
+
+def is_shard(path: Path) -> bool:
+    """Whether the file is a shard of tokens, damaged or not, by its header alone."""
+    try:
+        with safe_open(path, framework="pt") as stream:
+            return (stream.metadata() or {}).get("format") == FORMAT
+    except (OSError, SafetensorError):
+        return False
+
+
+def entries_of(path: Path) -> list[Entry]:
+    """The images in a file. A ``.flowmo`` file is one, not opened yet. Raises TokenFileError for a damaged shard."""
+    if path.suffix == ".safetensors" or is_shard(path):
+        return [Entry(path, row, name) for row, name in enumerate(read_shard(path).names)]
+    return [Entry(path, None, path.name)]
+
+
+def coded_images(
+    entries: Sequence[Entry],
+    fingerprint: int,
+    config: FlowMoConfig,
+    on_bad: Callable[[Path, FlowMoError, int], None],
+) -> Iterator[CodedImage]:
+    """The images of ``entries`` that the model of that fingerprint and configuration can decode, in order; a file
+    with others goes to ``on_bad`` with the number of its images. One shard at a time is in memory."""
+    for file, group in groupby(enumerate(entries), key=lambda pair: pair[1].file):
+        members = list(group)
+        try:
+            images = _read(file, members, fingerprint)
+            # one size and one kind of tokens a file, so that the first image speaks for all
+            check_image_size(images[0].tokens.image_size, config)
+            _check_kind(images[0].tokens, config)
+        except FlowMoError as error:
+            on_bad(file, error, len(members))
+        else:
+            yield from images
+
+
+def check_image_size(size: tuple[int, int], config: FlowMoConfig) -> None:
+    """Raises ImageError unless (height, width) is whole patches of the model and at most ``MAX_CODED_PIXELS``."""
+    patch = math.lcm(config.encoder.patch_size, config.decoder.patch_size)
+    if size[0] % patch or size[1] % patch or min(size) < patch:
+        raise ImageError(f"{size[0]}x{size[1]} pixels: this model needs height and width that are multiples of {patch}")
+    if size[0] * size[1] > MAX_CODED_PIXELS:
+        raise ImageError(f"{size[0]}x{size[1]} pixels are too many for the model: at most {MAX_CODED_PIXELS:,}")
+
+
+def token_batches(images: Iterator[CodedImage], batch_size: int) -> Iterator[list[CodedImage]]:
+    """Runs of at most ``batch_size`` images of one size, in order."""
+    batch: list[CodedImage] = []
+    for image in images:
+        if batch and (len(batch) == batch_size or image.tokens.image_size != batch[0].tokens.image_size):
+            yield batch
+            batch = []
+        batch.append(image)
+    if batch:
+        yield batch
+
+
+def _read(file: Path, members: list[tuple[int, Entry]], fingerprint: int) -> Sequence[CodedImage]:
+    if members[0][1].row is None:
+        one = read_file(file, fingerprint)
+        return [CodedImage(members[0][0], one.tokens, one.fit, one.original_size)]
+    return _ShardImages(read_shard(file, fingerprint), members)
+
+
+class _ShardImages(Sequence[CodedImage]):
+    """The images of a shard, each cut out when asked for."""
+
+    def __init__(self, shard: Shard, members: list[tuple[int, Entry]]) -> None:
+        self.shard, self.members = shard, members
+        if len(shard.names) != len(members):
+            raise TokenFileError(f"{members[0][1].file}: changed while it was read; try again")
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __getitem__(self, place: int) -> CodedImage:  # type: ignore[override]
+        index, entry = self.members[place]
+        sizes, row = self.shard.original_sizes, entry.row or 0
+        size = None if sizes is None else (int(sizes[row, 0]), int(sizes[row, 1]))
+        return CodedImage(index, self.shard.tokens[row], self.shard.fit, size)
+
+
+def _check_kind(tokens: Tokens, config: FlowMoConfig) -> None:
+    found = (tokens.num_tokens, tokens.bits_per_token, tokens.bits_per_group)
+    if found != (config.num_tokens, config.bits_per_token, config.bits_per_group):
+        raise TokenFileError(
+            f"damaged: {found[0]} tokens of {found[1]} bits in groups of {found[2]}, but the model that the "
+            f"fingerprint names has {config.num_tokens} of {config.bits_per_token} in groups of {config.bits_per_group}"
+        )

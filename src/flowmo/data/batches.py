@@ -1,0 +1,70 @@
+"""Pictures in batches of the model's size, decoded ahead by threads; only a few batches are ever in memory."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..errors import ImageError
+from .crops import to_tensor
+from .fit import Fit, fit_picture
+from .inputs import open_picture
+
+
+@dataclass(frozen=True)
+class PictureBatch:
+    """images: float32 B 3 H W in [-1, 1]. indices: places in the list of paths. original_sizes: (height, width)."""
+
+    images: torch.Tensor
+    indices: list[int]
+    original_sizes: list[tuple[int, int]]
+
+
+def picture_batches(
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    fit: Fit,
+    batch_size: int,
+    on_bad: Callable[[Path, ImageError], None],
+    workers: int | None = None,
+) -> Iterator[PictureBatch]:
+    """Every picture that can be read, in order, fitted to ``size`` = (height, width). Every other goes to ``on_bad``,
+    in order too. A batch with bad pictures is smaller than ``batch_size``; one without good ones is left out."""
+
+    def load(path: Path) -> tuple[torch.Tensor, tuple[int, int]] | ImageError:
+        try:
+            picture = open_picture(path)
+            return to_tensor(fit_picture(picture.image, *size, fit)), picture.original_size
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+        pending: deque[tuple[int, list[Future]]] = deque()
+        for start in range(0, len(paths), batch_size):
+            pending.append((start, [pool.submit(load, path) for path in paths[start : start + batch_size]]))
+            if len(pending) > 1:  # one batch is decoded while the model has the one before
+                yield from _collect(*pending.popleft(), paths, on_bad)
+        while pending:
+            yield from _collect(*pending.popleft(), paths, on_bad)
+
+
+def _collect(
+    start: int, futures: list[Future], paths: Sequence[Path], on_bad: Callable[[Path, ImageError], None]
+) -> Iterator[PictureBatch]:
+    images, indices, sizes = [], [], []
+    for index, future in enumerate(futures, start):
+        result = future.result()
+        if isinstance(result, ImageError):
+            on_bad(paths[index], result)
+        else:
+            images.append(result[0])
+            indices.append(index)
+            sizes.append(result[1])
+    if images:
+        yield PictureBatch(torch.stack(images), indices, sizes)

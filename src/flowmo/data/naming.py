@@ -1,0 +1,110 @@
+"""What the commands write: one name a result, with the sub-folders of what was given, never twice the same."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ..errors import TokenFileError
+
+TOKEN_SUFFIX = ".flowmo"
+
+
+def relative_names(arguments: Sequence[str], paths: Sequence[Path]) -> list[Path]:
+    """Each path as seen from the argument that found it: below a folder or a pattern's fixed part the sub-folders
+    stay, a file that was named itself is its name alone."""
+    roots = [(Path(text), _root(text)) for text in map(os.path.expanduser, arguments)]
+
+    def name(path: Path) -> Path:
+        for given, root in roots:
+            if path == given:
+                break
+            if root is not None and path.is_relative_to(root) and ".." not in path.relative_to(root).parts:
+                return path.relative_to(root)
+        return Path(path.name)
+
+    return [name(path) for path in paths]
+
+
+def safe_name(text: str) -> Path:
+    """A name from an untrusted file as a relative path that stays below the folder it is joined to."""
+    parts = [re.sub(r'[\x00-\x1f:*?"<>|]', "_", part) for part in re.split(r"[/\\]", text)]
+    return Path(*[part for part in parts if part not in ("", ".", "..")] or ["unnamed"])
+
+
+def output_stems(names: Iterable[Path], suffixes: Sequence[str], reserved: Iterable[str] = ()) -> list[Path]:
+    """Relative paths to which each of ``suffixes`` is added, so that no result falls on another or on ``reserved``.
+
+    The suffix of a name is dropped where that is free (``a.jpg`` -> ``a``), else kept (``a.png``), else a number is
+    added (``a.png-2``). Letter case alone does not tell names apart, as on some file systems.
+    """
+    taken = {text.casefold() for text in reserved}
+    stems = []
+    for name in names:
+        number = 1
+        candidates = [name.with_suffix(""), name]
+        while True:
+            stem = candidates.pop(0) if candidates else name.with_name(f"{name.name}-{(number := number + 1)}")
+            results = {f"{stem.as_posix()}{suffix}".casefold() for suffix in suffixes}
+            if not results & taken:
+                break
+        taken |= results
+        stems.append(stem)
+    return stems
+
+
+def class_labels(names: Sequence[Path]) -> tuple[list[int], list[str]]:
+    """Labels from class folders: the first folder of each name, numbered in sorted order; and the sorted classes.
+
+    Raises TokenFileError when a picture lies in no class folder.
+    """
+    loose = [name for name in names if len(name.parts) < 2]
+    if loose:
+        raise TokenFileError(f"{loose[0]} lies in no class folder: labels need a folder with one sub-folder a class")
+    classes = sorted({name.parts[0] for name in names})
+    number = {name: i for i, name in enumerate(classes)}
+    return [number[name.parts[0]] for name in names], classes
+
+
+def find_token_files(arguments: Sequence[str]) -> list[Path]:
+    """The ``.flowmo`` files and shards that arguments of a command mean, in their order, each once.
+
+    A file is taken whatever its suffix; a folder is searched through and through for ``.flowmo`` files; a pattern that
+    the shell left alone is matched here. Raises TokenFileError for an argument that finds nothing.
+    """
+    found: dict[str, Path] = {}
+    for text in map(os.path.expanduser, arguments):
+        if os.path.isfile(text):
+            files = [Path(text)]
+        elif os.path.isdir(text):
+            files = _token_files(Path(text))
+        elif glob.has_magic(text):
+            matches = sorted(Path(match) for match in glob.glob(text, recursive=True))
+            files = [file for match in matches for file in (_token_files(match) if match.is_dir() else [match])]
+        else:
+            raise TokenFileError(f"{text}: there is no such file or folder")
+        if not files:
+            raise TokenFileError(
+                f"{text}: no {TOKEN_SUFFIX} file found; 'flowmo tokenize' makes them (name a shard itself)"
+            )
+        for file in files:
+            found.setdefault(os.path.realpath(file), file)
+    return list(found.values())
+
+
+def _token_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob(f"*{TOKEN_SUFFIX}") if file.is_file())
+
+
+def _root(text: str) -> Path | None:
+    """The folder that results keep their sub-folders below, None for an argument that names one file."""
+    if os.path.isdir(text):
+        return Path(text)
+    if os.path.exists(text) or not glob.has_magic(text):
+        return None
+    parts = Path(text).parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[:fixed])
