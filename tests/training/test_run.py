@@ -162,7 +162,7 @@ def test_init_takes_the_weights_and_nothing_else(data: Path, tmp_path: Path) -> 
     assert content["step"] == 1
     moments = content["optimizer"]["state"]
     assert all(entry["step"] == 1 for entry in moments.values())
-    moved = max(float((content["model"][n] - p).abs().max()) for n, p in model.named_parameters())
+    moved = max((content["model"][n] - p).abs().max().item() for n, p in model.named_parameters())
     assert 0 < moved < 1e-2  # one Adam step of at most the learning rate from there, and the norm's correction
     assert main([*arguments, "--model", "prediction=clean"]) == 2
 
