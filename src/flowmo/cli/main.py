@@ -33,13 +33,14 @@ examples:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flowmo",
+        usage="flowmo [-h] [--version] COMMAND ...",
         description="A picture to a few hundred bytes and back. 'flowmo COMMAND --help' explains each command.",
         epilog=_summaries() + EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"flowmo {__version__}", help="print the version")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", help=argparse.SUPPRESS)
+    subparsers = parser.add_subparsers(dest="command", prog="flowmo", metavar="COMMAND", help=argparse.SUPPRESS)
     for name, (module, summary) in COMMANDS.items():
         command = subparsers.add_parser(name, help=summary, description=_description(module), allow_abbrev=False)
         module.add_arguments(command)

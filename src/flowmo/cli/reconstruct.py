@@ -74,6 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
                 | asdict(one)
             )
         progress.advance(len(batch.indices))
+    if lpips is not None and rows and scores[0].lpips is None:
+        progress.say(f"note: LPIPS is n/a for pictures as small as {size[0]}x{size[1]}")
     code = progress.finish()
     if rows:
         write_png(out / SHEET, contact_sheet(sheet))

@@ -1,0 +1,26 @@
+"""What the tests of the commands share: the sample pictures, and the result of a command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from flowmo import samples
+
+PAYLOAD = 16 * 18 // 8  # bytes of the small model's tokens
+PICTURES = samples.paths()
+CAT = next(path for path in PICTURES if path.stem == "cat")
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Command = Callable[..., Result]

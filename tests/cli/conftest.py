@@ -1,0 +1,40 @@
+"""The commands as a user runs them, with a small model of random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from command_support import Command, Result
+
+from flowmo.cli.main import main
+from flowmo.presets import tiny
+from flowmo.tokenizer import FlowMo
+from flowmo.weights import save_model
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model file for 32 x 32 pixels and 16 tokens of 18 bits. A spread of signs is all that the tokens need."""
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("model") / "small.safetensors"
+    save_model(FlowMo(tiny()), path, about={"images": 7})
+    return path
+
+
+@pytest.fixture
+def flowmo(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """Runs the command in an empty folder. ``model=False`` leaves --model out."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object, model: bool = True) -> Result:
+        argv = [str(argument) for argument in arguments]
+        code = main([*argv, "--model", str(weights)] if model else argv)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return Result(code, out, err)
+
+    return run
