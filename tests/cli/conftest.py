@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from command_support import Command, Result
+from torch import nn
 
 from flowmo.cli.main import main
 from flowmo.presets import tiny
@@ -15,11 +17,13 @@ from flowmo.weights import save_model
 
 
 @pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model file for 32 x 32 pixels and 16 tokens of 18 bits. A spread of signs is all that the tokens need."""
+def weights(tmp_path_factory: pytest.TempPathFactory, lively: Callable[[nn.Module], nn.Module]) -> Path:
+    """A model file for 32 x 32 pixels and 16 tokens of 18 bits, whose pictures depend on its tokens."""
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    save_model(FlowMo(tiny()), path, about={"images": 7})
+    model = FlowMo(tiny())
+    lively(model)
+    save_model(model, path, about={"images": 7})
     return path
 
 

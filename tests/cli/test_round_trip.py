@@ -16,6 +16,7 @@ from PIL import Image
 import flowmo as package
 from flowmo.codec import HEADER_SIZE, read_file, read_shard, write_shard
 from flowmo.data import fit_picture, open_picture, to_tensor
+from flowmo.perceptual.weights import SOURCES
 from flowmo.weights import load_model
 
 FEW = PICTURES[:3]
@@ -36,6 +37,7 @@ def test_files_of_the_stated_size_come_back_as_reconstruct_paints_them(flowmo: C
     for name in (f"{picture.stem}.png" for picture in FEW):
         assert pixels(Path("back", name)) == pixels(Path("again", name))
         assert pixels(Path("again", name)) != pixels(Path("other", name))
+    assert len({pixels(path) for path in Path("back").iterdir()}) == len(FEW)  # the tokens matter
     # and both are what the library does
     model = load_model(weights)
     image = to_tensor(fit_picture(open_picture(FEW[0]).image, 32, 32))[None]
@@ -92,9 +94,8 @@ def test_lpips_is_there_or_said_to_be_missing(flowmo: Command, monkeypatch: pyte
     damaged = tmp_path / "damaged.ckpt"
     damaged.write_bytes(b"nothing")
     assert flowmo("reconstruct", FEW[0], "--lpips", damaged).code == 2
-    import flowmo.perceptual.sources as sources
-
-    monkeypatch.setattr(sources, "_packaged", lambda source: None)  # a machine without the data package
+    absent = replace(SOURCES["alex"], distribution="flowmo-has-no-such-package")
+    monkeypatch.setitem(SOURCES, "alex", absent)  # a machine without the data package
     monkeypatch.setenv("FLOWMO_CACHE", str(tmp_path / "empty"))
     monkeypatch.delenv("FLOWMO_WEIGHTS_URL", raising=False)
     without = flowmo("reconstruct", FEW[0], "--steps", 1, "--out", "without")
