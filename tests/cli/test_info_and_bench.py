@@ -66,6 +66,10 @@ def test_info_of_a_run(flowmo: Command, weights: Path) -> None:
     content = flowmo("info", "run", "--json", model=False).json
     assert content["newest"]["step"] == 3
     assert content["about"] == {"images": 7}
+    Path("run/checkpoint-0000000096.pt").write_bytes(b"damaged")
+    content = flowmo("info", "run", "--json", model=False).json
+    assert "damaged" in content["note"]
+    assert content["about"] == {"images": 7}
 
 
 def test_info_and_use_of_a_released_file(flowmo: Command) -> None:

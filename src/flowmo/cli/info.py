@@ -10,7 +10,7 @@ from typing import Any
 
 from ..codec import HEADER_SIZE, is_shard, read_file, read_shard
 from ..codec.file import MAGIC
-from ..errors import ConfigError, WeightsError
+from ..errors import ConfigError, TrainingError, WeightsError
 from ..presets import PRESETS
 from ..quantize.tokens import Tokens
 from ..training import read_newest
@@ -85,13 +85,18 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _run_folder(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = {"what": "folder of a run", "folder": str(folder)}
-    newest = read_newest(folder)
+    weights, newest = folder / "model.safetensors", None
+    try:
+        newest = read_newest(folder)
+    except TrainingError as error:
+        if not weights.is_file():
+            raise
+        content["note"] = str(error)
     if newest is not None:
         content |= {
             "checkpoints": [path.name for path in checkpoints(folder)],
             "newest": {"step": newest["step"], "images_seen": newest["images_seen"], "torch": newest["torch"]},
         }
-    weights = folder / "model.safetensors"
     if weights.is_file():
         content |= {"model": str(weights)} | describe_model(load(weights)) | {"about": read_about(weights)}
     elif newest is None:
