@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.torch_version import TorchVersion
 
 from ..config import from_json, to_json
 from ..errors import TrainingError
@@ -19,6 +18,10 @@ from .averages import MovingAverage, WeightNormalization
 from .config import TrainConfig
 
 FORMAT = "flowmo-checkpoint-1"
+AFTER_DIVERGENCE = (
+    "Run the same command to go on from the last checkpoint; if it happens again, lower learning_rate or use "
+    "precision=fp32"
+)
 
 
 @dataclass
@@ -64,7 +67,13 @@ class TrainState:
 
 
 def save_checkpoint(folder: Path, state: TrainState, config: TrainConfig) -> Path:
-    """Write ``checkpoint-<images>.pt``, then remove all but the newest ``config.keep``."""
+    """Write ``checkpoint-<images>.pt``, then remove all but the newest ``config.keep``.
+
+    Raises TrainingError, and leaves the earlier ones, when the disk is full or a weight is not finite.
+    """
+    norms = torch._foreach_norm([p.detach() for p in state.model.parameters()])
+    if not torch.stack(norms).isfinite().all():
+        raise TrainingError(f"a weight is no longer finite at step {state.step}: nothing saved. {AFTER_DIVERGENCE}")
     path = folder / f"checkpoint-{state.images_seen:010d}.pt"
     content = state.state_dict() | {
         "format": FORMAT,
@@ -92,11 +101,12 @@ def read_newest(folder: Path) -> dict[str, Any] | None:
 
     Raises TrainingError when there are checkpoints and all are damaged.
     """
+    for part in folder.glob(".checkpoint-*.part"):  # what a kill in the middle of writing left behind
+        part.unlink()
     found = checkpoints(folder)
     for path in reversed(found):
         try:
-            with torch.serialization.safe_globals([TorchVersion]):  # a string that early checkpoints hold
-                content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             if content.get("format") != FORMAT:
                 raise ValueError(f"format {content.get('format')!r}")
             return content

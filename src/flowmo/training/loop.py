@@ -21,7 +21,7 @@ from ..stages.mode_matching import PerceptualDistance
 from ..tokenizer import FlowMo
 from ..weights import save_model
 from . import schedule
-from .checkpoint import TrainState, save_checkpoint
+from .checkpoint import AFTER_DIVERGENCE, TrainState, save_checkpoint
 from .config import TrainConfig
 
 
@@ -111,9 +111,7 @@ class Run:
             terms = self.loss(images.to(device, non_blocking=True), generator, state)
         if not torch.isfinite(terms.total):
             raise TrainingError(
-                f"the loss is {float(terms.total)} at step {state.step} ({state.images_seen} images). Run the same "
-                "command to go on from the last checkpoint; if it happens again, lower learning_rate, or set "
-                "precision=fp32"
+                f"the loss is {terms.total.item()} at step {state.step}, {state.images_seen} images. {AFTER_DIVERGENCE}"
             )
         terms.total.backward()
         state.optimizer.step()
@@ -136,13 +134,15 @@ class Run:
         """Pictures, numbers and weights of the averaged model."""
         state = self.state
         state.average.swap()
-        state.model.eval()
-        about = {"images": state.images_seen, "weights": "moving average"}
-        save_model(state.model, self.folder / "model.safetensors", about=about)
-        if self.check:
-            with torch.no_grad():
-                self.log({"images": state.images_seen} | self.check(state.model, state.images_seen))
-        state.average.swap()
+        try:
+            state.model.eval()
+            about = {"images": state.images_seen, "weights": "moving average"}
+            save_model(state.model, self.folder / "model.safetensors", about=about)
+            if self.check:
+                with torch.no_grad():
+                    self.log({"images": state.images_seen} | self.check(state.model, state.images_seen))
+        finally:
+            state.average.swap()
 
     def log(self, line: dict[str, Any]) -> None:
         with (self.folder / "log.jsonl").open("a") as file:
