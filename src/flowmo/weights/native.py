@@ -30,7 +30,9 @@ def save_model(
     tensors = {name: p.detach().to("cpu", dtype).contiguous() for name, p in model.state_dict().items()}
     bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if bad:
-        raise WeightsError(f"not saved: {bad[0]} is not finite in {dtype}; save in float32, or look at the training log")
+        raise WeightsError(
+            f"not saved: {bad[0]} is not finite in {dtype}; save in float32, or look at the training log"
+        )
     metadata = {"format": FORMAT, "config": to_json(model.config), "about": json.dumps(about or {})}
     with replacing(path) as part:
         save_file(tensors, part, metadata=metadata)
