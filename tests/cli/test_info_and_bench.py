@@ -66,10 +66,13 @@ def test_info_of_a_run(flowmo: Command, weights: Path) -> None:
     content = flowmo("info", "run", "--json", model=False).json
     assert content["newest"]["step"] == 3
     assert content["about"] == {"images": 7}
+    part = Path("run/.checkpoint-0000000128.pt.abcd.part")
+    part.write_bytes(b"being written by the run")
     Path("run/checkpoint-0000000096.pt").write_bytes(b"damaged")
     content = flowmo("info", "run", "--json", model=False).json
-    assert "damaged" in content["note"]
+    assert "cannot be read" in content["newest"]["note"]
     assert content["about"] == {"images": 7}
+    assert part.exists()
 
 
 def test_info_and_use_of_a_released_file(flowmo: Command) -> None:

@@ -8,12 +8,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..codec import HEADER_SIZE, is_shard, read_file, read_shard
 from ..codec.file import MAGIC
-from ..errors import ConfigError, TrainingError, WeightsError
+from ..errors import ConfigError, WeightsError
 from ..presets import PRESETS
 from ..quantize.tokens import Tokens
-from ..training import read_newest
 from ..training.checkpoint import checkpoints
 from ..weights import load, read_about
 from ..weights.describe import describe_config, describe_model, describe_official
@@ -85,23 +86,23 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _run_folder(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = {"what": "folder of a run", "folder": str(folder)}
-    weights, newest = folder / "model.safetensors", None
-    try:
-        newest = read_newest(folder)
-    except TrainingError as error:
-        if not weights.is_file():
-            raise
-        content["note"] = str(error)
-    if newest is not None:
-        content |= {
-            "checkpoints": [path.name for path in checkpoints(folder)],
-            "newest": {"step": newest["step"], "images_seen": newest["images_seen"], "torch": newest["torch"]},
-        }
+    weights, found = folder / "model.safetensors", checkpoints(folder)
+    if found:
+        content |= {"checkpoints": [path.name for path in found], "newest": _checkpoint(found[-1])}
     if weights.is_file():
         content |= {"model": str(weights)} | describe_model(load(weights)) | {"about": read_about(weights)}
-    elif newest is None:
+    elif not found:
         raise ConfigError(f"{folder} holds neither checkpoints nor model.safetensors; name a run, a file or a model")
     return content
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    """Not by ``read_newest``, which tidies the folder up: the run may be writing there now."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return {name: content[name] for name in ("step", "images_seen")} | {"torch": str(content["torch"])}
+    except Exception as error:  # torch raises many kinds for damaged files
+        return {"note": f"{path.name} cannot be read: {(str(error) or repr(error)).splitlines()[0]}"}
 
 
 def _shard(path: Path) -> dict[str, Any]:
