@@ -29,10 +29,11 @@ class TrainConfig:
     """Stage 1A. The defaults suit a short run on one device; runs/ holds the commands of the packaged models.
 
     images: length of the run, cool-down included. learning_rate rises over ``warmup_images``, stays, and falls
-    linearly to 0 over the last ``cooldown_images``. ema_horizon: averaging length as a share of the run;
-    ``ema_decay`` fixes the decay a step instead (0.9999 as published, A16). perceptual_share: see
-    ``mode_matching_loss``. Every ``check_images`` sample pictures and validation numbers are written, every
-    ``checkpoint_minutes`` a checkpoint, of which ``keep`` are kept.
+    linearly to 0 over the last ``cooldown_images``. gradient_clip: largest norm of the whole gradient, none as
+    published (A12); a clean prediction at low noise gives rare gradients of enormous size. ema_horizon: averaging
+    length as a share of the run; ``ema_decay`` fixes the decay a step instead (0.9999 as published, A16).
+    perceptual_share: see ``mode_matching_loss``. Every ``check_images`` sample pictures and validation numbers are
+    written, every ``checkpoint_minutes`` a checkpoint, of which ``keep`` are kept.
     """
 
     images: int = 1_000_000
@@ -47,6 +48,7 @@ class TrainConfig:
     noise_levels: NoiseLevelConfig = field(default_factory=NoiseLevelConfig)
     code_dropout: float = 0.1
     weight_normalization: bool = True
+    gradient_clip: float | None = None
     ema_horizon: float = 0.04
     ema_decay: float | None = None
     precision: Literal["bf16", "fp32"] = "bf16"

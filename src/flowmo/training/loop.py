@@ -114,6 +114,8 @@ class Run:
                 f"the loss is {terms.total.item()} at step {state.step}, {state.images_seen} images. {AFTER_DIVERGENCE}"
             )
         terms.total.backward()
+        if config.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.gradient_clip)
         state.optimizer.step()
         if state.normalization:
             state.normalization.apply()
