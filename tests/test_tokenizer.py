@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -73,6 +74,29 @@ def test_seeds(model: FlowMo, images: Tensor) -> None:
     assert torch.equal(model.detokenize(tokens), model.detokenize(tokens, seed=0))
     with pytest.raises(ConfigError, match="3 seeds for 2 images"):
         model.detokenize(tokens, seed=[1, 2, 3])
+
+
+def test_seeds_may_be_numpys(model: FlowMo, images: Tensor) -> None:
+    tokens = model.tokenize(images[:2])
+    assert torch.equal(model.detokenize(tokens, seed=np.int64(4)), model.detokenize(tokens, seed=4))
+    assert torch.equal(model.detokenize(tokens, seed=np.array([4, 5])), model.detokenize(tokens, seed=[4, 5]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_any_precision_take_the_same_pictures(dtype: torch.dtype, model: FlowMo, images: Tensor) -> None:
+    expected, tokens = model.encode(images), model.tokenize(images)
+    again = model.detokenize(tokens, guidance_scale=1.0)
+    model.to(dtype)
+    assert (model.encode(images) - expected).norm() < 0.05 * expected.norm()
+    assert model.tokenize(images.to(dtype)).indices.shape == tokens.indices.shape
+    found = model.detokenize(tokens, guidance_scale=1.0)
+    assert found.dtype == torch.float32  # the sampler's state
+    assert (found - again).abs().mean() < 0.05
+
+
+def test_samples_are_the_same_in_training_mode(model: FlowMo, images: Tensor) -> None:
+    tokens = model.tokenize(images[:2])
+    assert torch.equal(model.detokenize(tokens), model.train().detokenize(tokens))
 
 
 def test_settings_of_the_sampler(model: FlowMo, images: Tensor) -> None:
@@ -149,6 +173,8 @@ def test_fingerprint_is_of_the_encoder_alone(model: FlowMo, tmp_path: Path) -> N
         assert load_model(tmp_path / "m.safetensors").fingerprint() == mark
     sampler = SamplerConfig(num_steps=2)
     assert load_model(tmp_path / "m.safetensors", sampler).fingerprint() == mark
+    model.config = replace(model.config, quantizer=QuantizerConfig(temperature=1.0))  # of a loss alone
+    assert model.fingerprint() == mark
     with torch.no_grad():
         model.encoder.readout.bias[3] += 0.01
     assert model.fingerprint() != mark
@@ -156,7 +182,11 @@ def test_fingerprint_is_of_the_encoder_alone(model: FlowMo, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "change",
-    [{"latent_positions": "grid"}, {"bits_per_group": 6}, {"quantizer": QuantizerConfig(tanh_bound=True)}],
+    [
+        {"latent_positions": "grid"},
+        {"bits_per_group": 6},
+        {"quantizer": QuantizerConfig(tanh_bound=True)},
+    ],
 )
 def test_fingerprint_is_of_what_tokens_mean(change: dict[str, object]) -> None:
     one, other = FlowMo(FEW), FlowMo(replace(FEW, **change))  # type: ignore[arg-type]

@@ -114,8 +114,8 @@ class FlowMoConfig:
     latent_positions: Literal["diagonal", "grid"] = "diagonal"
 
     def __post_init__(self) -> None:
-        if self.num_tokens < 1 or self.bits_per_token < 1:
-            raise ConfigError("num_tokens and bits_per_token must be at least 1")
+        if min(self.image_size, self.num_tokens, self.bits_per_token) < 1:
+            raise ConfigError("image_size, num_tokens and bits_per_token must be at least 1")
         if not 1 <= self.bits_per_group <= 24:
             raise ConfigError(f"bits_per_group must be between 1 and 24, got {self.bits_per_group}")
         if self.bits_per_token % self.bits_per_group:

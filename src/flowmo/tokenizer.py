@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .arch import Decoder, Encoder, masked_code
-from .config import FlowMoConfig, to_dict
+from .config import FlowMoConfig
 from .errors import ConfigError, ImageError
 from .flow import Guidance, integrate, seeded_noise, shifted_grid, velocity_from_estimate
 from .quantize import Quantized, dequantize, quantize
@@ -50,6 +50,11 @@ class FlowMo(nn.Module):
         code: B N K, or None for the null condition; the mask channel is added here (B7). t: (B,) in [0, 1].
         keep: (B,) of bool; images where it is False are given the null condition (code dropout).
         """
+        return self._velocity(x_t, code, t, keep, SMALLEST_TRAINING_T if self.training else 0.0)
+
+    def _velocity(
+        self, x_t: Tensor, code: Tensor | None, t: Tensor, keep: Tensor | None = None, smallest_t: float = 0.0
+    ) -> Tensor:
         batch = x_t.shape[0]
         if code is None:
             condition = x_t.new_zeros(batch, self.config.num_tokens, self.config.latent_dim + 1)
@@ -58,7 +63,7 @@ class FlowMo(nn.Module):
         output = self.decoder(x_t, condition.to(self.decoder.code_in.weight.dtype), t)
         if self.config.prediction == "velocity":
             return output
-        return velocity_from_estimate(x_t, output, t, SMALLEST_TRAINING_T if self.training else 0.0)
+        return velocity_from_estimate(x_t, output, t, smallest_t)
 
     def sample(
         self,
@@ -78,7 +83,8 @@ class FlowMo(nn.Module):
         grid = shifted_grid(
             defaults.num_steps if num_steps is None else num_steps, defaults.rho if rho is None else rho
         )
-        velocity = guidance(lambda x, t: self.velocity(x, code, t), lambda x, t: self.velocity(x, None, t))
+        # With the exact t in training mode too: held above the grid's last levels, t would leave noise in the image.
+        velocity = guidance(lambda x, t: self._velocity(x, code, t), lambda x, t: self._velocity(x, None, t))
         return integrate(velocity, noise, grid)
 
     @torch.no_grad()
@@ -131,9 +137,19 @@ class FlowMo(nn.Module):
         Weights count in half precision, so that a checkpoint and its packaged half-precision copy agree. The
         decoder does not count: a post-trained or distilled one reads old files.
         """
-        c = to_dict(self.config)
-        covered = ("encoder", "num_tokens", "bits_per_token", "bits_per_group", "quantizer")
-        settings = {key: c[key] for key in (*covered, "initial_latent", "latent_positions")}
+        c = self.config
+        # What the weights do not show, named one by one: a setting that the configuration gains later must not make old
+        # files unreadable.
+        settings = {
+            "num_tokens": c.num_tokens,
+            "bits_per_token": c.bits_per_token,
+            "bits_per_group": c.bits_per_group,
+            "quantizer": c.quantizer.kind,
+            "levels": c.quantizer.levels if c.quantizer.kind == "fsq" else None,
+            "tanh_bound": c.quantizer.tanh_bound,
+            "initial_latent": c.initial_latent,
+            "latent_positions": c.latent_positions,
+        }
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name, weight in sorted(self.encoder.state_dict().items()):
             digest.update(name.encode())

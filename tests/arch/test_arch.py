@@ -89,6 +89,9 @@ def test_both_ways_to_attend_agree() -> None:
     fused = attention(query, key, value, 0.25)
     half = attention(query.bfloat16(), key.bfloat16(), value.bfloat16(), 0.25).float()
     assert torch.allclose(half, fused, atol=0.03)
+    long = key.repeat(1, 1, 60, 1), value.repeat(1, 1, 60, 1)  # the same mean, by the fused kernel
+    half = attention(query.bfloat16(), long[0].bfloat16(), long[1].bfloat16(), 0.25).float()
+    assert torch.allclose(half, fused, atol=0.03)
     assert torch.allclose(fused, (0.25 * query @ key.transpose(-1, -2)).softmax(-1) @ value, atol=1e-5)
 
 
@@ -239,5 +242,7 @@ def test_transformers_that_cannot_be(settings: dict[str, int], said: str) -> Non
 def test_models_that_cannot_be() -> None:
     with pytest.raises(ConfigError, match="not a multiple of the encoder's patch size"):
         replace(tiny(), image_size=36)
+    with pytest.raises(ConfigError, match="image_size, num_tokens and bits_per_token must be at least 1"):
+        replace(tiny(), image_size=0)
     with pytest.raises(ConfigError, match="square number of tokens"):
         replace(tiny(), num_tokens=15, latent_positions="grid")

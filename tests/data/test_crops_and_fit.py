@@ -53,6 +53,12 @@ def test_tensors_round_to_nearest_and_clamp() -> None:
         to_image(torch.zeros(1, 3, 8, 8))
 
 
+def test_a_strip_does_not_fill_the_memory() -> None:
+    with pytest.raises(ImageError, match="60000x1 is too narrow"):
+        shorter_side_to(Image.new("RGB", (60_000, 1)), 64)
+    assert shorter_side_to(Image.new("RGB", (1, 600)), 64).size == (64, 38_400)
+
+
 @given(sides, sides, st.integers(1, 80))
 @settings(max_examples=60, deadline=None)
 def test_shorter_side(width: int, height: int, size: int) -> None:

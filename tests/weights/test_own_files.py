@@ -45,8 +45,10 @@ def test_the_sampler_can_be_replaced_when_loading(model: FlowMo, tmp_path: Path)
     assert load_model(tmp_path / "m.safetensors", sampler).config == replace(tiny(), sampler=sampler)
 
 
-def test_load_takes_a_file_or_its_folder(model: FlowMo, tmp_path: Path) -> None:
-    save_model(model, tmp_path / "model.safetensors", torch.float32)
+def test_load_takes_a_file_or_its_folder(model: FlowMo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_model(model, str(tmp_path / "model.safetensors"), torch.float32)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert torch.equal(load("~/model.safetensors").encoder.readout.weight, model.encoder.readout.weight)
     for place in (tmp_path, tmp_path / "model.safetensors", str(tmp_path)):
         assert torch.equal(load(place).encoder.readout.weight, model.encoder.readout.weight)
 
@@ -97,6 +99,9 @@ def test_foreign_and_contradictory_files(model: FlowMo, tmp_path: Path) -> None:
     refused(None, "not one of FlowMo's")
     refused({"format": "pt"}, "not one of FlowMo's")
     refused({"format": "flowmo-weights-1"}, "configuration in its header cannot be read")
+    save_file(tensors, tmp_path / "foreign.safetensors", metadata=ours | {"about": "{"})
+    with pytest.raises(WeightsError, match="about the training cannot be read"):
+        read_about(tmp_path / "foreign.safetensors")
     refused(ours | {"config": "{"}, "configuration in its header cannot be read")
     refused(ours | {"config": ours["config"].replace('"depth": 2', '"depth": 3')}, "do not fit its own configuration")
     del tensors["decoder.readout.bias"]

@@ -17,6 +17,7 @@ from flowmo.errors import WeightsError
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.weights import load, load_official, official_layout
+from flowmo.weights.describe import describe_official
 from flowmo.weights.official import config_from_shapes
 
 REPOSITORY = Path(__file__).parents[2]
@@ -56,6 +57,21 @@ def test_a_bare_state_dict_and_wrapped_names_are_read(tmp_path: Path, state: dic
     assert torch.equal(model.decoder.readout.bias, state["decoder.final_layer_img.linear.bias"])
 
 
+def test_the_format_before_zip_files_is_read(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    torch.save({"model_ema_state_dict": state}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    model = read(tmp_path / "old.pth")
+    assert torch.equal(model.decoder.readout.bias, state["decoder.final_layer_img.linear.bias"])
+
+
+def test_what_a_file_holds_besides_the_model(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    content = {"config": {"lr": 1}, "model_state_dict": state, "model_ema_state_dict": state, "total_steps": 7}
+    torch.save(content, tmp_path / "a.pth")
+    facts = describe_official(tmp_path / "a.pth")
+    assert facts["weights"] == ["model_state_dict", "model_ema_state_dict"]
+    assert (facts["keys"], facts["total_steps"]) == (len(state), 7)
+    assert facts["keys_used"] + len(facts["keys_unused"]) == len(state)
+
+
 def test_load_takes_a_released_file_too(tmp_path: Path, state: dict[str, Tensor]) -> None:
     model = load(write(tmp_path / "a.pth", state), num_tokens=16, image_size=32)
     assert model.tokenize(torch.zeros(1, 3, 32, 32)).indices.shape == (1, 16, 2)
@@ -72,6 +88,7 @@ def test_load_takes_a_released_file_too(tmp_path: Path, state: dict[str, Tensor]
             r"img_mlp.0.bias has shape \(5,\), expected \(256,\)",
         ),
         ("encoder.final_layer_txt.linear.weight", None, "not a released FlowMo state dict.*no key"),
+        ("encoder.img_in.weight", torch.zeros(3), "not a released FlowMo state dict.*other dimensions"),
     ],
 )
 def test_a_state_dict_that_does_not_fit_is_explained(

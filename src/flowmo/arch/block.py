@@ -10,11 +10,14 @@ from torch import Tensor, nn
 from .modulation import AdaLN, AdaLNTable, Modulation, gated, modulated_norm
 from .rotary import rotate
 
+LONGEST_UNFUSED = 1024
+
 
 def attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """softmax(scale q k^T) v; all B heads L head_dim."""
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16:
-        # Two matrix products: twice as fast there as the fused kernel, which gains nothing from half precision.
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[-2] <= LONGEST_UNFUSED:
+        # Two matrix products: twice as fast there as the fused kernel, which gains nothing from half precision. Longer
+        # sequences are left to it: their L x L products would take gigabytes.
         return ((query * scale) @ key.transpose(-1, -2)).softmax(-1) @ value
     return F.scaled_dot_product_attention(query, key, value, scale=scale)
 

@@ -43,7 +43,8 @@ class Decoder(nn.Module):
         """x_t: B 3 H W; masked_code: B N K+1; t: (B,) -> B 3 H W, a velocity or a clean image by configuration."""
         height, width = x_t.shape[-2:]
         rows, columns = height // self.patch_size, width // self.patch_size
-        image = self.image_in(patchify(x_t, self.patch_size))
+        # The state stays in the sampler's precision, whatever that of the weights.
+        image = self.image_in(patchify(x_t, self.patch_size).to(self.image_in.weight.dtype))
         code = self.code_in(masked_code)
         conditioning = self.time_embedding(t)
         code_conditioning = image_conditioning = conditioning

@@ -41,7 +41,7 @@ class Encoder(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """image: B 3 H W in [-1, 1], sides multiples of the patch size -> latent: B N K."""
         rows, columns = (side // self.patch_size for side in image.shape[-2:])
-        patches = self.image_in(patchify(image, self.patch_size))
+        patches = self.image_in(patchify(image, self.patch_size).to(self.image_in.weight.dtype))
         code = self.code_in(self.initial_latent).expand(image.shape[0], -1, -1)
         table = rotary_table(rows, columns, self.num_tokens, self.latent_positions, self.head_dim, image.device)
         for block in self.blocks:

@@ -7,17 +7,21 @@ import torch
 from PIL import Image
 
 from ..errors import ImageError
+from .decode import MAX_PIXELS
 
 
 def shorter_side_to(image: Image.Image, size: int) -> Image.Image:
     """Scale so that the shorter side is ``size`` pixels, with PIL's bilinear filter as published (C1).
 
-    The longer side is rounded down. A picture whose shorter side is ``size`` already comes back untouched.
+    The longer side is rounded down. A picture whose shorter side is ``size`` already comes back untouched. Raises
+    ImageError for a strip so narrow that it would grow beyond what memory holds.
     """
     shorter, longer = sorted(image.size)
     if shorter == size:
         return image
     scaled = size * longer // shorter
+    if size * scaled > MAX_PIXELS:
+        raise ImageError(f"a picture of {image.width}x{image.height} is too narrow to be scaled to a side of {size}")
     shape = (size, scaled) if image.width <= image.height else (scaled, size)
     return image.resize(shape, Image.Resampling.BILINEAR)
 

@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data import to_uint8
+
 
 def psnr(images: Tensor, reference: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of each image, (B,). Both B 3 H W in [-1, 1], compared as rounded to 8 bits."""
-    error = (_levels(images) - _levels(reference)).square().flatten(1).mean(1)
+    error = (to_uint8(images).float() - to_uint8(reference).float()).square().flatten(1).mean(1)
     return 10 * torch.log10(255.0**2 / error.clamp_min(1e-10))
 
 
@@ -21,7 +23,3 @@ def thumbnail(images: Tensor, bits: int) -> Tensor:
     small = F.interpolate(images, (side, side), mode="bicubic", antialias=True, align_corners=False)
     small = ((small.clamp(-1, 1) + 1) / 2 * 63).round() / 63 * 2 - 1
     return F.interpolate(small, images.shape[-2:], mode="bicubic", align_corners=False).clamp(-1, 1)
-
-
-def _levels(images: Tensor) -> Tensor:
-    return ((images.float().clamp(-1, 1) + 1) * 127.5).round()

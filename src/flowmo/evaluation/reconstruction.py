@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 import torch
 from torch import Tensor
 
+from ..data import to_uint8
 from ..errors import ImageError
 from .pixels import psnr
 
@@ -52,4 +53,4 @@ def _distances(lpips: Distance | None, a: Tensor, b: Tensor) -> list[float | Non
 
 
 def _saved(images: Tensor) -> Tensor:
-    return ((images.float().clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+    return to_uint8(images).float() / 127.5 - 1

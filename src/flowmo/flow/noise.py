@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -15,11 +16,11 @@ def seeded_noise(seed: int | Sequence[int], count: int, shape: tuple[int, ...]) 
 
     Raises ConfigError when a list's length is not ``count``.
     """
-    if isinstance(seed, int):
-        return _noise(seed, shape).expand(count, *shape).clone()
+    if isinstance(seed, (int, Integral)):  # NumPy's too
+        return _noise(int(seed), shape).expand(count, *shape).clone()
     if len(seed) != count:
         raise ConfigError(f"{len(seed)} seeds for {count} images; give one integer, or one seed an image")
-    return torch.stack([_noise(s, shape) for s in seed]) if count else torch.empty(0, *shape)
+    return torch.stack([_noise(int(s), shape) for s in seed]) if count else torch.empty(0, *shape)
 
 
 def _noise(seed: int, shape: tuple[int, ...]) -> Tensor:

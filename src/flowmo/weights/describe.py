@@ -40,7 +40,11 @@ def describe_official(path: Path) -> dict[str, Any]:
     """What a released ``.pth`` holds besides the model: its sets of weights, its training steps where it names them,
     and how many of its keys our model uses. Raises WeightsError as :func:`load_official` does."""
     content = open_official(path)
-    sets = [str(name) for name, value in content.items() if isinstance(value, dict) and value]
+    sets = [
+        str(name)
+        for name, value in content.items()
+        if isinstance(value, dict) and value and all(isinstance(v, Tensor) for v in value.values())
+    ]
     state = state_dict_of(content, sets[0] if sets else "model_ema_state_dict", path)
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     layout = official_layout(config_from_shapes(shapes, bits_per_group=1))

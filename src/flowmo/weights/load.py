@@ -33,7 +33,9 @@ def load(
 
     Raises WeightsError when there are no such weights, or they are damaged.
     """
-    path = Path(name)
+    if name == PACKAGED:  # before any file or folder of that name
+        return load_model(packaged_path(PACKAGED)).to(device)
+    path = Path(name).expanduser()
     if path.is_dir():
         path = path / "model.safetensors"
     if path.suffix in (".pth", ".pt"):

@@ -20,7 +20,7 @@ FORMAT = "flowmo-weights-1"
 
 
 def save_model(
-    model: FlowMo, path: Path, dtype: torch.dtype = torch.float16, about: dict[str, Any] | None = None
+    model: FlowMo, path: str | Path, dtype: torch.dtype = torch.float16, about: dict[str, Any] | None = None
 ) -> None:
     """Write ``model`` to ``path`` (.safetensors), in half precision unless told otherwise.
 
@@ -34,7 +34,7 @@ def save_model(
             f"not saved: {bad[0]} is not finite in {dtype}; save in float32, or look at the training log"
         )
     metadata = {"format": FORMAT, "config": to_json(model.config), "about": json.dumps(about or {})}
-    with replacing(path) as part:
+    with replacing(Path(path)) as part:
         save_file(tensors, part, metadata=metadata)
 
 
@@ -63,8 +63,11 @@ def load_model(path: Path, sampler: SamplerConfig | None = None) -> FlowMo:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What :func:`save_model` was told about the model, from the file's header alone."""
-    return json.loads(_metadata(path).get("about", "{}"))
+    """What :func:`save_model` was told about the model, from the file's header alone. Raises WeightsError."""
+    try:
+        return json.loads(_metadata(path).get("about", "{}"))
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: what its header says about the training cannot be read ({error})") from None
 
 
 def _metadata(path: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,7 +90,7 @@ def config_from_shapes(
 ) -> FlowMoConfig:
     """The configuration of a released state dict. What shapes do not say comes in as arguments.
 
-    Raises WeightsError when a key that the reading needs is missing.
+    Raises WeightsError when a key that the reading needs is missing or has the wrong number of dimensions.
     """
 
     def transformer(side: str) -> TransformerConfig:
@@ -106,6 +107,10 @@ def config_from_shapes(
         raise WeightsError(
             f"this is not a released FlowMo state dict: it has no key {missing}. Released files are flowmo_lo.pth and "
             "flowmo_hi.pth; models trained with this package are .safetensors files"
+        ) from None
+    except (ValueError, IndexError, ZeroDivisionError):
+        raise WeightsError(
+            "this is not a released FlowMo state dict: it has the keys of one, but their tensors have other dimensions"
         ) from None
     if bits_per_group is None:
         if bits not in DEFAULT_BITS_PER_GROUP:
@@ -132,9 +137,10 @@ def load_official(
 
 
 def open_official(path: Path) -> dict[Any, Any]:
-    """The whole content of a checkpoint, memory-mapped and executing nothing. Raises WeightsError."""
+    """The whole content of a checkpoint, executing nothing; memory-mapped, unless it is in PyTorch's format before 1.6,
+    which cannot be. Raises WeightsError."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except FileNotFoundError:
         raise WeightsError(f"no weights at {path}") from None
     except Exception as error:  # torch raises many kinds for damaged or unsafe files
