@@ -5,20 +5,22 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import sys
 from pathlib import Path
 
 import torch
 
 from .. import config as configs
 from ..config import FlowMoConfig
-from ..data import ImageSource, center_crop, open_images, shorter_side_to, to_tensor
-from ..errors import ConfigError, DataError, TrainingError
+from ..data import ImageSource, SplitError, center_crop, open_images, shorter_side_to, to_tensor
+from ..errors import ConfigError, DataError, ImageError, TrainingError
 from ..evaluation.check import make_check
 from ..perceptual import load_lpips
 from ..presets import PRESETS
 from ..tokenizer import FlowMo
 from ..training import Run, TrainConfig, TrainState, mode_matching_step, read_newest, stored_config
 from ..weights import load
+from .common import find_device
 
 MAY_CHANGE = {"images", "cooldown_images", "log_steps", "check_images", "checkpoint_minutes", "keep"}
 
@@ -44,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.preset not in PRESETS:
         raise ConfigError(f"no preset {arguments.preset!r}; there are {', '.join(PRESETS)}")
     train_config: TrainConfig = configs.override(TrainConfig(), arguments.set)
-    if arguments.init and not arguments.dry_run:
+    if arguments.init:
         model_config: FlowMoConfig = load(arguments.init).config
         if arguments.model:
             raise ConfigError("--model cannot change the model that --init loads")
@@ -54,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(configs.to_json(model_config), configs.to_json(train_config), sep="\n")
         return 0
 
+    find_device(arguments.device)
     folder: Path = arguments.out
     folder.mkdir(parents=True, exist_ok=True)
     source = _open(arguments.data, arguments.split, "train")
@@ -112,7 +115,15 @@ def _validation(arguments: argparse.Namespace, model: FlowMo, count: int = 32) -
         source = _open(arguments.data, arguments.split, "train")
     step = max(1, len(source) // count)
     chosen = range(0, min(len(source), step * count), step)
-    return torch.stack([to_tensor(center_crop(shorter_side_to(source[i], size), size)) for i in chosen])
+    pictures = []
+    for i in chosen:
+        try:
+            pictures.append(to_tensor(center_crop(shorter_side_to(source[i], size), size)))
+        except ImageError as error:
+            print(f"not looked at: {error}", file=sys.stderr)
+    if not pictures:
+        raise DataError(f"none of the pictures to look at can be read; check the data: {source.describe()}")
+    return torch.stack(pictures)
 
 
 def _open(path: str, split: str | None, usual: str) -> ImageSource:
@@ -120,7 +131,7 @@ def _open(path: str, split: str | None, usual: str) -> ImageSource:
     if split is None:
         try:
             return open_images(path, split=usual)
-        except DataError:
+        except SplitError:
             pass
     return open_images(path, split=split)
 

@@ -7,7 +7,7 @@ from .fit import FITS, Fit, fit_picture, kept_size, restore_size
 from .inputs import Picture, find_pictures, open_picture
 from .loader import Batch, BatchLoader
 from .naming import class_labels, find_token_files, output_stems, relative_names, safe_name
-from .sources import ArraySource, FileSource, ImageSource, ParquetSource, image_files, open_images
+from .sources import ArraySource, FileSource, ImageSource, ParquetSource, SplitError, image_files, open_images
 
 __all__ = [
     "FITS",
@@ -22,6 +22,7 @@ __all__ = [
     "ParquetSource",
     "Picture",
     "PictureBatch",
+    "SplitError",
     "center_crop",
     "class_labels",
     "decode",

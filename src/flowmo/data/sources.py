@@ -18,6 +18,10 @@ from .decode import IMAGE_SUFFIXES, decode
 _SPLIT = re.compile(r"(train|validation|val|test)(?![a-z])", re.IGNORECASE)
 
 
+class SplitError(DataError):
+    """The data are there, but not in the split that was asked for, or in none at all."""
+
+
 class ImageSource(Protocol):
     """Images by index, decoded when asked for; safe to read from several threads."""
 
@@ -41,7 +45,7 @@ def open_images(path: str | Path, limit: int | None = None, split: str | None = 
 
     path: a folder of images (class folders give labels), one image, a Parquet file, a folder or glob of Parquet files,
     or a ``.npy`` of uint8 (n, H, W, 3) with optional ``<stem>.labels.npy``. limit: only the first so many images.
-    split: "train" or "validation", where the path holds both. Raises DataError.
+    split: "train" or "validation", where the path holds both. Raises DataError, SplitError for a split it lacks.
     """
     path = Path(path).expanduser()
     if limit is not None and limit < 1:
@@ -59,7 +63,7 @@ def open_images(path: str | Path, limit: int | None = None, split: str | None = 
     if all(f.suffix == ".parquet" for f in files):
         return ParquetSource(_of_split(files, split, path), limit)
     if split is not None:
-        raise DataError(f"{path} has no splits; leave the split out")
+        raise SplitError(f"{path} has no splits; leave the split out")
     if len(files) == 1 and files[0].suffix == ".npy":
         return ArraySource(files[0], limit)
     if all(f.suffix.lower() in IMAGE_SUFFIXES for f in files):
@@ -216,7 +220,7 @@ def _open_folder(folder: Path, limit: int | None, split: str | None) -> ImageSou
     if split is not None and split in halves:
         folder = halves[split]
     elif split is not None:
-        raise DataError(f"{folder} has no split {split!r}; leave the split out, or give another folder")
+        raise SplitError(f"{folder} has no split {split!r}; leave the split out, or give another folder")
     elif "train" in halves and len(halves) > 1:
         raise DataError(f"{folder} holds several splits ({', '.join(sorted(halves))}); name one of them")
     files = image_files(folder)
@@ -237,7 +241,7 @@ def _of_split(files: list[Path], split: str | None, where: Path) -> list[Path]:
         return files
     chosen = [f for f in files if _split_of(f) == split]
     if not chosen:
-        raise DataError(f"{where} has no files of the split {split!r}; leave the split out, or give another path")
+        raise SplitError(f"{where} has no files of the split {split!r}; leave the split out, or give another path")
     return chosen
 
 

@@ -1,0 +1,68 @@
+"""What ``flowmo train`` says before any training: about the data, the device and the weights to start from."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flowmo import samples
+from flowmo.cli.main import main
+from flowmo.presets import flowmo_mini_64
+from flowmo.tokenizer import FlowMo
+from flowmo.weights import save_model
+
+SHORT = ["--set", "images=4", "batch_size=2", "losses.perceptual=0"]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    (tmp_path / "pictures").mkdir()
+    for path in samples.paths()[:3]:
+        shutil.copy(path, tmp_path / "pictures")
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    def run(data: Path, *more: str) -> str:
+        assert main(["train", str(data), str(tmp_path / "run"), "--preset", "tiny", *more, *SHORT]) == 2
+        return capsys.readouterr().err
+
+    return run
+
+
+def test_a_device_that_is_not_there(pictures: Path, fails: Callable[..., str]) -> None:
+    assert "--device nowhere cannot be used here" in fails(pictures, "--device", "nowhere")
+
+
+def test_the_true_reason_why_data_cannot_be_read(
+    tmp_path: Path, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data with splits whose training part is damaged, or that pyarrow is missing for."""
+    for name in ("train-0.parquet", "validation-0.parquet"):
+        (tmp_path / name).write_bytes(b"PAR1 and no more")
+    pytest.importorskip("pyarrow")
+    assert "train-0.parquet: not a Parquet file" in fails(tmp_path)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert "pip install 'flowmo[data]'" in fails(tmp_path)
+
+
+def test_a_broken_picture_among_those_to_look_at(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (pictures / "a.jpg").write_text("not a picture")
+    run = ["train", str(pictures), str(pictures.parent / "run"), "--preset", "tiny", "--device", "cpu", *SHORT]
+    assert main(run) == 0
+    assert "not looked at" in capsys.readouterr().err
+    assert (pictures.parent / "run" / "model.safetensors").is_file()
+
+
+def test_a_dry_run_prints_the_model_that_would_be_trained(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model(FlowMo(flowmo_mini_64()), tmp_path / "m.safetensors")
+    start = ["--preset", "tiny", "--init", str(tmp_path / "m.safetensors"), "--dry-run"]
+    assert main(["train", str(pictures), str(tmp_path / "run"), *start]) == 0
+    assert '"image_size": 64' in capsys.readouterr().out
