@@ -13,7 +13,7 @@ train "$out/1-code" --preset flowmo-mini-64 --validation "$data" --set seed=0 \
   images=37000 learning_rate=1e-3 warmup_images=2000 cooldown_images=0 \
   noise_levels.curriculum_mass=1.0 noise_levels.curriculum_images=37000
 
-# 2. The mixture of noise levels with code dropout, then the cool-down. A clean prediction at low noise gives rare
+# 2. From the averaged weights of 1: the mixture of noise levels with code dropout, then the cool-down. A clean prediction at low noise gives rare
 #    gradients of enormous size: they are clipped, and such levels are rare.
 train "$out/2-flow" --init "$out/1-code" --validation "$data" --set seed=2 \
   images=46000 learning_rate=8e-4 warmup_images=800 cooldown_images=20000 ema_horizon=0.06 gradient_clip=0.5 \

@@ -28,9 +28,10 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("out", type=Path)
     parser.add_argument("--count", type=int, default=128)
-    parser.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16])
-    parser.add_argument("--rho", type=float, nargs="+", default=[1.0, 2.0, 4.0])
-    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 1.5])
+    parser.add_argument("--steps", type=int, nargs="+", default=[2, 4, 8])
+    parser.add_argument("--rho", type=float, nargs="+", default=[1.0, 2.0])
+    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 1.5, 2.0])
+    parser.add_argument("--interval", type=float, nargs=2, default=[0.1, 1.0], help="of noise levels with guidance")
     arguments = parser.parse_args()
     model, lpips = load(arguments.weights), load_lpips("alex")
     source, size = open_images(arguments.data, split="validation"), model.config.image_size
@@ -44,7 +45,7 @@ def main() -> None:
         distance, quality = float(lpips(result, images).mean()), float(psnr(result, images).mean())
         print(f"{steps:5d} {rho:5.1f} {scale:9.2f} {quality:6.2f} {distance:14.4f}", flush=True)
         if best is None or distance < best[0]:
-            best = distance, SamplerConfig(steps, rho, scale)
+            best = distance, SamplerConfig(steps, rho, scale, tuple(arguments.interval))
     assert best is not None
     model.config = replace(model.config, sampler=best[1])
     save_model(model, arguments.out, about=read_about(arguments.weights))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .config import FlowMoConfig, SamplerConfig, TransformerConfig
+from .config import FlowMoConfig, TransformerConfig
 
 
 def flowmo_lo() -> FlowMoConfig:
@@ -49,7 +49,6 @@ def flowmo_mini_64() -> FlowMoConfig:
         modulation="shared",
         initial_latent="learned",
         latent_positions="grid",
-        sampler=SamplerConfig(),
     )
 
 

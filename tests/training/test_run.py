@@ -183,7 +183,8 @@ def test_a_time_limit_stops_with_a_checkpoint(
 def test_a_request_to_stop_ends_with_a_checkpoint(data: Path, tmp_path: Path) -> None:
     process = start(command(data, tmp_path, images=10**7, checkpoint_minutes=10))
     deadline = time.monotonic() + 120
-    while not (tmp_path / "log.jsonl").exists():
+    log = tmp_path / "log.jsonl"
+    while not log.exists() or not log.stat().st_size:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -235,3 +236,28 @@ def test_dry_run_touches_nothing(data: Path, tmp_path: Path, capsys: pytest.Capt
     assert main([*command(data, tmp_path / "run"), "--dry-run"]) == 0
     assert '"learning_rate": 0.001' in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
+
+
+def test_a_resumed_run_no_longer_needs_what_it_began_with(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "begin.safetensors"
+    save_model(FlowMo(tiny()), weights)
+    arguments = command(data, tmp_path / "run", "--init", str(weights), "--time-limit", "0s", seed=20261122)
+    assert main(arguments) == 0
+    weights.unlink()
+    assert main(arguments) == 0
+    assert "resuming at" in capsys.readouterr().out
+
+
+def test_files_that_no_run_made_are_left_alone(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "model.safetensors"
+    mine.write_bytes(b"mine")
+    assert main(command(data, tmp_path)) == 2
+    assert "model.safetensors that no run made" in capsys.readouterr().err
+    assert mine.read_bytes() == b"mine"
+
+
+def test_wrong_data_leave_no_empty_folder(tmp_path: Path) -> None:
+    assert main(command(tmp_path / "nothing-here", tmp_path / "out")) == 2
+    assert not (tmp_path / "out").exists()

@@ -21,7 +21,7 @@ COMMANDS = {
 }
 OUT_OF_MEMORY = "out of memory; try a smaller --batch-size or smaller pictures"
 EPILOG = """\
-exit codes: 0 all done; 1 some files were bad, the others are done; 2 nothing could be done
+exit codes: 0 all done; 1 some files were bad, the others are done; 2 wrong use, nothing was done
 
 examples:
   flowmo reconstruct photos/              pictures, side by side with the originals, in flowmo-out/

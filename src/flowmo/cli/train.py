@@ -7,6 +7,7 @@ import math
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -46,10 +47,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.preset not in PRESETS:
         raise ConfigError(f"no preset {arguments.preset!r}; there are {', '.join(PRESETS)}")
     train_config: TrainConfig = configs.override(TrainConfig(), arguments.set)
-    if arguments.init:
-        model_config: FlowMoConfig = load(arguments.init).config
-        if arguments.model:
-            raise ConfigError("--model cannot change the model that --init loads")
+    if arguments.init and arguments.model:
+        raise ConfigError("--model cannot change the model that --init loads")
+    folder: Path = arguments.out
+    content = read_newest(folder) if folder.is_dir() and not arguments.dry_run else None
+    model: FlowMo | None = None
+    if content is not None and arguments.init:
+        model_config: FlowMoConfig = configs.from_json(FlowMoConfig, content["model_config"])
+    elif arguments.init:
+        model = load(arguments.init)
+        model_config = model.config
     else:
         model_config = configs.override(PRESETS[arguments.preset](), arguments.model)
     if arguments.dry_run:
@@ -57,14 +64,19 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
 
     find_device(arguments.device)
-    folder: Path = arguments.out
-    folder.mkdir(parents=True, exist_ok=True)
     source = _open(arguments.data, arguments.split, "train")
+    _check_folder(folder, resuming=content is not None)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "log.jsonl").touch()
     print(f"training on {source.describe()}", flush=True)
     perceptual = None
     if train_config.losses.perceptual:
         perceptual = load_lpips(train_config.perceptual_network, arguments.lpips).to(arguments.device)
-    state = _state(arguments, folder, model_config, train_config)
+    torch.manual_seed(train_config.seed)
+    if content is None:
+        state = TrainState.start((model or FlowMo(model_config)).to(arguments.device), train_config)
+    else:
+        state = _resume(content, folder, model_config, train_config, arguments.device)
     check = make_check(_validation(arguments, state.model), folder / "pictures", perceptual)
     (folder / "config.json").write_text(
         f'{{"model": {configs.to_json(state.model.config)},\n"train": {configs.to_json(train_config)}}}\n'
@@ -78,23 +90,25 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _state(
-    arguments: argparse.Namespace, folder: Path, model_config: FlowMoConfig, train_config: TrainConfig
+def _resume(
+    content: dict[str, Any], folder: Path, model_config: FlowMoConfig, train_config: TrainConfig, device: str
 ) -> TrainState:
-    """The run's state: from its newest checkpoint, else from --init, else fresh."""
-    content = read_newest(folder)
-    torch.manual_seed(train_config.seed)
-    if content is None:
-        model = load(arguments.init) if arguments.init else FlowMo(model_config)
-        return TrainState.start(model.to(arguments.device), train_config)
+    """The state in a checkpoint; TrainingError when it is of a run with other settings."""
     _check_same(stored_config(content), train_config, folder)
     stored_model = configs.from_json(FlowMoConfig, content["model_config"])
     if stored_model != model_config:
         raise TrainingError(f"{folder} holds a run of another model; give another folder, or the run's own settings")
-    state = TrainState.start(FlowMo(stored_model).to(arguments.device), train_config)
+    state = TrainState.start(FlowMo(stored_model).to(device), train_config)
     state.load_state_dict(content)
     print(f"resuming at {state.images_seen:,} images")
     return state
+
+
+def _check_folder(folder: Path, resuming: bool) -> None:
+    """TrainingError for a folder whose files a run would overwrite without having made them."""
+    foreign = [name for name in ("model.safetensors", "config.json") if (folder / name).exists()]
+    if foreign and not resuming and not (folder / "log.jsonl").exists():
+        raise TrainingError(f"{folder} holds {' and '.join(foreign)} that no run made there; give another folder")
 
 
 def _check_same(stored: TrainConfig, asked: TrainConfig, folder: Path) -> None:

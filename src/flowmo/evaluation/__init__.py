@@ -1,0 +1,1 @@
+"""Section 4: measuring models and pictures."""

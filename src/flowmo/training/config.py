@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -60,13 +61,30 @@ class TrainConfig:
     keep: int = 2
 
     def __post_init__(self) -> None:
+        levels, losses = self.noise_levels, self.losses
         for name in ("images", "batch_size", "log_steps", "check_images", "keep"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("warmup_images", "cooldown_images", "checkpoint_minutes", "seed"):
+            _require(getattr(self, name) >= 0, f"{name} must be at least 0, got {getattr(self, name)}")
         for name in ("perceptual_share", "ema_horizon"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must be above 0 and at most 1, got {getattr(self, name)}")
-        if self.learning_rate <= 0:
-            raise ConfigError(f"learning_rate must be positive, got {self.learning_rate}")
-        if not 0 <= self.code_dropout < 1:
-            raise ConfigError(f"code_dropout must be at least 0 and below 1, got {self.code_dropout}")
+            _require(0 < getattr(self, name) <= 1, f"{name} must be above 0 and at most 1, got {getattr(self, name)}")
+        _require(0 < self.learning_rate < math.inf, f"learning_rate must be positive, got {self.learning_rate}")
+        _require(all(0 <= beta < 1 for beta in self.betas), f"betas must be at least 0 and below 1, got {self.betas}")
+        _require(0 <= self.code_dropout < 1, f"code_dropout must be at least 0 and below 1, got {self.code_dropout}")
+        decay, clip = self.ema_decay, self.gradient_clip
+        _require(decay is None or 0 <= decay < 1, f"ema_decay must be at least 0 and below 1, got {decay}")
+        _require(clip is None or clip > 0, f"gradient_clip must be positive, got {clip}")
+        for name in ("uniform_mass", "pure_noise_mass", "curriculum_mass"):
+            value = getattr(levels, name)
+            _require(0 <= value <= 1, f"noise_levels.{name} must be between 0 and 1, got {value}")
+        for name in ("curriculum_images", "anneal_images"):
+            value = getattr(levels, name)
+            _require(value >= 0, f"noise_levels.{name} must be at least 0, got {value}")
+        for name in ("perceptual", "entropy", "commitment"):
+            value = getattr(losses, name)
+            _require(0 <= value < math.inf, f"losses.{name} must be at least 0, got {value}")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 
 from ..data import BatchLoader, ImageSource
 from ..errors import TrainingError
+from ..files import replacing
 from ..stages import draw, mode_matching_loss
 from ..stages.mode_matching import PerceptualDistance
 from ..tokenizer import FlowMo
@@ -72,6 +74,7 @@ class Run:
             start=state.images_seen,
             flip=config.flip,
         )
+        self.trim_log()
         with stop_requests() as stop, loader:
             batches = iter(loader)
             while state.images_seen < config.images:
@@ -105,7 +108,7 @@ class Run:
         state.model.train()
         for group in state.optimizer.param_groups:
             group["lr"] = schedule.learning_rate(config, state.images_seen)
-        generator = torch.Generator(device).manual_seed((config.seed << 40) + state.step)
+        generator = torch.Generator(device).manual_seed(_seed_of_step(config.seed, state.step))
         state.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             terms = self.loss(images.to(device, non_blocking=True), generator, state)
@@ -115,7 +118,9 @@ class Run:
             )
         terms.total.backward()
         if config.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.gradient_clip)
+            norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.gradient_clip)
+            if not torch.isfinite(norm):  # clipping would turn it into weights that are not numbers
+                raise TrainingError(f"the gradient's norm is {norm.item()} at step {state.step}. {AFTER_DIVERGENCE}")
         state.optimizer.step()
         if state.normalization:
             state.normalization.apply()
@@ -146,6 +151,19 @@ class Run:
         finally:
             state.average.swap()
 
+    def trim_log(self) -> None:
+        """Drop lines of work that was lost after the checkpoint, so that none stands there twice."""
+        path = self.folder / "log.jsonl"
+        kept = []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                if json.loads(line)["images"] <= self.state.images_seen:
+                    kept.append(line)
+            except ValueError:  # cut off by a kill
+                continue
+        with replacing(path) as part:
+            part.write_text("".join(f"{line}\n" for line in kept))
+
     def log(self, line: dict[str, Any]) -> None:
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -163,6 +181,10 @@ def mode_matching_step(
         return mode_matching_loss(state.model, images, draws, config.losses, perceptual, config.perceptual_share)
 
     return loss
+
+
+def _seed_of_step(seed: int, step: int) -> int:
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 class Meter:
