@@ -24,7 +24,7 @@ def table(result: dict) -> str:
         numbers = f"{row['psnr']:.2f} | {row['lpips_alex']:.3f} | {row['lpips_vgg']:.3f}"
         lines.append(f"| {LABELS.get(name, name)} | {numbers} |")
     share = 100 * result["share_with_lower_lpips_than_thumbnail"]
-    lines += ["", f"Closer to the picture than the thumbnail by LPIPS (Alex): {share:.0f} % of the pictures."]
+    lines += ["", f"Closer to the picture than the thumbnail by LPIPS (Alex): {share:.1f} % of the pictures."]
     return "\n".join(lines)
 
 

@@ -1,16 +1,20 @@
-"""The weights that come with the package: small enough, and of the configuration that bears their name."""
+"""The weights that come with the package: small enough, of the configuration that bears their name, and trained."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
+from torch import Tensor
 
-from flowmo import samples
+import flowmo
+from flowmo.evaluation.pixels import psnr, thumbnail
+from flowmo.perceptual import load_lpips
 from flowmo.presets import PRESETS
 from flowmo.weights import load_model
+from flowmo.weights.load import PACKAGED, packaged_path
 
-FILES = sorted((Path(samples.__file__).parents[1] / "weights" / "packaged").glob("*.safetensors"))
+FILES = sorted(packaged_path(PACKAGED).parent.glob("*.safetensors"))
 
 
 def test_all_together_stay_below_57_megabytes() -> None:
@@ -18,7 +22,18 @@ def test_all_together_stay_below_57_megabytes() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_they_are_the_preset_of_their_name(path: Path) -> None:
+def test_they_are_the_preset_of_their_name(path) -> None:
     """But for the sampler, which is chosen for the trained weights."""
     preset = PRESETS[path.stem]()
     assert load_model(path, preset.sampler).config == preset
+
+
+def test_the_code_carries_the_picture(samples: Callable[[int], Tensor]) -> None:
+    """Another picture's code costs at least 3 dB, and the same bits spent on a thumbnail are further off by LPIPS."""
+    model = flowmo.load()
+    pictures = samples(model.config.image_size)
+    tokens = model.tokenize(pictures)
+    again = model.detokenize(tokens)
+    assert psnr(again, pictures).mean() > psnr(again.roll(1, 0), pictures).mean() + 3
+    lpips = load_lpips("alex")
+    assert (lpips(again, pictures) < lpips(thumbnail(pictures, tokens.bits_per_image), pictures)).all()

@@ -15,7 +15,6 @@ from flowmo.weights import official_layout
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-PACKAGED = Path(samples.__file__).parents[1] / "weights" / "packaged" / "flowmo-mini-64.safetensors"
 
 
 @pytest.fixture
@@ -27,8 +26,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_with_the_packaged_model(folder: Path) -> None:
-    if not PACKAGED.is_file():
-        pytest.skip("the packaged weights are not here yet")
     found: dict = {}
     exec(EXAMPLES[0], found)
     assert len(found["payload"]) == 144

@@ -69,5 +69,5 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         common.print_json({"model": arguments.model, "pictures": written, "bad": progress.bad})
     elif written:
-        print(f"{len(written)} pictures in {arguments.out}")
+        print(f"{len(written)} picture{'s' * (len(written) != 1)} in {arguments.out}")
     return code

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from types import ModuleType
+
+from PIL import Image
 
 from .. import __version__
 from ..errors import FlowMoError
@@ -51,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a file name in another encoding must not end the command
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is an error (data/decode.py)
     parser = build_parser()
     try:
         arguments = parser.parse_args(argv)

@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         common.print_json(result)
     elif kept and shard_file is None:
         print(
-            f"{len(kept)} pictures, {HEADER_SIZE} + {payload} bytes each, "
+            f"{len(kept)} picture{'s' * (len(kept) != 1)}, {HEADER_SIZE} + {payload} bytes each, "
             f"{len(kept) * (HEADER_SIZE + payload):,} bytes together, in {out}"
         )
     elif shard_file is not None and kept:
