@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from torch import Tensor
@@ -22,7 +23,7 @@ def test_all_together_stay_below_57_megabytes() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_they_are_the_preset_of_their_name(path) -> None:
+def test_they_are_the_preset_of_their_name(path: Path) -> None:
     """But for the sampler, which is chosen for the trained weights."""
     preset = PRESETS[path.stem]()
     assert load_model(path, preset.sampler).config == preset

@@ -15,6 +15,7 @@ import torch
 
 from ..codec import check_image_size
 from ..config import FlowMoConfig, to_dict
+from ..data import FITS
 from ..errors import ConfigError, FlowMoError, ImageError
 from ..files import replacing
 from ..tokenizer import FlowMo
@@ -57,7 +58,7 @@ def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--fit",
-        choices=("crop", "pad", "stretch"),
+        choices=FITS,
         default="crop",
         help="how a picture gets the model's size: crop cuts the centre out, pad keeps all of it with its edges "
         "repeated, stretch keeps all of it and loses its proportions (default: crop)",
