@@ -20,18 +20,25 @@ from .errors import ConfigError
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """One two-stream transformer, encoder or decoder (Section 3.1, Table 6)."""
+    """One two-stream transformer, encoder or decoder (Section 3.1, Table 6).
+
+    base_width: the width at which initialisation and learning rate are meant; others follow it by muP (arch/mup.py).
+    None is the width itself, as published (B1).
+    """
 
     patch_size: int
     width: int
     depth: int
     heads: int
     mlp_ratio: int = 4
+    base_width: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("patch_size", "width", "depth", "heads", "mlp_ratio"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.base_width is not None and self.base_width < 1:
+            raise ConfigError(f"base_width must be at least 1, or null for the width itself; got {self.base_width}")
         if self.width % self.heads:
             raise ConfigError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.head_dim % 16:
@@ -43,6 +50,11 @@ class TransformerConfig:
     @property
     def head_dim(self) -> int:
         return self.width // self.heads
+
+    @property
+    def width_multiplier(self) -> float:
+        """Width over base width, muP's one number; 1 without a base."""
+        return self.width / (self.base_width or self.width)
 
 
 @dataclass(frozen=True)

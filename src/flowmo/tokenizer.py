@@ -150,6 +150,8 @@ class FlowMo(nn.Module):
             "initial_latent": c.initial_latent,
             "latent_positions": c.latent_positions,
         }
+        if c.encoder.width_multiplier != 1:
+            settings["width_multiplier"] = c.encoder.width_multiplier
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name, weight in sorted(self.encoder.state_dict().items()):
             digest.update(name.encode())

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..config import FlowMoConfig
 from .block import TwoStreamBlock
 from .modulation import AdaLN, TimeEmbedding, modulated_norm
+from .mup import Readout, scale_initialization
 from .patches import patchify, unpatchify
 from .rotary import rotary_table
 
@@ -37,7 +38,8 @@ class Decoder(nn.Module):
             for i in range(c.depth)
         )
         self.readout_modulation = AdaLN(c.width, gated=False)
-        self.readout = nn.Linear(c.width, 3 * c.patch_size**2)
+        self.readout = Readout(c.width, 3 * c.patch_size**2, c.width_multiplier)
+        scale_initialization(self, c.width_multiplier)
 
     def forward(self, x_t: Tensor, masked_code: Tensor, t: Tensor) -> Tensor:
         """x_t: B 3 H W; masked_code: B N K+1; t: (B,) -> B 3 H W, a velocity or a clean image by configuration."""

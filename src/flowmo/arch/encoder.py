@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..config import FlowMoConfig
 from .block import TwoStreamBlock
+from .mup import Readout, scale_initialization
 from .patches import patchify
 from .rotary import rotary_table
 
@@ -36,7 +37,8 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(
             TwoStreamBlock(c.width, c.heads, c.mlp_ratio, "none", updates_image=i < c.depth - 1) for i in range(c.depth)
         )
-        self.readout = nn.Linear(c.width, config.latent_dim)
+        self.readout = Readout(c.width, config.latent_dim, c.width_multiplier)
+        scale_initialization(self, c.width_multiplier)
 
     def forward(self, image: Tensor) -> Tensor:
         """image: B 3 H W in [-1, 1], sides multiples of the patch size -> latent: B N K."""
