@@ -13,7 +13,7 @@ from .arch import Decoder, Encoder, masked_code
 from .config import FlowMoConfig
 from .errors import ConfigError, ImageError
 from .flow import Guidance, integrate, seeded_noise, shifted_grid, velocity_from_estimate
-from .quantize import Quantized, dequantize, quantize
+from .quantize import Average, Quantized, dequantize, quantize
 from .quantize.tokens import Tokens
 
 SMALLEST_TRAINING_T = 0.05  # keeps the loss of a clean prediction finite at low noise
@@ -40,9 +40,12 @@ class FlowMo(nn.Module):
         """image: B 3 H W in [-1, 1] -> latent c-hat: B N K (Eq. 1). Sides must be multiples of the patch sizes."""
         return self.encoder(image)
 
-    def quantize(self, latent: Tensor) -> Quantized:
-        """latent: B N K -> Quantized(code, tokens, losses) (Eq. 2)."""
-        return quantize(latent, self.config)
+    def quantize(self, latent: Tensor, average: Average | None = None) -> Quantized:
+        """latent: B N K -> Quantized(code, tokens, losses) (Eq. 2).
+
+        average: over processes, so that the entropy of the mean code (Eq. 7) is that of all their samples (A7).
+        """
+        return quantize(latent, self.config, average)
 
     def velocity(self, x_t: Tensor, code: Tensor | None, t: Tensor, keep: Tensor | None = None) -> Tensor:
         """v = d_theta(x_t, c, t) (Eq. 3): B 3 H W.

@@ -58,6 +58,30 @@ def test_entropies_at_their_extremes() -> None:
     assert float(one) == pytest.approx(0, abs=1e-4)  # always the same code
 
 
+def test_entropies_over_processes_are_those_of_all_samples() -> None:
+    """A7: two halves that know each other's mean code have the whole batch's entropies, and their gradients' mean is
+    its gradient; without, the codebook entropy is another number."""
+    samples = (0.3 * torch.randn(40, 6, dtype=torch.float64)).requires_grad_()
+    halves = samples[:20], samples[20:]
+    means: list[Tensor] = []
+
+    def note(mean: Tensor) -> Tensor:
+        means.append(mean)
+        return mean
+
+    alone = [entropies(half, 0.1, note) for half in halves]
+    mean = (means[0] + means[1]) / 2
+    together = [entropies(half, 0.1, lambda _: mean) for half in halves]
+    for term, whole in enumerate(entropies(samples, 0.1)):
+        average = (together[0][term] + together[1][term]) / 2
+        assert torch.allclose(average, whole, rtol=1e-12)
+        (expected,) = torch.autograd.grad(whole, samples, retain_graph=True)
+        (gradient,) = torch.autograd.grad(average, samples, retain_graph=True)
+        assert torch.allclose(gradient, expected, rtol=1e-9, atol=1e-14)
+    assert torch.equal(together[0][1], together[1][1])
+    assert abs((alone[0][1] + alone[1][1]) / 2 - together[0][1]).item() > 1e-2
+
+
 def test_entropies_stay_finite_far_from_zero() -> None:
     samples = torch.tensor([[1e4, -1e4], [1e-30, 0.0]], requires_grad=True)
     sample_entropy, codebook_entropy = entropies(samples, 0.1)

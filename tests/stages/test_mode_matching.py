@@ -95,6 +95,73 @@ def test_the_encoder_learns_through_its_code_alone(model: FlowMo, images: Tensor
         assert (gradient is not None and bool(gradient.any())) == reached
 
 
+def test_a_batch_in_two_processes(model: FlowMo, images: Tensor) -> None:
+    """A7: with the mean code averaged over both, losses and gradients are those of the whole batch."""
+    draws = draws_for(images, dropout=0.3)
+    weights = LossWeights(perceptual=0.0, entropy=1.0)
+    means: list[Tensor] = []
+
+    def note(mean: Tensor) -> Tensor:
+        means.append(mean)
+        return mean
+
+    def halves(average: Callable[[Tensor], Tensor]) -> list[ModeMatchingLoss]:
+        rows = slice(0, 4), slice(4, 8)
+        return [
+            mode_matching_loss(model, images[r], Draws(*(d[r] for d in draws)), weights, average=average) for r in rows
+        ]
+
+    def gradients(loss: Tensor) -> dict[str, Tensor]:
+        model.zero_grad()
+        loss.backward()
+        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    whole = mode_matching_loss(model, images, draws, weights)
+    alone = halves(note)
+    together = halves(lambda _: (means[0] + means[1]) / 2)
+    for name, expected in whole._asdict().items():
+        average = sum(getattr(half, name) for half in together) / 2
+        assert torch.allclose(average, expected, rtol=1e-5), name
+    expected = gradients(whole.total)
+    found = gradients((together[0].total + together[1].total) / 2)
+    apart = gradients((alone[0].total + alone[1].total) / 2)
+    for name in expected:
+        assert (found[name] - expected[name]).norm() <= 1e-4 * expected[name].norm() + 1e-7, name
+    readout = "encoder.readout.weight"
+    assert (apart[readout] - expected[readout]).norm() > 0.05 * expected[readout].norm()
+
+
+def test_a_frozen_encoder_costs_no_gradient(model: FlowMo, images: Tensor) -> None:
+    """A14: the decoder's gradients stay what they were, all terms are still there, and the encoder's activations are
+    not kept for a backward pass."""
+
+    def run() -> tuple[ModeMatchingLoss, int, dict[str, Tensor]]:
+        model.zero_grad()
+        kept = 0
+
+        def pack(tensor: Tensor) -> Tensor:
+            nonlocal kept
+            kept += tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = mode_matching_loss(model, images, draws_for(images), LossWeights(), distance)
+        loss.total.backward()
+        return loss, kept, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    free, memory, gradients = run()
+    model.encoder.requires_grad_(False)
+    frozen, less, left = run()
+    assert all(torch.equal(a, b) for a, b in zip(frozen, free, strict=True))
+    assert frozen.codebook_entropy > 0
+    assert set(left) == {name for name in gradients if name.startswith("decoder.")}
+    assert all(torch.equal(left[name], gradients[name]) for name in left)
+    assert less < 0.65 * memory
+    model.encoder.requires_grad_(True)
+    with torch.no_grad():
+        assert not mode_matching_loss(model, images, draws_for(images), LossWeights()).total.requires_grad
+
+
 def test_draws_follow_their_generator(images: Tensor) -> None:
     one, same, other = draws_for(images), draws_for(images), draws_for(images, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))

@@ -6,19 +6,19 @@ from torch import Tensor
 
 from ..config import FlowMoConfig
 from ..errors import ConfigError
-from .base import Quantized, QuantizerLosses
+from .base import Average, Quantized, QuantizerLosses
 from .continuous import quantize_continuous
 from .fsq import fsq_code_from_tokens, quantize_fsq
 from .lfq import code_from_tokens, quantize_lfq, tokens_from_code
 
-__all__ = ["Quantized", "QuantizerLosses", "dequantize", "quantize", "tokens_from_code"]
+__all__ = ["Average", "Quantized", "QuantizerLosses", "dequantize", "quantize", "tokens_from_code"]
 
 
-def quantize(latent: Tensor, config: FlowMoConfig) -> Quantized:
-    """latent B N K -> Quantized(code, tokens, losses) by the configured quantizer."""
+def quantize(latent: Tensor, config: FlowMoConfig, average: Average | None = None) -> Quantized:
+    """latent B N K -> Quantized(code, tokens, losses) by the configured quantizer. average: see ``entropies``."""
     q = config.quantizer
     if q.kind == "lfq":
-        return quantize_lfq(latent, config.bits_per_group, q.temperature, q.tanh_bound)
+        return quantize_lfq(latent, config.bits_per_group, q.temperature, q.tanh_bound, average)
     if q.kind == "fsq":
         return quantize_fsq(latent, q.levels)
     return quantize_continuous(latent)

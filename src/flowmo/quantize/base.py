@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
+
+Average = Callable[[Tensor], Tensor]
+"""Mean of a tensor without gradient over all processes of a training, the same in each."""
 
 
 class QuantizerLosses(NamedTuple):

@@ -6,32 +6,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Quantized, QuantizerLosses
+from .base import Average, Quantized, QuantizerLosses
 
 EPSILON = 1e-5  # inside the logarithm of the codebook entropy, as published (A6)
 
 
-def quantize_lfq(latent: Tensor, bits_per_group: int, temperature: float = 0.1, tanh_bound: bool = False) -> Quantized:
+def quantize_lfq(
+    latent: Tensor,
+    bits_per_group: int,
+    temperature: float = 0.1,
+    tanh_bound: bool = False,
+    average: Average | None = None,
+) -> Quantized:
     """latent: B N K -> signs (+1 where > 0, else -1; A9) with the straight-through gradient, tokens and losses.
 
     tanh_bound: squash the latent to (-1, 1) first, the variant that Appendix A.1 found worse.
+    average: see :func:`entropies`.
     """
     latent = latent.float()
     if tanh_bound:
         latent = latent.tanh()
     signs = torch.where(latent > 0, 1.0, -1.0)
     groups = bits_by_group(latent, bits_per_group)  # (B N G) bits
-    sample_entropy, codebook_entropy = entropies(groups, temperature)
+    sample_entropy, codebook_entropy = entropies(groups, temperature, average)
     losses = QuantizerLosses(sample_entropy, codebook_entropy, F.mse_loss(latent, signs))
     return Quantized(latent + (signs - latent).detach(), tokens_from_code(signs, bits_per_group), losses)
 
 
-def entropies(groups: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def entropies(groups: Tensor, temperature: float, average: Average | None = None) -> tuple[Tensor, Tensor]:
     """Mean entropy of a sample's code, and entropy of the mean code, in nats (Eq. 7). groups: S bits.
 
     A sample's distribution is a softmax of 2 x.c / temperature over all 2^bits codes c of signs. It factorises into
     independent bits, p_i = sigmoid(4 x_i / temperature), so its entropy is a sum of binary entropies, and the
     mean over samples is one matrix product of two half-group tables: exact, and S x 2^bits never exists.
+
+    average: makes the mean code that of the samples of all processes, equally many in each (A7). The gradient is that
+    of the own samples, as large as if they were all: averaged over processes it is the exact one.
     """
     logits = 4.0 / temperature * groups
     positive, negative = F.logsigmoid(logits), F.logsigmoid(-logits)
@@ -41,6 +51,8 @@ def entropies(groups: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     high = _joint(positive[:, half:], negative[:, half:])
     with torch.autocast(groups.device.type, enabled=False):
         mean = low.T @ high / groups.shape[0]
+        if average is not None:
+            mean = mean + (average(mean.detach()) - mean.detach())
     return sample_entropy, -(mean * torch.log(mean + EPSILON)).sum()
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..flow import ThickTailedLogitNormal, image_estimate, interpolate, velocity_target
-from ..quantize import QuantizerLosses
+from ..quantize import Average, Quantized, QuantizerLosses
 from ..tokenizer import FlowMo
 
 PerceptualDistance = Callable[[Tensor, Tensor], Tensor]
@@ -59,6 +59,14 @@ def draw(image: Tensor, noise_levels: ThickTailedLogitNormal, code_dropout: floa
     )
 
 
+def encode(model: FlowMo, image: Tensor, average: Average | None = None) -> Quantized:
+    """The code of a batch with its loss terms; without gradient, and the memory for one, where the encoder is frozen:
+    where none of its weights wants one (A14)."""
+    trains = any(p.requires_grad for p in model.encoder.parameters())
+    with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
+        return model.quantize(model.encode(image), average)
+
+
 def mode_matching_loss(
     model: FlowMo,
     image: Tensor,
@@ -66,13 +74,14 @@ def mode_matching_loss(
     weights: LossWeights,
     perceptual: PerceptualDistance | None = None,
     perceptual_share: float = 1.0,
+    average: Average | None = None,
 ) -> ModeMatchingLoss:
     """Eq. 9 on one batch, image B 3 H W in [-1, 1].
 
     perceptual_share: the share of the batch that d_perc sees, nearly the same objective at part of the cost; its
-    mean needs no other weight. Rows are independent, so the first ones will do.
+    mean needs no other weight. Rows are independent, so the first ones will do. average: see ``FlowMo.quantize``.
     """
-    quantized = model.quantize(model.encode(image))
+    quantized = encode(model, image, average)
     x_t = interpolate(image, draws.noise, draws.t)
     velocity = model.velocity(x_t, quantized.code, draws.t, draws.keep).float()
     flow = F.mse_loss(velocity, velocity_target(image, draws.noise))  # a mean, not Eq. 5's sum (A3)
