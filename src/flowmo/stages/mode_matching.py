@@ -39,7 +39,7 @@ class Draws(NamedTuple):
 
 
 class ModeMatchingLoss(NamedTuple):
-    """Scalars of Eq. 5-9; ``total`` is what is minimised."""
+    """Scalars of Eq. 5-9; ``total`` is what is minimised. bit_share: see :func:`bit_share`."""
 
     total: Tensor
     flow: Tensor
@@ -47,6 +47,7 @@ class ModeMatchingLoss(NamedTuple):
     sample_entropy: Tensor
     codebook_entropy: Tensor
     commitment: Tensor
+    bit_share: Tensor | None = None
 
 
 def draw(image: Tensor, noise_levels: ThickTailedLogitNormal, code_dropout: float, generator: torch.Generator) -> Draws:
@@ -65,6 +66,12 @@ def encode(model: FlowMo, image: Tensor, average: Average | None = None) -> Quan
     trains = any(p.requires_grad for p in model.encoder.parameters())
     with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
         return model.quantize(model.encode(image), average)
+
+
+def bit_share(model: FlowMo, quantized: Quantized) -> Tensor | None:
+    """The share of the batch in which each bit of the code is set, N K, to see whether bits are used; None where the
+    code has no bits of its own."""
+    return (quantized.code.detach() > 0).float().mean(0) if model.config.quantizer.kind == "lfq" else None
 
 
 def mode_matching_loss(
@@ -91,4 +98,4 @@ def mode_matching_loss(
         estimate = image_estimate(x_t[rows], velocity[rows], draws.t[rows])  # not clamped (A5)
         distance = perceptual(estimate, image[rows]).mean()
     total = flow + weights.perceptual * distance + weights.quantizer_loss(quantized.losses)
-    return ModeMatchingLoss(total, flow, distance, *quantized.losses)
+    return ModeMatchingLoss(total, flow, distance, *quantized.losses, bit_share(model, quantized))
