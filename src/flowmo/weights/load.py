@@ -33,16 +33,25 @@ def load(
 
     Raises WeightsError when there are no such weights, or they are damaged.
     """
+    path = weights_path(name)
+    if path.suffix in (".pth", ".pt"):
+        return load_official(path, ema, num_tokens, image_size, bits_per_group).to(device)
+    return load_model(path).to(device)
+
+
+def weights_path(name: str | Path) -> Path:
+    """The file that :func:`load` reads for ``name``; whether it exists is known only of packaged models.
+
+    Raises WeightsError for a name that is neither a path nor a packaged model.
+    """
     if name == PACKAGED:  # before any file or folder of that name
-        return load_model(packaged_path(PACKAGED)).to(device)
+        return packaged_path(PACKAGED)
     path = Path(name).expanduser()
     if path.is_dir():
         path = path / "model.safetensors"
-    if path.suffix in (".pth", ".pt"):
-        return load_official(path, ema, num_tokens, image_size, bits_per_group).to(device)
-    if path.suffix == ".safetensors" or path.exists():
-        return load_model(path).to(device)
-    return load_model(packaged_path(str(name))).to(device)
+    if path.suffix in (".pth", ".pt", ".safetensors") or path.exists():
+        return path
+    return packaged_path(str(name))
 
 
 def packaged_path(name: str) -> Path:

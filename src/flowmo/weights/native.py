@@ -43,11 +43,7 @@ def load_model(path: Path, sampler: SamplerConfig | None = None) -> FlowMo:
 
     Raises WeightsError for a missing, damaged or foreign file.
     """
-    metadata = _metadata(path)
-    try:
-        config: FlowMoConfig = from_json(FlowMoConfig, metadata["config"])
-    except (KeyError, ConfigError) as error:
-        raise WeightsError(f"{path}: the configuration in its header cannot be read ({error})") from None
+    config = _config(path, _metadata(path))
     with torch.device("meta"):
         model = FlowMo(config if sampler is None else replace(config, sampler=sampler))
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -62,12 +58,30 @@ def load_model(path: Path, sampler: SamplerConfig | None = None) -> FlowMo:
     return model.eval()
 
 
+def store_sampler(source: Path, target: Path, sampler: SamplerConfig) -> None:
+    """Copy a file written by :func:`save_model` with another stored sampler: every weight keeps its bits and its
+    precision, and what is known about the training stays. ``target`` may be ``source``. Raises WeightsError."""
+    metadata = _metadata(source)
+    config = replace(_config(source, metadata), sampler=sampler)
+    with safe_open(source, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    with replacing(target) as part:
+        save_file(tensors, part, metadata=metadata | {"config": to_json(config)})
+
+
 def read_about(path: Path) -> dict[str, Any]:
     """What :func:`save_model` was told about the model, from the file's header alone. Raises WeightsError."""
     try:
         return json.loads(_metadata(path).get("about", "{}"))
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: what its header says about the training cannot be read ({error})") from None
+
+
+def _config(path: Path, metadata: dict[str, str]) -> FlowMoConfig:
+    try:
+        return from_json(FlowMoConfig, metadata["config"])
+    except (KeyError, ConfigError) as error:
+        raise WeightsError(f"{path}: the configuration in its header cannot be read ({error})") from None
 
 
 def _metadata(path: Path) -> dict[str, str]:

@@ -1,0 +1,50 @@
+"""Rate, distortion, perception: quality by the norm of x_1, the starting noise (Appendix C, Figure 9; F3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..config import SamplerConfig
+from ..data import to_uint8
+from ..tokenizer import FlowMo
+from .painting import codes_of, paint
+from .pixels import psnr
+
+Perception = Callable[[Tensor], dict[str, float | None]]
+"""Images B 3 H W in [-1, 1] -> distances of their distribution from the originals', by name; lower is closer."""
+
+
+@dataclass(frozen=True)
+class NormPoint:
+    """noise_scale: factor of x_1. psnr: dB, mean over pictures. mse: mean over pictures, in squares of 8-bit levels.
+    perception: what was asked for, by name."""
+
+    noise_scale: float
+    psnr: float
+    mse: float
+    perception: dict[str, float | None]
+
+
+def norm_sweep(
+    model: FlowMo,
+    images: Tensor,
+    noise_scales: Sequence[float],
+    seeds: Sequence[int],
+    perception: Perception,
+    sampler: SamplerConfig | None = None,
+    batch_size: int = 16,
+) -> Iterator[NormPoint]:
+    """Paint images B 3 H W in [-1, 1] once for each scale, always from the same seeds, one an image.
+
+    A smaller norm makes x_1 likelier: the sample moves to the mean of p(x | c), so that the distortion falls and the
+    distribution of the samples moves away from that of the pictures. Distortion is of 8-bit pictures.
+    """
+    size = (images.shape[2], images.shape[3])
+    codes = codes_of(model, images, batch_size)
+    for scale in noise_scales:
+        painted = paint(model, codes, size, seeds, sampler, scale, batch_size)
+        error = (to_uint8(painted).float() - to_uint8(images).float()).square().mean()
+        yield NormPoint(scale, float(psnr(painted, images).mean()), float(error), perception(painted))

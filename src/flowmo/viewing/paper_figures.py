@@ -1,0 +1,190 @@
+"""The paper's figures of measurements, from plain data: Figures 7, 8, 9, and Table 4's sampler as heat maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from .plots import COLORS, HEAT, MARKERS, new_figure, show_picture, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class VarianceRow(NamedTuple):
+    """One picture of Figure 8. samples: reconstructions. deviation: H W, root of the variance, in levels of 8 bits."""
+
+    original: Image.Image
+    samples: Sequence[Image.Image]
+    deviation: np.ndarray
+
+
+class Curve(NamedTuple):
+    """One model of Figure 9: x and y of its points, which are labelled by the factor of the norm of x_1."""
+
+    label: str
+    scales: Sequence[float]
+    distortion: Sequence[float]
+    perception: Mapping[str, Sequence[float | None]]
+
+
+class Colors(NamedTuple):
+    """One model of Figure 7. pictures: its reconstructions. errors: of the mean colours, in levels of 8 bits, one a
+    picture. levels, along_steps: noise level of each step, and the mean error of the image estimate there."""
+
+    label: str
+    pictures: Sequence[Image.Image]
+    errors: Sequence[float]
+    levels: Sequence[float]
+    along_steps: Sequence[float]
+
+
+def variance_figure(rows: Sequence[VarianceRow], title: str, note: str) -> Figure:
+    """A sheet: original, samples, map of the deviation; one scale for all maps, its top the 99.5th percentile. More
+    than four pictures stand in two blocks beside each other."""
+    blocks = 1 if len(rows) <= 4 else 2
+    lines = -(-len(rows) // blocks)
+    columns = len(rows[0].samples) + 2
+    ratio = rows[0].original.height / rows[0].original.width
+    figure = new_figure(1.25 * columns * blocks + 1.0, (1.25 * ratio) * lines + 1.4, title, note)
+    top = max(1.0, float(np.percentile(np.stack([row.deviation for row in rows]), 99.5)))
+    with styled():
+        grid = figure.subplots(lines, columns * blocks, squeeze=False)
+        for axes in grid.flat:
+            axes.axis("off")
+        for index, row in enumerate(rows):
+            block, line = divmod(index, lines)
+            axes = grid[line, block * columns : (block + 1) * columns]
+            names = ["original", *(f"sample {i + 1}" for i in range(len(row.samples))), "deviation"]
+            for ax, picture, name in zip(axes, [row.original, *row.samples], names, strict=False):
+                show_picture(ax, picture, name if line == 0 else "")
+            heat = show_picture(axes[-1], row.deviation, names[-1] if line == 0 else "", cmap=HEAT, vmin=0, vmax=top)
+        bar = figure.colorbar(heat, ax=grid, shrink=0.8, aspect=30, pad=0.01, extend="max")
+        bar.set_label("standard deviation over seeds (8-bit levels)")
+    return figure
+
+
+def tradeoff_figure(curves: Sequence[Curve], distortion: str, title: str, note: str) -> Figure:
+    """Perception against distortion, one panel a measure of perception, one curve a model."""
+    names = list(curves[0].perception)
+    figure = new_figure(5.2 * len(names) + 0.4, 4.9, title, note)
+    with styled():
+        for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+            for i, curve in enumerate(curves):
+                _draw_curve(axes, curve, name, COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)])
+            axes.set_xlabel(distortion)
+            axes.set_ylabel(f"{name}, lower is better")
+            axes.grid(True)
+            axes.margins(0.1)
+            axes.legend(loc="best", title="number at a point: factor of the norm of $x_1$", title_fontsize=7.5)
+    return figure
+
+
+def _draw_curve(axes: Axes, curve: Curve, name: str, color: str, marker: str) -> None:
+    points = [
+        (x, y, s)
+        for x, y, s in zip(curve.distortion, curve.perception[name], curve.scales, strict=True)
+        if y is not None
+    ]
+    x, y = [p[0] for p in points], [p[1] for p in points]
+    axes.plot(x, y, color=color, marker=marker, ms=5, lw=1.5, label=curve.label)
+    for place, scale in zip(zip(x, y, strict=True), [p[2] for p in points], strict=True):
+        weight = "bold" if scale == 1 else "normal"
+        axes.annotate(
+            f"{scale:g}", place, (4, 4), textcoords="offset points", fontsize=7, color=color, fontweight=weight
+        )
+
+
+def grid_figure(
+    steps: Sequence[int],
+    rhos: Sequence[float],
+    guidances: Sequence[str],
+    values: np.ndarray,
+    best: tuple[int, int, int],
+    quantity: str,
+    higher_is_better: bool,
+    title: str,
+    note: str,
+) -> Figure:
+    """Heat maps of ``values`` (guidances, rhos, steps), one panel a guidance, the number in each cell; lighter is
+    better in all of them. best: its three indices; its cell is framed."""
+    from matplotlib.patches import Rectangle
+
+    across = min(4, len(guidances))
+    down = -(-len(guidances) // across)
+    wide, high = max(2.0, 0.62 * len(steps) + 0.6), max(1.3, 0.42 * len(rhos) + 0.75)
+    figure = new_figure(max(6.0, across * wide + 1.1), down * high + 1.3, title, note)
+    low, top = float(np.nanmin(values)), float(np.nanmax(values))
+    if low == top:
+        low, top = low - 0.5, top + 0.5
+    colors = "viridis" if higher_is_better else "viridis_r"
+    with styled():
+        grid = figure.subplots(down, across, squeeze=False)
+        for axes in grid.flat:
+            axes.axis("off")
+        for g, (axes, guidance) in enumerate(zip(grid.flat, guidances, strict=False)):
+            axes.axis("on")
+            heat = axes.imshow(values[g], cmap=colors, vmin=low, vmax=top, aspect="auto")
+            axes.set_title(guidance, fontsize=8)
+            axes.set_xticks(range(len(steps)), [str(n) for n in steps])
+            axes.set_yticks(range(len(rhos)), [f"{rho:g}" for rho in rhos])
+            axes.tick_params(length=0)
+            if g % across == 0:
+                axes.set_ylabel("rho")
+            if g + across >= len(guidances):
+                axes.set_xlabel("steps")
+            for (r, s), value in np.ndenumerate(values[g]):
+                fraction = (value - low) / (top - low)
+                dark = (fraction < 0.5) == higher_is_better
+                axes.text(s, r, _short(value), ha="center", va="center", fontsize=7, color="white" if dark else "black")
+            if g == best[0]:
+                frame = Rectangle((best[2] - 0.5, best[1] - 0.5), 1, 1, fill=False, ec="#e02020", lw=2.2, clip_on=False)
+                axes.add_patch(frame)
+        figure.colorbar(heat, ax=grid, aspect=30, pad=0.01).set_label(quantity)
+    return figure
+
+
+def discoloration_figure(originals: Sequence[Image.Image], models: Sequence[Colors], title: str, note: str) -> Figure:
+    """A strip of pictures, originals above each model's; below it the errors' distribution, and along the steps."""
+    columns, ratio = len(originals), originals[0].height / originals[0].width
+    strip = 1.15 * ratio * (1 + len(models)) + 0.2
+    figure = new_figure(max(8.0, 1.15 * columns + 1.5), strip + 3.6, title, note)
+    with styled():
+        above, below = figure.subfigures(2, 1, height_ratios=[strip, 3.0], squeeze=False)[:, 0]
+        grid = above.subplots(1 + len(models), columns, squeeze=False)
+        rows = [("original", originals), *((m.label, m.pictures) for m in models)]
+        for line, (label, pictures) in zip(grid, rows, strict=True):
+            for axes, picture in zip(line, pictures, strict=True):
+                show_picture(axes, picture)
+            line[0].set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6)
+        shares, steps = below.subplots(1, 2)
+        for i, model in enumerate(models):
+            color = COLORS[i % len(COLORS)]
+            errors = np.sort(np.asarray(model.errors))
+            mean = f"{model.label}: mean {errors.mean():.2f}"
+            shares.step(errors, np.arange(1, len(errors) + 1) / len(errors), where="post", color=color, label=mean)
+            marker = MARKERS[i % len(MARKERS)]
+            steps.plot(model.levels, model.along_steps, color=color, marker=marker, ms=4, lw=1.5, label=model.label)
+        shares.set_title("error of each picture's mean colour")
+        shares.set_xlabel("8-bit levels, mean over red, green and blue")
+        shares.set_ylabel("share of pictures below")
+        shares.set_ylim(0, 1.02)
+        shares.set_xlim(left=0)
+        steps.set_title("the same of the image estimate at each step")
+        steps.set_xlabel("noise level t, sampling goes to the right")
+        steps.set_ylabel("mean error (8-bit levels)")
+        steps.set_xlim(1.03, -0.03)
+        steps.set_ylim(bottom=0)
+        for axes in (shares, steps):
+            axes.grid(True)
+            axes.legend(loc="best")
+    return figure
+
+
+def _short(value: float) -> str:
+    """Three digits that count: 0.287, 19.4, 103."""
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"
