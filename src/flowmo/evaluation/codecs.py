@@ -1,7 +1,7 @@
 """Image codecs as peers at equal bytes: each at its best for a number of bytes (beside Figure 1, FACTS section 2).
 
-A picture is coded at several scales, at each with the best quality that fits, and enlarged again; of these files the one
-nearest to the picture by LPIPS (Alex) stands for the codec. All encoders are told to take their time.
+A picture is coded at several scales, at each with the best quality that fits, and enlarged again; of these files the
+one nearest to the picture by LPIPS (Alex) stands for the codec. All encoders are told to take their time.
 """
 
 from __future__ import annotations
@@ -43,22 +43,17 @@ class Codec:
 
 
 class CodedPicture(NamedTuple):
-    """The file that stands for a codec at one number of bytes. bytes, payload_bytes: of this file, whole and without
+    """The file that stands for a codec at one number of bytes. file_bytes, payload_bytes: of this file, whole and without
     headers. lpips: of its picture, enlarged, to the original."""
 
     counted: Counted
     target: int
     scale: float
     level: int
-    bytes: int
+    file_bytes: int
     payload_bytes: int
     lpips: float
     data: bytes
-
-
-class _Coded(NamedTuple):
-    files: dict[Counted, bytes]
-    sizes: dict[Counted, int]
 
 
 def get_codec(name: str) -> Codec:
@@ -67,9 +62,7 @@ def get_codec(name: str) -> Codec:
         raise ConfigError(f"there is no codec {name!r}; choose from {', '.join(CODECS)}")
     feature = {"webp": "webp", "avif": "avif", "jpeg2000": "jpg_2000", "jpeg": "jpg"}.get(name)
     if feature and not features.check(feature):
-        raise ConfigError(
-            f"Pillow was built without {name}; install the wheel of Pillow 11.3 or newer, or leave it out"
-        )
+        raise ConfigError(f"Pillow was built without {name}; install Pillow 11.3 or newer, or leave it out")
     if name == "jpegxl":
         try:
             import imagecodecs
@@ -92,38 +85,40 @@ def best_files(
 ) -> dict[tuple[Counted, int], CodedPicture | None]:
     """For each way of counting and each number of bytes the best file, None where the codec cannot make one so small.
 
-    Quality is bisected at each scale; among all files met that are not above the target, the one of the lowest LPIPS is
-    taken. image: RGB, its sides at least what LPIPS takes. Each (scale, quality) is coded, and each picture judged, once.
+    Quality is bisected at each scale; of the best at each scale that are not above the target (those found for smaller
+    targets count too) the one of the lowest LPIPS is taken. image: RGB, its sides at least what LPIPS takes. Each
+    (scale, quality) is coded, and each picture judged, once.
     """
     small = {scale: shrink(image, scale) for scale in scales}
-    made: dict[tuple[float, int], _Coded] = {}
+    made: dict[tuple[float, int], dict[Counted, tuple[int, bytes]]] = {}
 
-    def coded(scale: float, level: int) -> _Coded:
+    def coded(scale: float, level: int) -> dict[Counted, tuple[int, bytes]]:
+        """For each way of counting the size and the file of the variant that is best by it."""
         if (scale, level) not in made:
             files = codec.encode(small[scale], level)
-            payloads = [len(strip_headers(file)) for file in files]
-            best = {"file": min(files, key=len), "payload": files[payloads.index(min(payloads))]}
-            made[scale, level] = _Coded(best, {"file": len(best["file"]), "payload": min(payloads)})  # type: ignore[arg-type]
+            smallest, barest = min(files, key=len), min(files, key=lambda file: len(strip_headers(file)))
+            made[scale, level] = {
+                "file": (len(smallest), smallest),
+                "payload": (len(strip_headers(barest)), barest),
+            }
         return made[scale, level]
 
+    def largest(way: Counted, target: int, scale: float) -> int | None:
+        return _largest(lambda level: coded(scale, level)[way][0], codec.levels, target)
+
     keys = [(way, target) for way in counted for target in sorted(targets)]
-    ends: dict[tuple[Counted, int], list[tuple[float, int]]] = {}
-    for way, target in keys:
-        found = [
-            (s, _largest(lambda level, s=s, way=way: coded(s, level).sizes[way], codec.levels, target)) for s in scales
-        ]
-        ends[way, target] = [(s, level) for s, level in found if level is not None]
-    judged = list(dict.fromkeys(place for places in ends.values() for place in places))
-    distances = _distances(codec, image, [made[place].files["file"] for place in judged], lpips)
+    found = [(scale, largest(*key, scale)) for key in keys for scale in scales]
+    judged = list(dict.fromkeys((scale, level) for scale, level in found if level is not None))
+    distances = _distances(codec, image, [made[place]["file"][1] for place in judged], lpips)
     lpips_of = dict(zip(judged, distances, strict=True))
 
     chosen: dict[tuple[Counted, int], CodedPicture | None] = {}
     for way, target in keys:
-        fitting = [place for place in judged if made[place].sizes[way] <= target]
+        fitting = [place for place in judged if made[place][way][0] <= target]
         chosen[way, target] = None
         if fitting:
-            scale, level = place = min(fitting, key=lambda p: (lpips_of[p], p))
-            data = made[place].files[way]
+            scale, level = place = min(fitting, key=lambda place: (lpips_of[place], place))
+            data = made[place][way][1]
             sizes = len(data), len(strip_headers(data))
             chosen[way, target] = CodedPicture(way, target, scale, level, *sizes, lpips_of[place], data)
     return chosen
@@ -131,7 +126,7 @@ def best_files(
 
 def shrink(image: Image.Image, scale: float) -> Image.Image:
     """By Lanczos, at least 8 pixels a side."""
-    size = tuple(max(SMALLEST_SIDE, round(scale * side)) for side in image.size)
+    size = (max(SMALLEST_SIDE, round(scale * image.width)), max(SMALLEST_SIDE, round(scale * image.height)))
     return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
 
 
@@ -142,7 +137,7 @@ def restore(codec: Codec, data: bytes, size: tuple[int, int]) -> Image.Image:
 
 
 def _largest(size: Callable[[int], int], levels: int, target: int) -> int | None:
-    """The highest level whose size is at most ``target``, taking sizes to grow with the level; None if there is none."""
+    """The highest level whose size is at most ``target``, if sizes grow with the level; None if the lowest is larger."""
     if size(0) > target:
         return None
     low, high = 0, levels
@@ -173,7 +168,7 @@ def _read(data: bytes) -> Image.Image:
 
 
 def _jpeg(image: Image.Image, level: int) -> list[bytes]:
-    variants = ({}, {"optimize": True}, {"optimize": True, "progressive": True})
+    variants: tuple[dict[str, bool], ...] = ({}, {"optimize": True}, {"optimize": True, "progressive": True})
     return [
         drop_comments(_save(image, "JPEG", quality=level + 1, subsampling="4:2:0", **variant)) for variant in variants
     ]
@@ -201,7 +196,7 @@ def _jpegxl(image: Image.Image, level: int) -> list[bytes]:
 
     distance = 25 * (0.1 / 25) ** (level / 63)
     pixels = np.asarray(image)
-    return [imagecodecs.jpegxl_encode(pixels, distance=distance, effort=9, usecontainer=False, numthreads=1)]
+    return [bytes(imagecodecs.jpegxl_encode(pixels, distance=distance, effort=9, usecontainer=False, numthreads=1))]
 
 
 def _read_jpegxl(data: bytes) -> Image.Image:

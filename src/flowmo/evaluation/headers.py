@@ -1,14 +1,16 @@
 """What of an image file is header and what is picture, for the peers at equal bytes (beside Figure 1, FACTS section 2).
 
 A tokenizer's bytes hold no header: its reader knows the size and the settings. Image files say these things again in
-every file, which at a few hundred bytes can be most of it. So codecs are counted twice: the whole file, and what is left
-when a reader is told the picture's size, the encoder's settings (quality, scale) and every constant table beforehand.
-This favours the codecs: the one or two bytes that would tell scale and quality are not counted.
+every file, which at a few hundred bytes can be most of it. So codecs are counted twice: the whole file, and what is
+left when a reader is told the picture's size, the encoder's settings (quality, scale) and every constant table
+beforehand. This favours the codecs: the one or two bytes that would tell scale and quality are not counted.
 
-left out      JPEG: markers, quantization tables, the standard Huffman tables, frame and scan headers (Huffman tables made
-              for the picture count). WebP: RIFF and chunk headers, start code, size, padding. AVIF: all boxes but mdat, and
-              sequence headers in it. JPEG 2000: boxes, main header, tile-part headers, end marker. JPEG XL: boxes,
-              signature, size and image metadata. Everywhere: ICC, EXIF, XMP and comments.
+What is left out, beside profiles, EXIF and comments everywhere:
+JPEG: markers, quantization tables, the standard Huffman tables (those made for the picture count), all headers.
+WebP: RIFF and chunk headers, start code, size, padding.
+AVIF: all boxes but mdat, and the sequence headers in that.
+JPEG 2000: boxes, main header, tile-part headers, end marker.
+JPEG XL: boxes, signature, size and image metadata.
 """
 
 from __future__ import annotations
