@@ -37,8 +37,10 @@ def distance(image: Tensor, reference: Tensor) -> Tensor:
 def test_terms_are_named_finite_and_add_up(model: FlowMo, images: Tensor) -> None:
     weights = LossWeights(perceptual=0.3, entropy=0.2, commitment=0.05)
     loss = mode_matching_loss(model, images, draws_for(images), weights, distance)
-    assert loss._fields == ("total", "flow", "perceptual", "sample_entropy", "codebook_entropy", "commitment")
-    assert all(value.shape == () and value.isfinite() for value in loss)
+    scalars = ("total", "flow", "perceptual", "sample_entropy", "codebook_entropy", "commitment")
+    assert loss._fields == (*scalars, "bit_share")
+    assert all(value.shape == () and value.isfinite() for value in loss[:-1])
+    assert torch.equal(loss.bit_share, (model.quantize(model.encode(images)).code > 0).float().mean(0))
     entropy = loss.sample_entropy - loss.codebook_entropy
     total = loss.flow + 0.3 * loss.perceptual + 0.2 * entropy + 0.05 * loss.commitment
     assert torch.allclose(loss.total, total)

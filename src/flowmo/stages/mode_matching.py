@@ -74,6 +74,13 @@ def bit_share(model: FlowMo, quantized: Quantized) -> Tensor | None:
     return (quantized.code.detach() > 0).float().mean(0) if model.config.quantizer.kind == "lfq" else None
 
 
+def perceptual_loss(perceptual: PerceptualDistance, estimate: Tensor, image: Tensor, share: float) -> Tensor:
+    """Mean d_perc over a share of the batch; a mean needs no other weight. Rows are independent, so the first ones
+    will do."""
+    rows = slice(max(1, round(share * image.shape[0])))
+    return perceptual(estimate[rows], image[rows]).mean()
+
+
 def mode_matching_loss(
     model: FlowMo,
     image: Tensor,
@@ -85,8 +92,8 @@ def mode_matching_loss(
 ) -> ModeMatchingLoss:
     """Eq. 9 on one batch, image B 3 H W in [-1, 1].
 
-    perceptual_share: the share of the batch that d_perc sees, nearly the same objective at part of the cost; its
-    mean needs no other weight. Rows are independent, so the first ones will do. average: see ``FlowMo.quantize``.
+    perceptual_share: the share of the batch that d_perc sees, nearly the same objective at part of the cost.
+    average: see ``FlowMo.quantize``.
     """
     quantized = encode(model, image, average)
     x_t = interpolate(image, draws.noise, draws.t)
@@ -94,8 +101,7 @@ def mode_matching_loss(
     flow = F.mse_loss(velocity, velocity_target(image, draws.noise))  # a mean, not Eq. 5's sum (A3)
     distance = flow.new_zeros(())
     if perceptual is not None and weights.perceptual:
-        rows = slice(max(1, round(perceptual_share * image.shape[0])))
-        estimate = image_estimate(x_t[rows], velocity[rows], draws.t[rows])  # not clamped (A5)
-        distance = perceptual(estimate, image[rows]).mean()
+        estimate = image_estimate(x_t, velocity, draws.t)  # not clamped (A5)
+        distance = perceptual_loss(perceptual, estimate, image, perceptual_share)
     total = flow + weights.perceptual * distance + weights.quantizer_loss(quantized.losses)
     return ModeMatchingLoss(total, flow, distance, *quantized.losses, bit_share(model, quantized))
