@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import warnings
 from types import ModuleType
@@ -12,7 +13,7 @@ from PIL import Image
 
 from .. import __version__
 from ..errors import FlowMoError
-from . import bench, detokenize, info, reconstruct, tokenize, train
+from . import bench, detokenize, figure, info, reconstruct, tokenize, train
 
 COMMANDS = {
     "reconstruct": (reconstruct, "code pictures and paint them again, with a table of how close they are"),
@@ -20,6 +21,7 @@ COMMANDS = {
     "detokenize": (detokenize, "paint the pictures of .flowmo files and shards"),
     "info": (info, "say what a model, a token file, a shard or a run is"),
     "train": (train, "train a tokenizer (Stage 1A)"),
+    "figure": (figure, "measure and draw a figure of the paper"),
     "bench": (bench, "measure how fast a model encodes or decodes"),
 }
 OUT_OF_MEMORY = "out of memory; try a smaller --batch-size or smaller pictures"
@@ -58,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     try:
         arguments = parser.parse_args(argv)
+        arguments.command_line = shlex.join(["flowmo", *(sys.argv[1:] if argv is None else argv)])
         if arguments.command is None:
             parser.print_help(sys.stderr)
             return 2

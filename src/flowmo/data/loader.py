@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -31,6 +31,17 @@ class Batch:
     indices: list[int]
     skipped: list[str]
     position: int
+    names: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def part(self, k: int, of: int) -> Batch:
+        """Micro-batch ``k`` of ``of``: images k, k + of, ..."""
+        return replace(self, images=self.images[k::of], indices=self.indices[k::of], names=self.names[k::of])
+
+    def to(self, device: torch.device | str) -> Batch:
+        return replace(self, images=self.images.to(device, non_blocking=True))
 
 
 class BatchLoader:
@@ -127,7 +138,7 @@ class BatchLoader:
             indices.append(index)
             pixels.append(array)
         images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()  # B 3 H W
-        return Batch(images.to(torch.float32) / 127.5 - 1, indices, skipped, start + self.batch_size * self.world)
+        return Batch(images.to(torch.float32) / 127.5 - 1, indices, skipped, start + self.batch_size * self.world, [self.source.name(i) for i in indices])
 
     def _good(self, position: int, skipped: list[str]) -> tuple[int, np.ndarray]:
         """The image at a position, or, as a pure function of the position too, the next good one after it."""

@@ -1,16 +1,27 @@
 """Training: configuration, schedule, checkpoints and the loop that every stage runs in."""
 
-from .checkpoint import TrainState, read_newest, stored_config
+from .checkpoint import Checkpoint, read_newest, save_checkpoint
 from .config import NoiseLevelConfig, TrainConfig
-from .loop import Outcome, Run, mode_matching_step
+from .distributed import World, spread
+from .logs import Log
+from .loop import Outcome, Run
+from .start import assemble
+from .state import TrainState
+from .steps import TokenizerStep, TrainStep
 
 __all__ = [
+    "Checkpoint",
+    "Log",
     "NoiseLevelConfig",
     "Outcome",
     "Run",
+    "TokenizerStep",
     "TrainConfig",
     "TrainState",
-    "mode_matching_step",
+    "TrainStep",
+    "World",
+    "assemble",
     "read_newest",
-    "stored_config",
+    "save_checkpoint",
+    "spread",
 ]

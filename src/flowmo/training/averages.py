@@ -5,30 +5,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..tokenizer import FlowMo
+from .distributed import blocks, local, norms
 
 
 class WeightNormalization:
     """Keeps every linear weight inside the blocks at its own initial Frobenius norm, whole matrix by whole matrix,
-    after EDM2: against growing weights and activations. Biases are left alone (A15)."""
+    after EDM2: against growing weights and activations. Biases and frozen weights are left alone (A15)."""
 
-    def __init__(self, model: FlowMo) -> None:
-        self.weights = [
-            module.weight
-            for stack in (model.encoder, model.decoder)
-            for module in stack.blocks.modules()
-            if isinstance(module, nn.Linear)
-        ]
-        self.norms = [weight.detach().norm() for weight in self.weights]
+    def __init__(self, model: nn.Module) -> None:
+        names = {id(p): name for name, p in model.named_parameters()}
+        linears = [part for block in blocks(model) for part in block.modules() if isinstance(part, nn.Linear)]
+        self.weights = {names[id(part.weight)]: part.weight for part in linears if part.weight.requires_grad}
+        self.norms = dict(zip(self.weights, norms([w.detach() for w in self.weights.values()]), strict=True))
 
     @torch.no_grad()
     def apply(self) -> None:
-        current = torch._foreach_norm(self.weights)
-        torch._foreach_mul_(self.weights, torch._foreach_div(self.norms, current))
+        weights = [weight.detach() for weight in self.weights.values()]
+        if weights:
+            ratios = torch._foreach_div(list(self.norms.values()), norms(weights))
+            torch._foreach_mul_([local(weight) for weight in weights], ratios)
 
 
 class MovingAverage:
-    """Exponential moving average of a model's parameters, in float32."""
+    """Exponential moving average of a model's parameters, in float32; sharded like them."""
 
     def __init__(self, model: nn.Module) -> None:
         self.source = dict(model.named_parameters())
@@ -36,12 +35,5 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, decay: float) -> None:
-        torch._foreach_lerp_(list(self.average.values()), list(self.source.values()), 1 - decay)
-
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange model and average, to look at the averaged model; call again to go back."""
-        for name, p in self.source.items():
-            kept = p.detach().clone()
-            p.copy_(self.average[name])
-            self.average[name].copy_(kept)
+        average = [local(a) for a in self.average.values()]
+        torch._foreach_lerp_(average, [local(p.detach()) for p in self.source.values()], 1 - decay)

@@ -1,122 +1,248 @@
-"""The state of a run: everything that a resumed run needs to go on exactly, in one file."""
+"""The state of a run on disk: everything that a resumed run needs to go on exactly, on any number of processes.
+
+A checkpoint is a folder, ``checkpoint-<images>``: tensors as torch.distributed.checkpoint writes them, one file a
+process, and ``checkpoint.json`` with the configuration, the counters and the SHA-256 of every file. It is written under
+another name and renamed once whole.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import pickle
 import re
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed.checkpoint as dcp
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 
-from ..config import from_json, to_json
+from ..config import from_dict, to_dict
 from ..errors import TrainingError
-from ..files import replacing
-from ..tokenizer import FlowMo
-from .averages import MovingAverage, WeightNormalization
+from ..files import sync_folder
 from .config import TrainConfig
+from .distributed import World, local
+from .state import TrainState
 
-FORMAT = "flowmo-checkpoint-1"
+FORMAT = "flowmo-checkpoint-2"
+ABOUT, METER = "checkpoint.json", "meter.safetensors"
 AFTER_DIVERGENCE = (
-    "Run the same command to go on from the last checkpoint; if it happens again, lower learning_rate or use "
-    "precision=fp32"
+    "Run the same command to go on from the last checkpoint; if it happens again, lower learning_rate, set "
+    "gradient_clip=0.5 or precision=fp32"
 )
+_COUNTERS = ("step", "images_seen", "skipped", "broken_images")
 
 
-@dataclass
-class TrainState:
-    """A model in training. images_seen is the position in the data too; all randomness follows from it and the seed."""
+@dataclass(frozen=True)
+class Checkpoint:
+    """One that was found whole. about: what ``checkpoint.json`` says."""
 
-    model: FlowMo
-    average: MovingAverage
-    normalization: WeightNormalization | None
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    images_seen: int = 0
+    path: Path
+    about: dict[str, Any]
 
-    @classmethod
-    def start(cls, model: FlowMo, config: TrainConfig) -> TrainState:
-        """Fresh moments and average around a model. Adam as published: no decay, no clipping (A12)."""
-        return cls(
-            model,
-            MovingAverage(model),
-            WeightNormalization(model) if config.weight_normalization else None,
-            torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=config.betas, fused=True),
-        )
+    @property
+    def train_config(self) -> TrainConfig:
+        return from_dict(TrainConfig, self.about["train_config"])
 
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "average": self.average.average,
-            "norms": self.normalization.norms if self.normalization else [],
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "images_seen": self.images_seen,
-        }
+    def meter(self, device: torch.device) -> dict[str, Tensor]:
+        return load_file(self.path / METER, device=str(device))
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        for name, value in self.average.average.items():
-            value.copy_(state["average"][name])
-        if self.normalization:
-            for norm, value in zip(self.normalization.norms, state["norms"], strict=True):
-                norm.copy_(value)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.images_seen = state["step"], state["images_seen"]
+    def restore(self, state: TrainState, world: World, moments: bool = True) -> None:
+        """Fill a state that was started for the same model, whatever the number of processes that wrote this one.
+
+        moments: False leaves the optimizer's as they are, fresh (A14). Raises TrainingError when it does not fit.
+        """
+        tensors = state.tensors(moments)
+        try:
+            dcp.load(tensors, storage_reader=_Reader(self.path), no_dist=world.size == 1)
+        except (CheckpointException, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+            raise TrainingError(f"{self.path} does not fit this run: {_first_line(error)}") from None
+        for name in _COUNTERS:
+            setattr(state, name, self.about[name])
 
 
-def save_checkpoint(folder: Path, state: TrainState, config: TrainConfig) -> Path:
-    """Write ``checkpoint-<images>.pt``, then remove all but the newest ``config.keep``.
+def save_checkpoint(
+    folder: Path,
+    state: TrainState,
+    config: TrainConfig,
+    world: World,
+    about: dict[str, Any] | None = None,
+    meter: dict[str, Tensor] | None = None,
+) -> Path:
+    """Write the checkpoint of this moment, then remove all but the newest ``config.keep``. Every process must call it.
 
-    Raises TrainingError, and leaves the earlier ones, when the disk is full or a weight is not finite.
+    about: more for ``checkpoint.json``. meter: sums for the next line of the log. Raises TrainingError, and leaves the
+    earlier ones, when the disk is full or a weight is not finite.
     """
-    norms = torch._foreach_norm([p.detach() for p in state.model.parameters()])
-    if not torch.stack(norms).isfinite().all():
+    finite = all(local(p).isfinite().all() for p in state.model.parameters())
+    if world.largest([float(not finite)])[0]:
         raise TrainingError(f"a weight is no longer finite at step {state.step}: nothing saved. {AFTER_DIVERGENCE}")
-    path = folder / f"checkpoint-{state.images_seen:010d}.pt"
-    content = state.state_dict() | {
+    path = folder / f"checkpoint-{state.images_seen:010d}"
+    part = folder / f".{path.name}.part"
+    content = {
         "format": FORMAT,
-        "model_config": to_json(state.model.config),
-        "train_config": to_json(config),
-        "torch": str(torch.__version__),  # a plain string: reading refuses classes
+        **{name: getattr(state, name) for name in _COUNTERS},
+        "train_config": to_dict(config),
+        "torch": str(torch.__version__),
+        "processes": world.size,
+        **(about or {}),
     }
+    failed = None
     try:
-        with replacing(path) as part:
-            torch.save(content, part)
-    except OSError as error:
-        raise TrainingError(f"no checkpoint could be written to {path} ({error}); earlier ones are intact") from None
-    for old in checkpoints(folder)[: -config.keep]:
-        old.unlink()
+        if world.main:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+        world.wait()
+        writer = dcp.FileSystemWriter(part)
+        dcp.save(state.tensors(), storage_writer=writer, no_dist=world.size == 1)
+        digests = world.gather({p.name: _digest(p) for p in sorted(part.glob(f"__{world.rank}_*"))})
+        if world.main:
+            files = {name: digest for each in digests for name, digest in each.items()}
+            save_file(meter or {}, part / METER)
+            files |= {name: _digest(part / name) for name in (".metadata", METER)}
+            (part / ABOUT).write_text(json.dumps(content | {"files": files}, indent=1) + "\n")
+            _put(part, path)
+    except (OSError, CheckpointException, RuntimeError) as error:
+        failed = error
+    if world.largest([float(failed is not None)])[0]:
+        if world.main:
+            shutil.rmtree(part, ignore_errors=True)
+        reason = _first_line(failed) if failed else "another process says why"
+        raise TrainingError(f"no checkpoint could be written to {path} ({reason}); earlier ones are intact")
+    if world.main:
+        for old in checkpoints(folder)[: -config.keep]:
+            _remove(old)
     return path
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, oldest first."""
-    return sorted(p for p in folder.glob("checkpoint-*.pt") if re.fullmatch(r"checkpoint-\d{10}\.pt", p.name))
+    return sorted(p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d{10}", p.name))
 
 
-def read_newest(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read, or None where there is none. A damaged one is named and passed over.
+def read_about(path: Path) -> dict[str, Any]:
+    """What ``checkpoint.json`` of a checkpoint says. Raises TrainingError for a damaged or foreign one."""
+    try:
+        about = json.loads((path / ABOUT).read_text())
+        if about["format"] != FORMAT:
+            raise ValueError(f"format {about['format']!r}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{path} is damaged: {_first_line(error)}") from None
+    return about
 
-    Raises TrainingError when there are checkpoints and all are damaged.
+
+def read_checkpoint(path: Path, world: World | None = None) -> Checkpoint:
+    """A checkpoint of which every byte is as it was written. Raises TrainingError for any other."""
+    world = world or World()
+
+    def check() -> dict[str, Any] | str:
+        try:
+            about = read_about(path)
+            for name, digest in about["files"].items():
+                if _digest(path / name) != digest:
+                    return f"{path} is damaged: {name} is not as it was written"
+            from_dict(TrainConfig, about["train_config"])
+        except (OSError, TrainingError, AttributeError, KeyError) as error:
+            return _first_line(error) if isinstance(error, TrainingError) else f"{path} is damaged: {error}"
+        return about
+
+    found = world.share(check() if world.main else None)
+    if isinstance(found, str):
+        raise TrainingError(found)
+    return Checkpoint(path, found)
+
+
+def read_newest(folder: Path, world: World | None = None) -> Checkpoint | None:
+    """The newest checkpoint that is whole, or None where there is none. A damaged one is named and passed over.
+
+    Raises TrainingError when there are checkpoints and all are damaged, or of a format that is read no more.
     """
-    for part in folder.glob(".checkpoint-*.part"):  # what a kill in the middle of writing left behind
-        part.unlink()
-    found = checkpoints(folder)
+    world = world or World()
+    found = world.share(checkpoints(folder))
     for path in reversed(found):
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            if content.get("format") != FORMAT:
-                raise ValueError(f"format {content.get('format')!r}")
-            return content
-        except Exception as error:  # torch raises many kinds for damaged files
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            print(f"checkpoint {path} is damaged and passed over: {reason}", file=sys.stderr)
+            return read_checkpoint(path, world)
+        except TrainingError as error:
+            if world.main:
+                print(f"passed over: {error}", file=sys.stderr)
     if found:
         raise TrainingError(f"every checkpoint in {folder} is damaged; remove them to start again, or use --init")
+    if list(folder.glob("checkpoint-*.pt")):
+        raise TrainingError(
+            f"{folder} holds checkpoints of an older format; go on from its weights: --init {folder} in another folder"
+        )
     return None
 
 
-def stored_config(content: dict[str, Any]) -> TrainConfig:
-    return from_json(TrainConfig, content["train_config"])
+def tidy(folder: Path) -> None:
+    """Remove what a kill in the middle of writing left behind. Only for the process that holds the folder's lock."""
+    for part in [*folder.glob(".checkpoint-*.part"), *folder.glob(".checkpoint-*.old")]:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _put(part: Path, path: Path) -> None:
+    """Give a whole checkpoint its name, in place of a damaged one of that name if need be."""
+    sync_folder(part)
+    if path.exists():
+        _remove(path)
+    part.rename(path)
+    sync_folder(path.parent)
+
+
+def _remove(path: Path) -> None:
+    """In two steps, so that no half-removed checkpoint ever bears a checkpoint's name."""
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    path.rename(old)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+class _Reader(dcp.FileSystemReader):
+    """Reads tensors only. PyTorch pickles the table of contents: here it may name nothing but its own parts."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> dcp.Metadata:
+        with (Path(self.path) / ".metadata").open("rb") as file:
+            metadata = _Unpickler(file).load()
+        if not isinstance(metadata, dcp.Metadata):
+            raise pickle.UnpicklingError("its table of contents is of another kind")
+        if metadata.storage_meta is None:
+            metadata.storage_meta = dcp.metadata.StorageMeta()
+        metadata.storage_meta.load_id = self.load_id
+        return metadata
+
+
+class _Unpickler(pickle.Unpickler):
+    ALLOWED = frozenset(
+        {
+            *(f"torch.distributed.checkpoint.metadata.{n}" for n in (
+                "Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "TensorProperties", "ChunkStorageMetadata",
+                "MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING",
+            )),
+            "torch.distributed.checkpoint.filesystem._StorageInfo",
+            "torch.distributed.checkpoint.filesystem.StorageMeta",
+            "torch.Size", "torch.float32", "torch.float64", "torch.bfloat16", "torch.float16", "torch.int64",
+            "torch.serialization._get_layout", "torch.storage._get_dtype_from_pickle_storage_type",
+            "pathlib.PosixPath", "pathlib.Path", "pathlib._local.PosixPath", "collections.OrderedDict",
+        }
+    )  # fmt: skip
+
+    def find_class(self, module: str, name: str) -> Any:
+        if f"{module}.{name}" not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"its table of contents asks for {module}.{name}")
+        return super().find_class(module, name)

@@ -1,8 +1,7 @@
-"""The training loop: batches in, updates, log lines, checkpoints; a stage is the function that gives the loss."""
+"""The training loop of every stage: batches in, updates, log lines, checkpoints, on one process or many."""
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import time
@@ -10,203 +9,228 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
-from ..data import BatchLoader, ImageSource
+from ..data import Batch, BatchLoader
 from ..errors import TrainingError
-from ..files import replacing
-from ..stages import draw, mode_matching_loss
-from ..stages.mode_matching import PerceptualDistance
-from ..tokenizer import FlowMo
-from ..weights import save_model
-from . import schedule
-from .checkpoint import AFTER_DIVERGENCE, TrainState, save_checkpoint
+from . import health, schedule
+from .checkpoint import AFTER_DIVERGENCE, save_checkpoint
 from .config import TrainConfig
+from .distributed import World, gradients_exchanged, whole
+from .logs import Log
+from .state import TrainState
+from .steps import TrainStep
 
-
-class LossTerms(Protocol):
-    """What a stage returns: a named tuple of scalars, of which ``total`` is minimised."""
-
-    @property
-    def total(self) -> torch.Tensor: ...
-
-    def _asdict(self) -> dict[str, torch.Tensor]: ...
-
-
-Check = Callable[[FlowMo, int], dict[str, float]]
-"""Looks at the averaged model after so many images, writes pictures, and returns numbers for the log."""
+PICTURES = "pictures"
+Check = Callable[[Any, int], dict[str, Any]]
+"""Looks at the averaged model after so many images, writes ``pictures/<images>.png``, returns numbers for the log."""
 
 
 class Outcome(NamedTuple):
+    """reason: why training stopped, in words. again: the run is to be built anew from its newest checkpoint."""
+
     finished: bool
     images_seen: int
     reason: str
+    again: bool = False
 
 
 @dataclass
 class Run:
-    """One process of a run: where it writes, what it looks at, when it stops."""
+    """One process of a run: what it trains, where it writes, when it stops.
+
+    step: the stage; ready: the same, spread over the world (``distributed.spread``). log: in the main process only.
+    deadline: by ``time.monotonic()``. about: more for the checkpoints. cost: floating-point operations of one image and
+    those that the device could do in a second, for the utilisation.
+    """
 
     folder: Path
     config: TrainConfig
+    step: TrainStep
+    ready: nn.Module
     state: TrainState
-    loss: Callable[[torch.Tensor, torch.Generator, TrainState], LossTerms]
+    world: World = field(default_factory=World)
+    log: Log | None = None
     check: Check | None = None
-    time_limit: float = math.inf
-    say: Callable[[str], None] = print
-    started: float = field(default_factory=time.monotonic)
+    deadline: float = math.inf
+    about: dict[str, Any] = field(default_factory=dict)
+    cost: tuple[float, float] | None = None
+    meter: health.Meter = field(default_factory=health.Meter)
+    skipped_in_a_row: int = 0
 
-    def train(self, source: ImageSource) -> Outcome:
-        """Until the configured images are seen, the time limit is near, or SIGTERM or SIGINT asks to stop; each ends
-        with a checkpoint. Raises TrainingError when a loss is not finite."""
+    def train(self, loader: BatchLoader) -> Outcome:
+        """Until the configured images are seen, the deadline is near, SIGTERM or SIGINT asks to stop, or the encoder is
+        to be frozen; each ends with a checkpoint. ``loader`` starts at ``state.images_seen``.
+
+        Raises TrainingError when too many steps in a row are not finite, after a checkpoint of the last good one.
+        """
         config, state = self.config, self.state
-        reason = "finished"
-        last_checkpoint = time.monotonic()
-        meter = Meter(state.images_seen)
-        loader = BatchLoader(
-            source,
-            config.batch_size,
-            state.model.config.image_size,
-            config.seed,
-            start=state.images_seen,
-            flip=config.flip,
-        )
-        self.trim_log()
+        reason, again, last_checkpoint = "finished", False, time.monotonic()
         with stop_requests() as stop, loader:
             batches = iter(loader)
+            self.meter.restart_clock()
             while state.images_seen < config.images:
-                terms = self.update(next(batches).images)
-                meter.add(terms)
+                asked = time.monotonic()
+                batch = next(batches)
+                self.meter.waited += time.monotonic() - asked
+                minutes = (time.monotonic() - last_checkpoint) / 60
+                wishes = [bool(stop), time.monotonic() > self.deadline, minutes > config.checkpoint_minutes]
+                stopped, late, due = self.update(batch, wishes)
+                state.broken_images += len(batch.skipped)
                 if state.step % config.log_steps == 0:
-                    self.log(meter.line(state, config))
-                    meter = Meter(state.images_seen)
-                if self.crossed(config.check_images):
+                    self.write_line()
+                if config.cooldown_images and self.crossed(config.images - config.cooldown_images):
+                    self.save_weights("raw_before_cooldown", "raw, before the cool-down")
+                if self.crossed_multiple(config.check_images) and state.images_seen < config.images:
                     self.look()
-                    meter = Meter(state.images_seen)
-                if self.crossed_into_cooldown():
-                    about = {"images": state.images_seen, "weights": "raw, before the cool-down"}
-                    save_model(state.model, self.folder / "raw_before_cooldown.safetensors", torch.float32, about)
-                if stop or time.monotonic() - self.started > self.time_limit:
-                    reason = "stopped on request" if stop else "time limit"
+                if stopped or late:
+                    reason = "stopped on request" if stopped else "time limit"
                     break
-                if time.monotonic() - last_checkpoint > 60 * config.checkpoint_minutes:
-                    save_checkpoint(self.folder, state, config)
+                if config.freeze_encoder_after and self.crossed(config.freeze_encoder_after):
+                    reason, again = "encoder frozen", True
+                    break
+                if self.skipped_in_a_row >= config.most_skipped:
+                    self.save()
+                    raise TrainingError(
+                        f"{self.skipped_in_a_row} steps in a row had a loss or gradient that is not finite, the last "
+                        f"at step {state.step}; the weights of the last good step are saved. {AFTER_DIVERGENCE}"
+                    )
+                if due:
+                    self.save()
                     last_checkpoint = time.monotonic()
-        save_checkpoint(self.folder, state, config)
+        self.save()
         finished = state.images_seen >= config.images
         if finished:
             self.look()
-        return Outcome(finished, state.images_seen, reason)
+        return Outcome(finished, state.images_seen, reason, again and not finished)
 
-    def update(self, images: torch.Tensor) -> LossTerms:
-        """One optimizer step on one batch. All randomness follows from the seed and the step's number."""
-        config, state = self.config, self.state
-        device = state.model.device
-        state.model.train()
+    def update(self, batch: Batch, wishes: list[bool]) -> list[bool]:
+        """One optimizer step on this process's share of a batch, in micro-batches. A step that is not finite changes
+        neither weights, moments nor averages.
+
+        All randomness follows from the seed, the step's number and the micro-batch's, which are numbered over all
+        processes: one process with micro-batches takes the step that several without them take. Returns ``wishes`` as
+        all processes agreed on them: what one wants, all do.
+        """
+        config, state, world = self.config, self.state, self.world
+        parts = config.micro_batches(world.size)
+        self.ready.train()
         for group in state.optimizer.param_groups:
-            group["lr"] = schedule.learning_rate(config, state.images_seen)
-        generator = torch.Generator(device).manual_seed(_seed_of_step(config.seed, state.step))
+            group["lr"] = schedule.learning_rate(config, state.images_seen) * group["scale"]
         state.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            terms = self.loss(images.to(device, non_blocking=True), generator, state)
-        if not torch.isfinite(terms.total):
-            raise TrainingError(
-                f"the loss is {terms.total.item()} at step {state.step}, {state.images_seen} images. {AFTER_DIVERGENCE}"
-            )
-        terms.total.backward()
-        if config.gradient_clip is not None:
-            norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.gradient_clip)
-            if not torch.isfinite(norm):  # clipping would turn it into weights that are not numbers
-                raise TrainingError(f"the gradient's norm is {norm.item()} at step {state.step}. {AFTER_DIVERGENCE}")
-        state.optimizer.step()
-        if state.normalization:
-            state.normalization.apply()
-        state.average.update(schedule.ema_decay(config, state.step))
+        sums: dict[str, torch.Tensor] = {}
+        for k in range(parts):
+            part = batch.part(k, parts).to(world.device)
+            seed = _seed(config.seed, state.step, world.rank + world.size * k)
+            generator = torch.Generator(world.device).manual_seed(seed)
+            with gradients_exchanged(self.ready, k == parts - 1):
+                with torch.autocast(world.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                    terms = self.ready(part, generator, state.images_seen)
+                (terms.total / parts).backward()
+            for name, value in terms._asdict().items():
+                if value is not None:
+                    sums[name] = sums.get(name, 0) + value.detach() / parts
+        norm = health.gradient_norm(state)
+        finite = bool((norm + sums["total"]).isfinite())
+        bad, *agreed = world.largest([float(not finite), *map(float, wishes)])
+        if bad:
+            self.skip(batch, float(sums["total"]), float(norm))
+        else:
+            if config.gradient_clip is not None:
+                health.clip_gradient(state, norm, config.gradient_clip)
+            state.optimizer.step()
+            if state.normalization:
+                state.normalization.apply()
+            decay = schedule.ema_decay(config, state.step)
+            if decay is not None:
+                state.average.update(decay)
+            self.meter.add(sums | {"gradient_norm": norm})
+            self.skipped_in_a_row = 0
         state.step += 1
-        state.images_seen += images.shape[0]
-        return terms
+        state.images_seen += config.batch_size
+        self.meter.images += config.batch_size
+        return [bool(wish) for wish in agreed]
 
-    def crossed(self, every: int) -> bool:
-        seen = self.state.images_seen
-        return seen // every != (seen - self.config.batch_size) // every
+    def skip(self, batch: Batch, loss: float, norm: float) -> None:
+        """Count a step that was not finite, and write down what it was fed."""
+        self.state.optimizer.zero_grad(set_to_none=True)
+        self.state.skipped += 1
+        self.skipped_in_a_row += 1
+        parts = self.world.gather((loss, norm, batch.names))
+        if self.log:
+            line = {
+                "images": self.state.images_seen + self.config.batch_size,
+                "skipped_step": self.state.step + 1,
+                "loss": [str(loss) for loss, _, _ in parts],
+                "gradient": str(norm),
+                "batch": [name for _, _, names in parts for name in names],
+            }
+            self.log.write(line)
 
-    def crossed_into_cooldown(self) -> bool:
-        start, seen = self.config.images - self.config.cooldown_images, self.state.images_seen
-        return self.config.cooldown_images > 0 and seen - self.config.batch_size < start <= seen
+    def write_line(self) -> None:
+        """The means since the last line, and how the run does."""
+        state, config = self.state, self.config
+        means = self.meter.means(self.world)
+        speed = self.meter.speed(state, config.images)
+        norm = health.parameter_norm(state)
+        line: dict[str, Any] = {"step": state.step, "images": state.images_seen} | means
+        line |= {"parameter_norm": norm, "lr": schedule.learning_rate(config, state.images_seen)} | speed
+        if self.cost:
+            line["utilisation"] = speed["images_per_s"] * self.cost[0] / (self.cost[1] * self.world.size)
+        line |= {"memory_mb": health.memory_mb(self.world.device), "skipped_steps": state.skipped}
+        line |= {"broken_images": state.broken_images}
+        if self.log:
+            self.log.write({name: value for name, value in line.items() if value is not None})
+        self.meter.restart()
+
+    def crossed(self, mark: int) -> bool:
+        """Whether the last step reached this number of images."""
+        return self.state.images_seen - self.config.batch_size < mark <= self.state.images_seen
+
+    def crossed_multiple(self, every: int) -> bool:
+        return self.crossed(self.state.images_seen // every * every)
+
+    def save(self) -> None:
+        about = self.step.about() | self.about
+        save_checkpoint(self.folder, self.state, self.config, self.world, about, self.meter.state(self.world))
 
     def look(self) -> None:
         """Pictures, numbers and weights of the averaged model."""
-        state = self.state
-        state.average.swap()
-        try:
-            state.model.eval()
-            about = {"images": state.images_seen, "weights": "moving average"}
-            save_model(state.model, self.folder / "model.safetensors", about=about)
-            if self.check:
-                with torch.no_grad():
-                    self.log({"images": state.images_seen} | self.check(state.model, state.images_seen))
-        finally:
-            state.average.swap()
+        images = self.state.images_seen
+        model = self.save_weights("model", "moving average")
+        if model is not None and self.check and self.log:
+            with torch.no_grad():
+                self.log.write({"images": images} | self.check(model.to(self.world.device).eval(), images))
+            self.log.picture(self.folder / PICTURES / f"{images:010d}.png", images)
+        self.world.wait()
+        self.meter.restart_clock()
 
-    def trim_log(self) -> None:
-        """Drop lines of work that was lost after the checkpoint, so that none stands there twice."""
-        path = self.folder / "log.jsonl"
-        kept = []
-        for line in path.read_text().splitlines() if path.exists() else []:
-            try:
-                if json.loads(line)["images"] <= self.state.images_seen:
-                    kept.append(line)
-            except ValueError:  # cut off by a kill
-                continue
-        with replacing(path) as part:
-            part.write_text("".join(f"{line}\n" for line in kept))
-
-    def log(self, line: dict[str, Any]) -> None:
-        with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        self.say("  ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v:.4g}" for k, v in line.items()))
+    def save_weights(self, name: str, what: str) -> nn.Module | None:
+        """Write the averaged or the raw weights as a model file; the model that holds them, in the main process."""
+        state, averaged = self.state, what == "moving average"
+        source = state.average.average if averaged else dict(state.model.named_parameters())
+        weights = {}
+        for key, tensor in source.items():
+            full = whole(tensor.detach())
+            if self.world.main:
+                weights[key] = full.cpu().clone()
+        if not self.world.main:
+            return None
+        model = self.step.new_model()
+        model.load_state_dict(weights)
+        about = {"images": state.images_seen, "weights": what}
+        dtype = torch.float16 if averaged else torch.float32
+        self.step.save(model, self.folder / f"{name}.safetensors", about, dtype)
+        return model
 
 
-def mode_matching_step(
-    config: TrainConfig, perceptual: PerceptualDistance | None
-) -> Callable[[torch.Tensor, torch.Generator, TrainState], LossTerms]:
-    """Stage 1A as the loop wants it."""
-
-    def loss(images: torch.Tensor, generator: torch.Generator, state: TrainState) -> LossTerms:
-        levels = schedule.noise_levels(config, state.images_seen)
-        draws = draw(images, levels, schedule.code_dropout(config, state.images_seen), generator)
-        return mode_matching_loss(state.model, images, draws, config.losses, perceptual, config.perceptual_share)
-
-    return loss
-
-
-def _seed_of_step(seed: int, step: int) -> int:
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-class Meter:
-    """Means of the loss terms since the last log line, and the speed."""
-
-    def __init__(self, images_seen: int) -> None:
-        self.since, self.began, self.count = images_seen, time.monotonic(), 0
-        self.sums: dict[str, torch.Tensor] = {}
-
-    def add(self, terms: LossTerms) -> None:
-        self.count += 1
-        for name, value in terms._asdict().items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach()
-
-    def line(self, state: TrainState, config: TrainConfig) -> dict[str, Any]:
-        speed = (state.images_seen - self.since) / max(time.monotonic() - self.began, 1e-9)
-        return (
-            {"step": state.step, "images": state.images_seen}
-            | {name: float(value) / self.count for name, value in self.sums.items()}
-            | {"lr": schedule.learning_rate(config, state.images_seen), "images_per_s": speed}
-            | {"hours_left": (config.images - state.images_seen) / speed / 3600}
-        )
+def _seed(seed: int, step: int, micro_batch: int) -> int:
+    words = np.random.SeedSequence([seed, step, micro_batch]).generate_state(1, np.uint64)
+    return int(words[0] >> np.uint64(1))
 
 
 @contextmanager

@@ -36,10 +36,13 @@ def code_dropout(config: TrainConfig, images_seen: int) -> float:
     return config.code_dropout * annealed(config, images_seen)
 
 
-def ema_decay(config: TrainConfig, step: int) -> float:
-    """Decay of step number ``step`` (from 0). The horizon follows the run's length, and a short average at the very
-    start forgets the random initialisation: with 0.9999 its share is 0.67 after 4,000 steps."""
+def ema_decay(config: TrainConfig, step: int) -> float | None:
+    """Decay after step number ``step`` (from 0), or None where this step updates no average. The horizon follows the
+    run's length, and a short average at the very start forgets the random initialisation: with 0.9999 its share is
+    0.67 after 4,000 steps."""
+    if (step + 1) % config.ema_every:
+        return None
     if config.ema_decay is not None:
-        return config.ema_decay
+        return config.ema_decay**config.ema_every
     horizon = max(1.0, config.ema_horizon * config.images / config.batch_size)
-    return min(1 - 1 / horizon, (step + 1) / (step + 10))
+    return min(1 - 1 / horizon, (step + 1) / (step + 10)) ** config.ema_every

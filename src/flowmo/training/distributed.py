@@ -1,0 +1,175 @@
+"""Several processes, one run: who this process is, what all agree on, and how a model is spread over them.
+
+Engines are PyTorch's own: ``torchrun`` starts the processes, DDP keeps a whole model in each, FSDP2 shards it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from ..errors import ConfigError
+
+Strategy = Literal["ddp", "fsdp"]
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of this run. rank: of this one, ``size`` of them; device: where this one computes."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @classmethod
+    def join(cls, device: str = "cpu") -> World:
+        """The world that ``torchrun`` announces in the environment; alone without it.
+
+        With "cuda" each process takes the GPU of its local rank. Raises ConfigError for a machine with fewer GPUs.
+        """
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size == 1:
+            return cls(device=torch.device(device))
+        rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+        here = torch.device(device)
+        if here.type == "cuda":
+            if local >= torch.cuda.device_count():
+                raise ConfigError(
+                    f"{local + 1} processes on a machine with {torch.cuda.device_count()} GPUs; "
+                    "give torchrun --nproc-per-node the number of GPUs"
+                )
+            here = torch.device("cuda", local)
+            torch.cuda.set_device(here)
+        if not dist.is_initialized():
+            dist.init_process_group("cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo")
+        return cls(rank, size, here)
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes the log, the pictures and the weights."""
+        return self.rank == 0
+
+    def largest(self, values: Sequence[float]) -> list[float]:
+        """Element by element, the largest over all processes: how all take the same decision."""
+        if self.size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return tensor.tolist()
+
+    def average(self, tensor: Tensor) -> Tensor:
+        """The mean over all processes, a new tensor."""
+        if self.size == 1:
+            return tensor.clone()
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total / self.size
+
+    def share(self, value: Any) -> Any:
+        """What the main process has, in all."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """What every process has, in all, by rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.size > 1:
+            dist.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
+
+    def leave(self) -> None:
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The repeated parts of a model, what its ``nn.ModuleList``s hold: the unit of sharding, recomputation and
+    compilation."""
+    return [block for part in model.modules() if isinstance(part, nn.ModuleList) for block in part]
+
+
+def spread(
+    step: nn.Module,
+    world: World,
+    strategy: Strategy = "ddp",
+    recompute: bool = False,
+    compile_blocks: bool = False,
+) -> nn.Module:
+    """``step`` made ready to run: its blocks recomputed in the backward pass and compiled if asked for, and the whole
+    replicated (DDP) or sharded (FSDP2) over the world. Parameters keep their names; sharded ones become DTensors, so
+    optimizers and averages are made after this."""
+    for block in blocks(step):
+        if recompute:
+            block.forward = functools.partial(  # type: ignore[method-assign]
+                checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
+            )
+        if compile_blocks:
+            block.compile()
+    if world.size == 1:
+        return step
+    if strategy == "fsdp":
+        mesh = init_device_mesh(world.device.type, (world.size,))
+        for block in blocks(step):
+            fully_shard(block, mesh=mesh)
+        fully_shard(step, mesh=mesh)
+        return step
+    return DistributedDataParallel(
+        step, device_ids=[world.device] if world.device.type == "cuda" else None, gradient_as_bucket_view=True
+    )
+
+
+@contextlib.contextmanager
+def gradients_exchanged(ready: nn.Module, exchange: bool) -> Iterator[None]:
+    """Whether the backward pass in here sends gradients around; only an update's last micro-batch needs to."""
+    if isinstance(ready, FSDPModule):
+        ready.set_requires_gradient_sync(exchange)
+        yield
+    elif isinstance(ready, DistributedDataParallel) and not exchange:
+        with ready.no_sync():
+            yield
+    else:
+        yield
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's shard of a sharded tensor; any other tensor itself."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a sharded tensor; every process must ask for it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The Frobenius norm of each tensor, also of sharded ones, with one exchange for all of them."""
+    if not tensors:
+        return []
+    own = torch._foreach_norm([local(tensor) for tensor in tensors])
+    if not isinstance(tensors[0], DTensor):
+        return list(own)
+    squares = torch.stack(own).square()
+    dist.all_reduce(squares)
+    return list(squares.sqrt().unbind())

@@ -1,0 +1,98 @@
+"""How a run does: means of the loss terms, norms, use of the code, speed (what the log lines say)."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from .distributed import World, norms
+from .state import TrainState
+
+
+def gradient_norm(state: TrainState) -> Tensor:
+    """Norm of the whole gradient, a scalar on the device; the same in every process."""
+    gradients = [p.grad for p in state.trained if p.grad is not None]
+    return torch.stack(norms(gradients)).norm() if gradients else torch.zeros((), device=state.trained[0].device)
+
+
+def clip_gradient(state: TrainState, norm: Tensor, largest: float) -> None:
+    """Scale the gradient down to ``largest`` where its ``norm`` is above that."""
+    factor = (largest / (norm + 1e-6)).clamp(max=1.0)
+    for parameter in state.trained:
+        if parameter.grad is not None:
+            parameter.grad.mul_(factor)
+
+
+def parameter_norm(state: TrainState) -> float:
+    return float(torch.stack(norms([p.detach() for p in state.trained])).norm())
+
+
+def memory_mb(device: torch.device) -> float | None:
+    """Largest memory of tensors on a GPU, or of this process, in MiB; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+        import sys
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB elsewhere
+
+
+class Meter:
+    """Means over the steps since the last line of the log. Its sums go into checkpoints, so that a resumed run writes
+    the lines that an uninterrupted one writes; its clock does not."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        self.sums.clear()
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        self.began, self.images, self.waited = time.monotonic(), 0, 0.0
+
+    def add(self, terms: dict[str, Tensor]) -> None:
+        """terms: of one step, scalars or ``bit_share`` (see ``ModeMatchingLoss``)."""
+        for name, value in (terms | {"steps": torch.ones(())}).items():
+            self.sums[name] = self.sums[name] + value.detach() if name in self.sums else value.detach().clone()
+
+    def state(self, world: World) -> dict[str, Tensor]:
+        """The sums, averaged over the processes, as they are stored. Every process must ask."""
+        return {name: world.average(value).cpu() for name, value in self.sums.items()}
+
+    def means(self, world: World) -> dict[str, float]:
+        """Means of the scalars; of the bits of the code, their mean entropy in bits and the share that never flips."""
+        sums = {name: world.average(value) for name, value in self.sums.items()}
+        count = float(sums.pop("steps", torch.ones(())))
+        share = sums.pop("bit_share", None)
+        numbers = {name: float(value) / count for name, value in sums.items()}
+        if share is not None:
+            numbers |= usage_of_bits(share / count)
+        return numbers
+
+    def speed(self, state: TrainState, images: int) -> dict[str, float]:
+        """images_per_s over all processes, share of the time spent waiting for data, hours to go."""
+        seconds = max(time.monotonic() - self.began, 1e-9)
+        rate = max(self.images / seconds, 1e-9)
+        return {
+            "images_per_s": rate,
+            "data_wait": self.waited / seconds,
+            "hours_left": (images - state.images_seen) / rate / 3600,
+        }
+
+
+def usage_of_bits(share: Tensor) -> dict[str, float]:
+    """share: of the images in which each bit of the code was set, any shape -> mean entropy of a bit, in bits, and the
+    share of the bits that were the same in all."""
+    p = share.double().clamp(0, 1)
+    entropy = -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)) / torch.log(torch.tensor(2.0))
+    return {
+        "bit_entropy": float(entropy.mean()),
+        "bits_never_flip": float(((p < 1e-6) | (p > 1 - 1e-6)).double().mean()),
+    }

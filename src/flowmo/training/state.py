@@ -1,0 +1,80 @@
+"""What a run consists of between two updates, by name: weights, their average, moments, and how far it has come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .averages import MovingAverage, WeightNormalization
+from .config import TrainConfig
+
+
+@dataclass
+class TrainState:
+    """A model in training. images_seen is the position in the data too; all randomness follows from it, the step's
+    number and the seed. step: updates tried; skipped: those that changed nothing because a number was not finite."""
+
+    model: nn.Module
+    average: MovingAverage
+    normalization: WeightNormalization | None
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    images_seen: int = 0
+    skipped: int = 0
+    broken_images: int = 0
+
+    @classmethod
+    def start(
+        cls, model: nn.Module, config: TrainConfig, learning_rate_scales: Mapping[str, float] | None = None
+    ) -> TrainState:
+        """Fresh moments and average around a model, of the parameters that train. Adam as published: no decay (A12).
+
+        learning_rate_scales: by parameter name, 1 where there is none; muP's.
+        """
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault((learning_rate_scales or {}).get(name, 1.0), []).append(parameter)
+        return cls(
+            model,
+            MovingAverage(model),
+            WeightNormalization(model) if config.weight_normalization else None,
+            torch.optim.Adam(
+                [{"params": parameters, "scale": scale} for scale, parameters in groups.items()],
+                lr=config.learning_rate,
+                betas=config.betas,
+                fused=True,
+            ),
+        )
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def tensors(self, moments: bool = True) -> dict[str, Tensor]:
+        """Every tensor of the state by name, sharded as the model is; writing into them changes the state.
+
+        moments: with those of the optimizer, which are made (zero) where no update has made them yet.
+        """
+        named = {name: p.detach() for name, p in self.model.named_parameters()}
+        found = {f"model.{name}": tensor for name, tensor in named.items()}
+        found |= {f"average.{name}": tensor for name, tensor in self.average.average.items()}
+        if self.normalization:
+            found |= {f"norm.{name}": norm for name, norm in self.normalization.norms.items()}
+        if moments:
+            names = {id(p): name for name, p in self.model.named_parameters()}
+            for parameter in self.trained:
+                for kind, tensor in self._moments(parameter).items():
+                    found[f"optimizer.{names[id(parameter)]}.{kind}"] = tensor
+        return found
+
+    def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        state = self.optimizer.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), device=parameter.device)
+            state["exp_avg"] = torch.zeros_like(parameter.detach())
+            state["exp_avg_sq"] = torch.zeros_like(parameter.detach())
+        return state

@@ -1,0 +1,110 @@
+"""A stage as the loop runs it: a module that holds the model and gives the loss of one micro-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..arch.mup import learning_rate_scales
+from ..config import to_dict
+from ..data import Batch
+from ..stages import draw, mode_matching_loss
+from ..stages.autoencode import autoencode_loss
+from ..stages.mode_matching import PerceptualDistance
+from ..tokenizer import FlowMo
+from ..weights import save_model
+from . import schedule
+from .config import TrainConfig
+
+
+class LossTerms(Protocol):
+    """What a stage returns: a named tuple of scalars, of which ``total`` is minimised. ``bit_share`` may be a tensor;
+    any but ``total`` may be None."""
+
+    @property
+    def total(self) -> Tensor: ...
+
+    def _asdict(self) -> dict[str, Tensor | None]: ...
+
+
+class TrainStep(nn.Module):
+    """Base of the stages. ``model`` trains; all else that a loss needs must not be a parameter of this module.
+
+    The loop calls the module with one micro-batch, a generator on the model's device that gives all randomness, and the
+    images seen so far.
+    """
+
+    model: nn.Module
+
+    def forward(self, batch: Any, generator: torch.Generator, images_seen: int) -> LossTerms:
+        raise NotImplementedError
+
+    def learning_rate_scales(self) -> Mapping[str, float]:
+        """Factors on the learning rate by parameter name; 1 where there is none."""
+        return {}
+
+    def new_model(self) -> nn.Module:
+        """A model of the same kind, which takes the weights of this one for looking at them and for saving."""
+        raise NotImplementedError
+
+    def save(self, model: nn.Module, path: Path, about: dict[str, Any], dtype: torch.dtype = torch.float16) -> None:
+        """Write what :meth:`new_model` made and the loop filled."""
+        raise NotImplementedError
+
+    def about(self) -> dict[str, Any]:
+        """What checkpoints say about the model, as plain JSON data."""
+        return {}
+
+
+@dataclass(frozen=True)
+class LossParts:
+    """What the tokenizer's losses need beside the model. perceptual: d_perc, or None. average: over the processes."""
+
+    perceptual: PerceptualDistance | None = None
+    average: Callable[[Tensor], Tensor] | None = None
+
+
+class TokenizerStep(TrainStep):
+    """Stage 1A, mode matching, or the regression of F5, as ``config.stage`` says."""
+
+    model: FlowMo
+
+    def __init__(self, model: FlowMo, config: TrainConfig, parts: LossParts | None = None) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+        self.parts = parts or LossParts()
+
+    def freeze_encoder(self) -> None:
+        self.model.encoder.requires_grad_(False)
+
+    def forward(self, batch: Batch, generator: torch.Generator, images_seen: int) -> LossTerms:
+        config, parts, images = self.config, self.parts, batch.images
+        average = parts.average if config.entropy_over == "processes" else None
+        if config.stage == "autoencode":
+            return autoencode_loss(
+                self.model, images, config.losses, parts.perceptual, config.perceptual_share, average
+            )
+        levels = schedule.noise_levels(config, images_seen)
+        draws = draw(images, levels, schedule.code_dropout(config, images_seen), generator)
+        return mode_matching_loss(
+            self.model, images, draws, config.losses, parts.perceptual, config.perceptual_share, average
+        )
+
+    def learning_rate_scales(self) -> Mapping[str, float]:
+        return learning_rate_scales(self.model)
+
+    def new_model(self) -> FlowMo:
+        return FlowMo(self.model.config)
+
+    def save(self, model: nn.Module, path: Path, about: dict[str, Any], dtype: torch.dtype = torch.float16) -> None:
+        assert isinstance(model, FlowMo)
+        save_model(model, path, dtype, about)
+
+    def about(self) -> dict[str, Any]:
+        frozen = not any(p.requires_grad for p in self.model.encoder.parameters())
+        return {"model_config": to_dict(self.model.config), "encoder_frozen": frozen}
