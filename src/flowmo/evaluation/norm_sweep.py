@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -10,22 +10,20 @@ from torch import Tensor
 from ..config import SamplerConfig
 from ..data import to_uint8
 from ..tokenizer import FlowMo
+from .measures import Measure
 from .painting import codes_of, paint
 from .pixels import psnr
-
-Perception = Callable[[Tensor], dict[str, float | None]]
-"""Images B 3 H W in [-1, 1] -> distances of their distribution from the originals', by name; lower is closer."""
 
 
 @dataclass(frozen=True)
 class NormPoint:
     """noise_scale: factor of x_1. psnr: dB, mean over pictures. mse: mean over pictures, in squares of 8-bit levels.
-    perception: what was asked for, by name."""
+    perception: distances of distributions by name, lower is closer."""
 
     noise_scale: float
     psnr: float
     mse: float
-    perception: dict[str, float | None]
+    perception: dict[str, float]
 
 
 def norm_sweep(
@@ -33,7 +31,7 @@ def norm_sweep(
     images: Tensor,
     noise_scales: Sequence[float],
     seeds: Sequence[int],
-    perception: Perception,
+    perception: Measure,
     sampler: SamplerConfig | None = None,
     batch_size: int = 16,
 ) -> Iterator[NormPoint]:

@@ -5,49 +5,58 @@ The best sampler of a small model is its own; the paper's is 25 steps, rho 4, gu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from ..config import SamplerConfig
+from ..config import SamplerConfig, from_dict, to_dict
 from ..errors import ConfigError
+from ..files import replacing
 from ..flow import Guidance, shifted_grid
 from ..tokenizer import FlowMo
+from .measures import Measure
 from .painting import codes_of, paint
 from .pixels import psnr
 
 Interval = tuple[float, float]
-Metric = Callable[[Tensor], float]
-"""Reconstructions B 3 H W in [-1, 1] -> one number for all of them; lower is better."""
 
 
 @dataclass(frozen=True)
 class GridRow:
     """sampler: what was tried. passes: network passes an image takes. psnr: dB, mean over pictures, higher is better.
-    metrics: the others by name, lower is better."""
+    measures: other numbers by name, lower is better."""
 
     sampler: SamplerConfig
     passes: int
     psnr: float
-    metrics: dict[str, float]
+    measures: dict[str, float]
 
     def loss(self, criterion: str) -> float:
-        """Lower is better, also for psnr."""
-        return -self.psnr if criterion == "psnr" else self.metrics[criterion]
+        """Lower is better, also for "psnr"."""
+        return -self.psnr if criterion == "psnr" else self.measures[criterion]
+
+
+def guidances(scales: Sequence[float], intervals: Sequence[Interval]) -> list[tuple[float, Interval]]:
+    """Every (scale, interval), but without guidance the interval does not matter: scale 1 comes once."""
+    pairs = [(scale, intervals[0] if scale == 1 else interval) for scale, interval in product(scales, intervals)]
+    return list(dict.fromkeys(pairs))
 
 
 def candidates(
-    steps: Sequence[int], rhos: Sequence[float], scales: Sequence[float], intervals: Sequence[Interval]
+    steps: Sequence[int], rhos: Sequence[float], guidance: Sequence[tuple[float, Interval]]
 ) -> list[SamplerConfig]:
     """Every combination, in this order of loops. Raises ConfigError for values that no sampler takes."""
-    return [SamplerConfig(*values) for values in product(steps, rhos, scales, intervals)]
+    return [SamplerConfig(n, rho, scale, interval) for n, rho, (scale, interval) in product(steps, rhos, guidance)]
 
 
 def effect(sampler: SamplerConfig) -> tuple[tuple[float, float], ...]:
-    """(t, guidance scale) of each step: samplers of equal effect paint the same, such as one step with any rho, or any
-    interval with a scale of 1."""
+    """(t, guidance scale) of each step. Samplers of equal effect paint the same: one step with any rho, or a scale of 1
+    with any interval."""
     guidance = Guidance(sampler.guidance_scale, sampler.guidance_interval)
     levels = shifted_grid(sampler.num_steps, sampler.rho)[:-1].tolist()
     return tuple((t, sampler.guidance_scale if guidance.acts(t) else 1.0) for t in levels)
@@ -58,7 +67,7 @@ def sampler_grid(
     images: Tensor,
     samplers: Sequence[SamplerConfig],
     seeds: Sequence[int],
-    metrics: dict[str, Metric],
+    measures: Sequence[Measure],
     done: Sequence[GridRow] = (),
     batch_size: int = 16,
 ) -> Iterator[GridRow]:
@@ -73,20 +82,65 @@ def sampler_grid(
         key = effect(sampler)
         if key not in known:
             painted = paint(model, codes, size, seeds, sampler, batch_size=batch_size)
+            values = {name: value for measure in measures for name, value in measure(painted).items()}
             passes = sum(1 if scale == 1.0 else 2 for _, scale in key)
-            values = {name: metric(painted) for name, metric in metrics.items()}
             known[key] = GridRow(sampler, passes, float(psnr(painted, images).mean()), values)
         row = known[key]
-        yield GridRow(sampler, row.passes, row.psnr, row.metrics)
+        yield GridRow(sampler, row.passes, row.psnr, row.measures)
 
 
 def best(rows: Sequence[GridRow], criterion: str = "lpips", within: float | None = None) -> GridRow:
-    """The row that is lowest in a metric, or highest in "psnr"; of equal ones that of fewer passes, then the first.
+    """The row that is lowest in a measure, or highest in "psnr"; of equal ones that of fewer passes, then the first.
 
-    within: only rows whose PSNR is at most so many dB below the highest. Metrics alone like grain that people do not;
+    within: only rows whose PSNR is at most so many dB below the highest. Measures alone like grain that people do not;
     this keeps it out. Raises ConfigError for a criterion that was not measured.
     """
-    if not rows or criterion not in ("psnr", *rows[0].metrics):
+    if not rows or criterion not in ("psnr", *rows[0].measures):
         raise ConfigError(f"nothing was measured by {criterion!r}")
     enough = -float("inf") if within is None else max(row.psnr for row in rows) - within
     return min((r for r in rows if r.psnr >= enough), key=lambda row: (row.loss(criterion), row.passes))
+
+
+class Journal:
+    """Rows on disk as they are measured, a line each, so that a killed command goes on where it was.
+
+    identity: JSON data that says what is measured (weights, pictures, seeds); a file of another identity is begun anew.
+    A last line cut off by a kill is left out. rows: all that it holds.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
+        self.path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        same = bool(lines) and _line(lines[0]) == identity
+        self.rows = [row for line in lines[1:] if (row := _row(_line(line)))] if same else []
+        with replacing(path) as part:
+            part.write_text("".join(json.dumps(x) + "\n" for x in [identity, *(row_to_dict(r) for r in self.rows)]))
+
+    def add(self, row: GridRow) -> None:
+        if row in self.rows:
+            return
+        self.rows.append(row)
+        with self.path.open("a") as file:
+            file.write(json.dumps(row_to_dict(row)) + "\n")
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def row_to_dict(row: GridRow) -> dict[str, Any]:
+    """As JSON data."""
+    return {"sampler": to_dict(row.sampler), "passes": row.passes, "psnr": row.psnr, **row.measures}
+
+
+def _row(data: Any) -> GridRow | None:
+    if not isinstance(data, dict):
+        return None
+    sampler = from_dict(SamplerConfig, data.pop("sampler"))
+    return GridRow(sampler, data.pop("passes"), data.pop("psnr"), data)
+
+
+def _line(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

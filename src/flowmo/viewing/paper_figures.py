@@ -13,6 +13,7 @@ from .plots import COLORS, HEAT, MARKERS, new_figure, show_picture, styled
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 
 class VarianceRow(NamedTuple):
@@ -29,7 +30,15 @@ class Curve(NamedTuple):
     label: str
     scales: Sequence[float]
     distortion: Sequence[float]
-    perception: Mapping[str, Sequence[float | None]]
+    perception: Mapping[str, Sequence[float]]
+
+
+class Quantity(NamedTuple):
+    """One number of each sampler. values: (guidances, rhos, steps)."""
+
+    name: str
+    values: np.ndarray
+    higher_is_better: bool
 
 
 class Colors(NamedTuple):
@@ -53,12 +62,14 @@ def variance_figure(rows: Sequence[VarianceRow], title: str, note: str) -> Figur
     figure = new_figure(1.25 * columns * blocks + 1.0, (1.25 * ratio) * lines + 1.4, title, note)
     top = max(1.0, float(np.percentile(np.stack([row.deviation for row in rows]), 99.5)))
     with styled():
-        grid = figure.subplots(lines, columns * blocks, squeeze=False)
+        # Between the blocks stands an empty column.
+        widths = ([1.0] * columns + [0.12]) * blocks
+        grid = figure.subplots(lines, len(widths) - 1, squeeze=False, width_ratios=widths[:-1])
         for axes in grid.flat:
             axes.axis("off")
         for index, row in enumerate(rows):
             block, line = divmod(index, lines)
-            axes = grid[line, block * columns : (block + 1) * columns]
+            axes = grid[line, block * (columns + 1) :][:columns]
             names = ["original", *(f"sample {i + 1}" for i in range(len(row.samples))), "deviation"]
             for ax, picture, name in zip(axes, [row.original, *row.samples], names, strict=False):
                 show_picture(ax, picture, name if line == 0 else "")
@@ -85,14 +96,9 @@ def tradeoff_figure(curves: Sequence[Curve], distortion: str, title: str, note: 
 
 
 def _draw_curve(axes: Axes, curve: Curve, name: str, color: str, marker: str) -> None:
-    points = [
-        (x, y, s)
-        for x, y, s in zip(curve.distortion, curve.perception[name], curve.scales, strict=True)
-        if y is not None
-    ]
-    x, y = [p[0] for p in points], [p[1] for p in points]
+    x, y = curve.distortion, curve.perception[name]
     axes.plot(x, y, color=color, marker=marker, ms=5, lw=1.5, label=curve.label)
-    for place, scale in zip(zip(x, y, strict=True), [p[2] for p in points], strict=True):
+    for place, scale in zip(zip(x, y, strict=True), curve.scales, strict=True):
         weight = "bold" if scale == 1 else "normal"
         axes.annotate(
             f"{scale:g}", place, (4, 4), textcoords="offset points", fontsize=7, color=color, fontweight=weight
@@ -103,49 +109,58 @@ def grid_figure(
     steps: Sequence[int],
     rhos: Sequence[float],
     guidances: Sequence[str],
-    values: np.ndarray,
+    quantities: Sequence[Quantity],
     best: tuple[int, int, int],
-    quantity: str,
-    higher_is_better: bool,
     title: str,
     note: str,
 ) -> Figure:
-    """Heat maps of ``values`` (guidances, rhos, steps), one panel a guidance, the number in each cell; lighter is
-    better in all of them. best: its three indices; its cell is framed."""
+    """Heat maps over steps and rho, one a guidance, the number in each cell; a band for each quantity, with its own
+    scale, lighter is better in all. best: (guidance, rho, steps) as indices; this cell is framed."""
+    down = -(-len(guidances) // 4)
+    across = -(-len(guidances) // down)
+    wide, high = max(2.0, 0.62 * len(steps) + 0.6), max(1.2, 0.42 * len(rhos) + 0.75)
+    figure = new_figure(max(6.5, across * wide + 1.1), len(quantities) * (down * high + 0.3) + 1.2, title, note)
+    with styled():
+        bands = figure.subfigures(len(quantities), 1, squeeze=False)[:, 0]
+        for band, quantity in zip(bands, quantities, strict=True):
+            grid = band.subplots(down, across, squeeze=False)
+            which = "higher" if quantity.higher_is_better else "lower"
+            band.suptitle(f"{quantity.name}, {which} is better", x=0.01, ha="left", fontsize=10)
+            low, top = float(np.min(quantity.values)), float(np.max(quantity.values))
+            if low == top:
+                low, top = low - 0.5, top + 0.5
+            for axes in grid.flat[len(guidances) :]:
+                axes.axis("off")
+            for g, (axes, guidance) in enumerate(zip(grid.flat, guidances, strict=False)):
+                heat = _draw_map(axes, quantity, g, low, top)
+                axes.set_title(guidance, fontsize=8)
+                axes.set_xticks(range(len(steps)), [str(n) for n in steps])
+                axes.set_yticks(range(len(rhos)), [f"{rho:g}" for rho in rhos])
+                if g % across == 0:
+                    axes.set_ylabel("rho")
+                if g + across >= len(guidances):
+                    axes.set_xlabel("steps")
+                if g == best[0]:
+                    _frame(axes, best[2], best[1])
+            band.colorbar(heat, ax=grid, aspect=12 * down, pad=0.01)
+    return figure
+
+
+def _draw_map(axes: Axes, quantity: Quantity, g: int, low: float, top: float) -> AxesImage:
+    colors = "viridis" if quantity.higher_is_better else "viridis_r"
+    heat = axes.imshow(quantity.values[g], cmap=colors, vmin=low, vmax=top, aspect="auto")
+    axes.tick_params(length=0)
+    for (r, s), value in np.ndenumerate(quantity.values[g]):
+        dark = ((value - low) / (top - low) < 0.5) == quantity.higher_is_better
+        axes.text(s, r, _short(value), ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    return heat
+
+
+def _frame(axes: Axes, column: int, row: int) -> None:
     from matplotlib.patches import Rectangle
 
-    across = min(4, len(guidances))
-    down = -(-len(guidances) // across)
-    wide, high = max(2.0, 0.62 * len(steps) + 0.6), max(1.3, 0.42 * len(rhos) + 0.75)
-    figure = new_figure(max(6.0, across * wide + 1.1), down * high + 1.3, title, note)
-    low, top = float(np.nanmin(values)), float(np.nanmax(values))
-    if low == top:
-        low, top = low - 0.5, top + 0.5
-    colors = "viridis" if higher_is_better else "viridis_r"
-    with styled():
-        grid = figure.subplots(down, across, squeeze=False)
-        for axes in grid.flat:
-            axes.axis("off")
-        for g, (axes, guidance) in enumerate(zip(grid.flat, guidances, strict=False)):
-            axes.axis("on")
-            heat = axes.imshow(values[g], cmap=colors, vmin=low, vmax=top, aspect="auto")
-            axes.set_title(guidance, fontsize=8)
-            axes.set_xticks(range(len(steps)), [str(n) for n in steps])
-            axes.set_yticks(range(len(rhos)), [f"{rho:g}" for rho in rhos])
-            axes.tick_params(length=0)
-            if g % across == 0:
-                axes.set_ylabel("rho")
-            if g + across >= len(guidances):
-                axes.set_xlabel("steps")
-            for (r, s), value in np.ndenumerate(values[g]):
-                fraction = (value - low) / (top - low)
-                dark = (fraction < 0.5) == higher_is_better
-                axes.text(s, r, _short(value), ha="center", va="center", fontsize=7, color="white" if dark else "black")
-            if g == best[0]:
-                frame = Rectangle((best[2] - 0.5, best[1] - 0.5), 1, 1, fill=False, ec="#e02020", lw=2.2, clip_on=False)
-                axes.add_patch(frame)
-        figure.colorbar(heat, ax=grid, aspect=30, pad=0.01).set_label(quantity)
-    return figure
+    place = (column - 0.5, row - 0.5)
+    axes.add_patch(Rectangle(place, 1, 1, fill=False, ec="#e02020", lw=2.2, clip_on=False, zorder=3))
 
 
 def discoloration_figure(originals: Sequence[Image.Image], models: Sequence[Colors], title: str, note: str) -> Figure:

@@ -1,0 +1,83 @@
+"""``flowmo figure discoloration``: how far the mean colour of each reconstruction is off, for one model or several,
+such as one trained with thick-tailed noise levels and one without (Figure 7). The error is the absolute difference of
+the mean colours, averaged over red, green and blue, in levels of 8 bits; also of the image estimate at each step."""
+
+from __future__ import annotations
+
+import argparse
+
+from ...data import to_image
+from ...evaluation.discoloration import ColorError, discoloration
+from ...evaluation.pixels import psnr
+from ...viewing.paper_figures import Colors, discoloration_figure
+from ...viewing.plots import write_plot
+from .. import common
+from . import shared
+
+MOST_MODELS = 6
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    shared.add_data_arguments(parser, count=32)
+    shared.add_models_argument(parser, MOST_MODELS, "several models to compare, instead of --model")
+    parser.add_argument(
+        "--show", type=common.positive, default=8, metavar="N", help="pictures on the plot, the first (default: 8)"
+    )
+    shared.add_interval_argument(parser)
+    common.add_output_arguments(parser)
+    common.add_run_arguments(parser)
+    common.add_sampling_arguments(parser)
+    common.add_model_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    plot, _ = shared.targets(arguments)
+    models = shared.load_models(arguments, MOST_MODELS)
+    progress = common.Progress(len(models), "models")
+    pictures = shared.load_pictures(arguments, models[0][1].config.image_size, progress)
+    images, seeds = pictures.images, range(arguments.seed, arguments.seed + len(pictures.images))
+    rows, drawn, samplers = [], [], []
+    for label, model in models:
+        sampler = shared.sampler_of(arguments, model)
+        found = discoloration(model, images, seeds, sampler, arguments.batch_size)
+        along = [error.mean for error in found.along_steps]
+        shown = [to_image(image) for image in found.images[: arguments.show]]
+        drawn.append(Colors(label, shown, found.error.per_picture, found.levels, along))
+        samplers.append(f"{label}: {shared.sampler_in_words(sampler)}")
+        rows.append(
+            shared.model_result(label, model, sampler)
+            | {
+                "mean_color_error": _summary(found.error),
+                "psnr": float(psnr(found.images, images).mean()),
+                "along_steps": [
+                    {"t": t} | _summary(error) for t, error in zip(found.levels, found.along_steps, strict=True)
+                ],
+                "pictures": dict(zip(pictures.names, found.error.per_picture, strict=True)),
+            }
+        )
+        progress.advance()
+    code = progress.finish()
+    note = "\n".join(samplers) + f"\n{shared.count_in_words(arguments, pictures)}"
+    originals = [to_image(image) for image in images[: arguments.show]]
+    write_plot(plot, discoloration_figure(originals, drawn, "Discoloration of reconstructions", note))
+    if not arguments.json:
+        header = ["error of mean colour", "mean", "median", "95 %", "worst", "red", "green", "blue", "PSNR dB"]
+        common.print_table(header, [_cells(row) for row in rows])
+    shared.finish(arguments, shared.base_result(arguments, pictures, progress) | {"models": rows})
+    return code
+
+
+def _summary(error: ColorError) -> dict[str, object]:
+    quantiles = {"median": error.quantile(0.5), "quantile_95": error.quantile(0.95), "worst": error.quantile(1.0)}
+    return {"mean": error.mean} | quantiles | {"cast_red_green_blue": list(error.cast)}
+
+
+def _cells(row: dict) -> list[str]:
+    error = row["mean_color_error"]
+    numbers = [error[name] for name in ("mean", "median", "quantile_95", "worst")]
+    return [
+        row["model"],
+        *(f"{x:.2f}" for x in numbers),
+        *(f"{x:+.2f}" for x in error["cast_red_green_blue"]),
+        f"{row['psnr']:.2f}",
+    ]

@@ -1,0 +1,96 @@
+"""``flowmo figure rate-distortion-perception``: sweeps the norm of x_1, the starting noise, for one or two models of
+different rates (Appendix C, Figure 9). Less noise gives a likelier, smoother picture: distortion falls, and the
+distribution of the pictures moves away from that of the originals. The paper uses 5,000 pictures; distances of
+distributions depend on their number, so that only numbers of equal count compare."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ...evaluation.norm_sweep import norm_sweep
+from ...viewing.paper_figures import Curve, tradeoff_figure
+from ...viewing.plots import write_plot
+from .. import common
+from . import shared
+
+MOST_MODELS = 6
+SCALES = [0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    shared.add_data_arguments(parser, count=1000)
+    shared.add_models_argument(parser, MOST_MODELS, "models of different rates, instead of --model")
+    parser.add_argument(
+        "--scales",
+        type=_scale,
+        nargs="+",
+        default=SCALES,
+        metavar="F",
+        help=f"factors of the norm of x_1; 1 is ordinary sampling (default: {' '.join(f'{s:g}' for s in SCALES)})",
+    )
+    parser.add_argument(
+        "--distortion", choices=("psnr", "mse"), default="psnr", help="axis of distortion (default: psnr)"
+    )
+    parser.add_argument(
+        "--perception",
+        choices=("rfid", "fd_efflite0"),
+        default="rfid",
+        help="axis of perception: rFID, beside it KID; or the same distances in the space of a small classifier, which "
+        "is faster and comparable with nothing else (default: rfid)",
+    )
+    shared.add_weights_arguments(parser, "Inception", "Classifier")
+    shared.add_interval_argument(parser)
+    common.add_output_arguments(parser)
+    common.add_run_arguments(parser)
+    common.add_sampling_arguments(parser)
+    common.add_model_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    plot, _ = shared.targets(arguments)
+    models = shared.load_models(arguments, MOST_MODELS)
+    scales = sorted(set(arguments.scales))
+    progress = common.Progress(len(models) * len(scales), "points")
+    pictures = shared.load_pictures(arguments, models[0][1].config.image_size, progress)
+    images, seeds = pictures.images, range(arguments.seed, arguments.seed + len(pictures.images))
+    (perception,) = shared.measures(arguments, images, [arguments.perception])
+    rows: list[dict[str, Any]] = []
+    curves, samplers = [], []
+    for label, model in models:
+        sampler = shared.sampler_of(arguments, model)
+        points = []
+        for point in norm_sweep(model, images, scales, seeds, perception, sampler, arguments.batch_size):
+            points.append(point)
+            progress.advance()
+        rate = f"{label}, {model.config.bits_per_pixel:.3f} bits/pixel"
+        names = list(points[0].perception)
+        distortion = [getattr(point, arguments.distortion) for point in points]
+        perceptions = {shared.NAMES[name]: [point.perception[name] for point in points] for name in names}
+        curves.append(Curve(rate, scales, distortion, perceptions))
+        samplers.append(f"{label}: {shared.sampler_in_words(sampler)}")
+        rows += [
+            {"label": label, "noise_scale": p.noise_scale, "psnr": p.psnr, "mse": p.mse} | p.perception for p in points
+        ]
+    code = progress.finish()
+    note = "\n".join(samplers) + f"\n{shared.count_in_words(arguments, pictures)}"
+    title = f"Rate, distortion, perception: {len(images):,} pictures"
+    write_plot(plot, tradeoff_figure(curves, shared.NAMES[arguments.distortion], title, note))
+    result = shared.base_result(arguments, pictures, progress) | {
+        "models": [shared.model_result(label, m, shared.sampler_of(arguments, m)) for label, m in models],
+        "points": rows,
+    }
+    if not arguments.json:
+        columns = ["psnr", "mse", *names]
+        header = ["model", "norm of x_1", "PSNR dB", "MSE", *(shared.NAMES[name] for name in names)]
+        lines = [[r["label"], f"{r['noise_scale']:g}", *(f"{r[name]:.4g}" for name in columns)] for r in rows]
+        common.print_table(header, lines)
+    shared.finish(arguments, result)
+    return code
+
+
+def _scale(text: str) -> float:
+    value = common.finite(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a factor of at least 0")
+    return value
