@@ -91,5 +91,5 @@ def test_it_learns_and_stage_1a_goes_on_with_its_code(photographs: Callable[[str
         return mode_matching_loss(model, batch, draw(batch, levels, 0.1, generator), weights).flow
 
     losses = train(flow, 40)
-    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
     assert torch.equal(model.tokenize(images[:8]).indices, tokens.indices)
