@@ -1,11 +1,12 @@
 """Pictures in and out: data sets for training, files for the commands, crops, and sizes fitted to the model."""
 
+from .batch import Batch
 from .batches import PictureBatch, picture_batches
-from .crops import center_crop, random_crop, shorter_side_to, to_image, to_tensor, to_uint8
+from .crops import center_crop, random_crop, shorter_side_to, to_float, to_image, to_tensor, to_uint8
 from .decode import IMAGE_SUFFIXES, MAX_PIXELS, decode
 from .fit import FITS, Fit, fit_picture, kept_size, restore_size
 from .inputs import Picture, find_pictures, open_picture
-from .loader import Batch, BatchLoader
+from .loader import BatchLoader
 from .naming import class_labels, find_token_files, output_stems, relative_names, safe_name
 from .sources import ArraySource, FileSource, ImageSource, ParquetSource, SplitError, image_files, open_images
 
@@ -40,6 +41,7 @@ __all__ = [
     "restore_size",
     "safe_name",
     "shorter_side_to",
+    "to_float",
     "to_image",
     "to_tensor",
     "to_uint8",

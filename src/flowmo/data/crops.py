@@ -44,7 +44,12 @@ def random_crop(image: Image.Image, size: int, generator: np.random.Generator) -
 def to_tensor(image: Image.Image) -> torch.Tensor:
     """RGB picture -> float32 3 H W in [-1, 1]."""
     pixels = torch.from_numpy(np.array(image.convert("RGB")))
-    return pixels.permute(2, 0, 1).contiguous().to(torch.float32) / 127.5 - 1
+    return to_float(pixels.permute(2, 0, 1).contiguous())
+
+
+def to_float(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 ... in [0, 255] -> float32 ... in [-1, 1]; :func:`to_uint8` is its inverse."""
+    return pixels.to(torch.float32) / 127.5 - 1
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:

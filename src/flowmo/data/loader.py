@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -13,35 +12,13 @@ import torch
 from PIL import ImageOps
 
 from ..errors import ConfigError, DataError, ImageError
+from .batch import Batch
 from .crops import center_crop, random_crop, shorter_side_to
 from .sources import ImageSource
 
 _ORDER, _AUGMENT = 0, 1  # Separate streams of random numbers under one seed.
 _MAX_BROKEN_SHARE, _MAX_BROKEN = 0.01, 10
 _MAX_BROKEN_IN_A_ROW = 1000
-
-
-@dataclass(frozen=True)
-class Batch:
-    """images: float32 B 3 H W in [-1, 1]. indices: of the pictures shown, in the source. skipped: names of broken
-    images that others stand in for. position: images drawn once this batch is used; a loader started there goes on.
-    """
-
-    images: torch.Tensor
-    indices: list[int]
-    skipped: list[str]
-    position: int
-    names: list[str] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def part(self, k: int, of: int) -> Batch:
-        """Micro-batch ``k`` of ``of``: images k, k + of, ..."""
-        return replace(self, images=self.images[k::of], indices=self.indices[k::of], names=self.names[k::of])
-
-    def to(self, device: torch.device | str) -> Batch:
-        return replace(self, images=self.images.to(device, non_blocking=True))
 
 
 class BatchLoader:
@@ -138,7 +115,16 @@ class BatchLoader:
             indices.append(index)
             pixels.append(array)
         images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()  # B 3 H W
-        return Batch(images.to(torch.float32) / 127.5 - 1, indices, skipped, start + self.batch_size * self.world, [self.source.name(i) for i in indices])
+        labels = [self.source.label(i) for i in indices]
+        known = [label for label in labels if label is not None]
+        return Batch(
+            images,
+            torch.tensor(known) if len(known) == len(labels) else None,
+            indices,
+            [self.source.name(i) for i in indices],
+            skipped,
+            start + self.batch_size * self.world,
+        )
 
     def _good(self, position: int, skipped: list[str]) -> tuple[int, np.ndarray]:
         """The image at a position, or, as a pure function of the position too, the next good one after it."""

@@ -1,0 +1,51 @@
+"""A batch of training images, as uint8 between processes and devices, as floats where it is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+
+from .crops import to_float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """pixels: uint8 B 3 H W. labels: int64 B, None unless every picture has one. indices, names: of the pictures shown,
+    in the source. skipped: names of broken images that others stand in for. position: images drawn, over all ranks,
+    once this batch is used; a loader started there goes on.
+    """
+
+    pixels: torch.Tensor
+    labels: torch.Tensor | None
+    indices: list[int]
+    names: list[str]
+    skipped: list[str]
+    position: int
+
+    @cached_property
+    def images(self) -> torch.Tensor:
+        """float32 B 3 H W in [-1, 1], on the device of ``pixels``."""
+        return to_float(self.pixels)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def part(self, k: int, of: int) -> Batch:
+        """Micro-batch ``k`` of ``of``: pictures k, k + of, k + 2 of, ... with their labels and names."""
+        return replace(
+            self,
+            pixels=self.pixels[k::of],
+            labels=None if self.labels is None else self.labels[k::of],
+            indices=self.indices[k::of],
+            names=self.names[k::of],
+        )
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same with its tensors on a device; from pinned memory, without waiting for the copy."""
+        return replace(
+            self,
+            pixels=self.pixels.to(device, non_blocking=True),
+            labels=None if self.labels is None else self.labels.to(device, non_blocking=True),
+        )
