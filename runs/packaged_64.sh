@@ -20,5 +20,7 @@ train "$out/2-flow" --init "$out/1-code" --validation "$data" --set seed=2 \
   noise_levels.curriculum_mass=1.0 noise_levels.anneal_images=10000 \
   noise_levels.pure_noise_mass=0.3 noise_levels.uniform_mass=0.05 noise_levels.location=0.8 noise_levels.scale=0.8
 
-# 3. The sampler that suits the model best, stored with the weights.
-python tools/choose_sampler.py "$out/2-flow/model.safetensors" "$data" "$out/flowmo-mini-64.safetensors"
+# 3. The sampler that suits the model best, stored with the weights; chosen on other pictures than the numbers are of.
+python -m flowmo figure sampler-grid "$data" --model "$out/2-flow" --skip 4000 --count 128 --steps 1 2 4 8 --rho 1 1.5 2 \
+  --guidance 1 1.25 1.5 2 --interval 0.1 0.9 --within 0.5 --out "$out/sampler" --force \
+  --store "$out/flowmo-mini-64.safetensors"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ...config import SamplerConfig, to_dict
-from ...data import SplitError, fit_picture, open_images, to_tensor
+from ...data import ImageSource, SplitError, fit_picture, open_images, to_tensor
 from ...errors import ConfigError, DataError, ImageError
 from ...evaluation.measures import Measure, distribution_measure, lpips_measure
 from ...perceptual import load_lpips
@@ -46,6 +46,13 @@ def add_data_arguments(parser: argparse.ArgumentParser, count: int) -> None:
     parser.add_argument(
         "--count", type=common.positive, default=count, metavar="N", help=f"pictures to measure (default: {count})"
     )
+    parser.add_argument(
+        "--skip",
+        type=common.seed,
+        default=0,
+        metavar="N",
+        help="leave the first N pictures out, so that others choose than those that judge later (default: 0)",
+    )
 
 
 def add_models_argument(parser: argparse.ArgumentParser, most: int, why: str) -> None:
@@ -72,24 +79,25 @@ def load_pictures(arguments: argparse.Namespace, size: int, progress: common.Pro
     """The first pictures of the data, without those that cannot be read, which ``progress`` names."""
     source = _open(arguments)
     images, names = [], []
-    for index in range(min(arguments.count, len(source))):
+    for index in range(arguments.skip, len(source)):
         try:
             images.append(to_tensor(fit_picture(source[index], size, size)))
             names.append(source.name(index))
         except ImageError as error:
             progress.skip(source.name(index), error)
     if not images:
-        raise DataError(f"none of the first {arguments.count} pictures can be read: {source.describe()}")
+        raise DataError(f"none of the pictures asked for can be read: {source.describe()}")
     return Pictures(torch.stack(images), names, source.describe())
 
 
-def _open(arguments: argparse.Namespace) -> Any:
+def _open(arguments: argparse.Namespace) -> ImageSource:
+    limit = arguments.skip + arguments.count
     if arguments.split is None:
         try:
-            return open_images(arguments.data, arguments.count, "validation")
+            return open_images(arguments.data, limit, "validation")
         except SplitError:
             pass
-    return open_images(arguments.data, arguments.count, arguments.split)
+    return open_images(arguments.data, limit, arguments.split)
 
 
 def load_models(arguments: argparse.Namespace, most: int) -> list[tuple[str, FlowMo]]:
@@ -138,7 +146,8 @@ def guidance_in_words(s: SamplerConfig) -> str:
 
 
 def count_in_words(arguments: argparse.Namespace, pictures: Pictures) -> str:
-    return f"{len(pictures.images):,} pictures, picture i from seed {arguments.seed} + i"
+    after = f" after the first {arguments.skip:,}" if arguments.skip else ""
+    return f"{len(pictures.images):,} pictures{after}, picture i from seed {arguments.seed} + i"
 
 
 def measures(arguments: argparse.Namespace, originals: torch.Tensor, names: Iterable[str]) -> list[Measure]:
@@ -183,6 +192,7 @@ def base_result(arguments: argparse.Namespace, pictures: Pictures, progress: com
     return {
         "figure": arguments.figure,
         "data": pictures.data,
+        "skipped_first": arguments.skip,
         "count": len(pictures.images),
         "seed": arguments.seed,
         "bad": progress.bad,
