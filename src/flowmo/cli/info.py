@@ -8,14 +8,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..codec import HEADER_SIZE, is_shard, read_file, read_shard
 from ..codec.file import MAGIC
-from ..errors import ConfigError, WeightsError
+from ..errors import ConfigError, TrainingError, WeightsError
 from ..presets import PRESETS
 from ..quantize.tokens import Tokens
 from ..training.checkpoint import checkpoints
+from ..training.checkpoint import read_about as read_checkpoint_about
 from ..weights import load, read_about
 from ..weights.describe import describe_config, describe_model, describe_official
 from ..weights.load import PACKAGED, packaged_path
@@ -97,12 +96,12 @@ def _run_folder(folder: Path) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
-    """Not by ``read_newest``, which tidies the folder up: the run may be writing there now."""
+    """What it says of itself, without the checksums, and its bytes unread."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return {name: content[name] for name in ("step", "images_seen")} | {"torch": str(content["torch"])}
-    except Exception as error:  # torch raises many kinds for damaged files
-        return {"note": f"{path.name} cannot be read: {(str(error) or repr(error)).splitlines()[0]}"}
+        about = read_checkpoint_about(path)
+    except TrainingError as error:
+        return {"note": str(error)}
+    return {name: value for name, value in about.items() if name not in ("format", "files")}
 
 
 def _shard(path: Path) -> dict[str, Any]:

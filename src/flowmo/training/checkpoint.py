@@ -7,12 +7,16 @@ another name and renamed once whole.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
 import pickle
 import re
 import shutil
 import sys
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +64,8 @@ class Checkpoint:
         """
         tensors = state.tensors(moments)
         try:
-            dcp.load(tensors, storage_reader=_Reader(self.path), no_dist=world.size == 1)
+            with _quiet():
+                dcp.load(tensors, storage_reader=_Reader(self.path), no_dist=world.size == 1)
         except (CheckpointException, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
             raise TrainingError(f"{self.path} does not fit this run: {_first_line(error)}") from None
         for name in _COUNTERS:
@@ -99,8 +104,8 @@ def save_checkpoint(
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
         world.wait()
-        writer = dcp.FileSystemWriter(part)
-        dcp.save(state.tensors(), storage_writer=writer, no_dist=world.size == 1)
+        with _quiet():
+            dcp.save(state.tensors(), storage_writer=dcp.FileSystemWriter(part), no_dist=world.size == 1)
         digests = world.gather({p.name: _digest(p) for p in sorted(part.glob(f"__{world.rank}_*"))})
         if world.main:
             files = {name: digest for each in digests for name, digest in each.items()}
@@ -203,12 +208,27 @@ def _remove(path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without PyTorch's remarks that a single process is a single process, and on what we say in an error."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _first_line(error: BaseException) -> str:
+    if isinstance(error, CheckpointException) and error.failures:
+        error = next(iter(error.failures.values()))[0]
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -130,6 +131,8 @@ def spread(
     if world.size == 1:
         return step
     if strategy == "fsdp":
+        # Our blocks hand views on and write into none of them.
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
         mesh = init_device_mesh(world.device.type, (world.size,))
         for block in blocks(step):
             fully_shard(block, mesh=mesh)

@@ -1,0 +1,29 @@
+"""Fixtures of the tests that run trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import run_support
+from torch import Tensor
+
+from flowmo.data import to_uint8
+
+
+@pytest.fixture(scope="session")
+def data(photographs: Callable[[str, int], Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hundred photographs of 32 pixels, as an array."""
+    path = tmp_path_factory.mktemp("data") / "photographs.npy"
+    np.save(path, to_uint8(photographs("train", 100)).permute(0, 2, 3, 1).numpy())
+    return path
+
+
+@pytest.fixture(scope="session")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing interrupted. Tests only look at it."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    run_support.finish(run_support.start(run_support.command(data, folder)))
+    return folder

@@ -1,0 +1,81 @@
+"""Runs as users start them: real photographs, the tiny model, no LPIPS."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+SOURCE = Path(__file__).parents[2] / "src"
+BATCH, STEPS = 8, 40
+SETTINGS = {
+    "images": BATCH * STEPS,
+    "batch_size": BATCH,
+    "learning_rate": 1e-3,
+    "warmup_images": 40,
+    "cooldown_images": 80,
+    "losses.perceptual": 0,
+    "log_steps": 1,
+    "check_images": 200,
+    "checkpoint_minutes": 0,  # after every step
+    "keep": 3,
+    "workers": 1,
+}
+CLOCK = ("images_per_s", "hours_left", "data_wait", "memory_mb", "utilisation")
+
+
+def command(data: Path, out: Path, *more: str, **settings: object) -> list[str]:
+    values = [f"{name}={value}" for name, value in (SETTINGS | settings).items()]
+    return ["train", str(data), str(out), "--preset", "tiny", "--device", "cpu", *more, "--set", *values]
+
+
+def start(arguments: list[str], *launcher: str) -> subprocess.Popen[str]:
+    """``flowmo`` as a process of its own; launcher: arguments of torchrun, for several."""
+    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+    begin = ["-m", "torch.distributed.run", *launcher, "-m", "flowmo"] if launcher else ["-m", "flowmo"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
+    return subprocess.Popen([sys.executable, *begin, *arguments], **pipes)  # type: ignore[call-overload,no-any-return]
+
+
+def finish(process: subprocess.Popen[str], code: int = 0, timeout: int = 240) -> str:
+    output, _ = process.communicate(timeout=timeout)
+    assert process.returncode == code, output
+    return output
+
+
+def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
+    """Until the log tells of this step and a checkpoint is there."""
+    deadline = time.monotonic() + 120
+    while not (list(folder.glob("checkpoint-*")) and max(log_of(folder), default=0) >= step):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "no progress"
+        time.sleep(0.02)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    path, lines = folder / "log.jsonl", []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except ValueError:  # being written
+            continue
+    return lines
+
+
+def log_of(folder: Path) -> dict[int, dict[str, Any]]:
+    """Log lines by step, without the clock's; a step that was done twice counts as it was the last time."""
+    return {x["step"]: {k: v for k, v in x.items() if k not in CLOCK} for x in lines_of(folder) if "step" in x}
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"))

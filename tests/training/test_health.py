@@ -1,0 +1,120 @@
+"""Steps that are not finite, and what the log says about a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from run_support import BATCH, checkpoints_of, command, lines_of, log_of
+from torch import Tensor
+
+from flowmo.cli.main import main
+from flowmo.data import BatchLoader, open_images
+from flowmo.errors import TrainingError
+from flowmo.presets import tiny
+from flowmo.stages import LossWeights
+from flowmo.tokenizer import FlowMo
+from flowmo.training import Log, Run, TrainConfig, World, assemble
+from flowmo.training.health import usage_of_bits
+
+CONFIG = TrainConfig(
+    images=64, batch_size=BATCH, learning_rate=1e-3, warmup_images=0, cooldown_images=0, workers=1, log_steps=1,
+    losses=LossWeights(perceptual=0), check_images=1000, most_skipped=3,
+)  # fmt: skip
+
+
+def real_run(data: Path, folder: Path, config: TrainConfig = CONFIG) -> tuple[Run, BatchLoader]:
+    step, ready, state, meter = assemble(FlowMo(tiny()), config, World())
+    log = Log(folder, say=lambda _: None, tensorboard=False)
+    run = Run(folder, config, step, ready, state, World(), log, meter=meter)
+    return run, BatchLoader(open_images(data), BATCH, 32, 0, workers=1)
+
+
+def snapshot(run: Run) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in run.state.tensors().items()}
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_gradient_that_is_not_finite_changes_nothing(data: Path, tmp_path: Path, value: float) -> None:
+    """Injected into one weight's gradient in the third step of a real run: weights, moments, averages and norms are
+    those of the step before, bit for bit, and the run goes on."""
+    run, loader = real_run(data, tmp_path)
+    states: list[dict[str, Tensor]] = []
+    counted = 0
+
+    def poison(gradient: Tensor) -> Tensor:
+        nonlocal counted
+        counted += 1
+        states.append(snapshot(run))
+        if counted != 3:
+            return gradient
+        gradient = gradient.clone()
+        gradient.view(-1)[7] = value
+        return gradient
+
+    run.state.model.decoder.readout.weight.register_hook(poison)
+    assert run.train(loader).finished
+    before, after = states[2], states[3]
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert any(not torch.equal(after[name], states[4][name]) for name in after)
+    assert run.state.skipped == 1
+    skipped = [line for line in lines_of(tmp_path) if "skipped_step" in line]
+    assert [line["skipped_step"] for line in skipped] == [3]
+    assert len(skipped[0]["batch"]) == BATCH
+    assert all(name.startswith("photographs:") for name in skipped[0]["batch"])
+    assert [line["skipped_steps"] for line in log_of(tmp_path).values()] == [0, 0, 1, 1, 1, 1, 1, 1]
+
+
+def test_too_many_in_a_row_stop_the_run_with_the_last_good_weights(data: Path, tmp_path: Path) -> None:
+    run, loader = real_run(data, tmp_path)
+    before = {}
+
+    def poison(gradient: Tensor) -> Tensor | None:
+        if run.state.step < 2:
+            return None
+        before.setdefault("state", snapshot(run))
+        return gradient * torch.nan
+
+    run.state.model.decoder.readout.bias.register_hook(poison)
+    with pytest.raises(TrainingError, match=r"3 steps in a row .* lower learning_rate, set gradient_clip"):
+        run.train(loader)
+    assert all(torch.equal(tensor, before["state"][name]) for name, tensor in snapshot(run).items())
+    assert [p.name for p in checkpoints_of(tmp_path)] == [f"checkpoint-{5 * BATCH:010d}"]
+
+
+def test_a_diverging_run_stops_and_says_what_helps(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(data, tmp_path, learning_rate=1e38, warmup_images=0, precision="fp32")) == 2
+    error = capsys.readouterr().err
+    assert "a weight is no longer finite at step 1" in error  # it saves after every step, and not that
+    assert "lower learning_rate" in error
+
+
+def test_use_of_the_bits() -> None:
+    """Closed forms: never set, always set, half, a quarter."""
+    numbers = usage_of_bits(torch.tensor([[0.0, 1.0], [0.5, 0.25]]))
+    assert numbers["bits_never_flip"] == 0.5
+    assert numbers["bit_entropy"] == pytest.approx((1 + 0.8112781) / 4)
+
+
+def test_tensorboard_gets_the_same_numbers_and_the_pictures(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert main(command(data, tmp_path, images=24, cooldown_images=0, check_images=16)) == 0
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    flow = {event.step: event.value for event in events.Scalars("flow")}
+    assert flow == pytest.approx({line["images"]: line["flow"] for line in log_of(tmp_path).values()})
+    assert [event.step for event in events.Images("reconstructions")] == [16, 24]
+
+
+def test_wandb_is_asked_for_by_name(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        import wandb  # noqa: F401
+    except ImportError:
+        assert main(command(data, tmp_path, "--wandb", "flowmo")) == 2
+        assert "pip install wandb" in capsys.readouterr().err
+    else:
+        pytest.skip("Weights & Biases is installed: its offline run was tried by hand")
