@@ -43,8 +43,8 @@ class Codec:
 
 
 class CodedPicture(NamedTuple):
-    """The file that stands for a codec at one number of bytes. file_bytes, payload_bytes: of this file, whole and without
-    headers. lpips: of its picture, enlarged, to the original."""
+    """The file that stands for a codec at one number of bytes. file_bytes, payload_bytes: of this file, whole and
+    without headers. lpips: of its picture, enlarged, to the original."""
 
     counted: Counted
     target: int
@@ -137,7 +137,7 @@ def restore(codec: Codec, data: bytes, size: tuple[int, int]) -> Image.Image:
 
 
 def _largest(size: Callable[[int], int], levels: int, target: int) -> int | None:
-    """The highest level whose size is at most ``target``, if sizes grow with the level; None if the lowest is larger."""
+    """The highest level whose size is at most ``target``, if sizes grow with it; None if the lowest is larger."""
     if size(0) > target:
         return None
     low, high = 0, levels
