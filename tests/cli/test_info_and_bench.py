@@ -16,7 +16,7 @@ from flowmo.cli.main import COMMANDS, build_parser, main
 from flowmo.config import to_dict
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
-from flowmo.training import TrainConfig, TrainState
+from flowmo.training import TrainConfig, TrainState, World
 from flowmo.training.checkpoint import save_checkpoint
 from flowmo.weights import load_model, official_layout
 
@@ -59,18 +59,21 @@ def test_info_of_a_run(flowmo: Command, weights: Path) -> None:
     assert flowmo("info", "run", model=False).code == 2
     state = TrainState.start(FlowMo(tiny()), TrainConfig())
     state.step, state.images_seen = 3, 96
-    save_checkpoint(Path("run"), state, TrainConfig())
+    about = {"command": "flowmo train photos run", "code": {"flowmo": "0"}}
+    save_checkpoint(Path("run"), state, TrainConfig(learning_rate=0.5), World(), about)
     content = flowmo("info", "run", "--json", model=False).json
     assert (content["newest"]["step"], content["newest"]["images_seen"]) == (3, 96)
     shutil.copy(weights, "run/model.safetensors")
     content = flowmo("info", "run", "--json", model=False).json
-    assert content["newest"]["step"] == 3
+    newest = content["newest"]
+    assert (newest["step"], newest["command"], newest["code"]) == (3, "flowmo train photos run", {"flowmo": "0"})
+    assert newest["train_config"]["learning_rate"] == 0.5
     assert content["about"] == {"images": 7}
-    part = Path("run/.checkpoint-0000000128.pt.abcd.part")
-    part.write_bytes(b"being written by the run")
-    Path("run/checkpoint-0000000096.pt").write_bytes(b"damaged")
+    part = Path("run/.checkpoint-0000000128.part")
+    part.mkdir()  # being written by the run
+    Path("run/checkpoint-0000000096/checkpoint.json").write_bytes(b"damaged")
     content = flowmo("info", "run", "--json", model=False).json
-    assert "cannot be read" in content["newest"]["note"]
+    assert "is damaged" in content["newest"]["note"]
     assert content["about"] == {"images": 7}
     assert part.exists()
 

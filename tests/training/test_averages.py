@@ -75,16 +75,3 @@ def test_moving_average_is_the_weighted_mean() -> None:
         average.update(decay)
         expected = decay * expected + (1 - decay) * model.weight.detach()
         assert torch.allclose(average.average["weight"], expected, atol=1e-6)
-
-
-def test_swapping_twice_changes_nothing() -> None:
-    model = nn.Linear(3, 2)
-    average = MovingAverage(model)
-    raw = model.weight.detach().clone()
-    with torch.no_grad():
-        model.weight += 1
-    average.swap()
-    assert torch.equal(model.weight, raw)
-    average.swap()
-    assert torch.equal(model.weight, raw + 1)
-    assert torch.equal(average.average["weight"], raw)
