@@ -1,0 +1,175 @@
+"""One JSON a measured result (Section 4): what was measured, of which weights, on which pictures, by which code.
+
+A number without its conventions is not a result: two that differ in protocol, sampler, seed, pictures or count do not
+compare. The tables of the README are rendered from such files and never typed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import safetensors
+import torch
+from torch import Tensor
+
+from ..config import SamplerConfig, from_dict, to_dict
+from ..data import to_uint8
+from ..errors import ConfigError, DataError
+from ..files import replacing
+from ..provenance import code_version
+from ..tokenizer import FlowMo
+from .speed import machine
+
+FORMAT = "flowmo-result-1"
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """name: as given by the user. sha256: see :func:`weights_checksum`. fingerprint: that its token files carry.
+    sampler: the settings it painted with (E1), None where it painted nothing."""
+
+    name: str
+    sha256: str
+    fingerprint: str
+    parameters: int
+    sampler: SamplerConfig | None = None
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """description: in words. sha256: see :func:`list_checksum`. count: of pictures measured. image_size: (height,
+    width) in pixels as the model saw them. skipped: those that could not be read, and why."""
+
+    description: str
+    sha256: str
+    count: int
+    image_size: tuple[int, int]
+    split: str | None = None
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """kind: "evaluation", "comparison", "figure ..." protocol: its name, in words where it has none. seed: and how each
+    picture's noise follows from it. content: the numbers, plain JSON, with their conventions. seconds: of work, over
+    all processes and sittings. The rest is filled in."""
+
+    kind: str
+    protocol: str
+    data: DataRecord
+    models: tuple[ModelRecord, ...]
+    seed: str
+    content: dict
+    seconds: float
+    command: str = ""
+    format: str = FORMAT
+    code: dict = field(default_factory=code_version)
+    machine: dict = field(default_factory=lambda: machine(torch.device("cpu")))
+    libraries: dict = field(default_factory=lambda: libraries())
+
+
+def write_result(path: Path, result: Result) -> None:
+    """All of the file or nothing. Raises ConfigError for content that is not finite plain JSON or makes no sense."""
+    _check(result)
+    try:
+        text = json.dumps(to_dict(replace(result, content={})) | {"content": result.content}, indent=2, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: not written, its content is not plain JSON: {error}") from None
+    with replacing(path) as part:
+        part.write_text(text + "\n")
+
+
+def read_result(path: Path) -> Result:
+    """Inverse of :func:`write_result`. Raises DataError for a file that is damaged, foreign or of another version."""
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DataError(f"no result at {path}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not a result that can be read ({error})") from None
+    found = data.get("format") if isinstance(data, dict) else None
+    if found != FORMAT:
+        raise DataError(f"{path}: its format is {found!r}, but this program reads {FORMAT!r}; measure it again")
+    try:
+        result: Result = from_dict(Result, data)
+        _check(result)
+    except ConfigError as error:
+        raise DataError(f"{path}: not a whole result: {error}") from None
+    return result
+
+
+def describe_model(model: FlowMo, name: str, sampler: SamplerConfig | None = None) -> ModelRecord:
+    """What a result says of a model. name: as given, of a path its last part (no folders of this machine)."""
+    count = sum(p.numel() for p in model.parameters())
+    return ModelRecord(short_name(name), weights_checksum(model), f"{model.fingerprint():08x}", count, sampler)
+
+
+def short_name(name: str) -> str:
+    """A model's name, or the end of its path: ``runs/a/model.safetensors`` is ``a``, ``x/flowmo_lo.pth`` that file."""
+    path = Path(name)
+    return path.parent.name or path.name if path.name == "model.safetensors" else path.name or name
+
+
+def weights_checksum(model: FlowMo) -> str:
+    """SHA-256 of a model's configuration without its sampler, and of its weights by name, in float32: equal for equal
+    functions, whichever file they were read from."""
+    config = {key: value for key, value in to_dict(model.config).items() if key != "sampler"}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def picture_checksums(images: Tensor) -> list[str]:
+    """SHA-256 of each picture as the model saw it, of its size and 8-bit pixels. images: B 3 H W in [-1, 1], or uint8."""
+    pixels = images if images.dtype == torch.uint8 else to_uint8(images)
+    header = "x".join(map(str, images.shape[1:])).encode()
+    return [hashlib.sha256(header + picture.contiguous().cpu().numpy().tobytes()).hexdigest() for picture in pixels]
+
+
+def list_checksum(checksums: list[str]) -> str:
+    """SHA-256 of a list of pictures by :func:`picture_checksums`, their order included."""
+    return hashlib.sha256("\n".join(checksums).encode()).hexdigest()
+
+
+def libraries() -> dict[str, str]:
+    """Versions of what computes the numbers."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "safetensors": safetensors.__version__,
+    }
+
+
+def _check(result: Result) -> None:
+    def demand(what: bool, problem: str) -> None:
+        if not what:
+            raise ConfigError(problem)
+
+    demand(result.data.count >= 1, f"data.count must be at least 1, got {result.data.count}")
+    demand(math.isfinite(result.seconds) and result.seconds >= 0, f"seconds must not be negative: {result.seconds}")
+    for name, value in [("data", result.data.sha256), *((model.name, model.sha256) for model in result.models)]:
+        demand(len(value) == 64 and not set(value) - set("0123456789abcdef"), f"{name}: {value!r} is no SHA-256")
+    demand(bool(result.kind and result.protocol), "kind and protocol must be named")
+    demand(bool(result.content), "content is empty: nothing was measured")
+    demand("flowmo" in result.code, "code must name the version of flowmo")
+    demand(_plain(result.content), "content holds what JSON cannot")
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _plain(item) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
