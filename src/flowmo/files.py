@@ -9,6 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def cache_folder() -> Path:
+    """FLOWMO_CACHE, or ``~/.cache/flowmo``. It need not exist."""
+    return Path(os.environ.get("FLOWMO_CACHE") or Path.home() / ".cache" / "flowmo").expanduser()
+
+
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """A temporary name beside ``target`` that replaces it when the block succeeds and vanishes when it fails.

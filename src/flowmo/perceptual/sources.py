@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import WeightsError
-from ..files import replacing
+from ..files import cache_folder, replacing
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,6 @@ class WeightSource:
     member: str
     requirement: str
     converted: str
-
-
-def cache_folder() -> Path:
-    """FLOWMO_CACHE, or ``~/.cache/flowmo``. It need not exist."""
-    return Path(os.environ.get("FLOWMO_CACHE") or Path.home() / ".cache" / "flowmo").expanduser()
 
 
 def find(source: WeightSource, path: Path | None = None) -> Path:
