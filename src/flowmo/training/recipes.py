@@ -1,0 +1,60 @@
+"""Whole settings by name: what the released weights were trained with, and the same carried to any width by muP.
+
+``flowmo train --recipe NAME`` starts from them; ``--set`` and ``--model`` change single ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..config import FlowMoConfig
+from .config import TrainConfig
+
+BATCH = 128  # two micro-batches of 8 on each of 8 GPUs (A13)
+STEPS = {"flowmo-lo": 1_300_000, "flowmo-hi": 800_000}
+EXPLORATORY_STEPS = 400_000  # 40 epochs of ImageNet (Table 6)
+FREEZE_AFTER_STEPS = 200_000
+EXPLORATORY_WIDTH = 768
+
+
+def published(preset: str) -> TrainConfig:
+    """Stage 1A as the released FlowMo-Lo and FlowMo-Hi were trained (A1-A18, C1-C3), on any number of processes that
+    divides 16; other presets for as long as the paper's exploratory one.
+
+    Constant rate without warm-up, cool-down or clipping (A12); codebook entropy over the 8 images of a micro-batch
+    (A7); the encoder frozen and the optimizer built anew after 200,000 steps (A14); an average of decay 0.9999^10 every
+    ten steps (A16). Not taken over, since it came of how runs were restarted: moments and averages that begin anew at
+    each launch (A14, A16), images drawn with replacement (A18).
+    """
+    return TrainConfig(
+        images=BATCH * STEPS.get(preset, EXPLORATORY_STEPS),
+        batch_size=BATCH,
+        micro_batch=8,
+        learning_rate=1e-4,
+        betas=(0.9, 0.95),
+        warmup_images=0,
+        cooldown_images=0,
+        freeze_encoder_after=BATCH * FREEZE_AFTER_STEPS,
+        entropy_over="micro_batch",
+        ema_decay=0.9999,
+        ema_every=10,
+        precision="bf16",
+    )
+
+
+def mup(preset: str) -> TrainConfig:
+    """What the paper says it did: settings found in the exploratory configuration, "mu-transferred" to other widths
+    (Section 4.1, A.1). The settings are the published ones; :func:`model_of` makes the model follow its width (B1)."""
+    return published(preset)
+
+
+def model_of(recipe: str | None, config: FlowMoConfig) -> FlowMoConfig:
+    """The model as a recipe wants it: for ``mup`` with the exploratory width as base of either side that has none."""
+    if recipe != "mup":
+        return config
+    sides = (replace(c, base_width=c.base_width or EXPLORATORY_WIDTH) for c in (config.encoder, config.decoder))
+    return replace(config, **dict(zip(("encoder", "decoder"), sides, strict=True)))
+
+
+RECIPES: dict[str, Callable[[str], TrainConfig]] = {"mup": mup, "published": published}
