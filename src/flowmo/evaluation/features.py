@@ -1,0 +1,67 @@
+"""Images -> features: the first of the three pure steps behind rFID, KID, sFID, FD, precision and recall (Table 1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..perceptual.classifier import SOURCE, Classifier, load_classifier
+from .inception import Inception, Input
+from .inception import load as _load_inception
+
+
+class FeatureNetwork(Protocol):
+    """A frozen network that measures images. name: for results. spaces: what it returns. checksum: of its weights."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def spaces(self) -> tuple[str, ...]: ...
+
+    @property
+    def checksum(self) -> str: ...
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """Float images B 3 H W in [-1, 1] -> each space's features, float32 (B, D); a row sees its own image only."""
+        ...
+
+
+def load_inception(
+    path: Path | None = None, classifier: Path | None = None, prepare: Input = "tensorflow"
+) -> Inception:
+    """The genuine network of FID: spaces ``pool`` (2048; rFID, KID, precision, recall), ``spatial`` (2023; sFID), and
+    ``logits`` (Inception Score) where ``classifier`` names a file of the last layer, which has to be the user's own.
+
+    prepare: ``tensorflow``, or ``pytorch_fid`` for the published protocol (E5); see :class:`Inception`.
+    Raises WeightsError when the weights are missing (and says how to get them) or damaged.
+    """
+    return _load_inception(path, classifier, prepare)
+
+
+def load_classifier_features(path: Path | None = None) -> ClassifierFeatures:
+    """EfficientNet-lite0: one space, ``pool`` (1280). A Fréchet distance there is FD-EffLite0 and never FID.
+
+    Raises WeightsError when the weights are missing (and says how to get them) or damaged.
+    """
+    return ClassifierFeatures(load_classifier(path))
+
+
+class ClassifierFeatures(nn.Module):
+    """The packaged classifier as a network that measures images."""
+
+    name = "efficientnet-lite0"
+    spaces = ("pool",)
+    checksum = SOURCE.sha256
+
+    def __init__(self, network: Classifier) -> None:
+        super().__init__()
+        self.network = network
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """``pool``: float32 (B, 1280)."""
+        return {"pool": self.network.features(images)}
