@@ -28,6 +28,7 @@ from ..tokenizer import FlowMo
 from ..training import Log, Run, TrainConfig, World, assemble, read_newest
 from ..training.checkpoint import read_checkpoint, tidy
 from ..training.loop import PICTURES, Outcome
+from ..training.recipes import RECIPES, model_of
 from ..training.start import check_same, cooled_down, stored_model_config
 from ..weights import load
 from .common import find_device, positive
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("out", type=Path, help="folder of the run: checkpoints, weights, log, sample pictures")
     parser.add_argument("--preset", default="flowmo-mini-64", help=f"one of {', '.join(PRESETS)}")
-    parser.add_argument("--recipe", choices=("mup", "published"), help="settings to start from; --set changes them")
+    parser.add_argument("--recipe", choices=sorted(RECIPES), help="settings to start from; --set changes them")
     parser.add_argument("--stage", choices=("mode_matching", "autoencode"), help="Stage 1A, or a plain regression (F5)")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="training settings to change")
     parser.add_argument("--model", nargs="+", default=[], metavar="NAME=VALUE", help="model settings to change")
@@ -62,6 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     deadline = time.monotonic() + parse_time(arguments.time_limit)
     config = _train_config(arguments)
+    if arguments.init and arguments.model:
+        raise ConfigError("--model cannot change the model that --init loads")
     if arguments.dry_run:
         print(configs.to_json(_model(arguments)[0]), configs.to_json(config), sep="\n")
         return 0
@@ -144,8 +147,6 @@ def _train(
 
 
 def _train_config(arguments: argparse.Namespace) -> TrainConfig:
-    from ..training.recipes import RECIPES
-
     config = RECIPES[arguments.recipe](arguments.preset) if arguments.recipe else TrainConfig()
     if arguments.stage:
         config = replace(config, stage=arguments.stage)
@@ -158,12 +159,10 @@ def _model(arguments: argparse.Namespace) -> tuple[FlowMoConfig, FlowMo | None]:
     """The model's configuration, and the model itself where it starts from weights."""
     if arguments.preset not in PRESETS:
         raise ConfigError(f"no preset {arguments.preset!r}; there are {', '.join(PRESETS)}")
-    if arguments.init and arguments.model:
-        raise ConfigError("--model cannot change the model that --init loads")
     if arguments.init:
         model = load(arguments.init)
         return model.config, model
-    return configs.override(PRESETS[arguments.preset](), arguments.model), None
+    return configs.override(model_of(arguments.recipe, PRESETS[arguments.preset]()), arguments.model), None
 
 
 @contextlib.contextmanager
