@@ -79,7 +79,7 @@ def flops_per_image(
         training = 3 * (encoder + decoder) - no_input_gradient
     distance = 0
     if perceptual is not None:
-        distance = round(3 * perceptual_share * _network(build_stages(perceptual), c.image_size))
+        distance = round(3 * perceptual_share * _network(perceptual, c.image_size))
     recomputed = decoder_blocks + (0 if encoder_frozen else encoder_blocks)
     return Flops(encoder, decoder, training, recomputed, distance)
 
@@ -150,13 +150,13 @@ def _block(
     return flops + 4 * queries * sum(tokens.values()) * d
 
 
-def _network(stages: nn.ModuleList, side: int) -> int:
-    """One forward pass of convolutions and poolings over a square image."""
+def _network(network: Network, side: int) -> int:
+    """One forward pass of the convolutions over a square image."""
     flops = 0
-    for layer in (layer for stage in stages for layer in stage):
-        if isinstance(layer, nn.Conv2d):
-            side = (side + 2 * layer.padding[0] - layer.kernel_size[0]) // layer.stride[0] + 1
-            flops += 2 * side**2 * layer.weight.numel()
-        elif isinstance(layer, nn.MaxPool2d):
-            side = (side - layer.kernel_size) // layer.stride + 1
+    with torch.device("meta"), torch.no_grad():
+        x = torch.empty(1, 3, side, side)
+        for layer in (layer for stage in build_stages(network) for layer in stage.children()):
+            x = layer(x)
+            if isinstance(layer, nn.Conv2d):
+                flops += 2 * x.shape[2] * x.shape[3] * layer.weight.numel()
     return flops
