@@ -8,7 +8,9 @@ from .fit import FITS, Fit, fit_picture, kept_size, restore_size
 from .inputs import Picture, find_pictures, open_picture
 from .loader import BatchLoader
 from .naming import class_labels, find_token_files, output_stems, relative_names, safe_name
-from .sources import ArraySource, FileSource, ImageSource, ParquetSource, SplitError, image_files, open_images
+from .opening import open_images
+from .parquet import ParquetSource
+from .sources import ArraySource, FileSource, ImageSource, SplitError, image_files
 
 __all__ = [
     "FITS",

@@ -49,3 +49,11 @@ class Batch:
             pixels=self.pixels.to(device, non_blocking=True),
             labels=None if self.labels is None else self.labels.to(device, non_blocking=True),
         )
+
+    def pin_memory(self) -> Batch:
+        """The same in memory that a GPU copies from without waiting."""
+        return replace(
+            self,
+            pixels=self.pixels.pin_memory(),
+            labels=None if self.labels is None else self.labels.pin_memory(),
+        )

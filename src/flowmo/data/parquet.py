@@ -1,0 +1,174 @@
+"""Images in Parquet files, in the layout of Hugging Face: small sets from memory, large ones row group by row group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ..errors import DataError, ImageError
+from .decode import decode
+from .sources import classes_text
+
+IN_MEMORY = 2**30
+"""Bytes of row groups, uncompressed, up to which a set is kept in memory. Of a larger one each image costs the reading
+of its row group (100 images as Hugging Face writes them); the last group read is kept for reading in order."""
+
+
+class _Group(NamedTuple):
+    """A row group: its file, its number there, its first row there, its rows, its bytes when it is unpacked."""
+
+    file: int
+    number: int
+    first: int
+    rows: int
+    size: int
+
+
+class ParquetSource:
+    """``image``: a struct of bytes and path, or plain bytes; optional integer ``label``.
+
+    Raises DataError where the files are no such, or pyarrow is missing.
+    """
+
+    def __init__(self, files: Sequence[Path], limit: int | None = None) -> None:
+        try:
+            import pyarrow as pa
+        except ImportError:
+            raise DataError("reading Parquet needs pyarrow: pip install 'flowmo[data]'") from None
+        self.files = list(files)
+        self._metadata: list[Any] = []
+        groups: list[_Group] = []
+        paths, labels = [], []
+        for number, file in enumerate(self.files):
+            if limit is not None and sum(group.rows for group in groups) >= limit:
+                break
+            try:
+                new, about = self._open(number, file)
+            except (OSError, pa.ArrowException) as error:
+                raise DataError(f"{file}: not a Parquet file that can be read ({error}); fetch it again") from None
+            groups += new
+            paths.append(about[0])
+            labels.append(about[1])
+        self._groups = groups
+        self._starts = np.cumsum([0, *(group.rows for group in groups)])
+        self._length = min(int(self._starts[-1]), limit) if limit is not None else int(self._starts[-1])
+        if not self._length:
+            raise DataError(f"{self.files[0]}: holds no images")
+        self._paths = pa.chunked_array(paths, pa.large_string())
+        found = np.concatenate(labels)[: self._length]
+        self.labels = found if (found >= 0).any() else None
+        self._last: tuple[int, Any] = (-1, None)
+        self._memory: list[Any] | None = None
+        used = int(np.searchsorted(self._starts, self._length))
+        if sum(group.size for group in groups[:used]) <= IN_MEMORY:
+            self._memory = [self._read(number) for number in range(used)]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Image.Image:
+        number, row = self._place(index)
+        try:
+            data = self._group(number)[row].as_buffer()
+        except DataError as error:  # its row group is damaged, the others may not be
+            raise ImageError(f"{self.name(index)}: {error}") from None
+        if not data:
+            raise ImageError(f"{self.name(index)}: has no bytes in {self.files[0].parent}")
+        return decode(data.to_pybytes(), self.name(index))
+
+    def label(self, index: int) -> int | None:
+        label = -1 if self.labels is None else int(self.labels[index])
+        return label if label >= 0 else None
+
+    def name(self, index: int) -> str:
+        path = self._paths[range(len(self))[index]].as_py()
+        number, row = self._place(index)
+        group = self._groups[number]
+        return path or f"{self.files[group.file].name}:{group.first + row}"
+
+    def describe(self) -> str:
+        files = self.files[0].name if len(self.files) == 1 else f"{len(self.files)} Parquet files"
+        return f"{len(self)} images in {files} of {self.files[0].parent}" + classes_text(self.labels)
+
+    def _open(self, number: int, file: Path) -> tuple[list[_Group], tuple[Any, np.ndarray]]:
+        """The row groups of a file; its paths as text and its labels, -1 where there is none."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(file) as parquet:
+            schema = parquet.schema_arrow
+            kind = schema.field("image").type if "image" in schema.names else None
+            if kind is None or not (_is_binary(kind) or (pa.types.is_struct(kind) and _has(kind, "bytes", _is_binary))):
+                raise DataError(f"{file}: needs a column 'image' of encoded bytes, found columns {schema.names}")
+            rows = parquet.metadata.num_rows
+            paths, labels = pa.nulls(rows, pa.large_string()), np.full(rows, -1, np.int32)
+            if pa.types.is_struct(kind) and _has(kind, "path", _is_text):
+                column = parquet.read(columns=["image.path"], use_threads=False).column("image")
+                paths = pc.struct_field(column.combine_chunks(), "path").cast(pa.large_string())
+            if "label" in schema.names and pa.types.is_integer(schema.field("label").type):
+                column = parquet.read(columns=["label"], use_threads=False).column("label")
+                labels = pc.fill_null(column, -1).to_numpy().astype(np.int32)
+            self._metadata.append(parquet.metadata)
+            groups, first = [], 0
+            for g in range(parquet.metadata.num_row_groups):
+                group = parquet.metadata.row_group(g)
+                groups.append(_Group(number, g, first, group.num_rows, group.total_byte_size))
+                first += group.num_rows
+        return groups, (paths, labels)
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """The row group of an image, and its row in there."""
+        index = range(len(self))[index]
+        number = int(np.searchsorted(self._starts, index, "right")) - 1
+        return number, index - int(self._starts[number])
+
+    def _group(self, number: int) -> Any:
+        if self._memory is not None:
+            return self._memory[number]
+        last, column = self._last
+        if last != number:
+            column = self._read(number)
+            self._last = (number, column)
+        return column
+
+    def _read(self, number: int) -> Any:
+        """The encoded images of a row group, as an Arrow array."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        group = self._groups[number]
+        file = self.files[group.file]
+        try:
+            with pq.ParquetFile(file, metadata=self._metadata[group.file]) as parquet:
+                struct = pa.types.is_struct(parquet.schema_arrow.field("image").type)
+                names = ["image.bytes"] if struct else ["image"]
+                column = parquet.read_row_group(group.number, names, use_threads=False).column("image")
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{file}: cannot be read ({error}); fetch it again") from None
+        array = column.combine_chunks()
+        return pc.struct_field(array, "bytes") if struct else array
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_last": (-1, None)}
+
+
+def _is_binary(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _has(struct: Any, name: str, test: Any) -> bool:
+    return struct.get_field_index(name) >= 0 and test(struct.field(name).type)
