@@ -25,14 +25,14 @@ from ..weights.load import PACKAGED
 OUT = "flowmo-out"
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+MODEL_HELP = "packaged model, .safetensors file, folder of a run, or released .pth"
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, flag: bool = True) -> None:
+    """flag: whether the model is named by --model; the command names it otherwise if not."""
     group = parser.add_argument_group("model")
-    group.add_argument(
-        "--model",
-        default=PACKAGED,
-        metavar="MODEL",
-        help="packaged model, .safetensors file, folder of a run, or released .pth (default: %(default)s)",
-    )
+    if flag:
+        group.add_argument("--model", default=PACKAGED, metavar="MODEL", help=f"{MODEL_HELP} (default: %(default)s)")
     add_device_argument(group)
     group.add_argument(
         "--raw-weights", action="store_true", help="of a released .pth, the raw weights, not the average"
@@ -71,14 +71,14 @@ def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
+def add_sampling_arguments(
+    parser: argparse.ArgumentParser, seed_help: str = "starting noise, the same for all pictures"
+) -> None:
     group = parser.add_argument_group("painting", "defaults are stored with the model")
     group.add_argument("--steps", type=steps, metavar="N", help="steps of the decoder: fewer are faster and blurred")
     group.add_argument("--rho", type=rho, metavar="RHO", help="where the steps lie: 1 evenly, more nearer the picture")
     group.add_argument("--guidance", type=finite, metavar="SCALE", help="strength of guidance; 1 is none and faster")
-    group.add_argument(
-        "--seed", type=seed, default=0, metavar="N", help="starting noise, the same for all pictures (default: 0)"
-    )
+    group.add_argument("--seed", type=seed, default=0, metavar="N", help=f"{seed_help} (default: 0)")
 
 
 def add_output_arguments(parser: argparse.ArgumentParser, out: str | None = OUT) -> None:
