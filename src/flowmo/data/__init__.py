@@ -5,12 +5,14 @@ from .batches import PictureBatch, picture_batches
 from .crops import center_crop, random_crop, shorter_side_to, to_float, to_image, to_tensor, to_uint8
 from .decode import IMAGE_SUFFIXES, MAX_PIXELS, decode
 from .fit import FITS, Fit, fit_picture, kept_size, restore_size
+from .hugging_face import HuggingFaceSource
 from .inputs import Picture, find_pictures, open_picture
 from .loader import BatchLoader
 from .naming import class_labels, find_token_files, output_stems, relative_names, safe_name
 from .opening import open_images
 from .parquet import ParquetSource
 from .sources import ArraySource, FileSource, ImageSource, SplitError, image_files
+from .tars import TarSource
 
 __all__ = [
     "FITS",
@@ -21,11 +23,13 @@ __all__ = [
     "BatchLoader",
     "FileSource",
     "Fit",
+    "HuggingFaceSource",
     "ImageSource",
     "ParquetSource",
     "Picture",
     "PictureBatch",
     "SplitError",
+    "TarSource",
     "center_crop",
     "class_labels",
     "decode",

@@ -5,61 +5,108 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import DataError
 from .decode import IMAGE_SUFFIXES
+from .hugging_face import PREFIX, HuggingFaceSource, is_saved
 from .parquet import ParquetSource
 from .sources import ArraySource, FileSource, ImageSource, SplitError, image_files
+from .tars import TarSource
 
-_SPLIT = re.compile(r"(train|validation|val|test)(?![a-z])", re.IGNORECASE)
+_SPLIT = re.compile(r"(?:^|[-_.])(train|validation|val|test)(?![a-z])", re.IGNORECASE)
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_COMPRESSED_TAR = re.compile(r"\.(tgz|tar\.\w+)$", re.IGNORECASE)
 
 
-def open_images(path: str | Path, limit: int | None = None, split: str | None = None) -> ImageSource:
+def open_images(
+    path: str | Path, limit: int | None = None, split: str | None = None, cache: Path | None = None
+) -> ImageSource:
     """Open a data set by its path.
 
-    path: a folder of images (class folders give labels), one image, a Parquet file, a folder or glob of Parquet files,
-    or a ``.npy`` of uint8 (n, H, W, 3) with optional ``<stem>.labels.npy``. limit: only the first so many images.
-    split: "train" or "validation", where the path holds both. Raises DataError, SplitError for a split it lacks.
+    path: a folder of images (class folders give labels), or one image;
+    tars, one or a folder or pattern of them: ImageNet's as they are, class tars, WebDataset shards (see TarSource);
+    Parquet files, likewise (see ParquetSource); a ``.npy`` of uint8 (n, H, W, 3) with optional ``<stem>.labels.npy``;
+    ``hf:name`` or a folder saved by Hugging Face (see HuggingFaceSource). Patterns are those of the shell, also
+    ``shard-{000000..000099}.tar``.
+
+    limit: only the first so many images. split: "train" or "validation", where the path holds both, as told by the
+    names of its files or folders. cache: a folder for what has to be found out once about tars, the user's by default.
+    Raises DataError, SplitError for a split it lacks.
     """
-    path = Path(path).expanduser()
     if limit is not None and limit < 1:
         raise DataError(f"the limit on images must be at least 1, got {limit}")
+    if str(path).startswith(PREFIX):
+        return HuggingFaceSource(str(path), limit, split)
+    path = Path(path).expanduser()
     if os.path.isdir(path):
-        return _open_folder(path, limit, split)
-    if os.path.isfile(path):
-        files = [path]
-    elif glob.has_magic(str(path)):
-        files = sorted(Path(f) for f in glob.glob(str(path), recursive=True) if os.path.isfile(f))
-        if not files:
-            raise DataError(f"{path}: no file matches this pattern")
-    else:
-        raise DataError(f"{path}: there is no such file or folder; check the path")
+        return _open_folder(path, limit, split, cache)
+    files = _expand(path)
     if all(f.suffix == ".parquet" for f in files):
         return ParquetSource(_of_split(files, split, path), limit)
+    if all(f.suffix == ".tar" for f in files):
+        return TarSource(_of_split(files, split, path), limit, cache)
     if split is not None:
         raise SplitError(f"{path} has no splits; leave the split out")
     if len(files) == 1 and files[0].suffix == ".npy":
         return ArraySource(files[0], limit)
     if all(f.suffix.lower() in IMAGE_SUFFIXES for f in files):
         return FileSource(files, path, limit)
-    raise DataError(f"{path}: give a folder of images, Parquet files, or one .npy file")
+    if any(_COMPRESSED_TAR.search(f.name) for f in files):
+        raise DataError(f"{path}: is a compressed tar; unpack it to a plain .tar, of which any image can be read")
+    raise DataError(f"{path}: give a folder of images, tars, Parquet files, or one .npy file")
 
 
-def _open_folder(folder: Path, limit: int | None, split: str | None) -> ImageSource:
+def _expand(path: Path) -> list[Path]:
+    """The files that a path means, where it is a pattern."""
+    if os.path.isfile(path):
+        return [path]
+    files = []
+    for text in _numbered(str(path)):
+        if glob.has_magic(text):
+            found = sorted(Path(f) for f in glob.glob(text, recursive=True) if os.path.isfile(f))
+            if not found:
+                raise DataError(f"{text}: no file matches this pattern")
+            files += found
+        elif os.path.isfile(text):
+            files.append(Path(text))
+        else:
+            raise DataError(f"{text}: there is no such file or folder; check the path")
+    if not files:
+        raise DataError(f"{path}: the numbers in braces must rise")
+    return files
+
+
+def _numbered(text: str) -> Iterator[str]:
+    """``a-{08..11}.tar`` -> a-08.tar, a-09.tar, a-10.tar, a-11.tar."""
+    match = _BRACES.search(text)
+    if not match:
+        yield text
+        return
+    for number in range(int(match[1]), int(match[2]) + 1):
+        yield from _numbered(text[: match.start()] + str(number).zfill(len(match[1])) + text[match.end() :])
+
+
+def _open_folder(folder: Path, limit: int | None, split: str | None, cache: Path | None) -> ImageSource:
+    if is_saved(folder):
+        return HuggingFaceSource(str(folder), limit, split)
     parquet = sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
     if parquet:
         return ParquetSource(_of_split(parquet, split, folder), limit)
     halves = {_split_of(d): d for d in sorted(folder.iterdir()) if d.is_dir() and _SPLIT.fullmatch(d.name)}
     if split is not None and split in halves:
-        folder = halves[split]
-    elif split is not None:
-        raise SplitError(f"{folder} has no split {split!r}; leave the split out, or give another folder")
-    elif "train" in halves and len(halves) > 1:
+        return _open_folder(halves[split], limit, None, cache)
+    if "train" in halves and len(halves) > 1:
         raise DataError(f"{folder} holds several splits ({', '.join(sorted(halves))}); name one of them")
     files = image_files(folder)
+    tars = [] if files else [f for f in sorted(folder.rglob("*.tar")) if f.is_file() and not f.name.startswith(".")]
+    if tars:
+        return TarSource(_of_split(tars, split, folder), limit, cache)
+    if split is not None:
+        raise SplitError(f"{folder} has no split {split!r}; leave the split out, or give another folder")
     if not files:
-        raise DataError(f"{folder}: no image found in it; give a folder of JPEG, PNG, WebP or Parquet files")
+        raise DataError(f"{folder}: no image found in it; give a folder of JPEG, PNG or WebP files, Parquet or tars")
     labels = None
     if all(len(f.relative_to(folder).parts) == 2 for f in files):
         classes = {name: i for i, name in enumerate(sorted({f.parent.name for f in files}))}
@@ -80,6 +127,7 @@ def _of_split(files: list[Path], split: str | None, where: Path) -> list[Path]:
 
 
 def _split_of(path: Path) -> str:
-    match = _SPLIT.match(path.name)
+    """As in train-00000-of-00005.parquet and ILSVRC2012_img_val.tar; "" for none."""
+    match = _SPLIT.search(path.name)
     name = match.group(1).lower() if match else ""
     return "validation" if name == "val" else name

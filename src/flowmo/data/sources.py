@@ -113,6 +113,13 @@ class Texts(Sequence[str]):
         self.ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
         self.bytes = b"".join(pieces)
 
+    @classmethod
+    def of(cls, data: np.ndarray, ends: np.ndarray) -> Texts:
+        """From what another has as its ``bytes`` and ``ends``."""
+        texts = cls(())
+        texts.bytes, texts.ends = data.tobytes(), ends
+        return texts
+
     def __len__(self) -> int:
         return len(self.ends)
 
