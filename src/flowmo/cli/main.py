@@ -13,7 +13,7 @@ from PIL import Image
 
 from .. import __version__
 from ..errors import FlowMoError
-from . import bench, detokenize, figure, info, reconstruct, tokenize, train
+from . import bench, compare, coordinate_check, detokenize, evaluate, figure, info, reconstruct, tokenize, train
 
 COMMANDS = {
     "reconstruct": (reconstruct, "code pictures and paint them again, with a table of how close they are"),
@@ -21,7 +21,10 @@ COMMANDS = {
     "detokenize": (detokenize, "paint the pictures of .flowmo files and shards"),
     "info": (info, "say what a model, a token file, a shard or a run is"),
     "train": (train, "train a tokenizer (Stage 1A)"),
+    "evaluate": (evaluate, "measure models on a data set by a named protocol"),
     "figure": (figure, "measure and draw a figure of the paper"),
+    "compare": (compare, "models, image codecs and other tokenizers at equal bytes"),
+    "coordinate-check": (coordinate_check, "show that learning rates hold at any width (muP)"),
     "bench": (bench, "measure how fast a model encodes or decodes"),
 }
 OUT_OF_MEMORY = "out of memory; try a smaller --batch-size or smaller pictures"

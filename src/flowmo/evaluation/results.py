@@ -78,8 +78,8 @@ class Result:
 
 
 def write_result(path: Path, result: Result) -> None:
-    """All of the file or nothing; absolute paths in the command are cut to their last part. Raises ConfigError for content
-    that is not finite plain JSON or makes no sense."""
+    """All of the file or nothing; absolute paths in the command are cut to their last part. Raises ConfigError for
+    content that is not finite plain JSON or makes no sense."""
     words = shlex.split(result.command)
     result = replace(result, command=shlex.join(Path(w).name if Path(w).is_absolute() else w for w in words))
     _check(result)
@@ -134,7 +134,8 @@ def weights_checksum(model: FlowMo) -> str:
 
 
 def picture_checksums(images: Tensor) -> list[str]:
-    """SHA-256 of the size and 8-bit pixels of each picture as the model saw it. images: B 3 H W in [-1, 1], or uint8."""
+    """SHA-256 of the size and 8-bit pixels of each picture as the model saw it. images: B 3 H W in [-1, 1], or
+    uint8."""
     pixels = images if images.dtype == torch.uint8 else to_uint8(images)
     header = "x".join(map(str, images.shape[1:])).encode()
     return [hashlib.sha256(header + picture.contiguous().cpu().numpy().tobytes()).hexdigest() for picture in pixels]

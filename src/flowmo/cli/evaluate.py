@@ -1,0 +1,261 @@
+"""``flowmo evaluate``: measures models on a data set, by a named protocol: "standard", every picture by itself as it
+would be saved, or "published", as the paper's numbers were made. Each model and protocol gives MODEL-PROTOCOL.json and
+a table of all pictures, MODEL-PROTOCOL.csv. A command that was killed goes on where it was when it is given again;
+under torchrun several processes share the pictures. With --watch, MODEL is the folder of a training in progress, and
+each new model.safetensors in it is measured."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..config import SamplerConfig
+from ..data import ImageSource, SplitError, open_images
+from ..errors import ConfigError
+from ..evaluation.evaluate import Settings
+from ..evaluation.networks import METRICS, Networks, WeightFiles, check_metrics, load_networks
+from ..evaluation.protocols import PROTOCOLS, Protocol, get_protocol
+from ..evaluation.results import Result
+from ..evaluation.session import Job, Session, evaluate, find_result, flat, prepare, stem_of
+from ..evaluation.watch import WatchLog, snapshots
+from ..files import only_one
+from ..tokenizer import FlowMo
+from ..training import World
+from . import common
+
+COLUMNS = {
+    "bits_per_pixel": ("bits/pixel", ".4f"),
+    "psnr": ("PSNR dB", ".2f"),
+    "ssim": ("SSIM", ".4f"),
+    "lpips_alex": ("LPIPS Alex", ".4f"),
+    "lpips_vgg": ("LPIPS VGG", ".4f"),
+    "rfid": ("rFID", ".3f"),
+    "kid": ("KID x1000", ".3f"),
+    "sfid": ("sFID", ".3f"),
+    "precision": ("precision", ".3f"),
+    "recall": ("recall", ".3f"),
+    "inception_score": ("IS", ".2f"),
+    "fd_efflite0": ("FD-EffLite0", ".3f"),
+    "codes_used": ("codes used", ".1%"),
+    "bits_of_entropy": ("bits of entropy", ".2f"),
+}
+FILES = ("lpips_alex", "lpips_vgg", "inception", "inception_classifier", "classifier")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("models", nargs="+", metavar="MODEL", help=f"{common.MODEL_HELP}; one or several")
+    parser.add_argument(
+        "data", metavar="DATA", help="folder of pictures, tar, WebDataset shards, Parquet files or one .npy array"
+    )
+    parser.add_argument(
+        "--split", metavar="NAME", help="part of the data (default: validation, or all where there are no parts)"
+    )
+    parser.add_argument("--limit", type=common.positive, metavar="N", help="measure the first N pictures only")
+    parser.add_argument(
+        "--protocol", choices=(*PROTOCOLS, "both"), default="standard", help="how to measure (default: standard)"
+    )
+    parser.add_argument(
+        "--metrics", nargs="+", default=list(METRICS), metavar="NAME", help=f"of {', '.join(METRICS)} (default: all)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("results"), metavar="DIR", help="folder for the results (default: results)"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite results of other settings or code")
+    common.add_run_arguments(parser)
+    watch = parser.add_argument_group("training in progress")
+    watch.add_argument("--watch", action="store_true", help="measure each new model.safetensors until training ends")
+    watch.add_argument("--watch-limit", type=common.positive, metavar="N", help="stop after N of them")
+    watch.add_argument(
+        "--watch-every", type=common.finite, default=10.0, metavar="SECONDS", help="between looks (default: 10)"
+    )
+    common.add_sampling_arguments(parser, "starting noise: picture i is painted from this plus i")
+    common.add_model_arguments(parser, flag=False)
+    files = parser.add_argument_group("networks that judge", "files of weights where none are installed")
+    for name in FILES:
+        files.add_argument(
+            f"--{name.replace('_', '-')}", type=Path, metavar="FILE", help=f"weights of {_network(name)}"
+        )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    device = common.find_device(arguments.device)
+    protocols = [get_protocol(p) for p in PROTOCOLS if arguments.protocol in (p, "both")]
+    check_metrics(arguments.metrics, 1)
+    world = World.join(str(device))
+    try:
+        with only_one(arguments.out / ".partial" / "lock") as alone:
+            if world.main and not alone:
+                raise ConfigError(
+                    f"another evaluation is at work in {arguments.out}; wait for it, or give another --out"
+                )
+            work = _Work(arguments, protocols, world)
+            return work.watch() if arguments.watch else work.models()
+    finally:
+        world.leave()
+
+
+class _Work:
+    """The command's session: its data, its networks, its progress."""
+
+    def __init__(self, arguments: argparse.Namespace, protocols: list[Protocol], world: World) -> None:
+        self.arguments, self.protocols, self.world = arguments, protocols, world
+        source, split = _open(arguments)
+        self.progress = common.Progress(len(source) * len(protocols) * len(arguments.models) // world.size)
+        self.named: set[str] = set()
+        self.networks: dict[tuple[str, int], Networks] = {}
+        self.metrics = check_metrics(arguments.metrics, len(source))
+        data = arguments.data if ":" in arguments.data else Path(arguments.data).resolve().name
+        self.session = Session(
+            arguments.out, source, data, split, arguments.force, arguments.command_line, world, self.bad, self.done
+        )
+
+    def models(self) -> int:
+        """Everything is loaded and checked once before the first picture is measured."""
+        names, results = self.arguments.models, []
+        stems = [stem_of(name, self.protocols[0]) for name in names]
+        if len(set(stems)) < len(stems):
+            raise ConfigError(
+                "two of the models would have results of the same name; measure them one by one, by --out"
+            )
+        model: FlowMo | None = None
+        planned: list[tuple[str, list[tuple[Job, Result | None]]]] = []
+        for name in names:
+            model = self.load(name)
+            jobs = [self.job(model, name, protocol) for protocol in self.protocols]
+            planned.append((name, [(job, find_result(self.session, job)) for job in jobs]))
+        for name, jobs in planned:
+            if len(names) > 1 and any(result is None for _, result in jobs):
+                model = self.load(name)
+            assert model is not None
+            results += [self.measure(model, job, result) for job, result in jobs]
+        self.progress.expect(len(self.session.source))
+        return self.finish([result for result in results if result is not None])
+
+    def watch(self) -> int:
+        arguments = self.arguments
+        if len(arguments.models) > 1 or self.world.size > 1:
+            raise ConfigError("--watch takes the folder of one run, in one process")
+        folder = Path(arguments.models[0])
+        log = WatchLog(arguments.out / f"{folder.resolve().name}.jsonl")
+        count, results = 0, []
+        self.progress.say(f"watching {folder}; Ctrl-C ends it, the same command goes on")
+        try:
+            for snapshot in snapshots(
+                folder, arguments.device, lambda sha: log.known(sha, len(self.protocols)), arguments.watch_every
+            ):
+                name = f"{folder.resolve().name}-{snapshot.images:010d}"
+                for protocol in self.protocols:
+                    job = self.job(snapshot.model, name, protocol)
+                    result = self.measure(snapshot.model, job, find_result(self.session, job))
+                    assert result is not None
+                    line = {"images": snapshot.images, "sha256": snapshot.sha256, "protocol": protocol.name}
+                    log.add(line | {"count": result.data.count} | flat(result) | {"time": round(time.time())})
+                    results.append(result)
+                    self.progress.say(f"{snapshot.images:,} images, {protocol.name}: {_words(flat(result))}")
+                count += 1
+                if count == arguments.watch_limit:
+                    break
+        except KeyboardInterrupt:
+            self.progress.say("stopped")
+        code = self.finish(results)
+        self.progress.say(f"a line an evaluation is in {log.path}")
+        return code
+
+    def load(self, name: str) -> FlowMo:
+        arguments = argparse.Namespace(**{**vars(self.arguments), "model": name, "device": str(self.world.device)})
+        return common.load_model(arguments)
+
+    def job(self, model: FlowMo, name: str, protocol: Protocol) -> Job:
+        side, key = model.config.image_size, (protocol.inception, model.config.image_size)
+        if key not in self.networks:
+            files = WeightFiles(**{name: getattr(self.arguments, name) for name in FILES})
+            self.networks[key] = load_networks(self.metrics, protocol.inception, side, model.device, files)
+            if self.world.main and len(self.networks) == 1:
+                for metric, reason in self.networks[key].left_out.items():
+                    self.progress.say(f"note: {metric} is left out: {reason}")
+        settings = Settings(protocol, self.sampler(model), self.arguments.seed, self.arguments.batch_size)
+        return prepare(model, name, settings, self.networks[key])
+
+    def sampler(self, model: FlowMo) -> SamplerConfig:
+        a = self.arguments
+        given = {"num_steps": a.steps, "rho": a.rho, "guidance_scale": a.guidance}
+        return replace(model.config.sampler, **{name: value for name, value in given.items() if value is not None})
+
+    def measure(self, model: FlowMo, job: Job, known: Result | None) -> Result | None:
+        if known is not None:
+            self.progress.say(f"{job.stem}: measured already")
+            self.progress.advance(len(self.session.source))
+            return known
+        return evaluate(model, self.session, job)
+
+    def bad(self, name: str, error: Any) -> None:
+        if name in self.named:
+            self.progress.advance()
+        else:
+            self.named.add(name)
+            self.progress.skip(name, error)
+
+    def done(self, count: int, measured: bool) -> None:
+        self.progress.advance(count)
+
+    def finish(self, results: list[Result]) -> int:
+        code = self.progress.finish()
+        if not self.world.main:
+            return code
+        if self.arguments.json:
+            from ..config import to_dict
+
+            common.print_json(
+                [to_dict(replace(result, content={})) | {"content": result.content} for result in results]
+            )
+        elif results:
+            _print(results)
+            print(f"\nresults and tables of pictures are in {self.arguments.out}")
+        return code
+
+
+def _open(arguments: argparse.Namespace) -> tuple[ImageSource, str | None]:
+    split = arguments.split or "validation"
+    try:
+        return open_images(arguments.data, arguments.limit, split), split
+    except SplitError:
+        if arguments.split:
+            raise
+        return open_images(arguments.data, arguments.limit), None
+
+
+def _network(name: str) -> str:
+    names = {
+        "lpips_alex": "LPIPS (Alex)",
+        "lpips_vgg": "LPIPS (VGG)",
+        "inception": "Inception",
+        "inception_classifier": "Inception's last layer, for the Inception Score",
+        "classifier": "EfficientNet-lite0",
+    }
+    return names[name]
+
+
+def _print(results: list[Result]) -> None:
+    rows = [flat(result) for result in results]
+    columns = [name for name in COLUMNS if any(name in row for row in rows)]
+    header = ["model", "protocol", "pictures", *(COLUMNS[name][0] for name in columns)]
+    lines = [
+        [result.models[0].name, result.protocol, str(result.data.count), *(_cell(name, row) for name in columns)]
+        for result, row in zip(results, rows, strict=True)
+    ]
+    common.print_table(header, lines)
+    few = min(result.data.count for result in results)
+    if few < 10_000 and "rfid" in columns:
+        print(f"\nrFID of {few} pictures is far above that of 50,000 and compares with no other number; KID does")
+
+
+def _cell(name: str, row: dict[str, Any]) -> str:
+    value = row.get(name)
+    return "n/a" if value is None else format(1000 * value if name == "kid" else value, COLUMNS[name][1])
+
+
+def _words(row: dict[str, Any]) -> str:
+    return ", ".join(f"{COLUMNS[name][0]} {_cell(name, row)}" for name in COLUMNS if name in row)

@@ -1,0 +1,223 @@
+"""Pictures -> rows of numbers: the long part of an evaluation, which may be killed and spread over processes.
+
+Each row is of one picture: its metrics, the bytes of its token file, its tokens and the features of its reconstruction.
+What is of all pictures together follows from the rows (summary.py).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..codec import HEADER_SIZE, TokenFile, decode_file, encode_file
+from ..config import SamplerConfig
+from ..data import ImageSource, center_crop, shorter_side_to, to_tensor
+from ..errors import DataError, ImageError, WeightsError
+from ..quantize import dequantize
+from ..quantize.tokens import Tokens
+from ..tokenizer import FlowMo
+from .networks import Networks, features_of
+from .pixels import psnr_uint8, ssim_uint8
+from .protocols import Noise
+from .protocols import Protocol as Convention
+from .results import picture_checksums
+from .rows import Rows
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the numbers of a model depend on. batch_size: pictures at a time, which they do not depend on."""
+
+    protocol: Convention
+    sampler: SamplerConfig
+    seed: int = 0
+    batch_size: int = 16
+
+
+class Processes(Protocol):
+    """Those that share the work; ``training.World`` is one. gather: what each has, in all, by rank."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def gather(self, value: Any) -> list[Any]: ...
+
+
+@dataclass(frozen=True)
+class Alone:
+    """One process."""
+
+    rank: int = 0
+    size: int = 1
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+
+class Measured(NamedTuple):
+    """place: of a picture in the data. checksum: of its pixels as the model saw it (results.picture_checksums)."""
+
+    place: int
+    checksum: str
+
+    @property
+    def key(self) -> str:
+        """Of its row."""
+        return f"{self.place}:{self.checksum}"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """measured: those that could be read, in order. skipped: the others, in words, in order."""
+
+    measured: list[Measured]
+    skipped: list[str]
+
+
+class _Picture(NamedTuple):
+    place: int
+    image: Tensor  # 3 S S in [-1, 1]
+    checksum: str
+
+
+def measure(
+    model: FlowMo,
+    source: ImageSource,
+    settings: Settings,
+    networks: Networks,
+    rows: Rows,
+    originals: Mapping[str, Rows],
+    processes: Processes,
+    on_bad: Callable[[str, ImageError], None],
+    on_done: Callable[[int, bool], None],
+) -> Pictures:
+    """Bring ``rows`` to hold a row for each picture of the source that can be read, and ``originals`` the features.
+
+    rows: under ``Measured.key``; what it holds is not measured again, as long as the picture is still the same.
+    originals: by "network.space", under the checksum of the picture. on_bad: name of a picture, and why it cannot be
+    read. on_done: called with a number of pictures of this process, and whether they had to be measured. Every process
+    returns the pictures of all. Raises DataError when none can be read, WeightsError for a model that paints no
+    numbers.
+    """
+    size, fingerprint = model.config.image_size, model.fingerprint()
+    noise = Noise(settings.protocol, settings.seed, len(source), (3, size, size))
+    step = -(-settings.batch_size // settings.protocol.group) * settings.protocol.group
+    batches = [range(i, min(i + step, len(source))) for i in range(0, len(source), step)]
+    mine: list[Measured] = []
+    skipped: list[tuple[int, str]] = []
+    for places, pictures in _read(source, batches[processes.rank :: processes.size], size):
+        good = []
+        for place, picture in zip(places, pictures, strict=True):
+            if isinstance(picture, ImageError):
+                name = source.name(place)
+                _, found, reason = str(picture).partition(name)  # without the folders of this machine before it
+                skipped.append((place, name + reason if found else f"{name}: {picture}"))
+                on_bad(name, picture)
+            else:
+                good.append(picture)
+        mine += [Measured(p.place, p.checksum) for p in good]
+        new = [p for p in good if Measured(p.place, p.checksum).key not in rows]
+        unseen = [p for p in good if any(p.checksum not in known for known in originals.values())]
+        start = time.perf_counter()
+        if unseen:
+            shown = settings.protocol.for_networks(_stack(unseen).to(model.device))
+            for space, values in features_of(networks, shown).items():
+                originals[space].add([p.checksum for p in unseen], {"features": values.numpy()})
+        if new:
+            columns = _measure_batch(model, fingerprint, new, noise, settings, networks)
+            columns["seconds"] = np.full(len(new), (time.perf_counter() - start) / len(new))
+            rows.add([Measured(p.place, p.checksum).key for p in new], columns)
+        on_done(len(good), bool(new))
+    gathered = processes.gather((mine, skipped))
+    pictures = Pictures(
+        sorted(m for found, _ in gathered for m in found),
+        [reason for _, reason in sorted(pair for _, found in gathered for pair in found)],
+    )
+    if not pictures.measured:
+        raise DataError(f"none of the {len(source)} pictures can be read; the first: {pictures.skipped[0]}")
+    return pictures
+
+
+@torch.no_grad()
+def _measure_batch(
+    model: FlowMo,
+    fingerprint: int,
+    pictures: Sequence[_Picture],
+    noise: Noise,
+    settings: Settings,
+    networks: Networks,
+) -> dict[str, np.ndarray]:
+    """One row a picture, by column."""
+    protocol, s = settings.protocol, settings.sampler
+    images = _stack(pictures).to(model.device)
+    code, columns = _code(model, fingerprint, images)
+    start = noise.of([p.place for p in pictures]).to(model.device)
+    again = model.sample(code, start, s.num_steps, s.rho, s.guidance_scale, s.guidance_interval).clamp(-1, 1)
+    if not again.isfinite().all():
+        raise WeightsError("the model paints values that are not finite; its weights or its sampler are unusable")
+    ours, theirs = protocol.to_uint8(again), protocol.to_uint8(images)
+    columns["squared_error"] = (ours.double() - theirs.double()).square().flatten(1).mean(1).cpu().numpy()
+    columns["psnr"] = psnr_uint8(ours, theirs).cpu().numpy()
+    if "ssim" in networks.metrics:
+        columns["ssim"] = ssim_uint8(ours, theirs).cpu().numpy()
+    shown, original = protocol.for_networks(again), protocol.for_networks(images)
+    for name, lpips in networks.lpips.items():
+        columns[f"lpips_{name}"] = lpips(shown, original).cpu().numpy()
+    return columns | {space: values.numpy() for space, values in features_of(networks, shown).items()}
+
+
+def _code(model: FlowMo, fingerprint: int, images: Tensor) -> tuple[Tensor, dict[str, np.ndarray]]:
+    """Codes B N K, read back from the very files whose bytes are counted; of a continuous latent there are none."""
+    quantized = model.quantize(model.encode(images))
+    if quantized.tokens is None:
+        return quantized.code, {}
+    size = (images.shape[2], images.shape[3])
+    tokens = Tokens(quantized.tokens.cpu(), model.config.bits_per_group, size)
+    files = [encode_file(TokenFile(tokens[i], fingerprint, "crop", size)) for i in range(len(tokens))]
+    read = torch.cat([decode_file(file, fingerprint).tokens.indices for file in files])
+    sizes = np.array([len(file) for file in files])
+    columns = {
+        "tokens": read.flatten(1).to(torch.int32).numpy(),
+        "file_bytes": sizes,
+        "payload_bytes": sizes - HEADER_SIZE,
+    }
+    return dequantize(read.to(model.device), model.config), columns
+
+
+def _read(
+    source: ImageSource, batches: Sequence[range], size: int
+) -> Iterator[tuple[range, list[_Picture | ImageError]]]:
+    """Each batch of places with its pictures, decoded by threads while the one before is measured."""
+
+    def load(place: int) -> _Picture | ImageError:
+        try:
+            image = to_tensor(center_crop(shorter_side_to(source[place], size), size))
+            return _Picture(place, image, picture_checksums(image[None])[0])
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        pending: deque[tuple[range, list[Future]]] = deque()
+        for places in batches:
+            pending.append((places, [pool.submit(load, place) for place in places]))
+            if len(pending) > 2:
+                first, futures = pending.popleft()
+                yield first, [future.result() for future in futures]
+        for first, futures in pending:
+            yield first, [future.result() for future in futures]
+
+
+def _stack(pictures: Sequence[_Picture]) -> Tensor:
+    return torch.stack([picture.image for picture in pictures])

@@ -1,0 +1,133 @@
+"""Which metrics there are, what each needs, and what cannot be measured here (Section 4.1, Table 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, ImageError, WeightsError
+from ..perceptual import LPIPS, load_lpips
+from .features import FeatureNetwork, load_classifier_features, load_inception
+from .inception import Input
+
+METRICS = {
+    "psnr": "dB, higher is closer",
+    "ssim": "at most 1, higher is closer",
+    "lpips_alex": "lower is closer",
+    "lpips_vgg": "lower is closer",
+    "rfid": "lower is closer; falls with the number of pictures",
+    "kid": "lower is closer; meant for any number of pictures",
+    "sfid": "rFID of spatial features",
+    "precision_recall": "shares, higher is better; paired, of the same pictures",
+    "inception_score": "higher is better",
+    "fd_efflite0": "Fréchet distance in EfficientNet-lite0's features, which is no FID",
+    "code": "how many codes are used, bits of entropy",
+}
+FEW = 10_000
+"""Pictures below which rFID is never printed without KID."""
+
+_INCEPTION = {"rfid": "pool", "kid": "pool", "precision_recall": "pool", "sfid": "spatial", "inception_score": "logits"}
+_SSIM_SIDE = 7
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """Files of weights where none are installed. inception_classifier: the last layer of Inception, a user's own."""
+
+    lpips_alex: Path | None = None
+    lpips_vgg: Path | None = None
+    inception: Path | None = None
+    inception_classifier: Path | None = None
+    classifier: Path | None = None
+
+
+@dataclass(frozen=True)
+class Networks:
+    """lpips: "alex", "vgg". features: by metric family, "inception", "efflite0". metrics: that can be measured with
+    them, in order. left_out: the others that were asked for, each with the reason and the way out."""
+
+    metrics: tuple[str, ...]
+    lpips: Mapping[str, LPIPS] = field(default_factory=dict)
+    features: Mapping[str, FeatureNetwork] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+def check_metrics(metrics: Sequence[str], count: int) -> tuple[str, ...]:
+    """The metrics once each, in the order of METRICS, with KID beside rFID where ``count`` pictures are few.
+
+    Raises ConfigError for an unknown one.
+    """
+    unknown = [name for name in metrics if name not in METRICS]
+    if unknown:
+        raise ConfigError(f"there is no metric {unknown[0]!r}; choose from {', '.join(METRICS)}")
+    wanted = {*metrics, "kid"} if "rfid" in metrics and count < FEW else set(metrics)
+    return tuple(name for name in METRICS if name in wanted)
+
+
+def load_networks(
+    metrics: Sequence[str],
+    inception: Input,
+    side: int,
+    device: torch.device,
+    files: WeightFiles = WeightFiles(),  # frozen
+) -> Networks:
+    """What the metrics need for pictures of ``side`` pixels, on the device. Missing weights leave metrics out; those of
+    a file that was given raise WeightsError."""
+    lpips: dict[str, LPIPS] = {}
+    features: dict[str, FeatureNetwork] = {}
+    left_out: dict[str, str] = {}
+
+    for name in ("alex", "vgg"):
+        if f"lpips_{name}" in metrics:
+            file = getattr(files, f"lpips_{name}")
+            try:
+                network = load_lpips(name, file).to(device)  # type: ignore[arg-type]
+                network(*(torch.zeros(1, 3, side, side, device=device),) * 2)
+                lpips[name] = network
+            except (WeightsError, ImageError) as error:
+                _missing(error, file, left_out, [f"lpips_{name}"])
+    asked = [name for name in _INCEPTION if name in metrics]
+    if asked:
+        try:
+            network = load_inception(files.inception, files.inception_classifier, inception).to(device)
+            features["inception"] = network
+            for name in asked:
+                if _INCEPTION[name] not in network.spaces:
+                    left_out[name] = "needs the last layer of Inception, which is not published with it; give its file"
+        except WeightsError as error:
+            _missing(error, files.inception or files.inception_classifier, left_out, asked)
+    if "fd_efflite0" in metrics:
+        try:
+            features["efflite0"] = load_classifier_features(files.classifier).to(device)
+        except WeightsError as error:
+            _missing(error, files.classifier, left_out, ["fd_efflite0"])
+    if "ssim" in metrics and side < _SSIM_SIDE:
+        left_out["ssim"] = f"needs pictures of at least {_SSIM_SIDE} pixels a side"
+    if all(name in left_out for name in asked):
+        features.pop("inception", None)
+    return Networks(tuple(name for name in metrics if name not in left_out), lpips, features, left_out)
+
+
+def spaces(networks: Networks) -> list[tuple[str, str]]:
+    """(network, space) of every set of features that the metrics ask for."""
+    needed = {("inception", _INCEPTION[name]) for name in networks.metrics if name in _INCEPTION}
+    if "fd_efflite0" in networks.metrics:
+        needed.add(("efflite0", "pool"))
+    return sorted(needed)
+
+
+@torch.no_grad()
+def features_of(networks: Networks, images: Tensor) -> dict[str, Tensor]:
+    """Images B 3 H W in [-1, 1] -> "network.space" to float32 B D on the CPU, those that the metrics ask for."""
+    found = {name: network(images) for name, network in networks.features.items()}
+    return {f"{name}.{space}": found[name][space].cpu() for name, space in spaces(networks)}
+
+
+def _missing(error: Exception, file: Path | None, left_out: dict[str, str], names: list[str]) -> None:
+    if file is not None:
+        raise error
+    left_out.update({name: str(error) for name in names})

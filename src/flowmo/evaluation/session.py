@@ -1,0 +1,158 @@
+"""One model under one protocol on one data set, from the pictures to the result on disk (Section 4, Appendix B)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..config import to_dict
+from ..data import ImageSource
+from ..errors import ConfigError, ImageError
+from ..files import cache_folder
+from ..provenance import code_version
+from ..tokenizer import FlowMo
+from .evaluate import Alone, Measured, Processes, Settings, measure
+from .networks import Networks, spaces
+from .protocols import Protocol
+from .results import (
+    DataRecord,
+    ModelRecord,
+    Result,
+    describe_model,
+    list_checksum,
+    read_result,
+    short_name,
+    write_result,
+)
+from .rows import Rows
+from .speed import machine
+from .summary import summarize, write_table
+
+PARTIAL = ".partial"
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the evaluations of one command share. folder: for results; while one is made, its rows are below
+    ``.partial``. on_bad, on_done: see ``evaluate.measure``."""
+
+    folder: Path
+    source: ImageSource
+    data: str
+    split: str | None = None
+    force: bool = False
+    command: str = ""
+    processes: Processes = field(default_factory=Alone)
+    on_bad: Callable[[str, ImageError], None] = lambda name, error: None
+    on_done: Callable[[int, bool], None] = lambda count, measured: None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to be measured under one protocol. stem: of its files."""
+
+    stem: str
+    record: ModelRecord
+    settings: Settings
+    networks: Networks
+
+
+def prepare(model: FlowMo, name: str, settings: Settings, networks: Networks) -> Job:
+    """A job whose files are named by model and protocol."""
+    return Job(stem_of(name, settings.protocol), describe_model(model, name, settings.sampler), settings, networks)
+
+
+def stem_of(name: str, protocol: Protocol) -> str:
+    short = short_name(name)
+    return f"{short.removesuffix('.safetensors').removesuffix('.pth')}-{protocol.name}"
+
+
+def find_result(session: Session, job: Job) -> Result | None:
+    """The result of this very job where it is there already; None where it is to be made.
+
+    Raises ConfigError where its name is taken by another one, unless ``session.force``.
+    """
+    path = session.folder / f"{job.stem}.json"
+    if not path.exists() or session.force:
+        return None
+    result = read_result(path)
+    if result.content.get("key") != job_key(session, job):
+        raise ConfigError(
+            f"{path} is there already, of other weights, pictures, settings or code; give another --out, or --force to "
+            "overwrite"
+        )
+    return result
+
+
+def job_key(session: Session, job: Job) -> str:
+    """All that the rows depend on beside the pixels of the pictures, which each row has its own checksum of."""
+    source, names = session.source, hashlib.sha256()
+    for place in range(len(source)):
+        names.update(source.name(place).encode() + b"\n")
+    key = {
+        "model": [job.record.sha256, to_dict(job.settings.sampler)],
+        "protocol": job.settings.protocol.conventions(job.settings.seed),
+        "metrics": job.networks.metrics,
+        "networks": [[network.name, network.checksum] for network in job.networks.features.values()],
+        "data": [session.split, len(source), names.hexdigest()],
+        "code": code_version(),
+    }
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def evaluate(model: FlowMo, session: Session, job: Job) -> Result | None:
+    """Measure, write ``<stem>.json`` and the table of pictures ``<stem>.csv``, and return the result; on other
+    processes than the first None. A call that was killed goes on where it was when it is made again."""
+    key, processes = job_key(session, job), session.processes
+    rows = Rows(session.folder / PARTIAL / f"{job.stem}-{key}")
+    originals = {f"{name}.{space}": _store(job.networks, name, space) for name, space in spaces(job.networks)}
+    pictures = measure(
+        model, session.source, job.settings, job.networks, rows, originals, processes, session.on_bad, session.on_done
+    )
+    if processes.rank:
+        return None
+    for store in (rows, *originals.values()):
+        store.refresh()
+    measured = pictures.measured
+    table = rows.get([picture.key for picture in measured])
+    features = {
+        space: store.get([picture.checksum for picture in measured])["features"] for space, store in originals.items()
+    }
+    content = summarize(table, features, measured, job.settings, job.networks, model.config)
+    result = Result(
+        kind="evaluation",
+        protocol=job.settings.protocol.name,
+        data=_data(session, measured, pictures.skipped, model.config.image_size),
+        models=(job.record,),
+        seed=job.settings.protocol.noise_in_words(job.settings.seed),
+        content={"key": key, "pictures": f"{job.stem}.csv"} | content,
+        seconds=float(table["seconds"].sum()),
+        command=session.command,
+        machine=machine(model.device),
+    )
+    names = [session.source.name(picture.place) for picture in measured]
+    write_table(session.folder / f"{job.stem}.csv", table, measured, names)
+    write_result(session.folder / f"{job.stem}.json", result)
+    rows.remove()
+    return result
+
+
+def _store(networks: Networks, name: str, space: str) -> Rows:
+    """Features of originals by network and content, for all evaluations of this user."""
+    network = networks.features[name]
+    return Rows(cache_folder() / "features" / f"{network.name}-{network.checksum[:8]}-{space}")
+
+
+def _data(session: Session, measured: list[Measured], skipped: list[str], side: int) -> DataRecord:
+    checksum = list_checksum([picture.checksum for picture in measured])
+    return DataRecord(session.data, checksum, len(measured), (side, side), session.split, tuple(skipped))
+
+
+def flat(result: Result) -> dict[str, Any]:
+    """The numbers of an evaluation in one flat row, for tables and for a line of a log."""
+    rate, code = result.content.get("rate") or {}, result.content.get("code") or {}
+    return result.content["metrics"] | {name: rate[name] for name in ("bits_per_pixel", "payload_bytes") if rate} | code

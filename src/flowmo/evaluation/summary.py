@@ -1,0 +1,138 @@
+"""Rows of pictures -> the numbers of a model: means, distances of distributions, rate, codes (Section 4.1, Table 1)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..codec import HEADER_SIZE
+from ..config import FlowMoConfig
+from ..errors import DataError
+from ..files import replacing
+from .distances import frechet_of_features, inception_score, kid, precision_recall
+from .evaluate import Measured, Settings
+from .networks import METRICS, Networks
+
+EACH = ("psnr", "ssim", "lpips_alex", "lpips_vgg", "squared_error", "file_bytes", "payload_bytes")
+"""Columns of the table of pictures, as far as they were measured."""
+
+
+def summarize(
+    table: Mapping[str, np.ndarray],
+    originals: Mapping[str, np.ndarray],
+    pictures: Sequence[Measured],
+    settings: Settings,
+    networks: Networks,
+    config: FlowMoConfig,
+) -> dict[str, Any]:
+    """The content of a result: conventions, metrics, rate, codes, and what was left out with its reason.
+
+    table: columns of ``evaluate.measure``, one row a picture in order. originals: features of the originals, likewise.
+    """
+    places = [picture.place for picture in pictures]
+    left_out = dict(networks.left_out)
+    metrics: dict[str, float] = {}
+    for name in networks.metrics:
+        try:
+            metrics |= _metric(name, table, originals, places, settings)
+        except DataError as error:  # too few pictures
+            left_out[name] = str(error)
+    return {
+        "protocol": settings.protocol.conventions(settings.seed),
+        "metrics": metrics,
+        "conventions": {name: METRICS[name] for name in networks.metrics if name not in left_out},
+        "networks": {name: {"name": net.name, "sha256": net.checksum} for name, net in networks.features.items()},
+        "left_out": left_out,
+        "rate": _rate(table, config),
+        "code": _code(table, config) if "code" in networks.metrics else None,
+    }
+
+
+def _metric(
+    name: str,
+    table: Mapping[str, np.ndarray],
+    originals: Mapping[str, np.ndarray],
+    places: Sequence[int],
+    settings: Settings,
+) -> dict[str, float]:
+    def both(space: str) -> tuple[np.ndarray, np.ndarray]:
+        return originals[space], table[space]
+
+    def with_error() -> dict[str, float]:
+        value, error = kid(*both("inception.pool"))
+        return {"kid": value, "kid_error": error}
+
+    def psnr() -> dict[str, float]:
+        value = settings.protocol.psnr(table["squared_error"], places)
+        each = {"psnr_each": _mean(table["psnr"])} if settings.protocol.group > 1 else {}
+        return {"psnr": value} | each
+
+    special: dict[str, Callable[[], dict[str, float]]] = {
+        "psnr": psnr,
+        "rfid": lambda: {"rfid": frechet_of_features(*both("inception.pool"))},
+        "kid": with_error,
+        "sfid": lambda: {"sfid": frechet_of_features(*both("inception.spatial"))},
+        "precision_recall": lambda: dict(
+            zip(("precision", "recall"), precision_recall(*both("inception.pool")), strict=True)
+        ),
+        "inception_score": lambda: dict(
+            zip(("inception_score", "inception_score_std"), inception_score(table["inception.logits"]), strict=True)
+        ),
+        "fd_efflite0": lambda: {"fd_efflite0": frechet_of_features(*both("efflite0.pool"))},
+        "code": dict,
+    }
+    return special[name]() if name in special else {name: _mean(table[name])}
+
+
+def _rate(table: Mapping[str, np.ndarray], config: FlowMoConfig) -> dict[str, Any] | None:
+    """Bytes of the token files that the pictures were painted from; None for a continuous latent, which has none."""
+    if "payload_bytes" not in table:
+        return None
+    payload, whole = _mean(table["payload_bytes"]), _mean(table["file_bytes"])
+    pixels = config.image_size**2
+    return {
+        "payload_bytes": payload,
+        "file_bytes": whole,
+        "header_bytes": HEADER_SIZE,
+        "bits_per_pixel": 8 * payload / pixels,
+        "file_bits_per_pixel": 8 * whole / pixels,
+    }
+
+
+def write_table(
+    path: Path, table: Mapping[str, np.ndarray], pictures: Sequence[Measured], names: Sequence[str]
+) -> None:
+    """One line a picture as CSV, in order: its place, name and checksum, and its numbers in full precision."""
+    columns = [name for name in EACH if name in table]
+    with replacing(path) as part, part.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["place", "name", "sha256", *columns])
+        for i, (picture, name) in enumerate(zip(pictures, names, strict=True)):
+            numbers = [table[column][i].item() for column in columns]
+            writer.writerow([picture.place, name, picture.checksum, *numbers])
+
+
+def read_table(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Inverse of :func:`write_table`: checksums in order, and the columns of numbers, for ``paired_bootstrap``. Raises
+    DataError for a file that is none."""
+    try:
+        with path.open(newline="") as file:
+            header, *lines = csv.reader(file)
+        if header[:3] != ["place", "name", "sha256"] or not lines:
+            raise ValueError("it has no such columns, or no lines")
+        columns = {name: np.array([float(line[i]) for line in lines]) for i, name in enumerate(header) if i > 2}
+        return [line[2] for line in lines], columns
+    except (OSError, ValueError, IndexError) as error:
+        raise DataError(f"{path}: not a table of pictures ({error})") from None
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.astype(np.float64).mean())
+
+
+def _code(table: Mapping[str, np.ndarray], config: FlowMoConfig) -> dict[str, Any] | None:
+    return None

@@ -1,0 +1,106 @@
+"""A training in progress, evaluated as it goes: each new file of weights once, a line each (beside Section 4.2)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import ConfigError, WeightsError
+from ..tokenizer import FlowMo
+from ..weights import load, read_about
+from .results import weights_checksum
+
+WEIGHTS = "model.safetensors"
+
+
+class Snapshot(NamedTuple):
+    """images: seen in training. sha256: results.weights_checksum. finished: whether training has come to its end."""
+
+    model: FlowMo
+    images: int
+    sha256: str
+    finished: bool
+
+
+def snapshots(
+    folder: Path,
+    device: str,
+    known: Callable[[str], bool],
+    every: float = 5.0,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Snapshot]:
+    """Each new ``model.safetensors`` of the run in ``folder``, unless ``known`` says that its checksum is; ends with
+    that of the finished run. every: seconds between looks.
+
+    Raises ConfigError for a folder that is no run's.
+    """
+    weights, seen = folder / WEIGHTS, None
+    run_length(folder)
+    while True:
+        stamp = _stamp(weights)
+        if stamp is not None and stamp != seen:
+            try:
+                about, model = read_about(weights), load(weights, device=device)
+            except WeightsError:
+                if _stamp(weights) == stamp:
+                    raise
+                continue  # replaced while it was read
+            if _stamp(weights) != stamp:
+                continue
+            seen, images = stamp, int(about.get("images", 0))
+            snapshot = Snapshot(model, images, weights_checksum(model), images >= run_length(folder))
+            if not known(snapshot.sha256):
+                yield snapshot
+            if snapshot.finished:
+                return
+        else:
+            sleep(every)
+
+
+def run_length(folder: Path) -> int:
+    """How many images a run is to see. Raises ConfigError for a folder that is no run's."""
+    try:
+        return int(json.loads((folder / "config.json").read_text())["train"]["images"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ConfigError(
+            f"{folder} is not the folder of a training run: it has no config.json of one; start the training first, or "
+            "evaluate a file without --watch"
+        ) from None
+
+
+class WatchLog:
+    """Lines of JSON, one an evaluation, in the order of training; a line cut off by a kill is dropped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: list[dict[str, Any]] = []
+        whole = path.read_bytes() if path.exists() else b""
+        if not whole.endswith(b"\n"):
+            whole = whole[: whole.rfind(b"\n") + 1]
+        for line in whole.splitlines():
+            try:
+                self.lines.append(json.loads(line))
+            except ValueError:
+                raise ConfigError(f"{path} holds something else than evaluations; give another --out") from None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(whole)
+
+    def known(self, sha256: str, protocols: int) -> bool:
+        """Whether weights have a line for every protocol."""
+        return sum(line.get("sha256") == sha256 for line in self.lines) >= protocols
+
+    def add(self, line: dict[str, Any]) -> None:
+        self.lines.append(line)
+        with self.path.open("a") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
