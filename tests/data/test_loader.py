@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import subprocess
-import sys
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -36,7 +33,7 @@ def source(folder: Path) -> ImageSource:
 
 
 def batches(source: ImageSource, count: int, batch_size: int = 6, **options: object) -> list[Batch]:
-    with BatchLoader(source, batch_size, 32, **{"seed": 3, "flip": True, **options}) as loader:  # type: ignore[arg-type]
+    with BatchLoader(source, batch_size, 32, **{"seed": 3, "flip": True, "workers": 0, **options}) as loader:  # type: ignore[arg-type]
         return list(islice(loader, count))
 
 
@@ -54,8 +51,8 @@ def test_each_epoch_is_a_new_permutation(source: ImageSource) -> None:
 
 def test_resuming_anywhere_gives_the_same_bits(source: ImageSource) -> None:
     whole = batches(source, 16)
-    for stop in (1, 6, 7, 13):
-        rest = batches(source, 16 - stop, start=whole[stop - 1].position)
+    for stop in range(1, 16):
+        rest = batches(source, 16 - stop, start=whole[stop - 1].position, workers=2 if stop == 7 else 0)
         for one, other in zip(whole[stop:], rest, strict=True):
             assert one.indices == other.indices
             assert one.position == other.position
@@ -63,7 +60,7 @@ def test_resuming_anywhere_gives_the_same_bits(source: ImageSource) -> None:
 
 
 def test_position_counts_used_batches_not_prefetched_ones(source: ImageSource) -> None:
-    with BatchLoader(source, 6, 32, seed=3, flip=True) as loader:
+    with BatchLoader(source, 6, 32, seed=3, flip=True, workers=2) as loader:
         first = list(islice(loader, 4))
         assert loader.position == first[-1].position == 24
         second = list(islice(loader, 4))
@@ -75,6 +72,11 @@ def test_workers_and_batch_size_change_nothing(source: ImageSource, workers: int
     one, other = batches(source, 10), batches(source, 4, batch_size=15, workers=workers)
     assert shown(one) == shown(other)
     assert torch.equal(torch.cat([b.images for b in one]), torch.cat([b.images for b in other]))
+
+
+def test_ranks_share_an_epoch_without_overlap(source: ImageSource) -> None:
+    ranks = [shown(batches(source, 2, batch_size=5, rank=rank, world=4, workers=rank)) for rank in range(4)]
+    assert sorted(index for rank in ranks for index in rank) == list(range(40))
 
 
 def test_two_ranks_together_are_one(source: ImageSource) -> None:
@@ -94,6 +96,28 @@ def test_images_are_crops_of_the_photographs(source: ImageSource) -> None:
     assert batch.images.dtype == torch.float32
     for image, index in zip(batch.images, batch.indices, strict=True):
         assert torch.equal(image, to_tensor(center_crop(source[index], 32)))
+
+
+def test_parts_of_a_batch_are_every_kth_picture(tmp_path: Path) -> None:
+    for k, path in enumerate(samples.paths()):
+        (tmp_path / f"class{k % 3}").mkdir(exist_ok=True)
+        (tmp_path / f"class{k % 3}" / path.name).write_bytes(path.read_bytes())
+    (batch,) = batches(open_images(tmp_path), 1, batch_size=8)
+    parts = [batch.part(k, 4) for k in range(4)]
+    assert [len(part) for part in parts] == [2] * 4
+    assert parts[1].indices == [batch.indices[1], batch.indices[5]]
+    assert parts[1].names == [batch.names[1], batch.names[5]]
+    assert torch.equal(parts[3].to("cpu").images, batch.images[3::4])
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [int(name[5]) for name in batch.names]
+    assert torch.equal(parts[2].to("cpu").labels, batch.labels[2::4])  # type: ignore[arg-type]
+
+
+def test_without_labels(source: ImageSource) -> None:
+    (batch,) = batches(source, 1)
+    assert batch.labels is None
+    assert batch.part(0, 2).to("cpu").labels is None
+    assert batch.names == [source.name(i) for i in batch.indices]
 
 
 def test_random_crops_and_flips_vary_over_epochs(source: ImageSource) -> None:
@@ -127,7 +151,7 @@ def test_broken_images_are_replaced_named_and_counted(folder: Path, tmp_path: Pa
         (tmp_path / path.name).write_bytes(data[: len(data) // 2] if path.name in broken else data)
     source = open_images(tmp_path)
     good = batches(open_images(folder), 21)
-    with BatchLoader(source, 6, 32, seed=3, flip=True) as loader:
+    with BatchLoader(source, 6, 32, seed=3, flip=True, workers=3) as loader:
         found = list(islice(loader, 20))
     order, mended = shown(good), shown(found)  # One batch more of the order: the last image's successor.
     bad = {i for i in range(40) if source.name(i) in broken}
@@ -155,30 +179,16 @@ def test_nothing_but_broken_images(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"seed": -1}, {"batch_size": 0}, {"rank": 2, "world": 2}, {"crop": "none"}, {"scale_to": 31}, {"start": -1}],
+    [
+        {"seed": -1},
+        {"batch_size": 0},
+        {"rank": 2, "world": 2},
+        {"crop": "none"},
+        {"scale_to": 31},
+        {"start": -1},
+        {"workers": -1},
+    ],
 )
 def test_bad_settings(source: ImageSource, wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         batches(source, 1, **wrong)  # type: ignore[arg-type]
-
-
-def test_close_ends_the_processes_and_the_iterator(source: ImageSource) -> None:
-    loader = BatchLoader(source, 6, 32, seed=0, workers=2)
-    iterator = iter(loader)
-    next(iterator)
-    assert len(multiprocessing.active_children()) == 2
-    loader.close()
-    assert multiprocessing.active_children() == []
-    assert next(iterator, None) is None
-    loader.close()
-
-
-def test_an_abandoned_loader_does_not_keep_the_interpreter(folder: Path) -> None:
-    program = (
-        "import sys; from flowmo.data import *\n"
-        "batches = iter(BatchLoader(open_images(sys.argv[1]), 4, 32, seed=0)); next(batches); print('used')"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (result.returncode, result.stdout, result.stderr) == (0, "used\n", "")

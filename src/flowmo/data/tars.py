@@ -23,7 +23,8 @@ class TarSource:
     ``name label``, as integers or ImageNet's wnids; else the places of their classes in sorted order, where every
     image lies in a class tar (``n01440764.tar``, also inside of a tar) or a folder of such a name.
 
-    cache: for the indexes of :func:`flowmo.data.index_cache.tar_indexes`. Raises DataError for tars that cannot be read.
+    cache: where the indexes are kept, see :func:`flowmo.data.index_cache.tar_indexes`. Raises DataError for tars that
+    cannot be read.
     """
 
     def __init__(self, tars: Sequence[Path], limit: int | None = None, cache: Path | None = None) -> None:
