@@ -1,0 +1,160 @@
+"""``flowmo coordinate-check``: trains a few steps at several widths and shows whether wider layers move farther. Under
+muP they do not, so a learning rate found at one width holds at others; under PyTorch's default they do."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from .. import config as configs
+from .. import samples
+from ..config import to_dict
+from ..data import SplitError, fit_picture, open_images, to_tensor
+from ..errors import ConfigError, DataError, ImageError
+from ..evaluation.speed import machine
+from ..presets import PRESETS
+from ..training.coordinate_check import TOLERANCE, Coordinate, Slope, build, coordinates, slopes, widened
+from ..viewing.coordinate_plot import coordinate_figure
+from ..viewing.plots import need_matplotlib, write_plot
+from . import common
+
+NAMES = {True: "muP", False: "PyTorch's default"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "data",
+        nargs="?",
+        metavar="DATA",
+        help="folder of pictures, Parquet files, or .npy (default: the sample pictures)",
+    )
+    parser.add_argument("--preset", default="tiny", help=f"the base model, one of {', '.join(PRESETS)} (default: tiny)")
+    parser.add_argument("--model", nargs="+", default=[], metavar="NAME=VALUE", help="model settings to change")
+    parser.add_argument(
+        "--widths",
+        type=common.positive,
+        nargs="+",
+        default=[1, 2, 4, 8],
+        metavar="N",
+        help="multiples of the base width (default: 1 2 4 8)",
+    )
+    parser.add_argument(
+        "--widen", choices=("head-dim", "heads"), default="head-dim", help="by wider heads, or more (default: head-dim)"
+    )
+    parser.add_argument(
+        "--steps", type=common.positive, default=4, metavar="N", help="updates of each model, at least 3 (default: 4)"
+    )
+    parser.add_argument(
+        "--learning-rate", type=common.finite, default=1e-3, metavar="X", help="at base width (default: 0.001)"
+    )
+    parser.add_argument("--seeds", type=common.positive, default=2, metavar="N", help="models a width (default: 2)")
+    parser.add_argument("--count", type=common.positive, default=8, metavar="N", help="pictures (default: 8)")
+    common.add_output_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, to stdout")
+    common.add_device_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    need_matplotlib()
+    if arguments.preset not in PRESETS:
+        raise ConfigError(f"no preset {arguments.preset!r}; there are {', '.join(PRESETS)}")
+    if arguments.learning_rate <= 0:
+        raise ConfigError(f"--learning-rate must be positive, got {arguments.learning_rate:g}")
+    config = configs.override(PRESETS[arguments.preset](), arguments.model)
+    factors = sorted(set(arguments.widths))
+    plot, data = (arguments.out / f"coordinate-check.{kind}" for kind in ("png", "json"))
+    common.check_targets([plot, data], [], arguments.force)
+    device = common.find_device(arguments.device)
+    images, bad = _pictures(arguments, config.image_size)
+    progress = common.Progress(2 * len(factors) * arguments.seeds, "models")
+    found: dict[bool, list[Coordinate]] = {}
+    for mup in (True, False):
+        found[mup] = coordinates(
+            lambda factor: build(widened(config, factor, mup, arguments.widen)),  # noqa: B023
+            factors,
+            images.to(device),
+            arguments.steps,
+            arguments.learning_rate,
+            range(arguments.seeds),
+            progress.advance,
+        )
+    progress.finish()
+    fits = {mup: slopes(points) for mup, points in found.items()}
+    off = [slope.layer for slope in fits[True] if not slope.holds()]
+    note = (
+        f"{arguments.preset}, widths x{', x'.join(map(str, factors))} by {arguments.widen}; {len(images)} pictures, "
+        f"{arguments.steps} steps at learning rate {arguments.learning_rate:g}, {arguments.seeds} models a width\n"
+        "solid: encoder, dashed: decoder"
+    )
+    write_plot(plot, coordinate_figure({NAMES[mup]: points for mup, points in found.items()}, "Coordinate check", note))
+    content = {
+        "model": to_dict(config),
+        "widths": factors,
+        "widened_by": arguments.widen,
+        "steps": arguments.steps,
+        "learning_rate": arguments.learning_rate,
+        "seeds": arguments.seeds,
+        "pictures": len(images),
+        "slopes": {NAMES[mup]: [slope._asdict() for slope in fit] for mup, fit in fits.items()},
+        "coordinates": {NAMES[mup]: [point._asdict() for point in points] for mup, points in found.items()},
+        "tolerance": TOLERANCE,
+        "off": off,
+        "machine": machine(device),
+    }
+    common.write_json(data, content)
+    if arguments.json:
+        common.print_json(content)
+    else:
+        _print(fits, off)
+        print(f"\n{plot.name} and {data.name} are in {arguments.out}")
+    return 1 if off or bad else 0
+
+
+def _pictures(arguments: argparse.Namespace, size: int) -> tuple[torch.Tensor, int]:
+    """The first pictures that can be read, and the number of those that cannot, which are named."""
+    path = arguments.data or str(samples.paths()[0].parent)
+    try:
+        source = open_images(path, split="train")
+    except SplitError:
+        source = open_images(path)
+    progress, images = common.Progress(arguments.count), []
+    for index in range(len(source)):
+        try:
+            images.append(to_tensor(fit_picture(source[index], size, size)))
+        except ImageError as error:
+            progress.skip(source.name(index), error)
+        if len(images) == arguments.count:
+            break
+    if not images:
+        raise DataError(f"none of the pictures can be read: {source.describe()}")
+    return torch.stack(images), progress.finish()
+
+
+def _print(fits: dict[bool, list[Slope]], off: list[str]) -> None:
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:+.2f}"
+
+    print("Exponents of growth with width: of activations at the start, and of their change by the last step.\n")
+    rows = []
+    for mup, default in zip(fits[True], fits[False], strict=True):
+        low, high = mup.expected_change
+        expected = f"{number(low)} to 0" if low < high else "0"
+        rows.append(
+            [
+                mup.layer,
+                number(mup.size),
+                f"{mup.expected_size:g}",
+                number(mup.change),
+                expected,
+                "off" if mup.layer in off else "ok",
+                number(default.size),
+                number(default.change),
+            ]
+        )
+    header = ["layer", "muP: start", "expected", "change", "expected", "", "default: start", "change"]
+    common.print_table(header, rows)
+    if off:
+        print(f"\nmuP does not hold within {TOLERANCE:g} for {len(off)} of {len(rows)} layers: {', '.join(off)}")
+    else:
+        print(f"\nmuP holds for all {len(rows)} layers (within {TOLERANCE:g})")
