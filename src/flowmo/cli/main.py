@@ -88,7 +88,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _summaries() -> str:
-    return "commands:\n" + "".join(f"  {name:<13}{summary}\n" for name, (_, summary) in COMMANDS.items()) + "\n"
+    width = max(map(len, COMMANDS)) + 2
+    return "commands:\n" + "".join(f"  {name:<{width}}{summary}\n" for name, (_, summary) in COMMANDS.items()) + "\n"
 
 
 def _description(module: ModuleType) -> str:
