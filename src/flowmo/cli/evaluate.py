@@ -7,6 +7,7 @@ each new model.safetensors in it is measured."""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,8 @@ from ..evaluation.evaluate import Settings
 from ..evaluation.networks import METRICS, Networks, WeightFiles, check_metrics, load_networks
 from ..evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from ..evaluation.results import Result
-from ..evaluation.session import Job, Session, evaluate, find_result, flat, prepare, stem_of
+from ..evaluation.session import Job, Session, evaluate, find_result, flat, hold, prepare, stem_of
 from ..evaluation.watch import WatchLog, snapshots
-from ..files import only_one
 from ..tokenizer import FlowMo
 from ..training import World
 from . import common
@@ -86,11 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_metrics(arguments.metrics, 1)
     world = World.join(str(device))
     try:
-        with only_one(arguments.out / ".partial" / "lock") as alone:
-            if world.main and not alone:
-                raise ConfigError(
-                    f"another evaluation is at work in {arguments.out}; wait for it, or give another --out"
-                )
+        with hold(arguments.out) if world.main else contextlib.nullcontext():
             work = _Work(arguments, protocols, world)
             return work.watch() if arguments.watch else work.models()
     finally:
@@ -120,17 +116,15 @@ class _Work:
             raise ConfigError(
                 "two of the models would have results of the same name; measure them one by one, by --out"
             )
-        model: FlowMo | None = None
-        planned: list[tuple[str, list[tuple[Job, Result | None]]]] = []
+        plans: list[tuple[str, list[tuple[Job, Result | None]]]] = []
         for name in names:
             model = self.load(name)
             jobs = [self.job(model, name, protocol) for protocol in self.protocols]
-            planned.append((name, [(job, find_result(self.session, job)) for job in jobs]))
-        for name, jobs in planned:
-            if len(names) > 1 and any(result is None for _, result in jobs):
+            plans.append((name, [(job, find_result(self.session, job)) for job in jobs]))
+        for name, plan in plans:
+            if len(names) > 1 and any(known is None for _, known in plan):
                 model = self.load(name)
-            assert model is not None
-            results += [self.measure(model, job, result) for job, result in jobs]
+            results += [self.measure(model, job, known) for job, known in plan]
         self.progress.expect(len(self.session.source))
         return self.finish([result for result in results if result is not None])
 

@@ -141,13 +141,13 @@ def measure(
             rows.add([Measured(p.place, p.checksum).key for p in new], columns)
         on_done(len(good), bool(new))
     gathered = processes.gather((mine, skipped))
-    pictures = Pictures(
-        sorted(m for found, _ in gathered for m in found),
-        [reason for _, reason in sorted(pair for _, found in gathered for pair in found)],
+    result = Pictures(
+        sorted(m for theirs, _ in gathered for m in theirs),
+        [reason for _, reason in sorted(pair for _, theirs in gathered for pair in theirs)],
     )
-    if not pictures.measured:
-        raise DataError(f"none of the {len(source)} pictures can be read; the first: {pictures.skipped[0]}")
-    return pictures
+    if not result.measured:
+        raise DataError(f"none of the {len(source)} pictures can be read; the first: {result.skipped[0]}")
+    return result
 
 
 @torch.no_grad()

@@ -85,9 +85,9 @@ def load_networks(
         if f"lpips_{name}" in metrics:
             file = getattr(files, f"lpips_{name}")
             try:
-                network = load_lpips(name, file).to(device)  # type: ignore[arg-type]
-                network(*(torch.zeros(1, 3, side, side, device=device),) * 2)
-                lpips[name] = network
+                distance = load_lpips(name, file).to(device)  # type: ignore[arg-type]
+                distance(*(torch.zeros(1, 3, side, side, device=device),) * 2)
+                lpips[name] = distance
             except (WeightsError, ImageError) as error:
                 _missing(error, file, left_out, [f"lpips_{name}"])
     asked = [name for name in _INCEPTION if name in metrics]

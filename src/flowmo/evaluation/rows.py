@@ -50,7 +50,7 @@ class Rows:
         """One row a key; each column (N, ...) of numbers, the same ones in every call."""
         path = self.folder / f"{secrets.token_hex(8)}.npz"
         with replacing(path) as part, part.open("wb") as file:
-            np.savez(file, **{_KEYS: np.array(keys)}, **columns)
+            np.savez(file, **{_KEYS: np.array(keys), **columns})  # type: ignore[arg-type]
         self._read.add(path)
         self._where.update({key: (path, row) for row, key in enumerate(keys)})
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from ..config import to_dict
 from ..data import ImageSource
 from ..errors import ConfigError, ImageError
-from ..files import cache_folder
+from ..files import cache_folder, only_one
 from ..provenance import code_version
 from ..tokenizer import FlowMo
 from .evaluate import Alone, Measured, Processes, Settings, measure
@@ -59,6 +60,21 @@ class Job:
     record: ModelRecord
     settings: Settings
     networks: Networks
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Raises ConfigError where another process evaluates into ``folder``. Leaves nothing but unfinished rows behind."""
+    partial = folder / PARTIAL
+    with only_one(partial / "lock") as alone:
+        if not alone:
+            raise ConfigError(f"another evaluation is at work in {folder}; wait for it, or give another --out")
+        try:
+            yield
+        finally:
+            (partial / "lock").unlink(missing_ok=True)
+    with suppress(OSError):
+        partial.rmdir()
 
 
 def prepare(model: FlowMo, name: str, settings: Settings, networks: Networks) -> Job:

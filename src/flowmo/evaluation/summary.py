@@ -67,7 +67,7 @@ def _metric(
         return {"kid": value, "kid_error": error}
 
     def psnr() -> dict[str, float]:
-        value = settings.protocol.psnr(table["squared_error"], places)
+        value = settings.protocol.psnr(table["squared_error"].tolist(), places)
         each = {"psnr_each": _mean(table["psnr"])} if settings.protocol.group > 1 else {}
         return {"psnr": value} | each
 
