@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from flowmo import samples
-from flowmo.data import open_images
+from flowmo.data import open_images, parquet
 from flowmo.errors import DataError, ImageError
 
 PHOTOS = samples.paths()
@@ -132,6 +132,42 @@ class TestParquet:
         for name, words in (("a", "not a Parquet"), ("b", "'picture'"), ("c", "column 'image'"), ("d", "column")):
             with pytest.raises(DataError, match=words):
                 open_images(tmp_path / f"{name}.parquet")
+
+    def test_large_sets_are_read_by_row_group(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        pq = pytest.importorskip("pyarrow.parquet")
+        for name, files in (("a", PHOTOS[:5]), ("b", PHOTOS[5:])):
+            write_parquet(tmp_path / f"{name}.parquet", files, label=list(range(len(files))))
+            table = pq.read_table(tmp_path / f"{name}.parquet")
+            pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=2, compression="zstd")
+        small = open_images(tmp_path)
+        monkeypatch.setattr(parquet, "IN_MEMORY", 1000)
+        large = open_images(tmp_path)
+        assert large._memory is None  # type: ignore[attr-defined]
+        assert small._memory is not None  # type: ignore[attr-defined]
+        for i in (7, 0, 1, 4, 5, 6, 2, 3, -1):
+            assert large[i].tobytes() == small[i].tobytes()
+            assert (large.name(i), large.label(i)) == (small.name(i), small.label(i))
+        assert large.describe() == small.describe() == f"8 images in 2 Parquet files of {tmp_path}, 5 classes"
+        last = open_images(tmp_path, limit=7)
+        assert [last.label(i) for i in range(len(last))] == [0, 1, 2, 3, 4, 0, 1]
+        with pytest.raises(IndexError):
+            last[7]
+
+    def test_a_damaged_row_group_costs_its_images_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        pq = pytest.importorskip("pyarrow.parquet")
+        monkeypatch.setattr(parquet, "IN_MEMORY", 1000)
+        path = tmp_path / "a.parquet"
+        write_parquet(path, PHOTOS)
+        pq.write_table(pq.read_table(path), path, row_group_size=4, compression="zstd")
+        data = bytearray(path.read_bytes())
+        chunk = pq.ParquetFile(path).metadata.row_group(1).column(0)
+        start = chunk.dictionary_page_offset or chunk.data_page_offset
+        data[start + 2000 : start + chunk.total_compressed_size] = bytes(chunk.total_compressed_size - 2000)
+        path.write_bytes(data)
+        source = open_images(path)
+        assert source[3].tobytes() == Image.open(PHOTOS[3]).convert("RGB").tobytes()
+        with pytest.raises(ImageError, match=rf"{PHOTOS[4].name}: .*a\.parquet: cannot be read"):
+            source[4]
 
     def test_the_shared_photographs(self, shared: Path) -> None:
         tiny = open_images(shared / "data" / "tiny64", split="validation")

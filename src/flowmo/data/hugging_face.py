@@ -32,6 +32,8 @@ class HuggingFaceSource:
             import datasets
         except ImportError:
             raise DataError(f"{where} needs the package datasets: pip install datasets") from None
+        if int(datasets.__version__.partition(".")[0]) < 4:
+            raise DataError(f"{where} needs datasets 4 or newer, which runs no code of a data set; yours is older")
         self.where = where
         data = _load(where, split)
         kinds = [name for name, kind in data.features.items() if isinstance(kind, datasets.Image)]
