@@ -1,0 +1,34 @@
+"""A small model that paints, and the packaged pictures as a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from flowmo import samples
+from flowmo.data import ImageSource, open_images
+from flowmo.presets import tiny
+from flowmo.tokenizer import FlowMo
+
+
+@pytest.fixture
+def model(lively: Callable[[nn.Module], nn.Module]) -> FlowMo:
+    """32 x 32 pixels, 16 tokens of 18 bits; its pictures depend on its tokens and on the noise."""
+    torch.manual_seed(1)
+    return lively(FlowMo(tiny()))
+
+
+@pytest.fixture
+def pictures() -> ImageSource:
+    return open_images(samples.paths()[0].parent)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own for features of originals."""
+    monkeypatch.setenv("FLOWMO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
