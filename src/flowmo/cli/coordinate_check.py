@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
             progress.advance,
         )
     progress.finish()
-    fits = {mup: slopes(points) for mup, points in found.items()}
+    fits = {mup: slopes(points, arguments.widen == "head-dim") for mup, points in found.items()}
     off = [slope.layer for slope in fits[True] if not slope.holds()]
     note = (
         f"{arguments.preset}, widths x{', x'.join(map(str, factors))} by {arguments.widen}; {len(images)} pictures, "

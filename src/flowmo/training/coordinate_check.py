@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..arch.block import TwoStreamBlock
 from ..arch.mup import learning_rate_scales
 from ..config import FlowMoConfig, TransformerConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, TrainingError
 from ..flow import ThickTailedLogitNormal
 from ..stages import LossWeights, draw, mode_matching_loss
 from ..tokenizer import FlowMo
@@ -47,23 +47,18 @@ class Coordinate(NamedTuple):
 
 class Slope(NamedTuple):
     """Exponents of a layer's growth with width, by least squares: of its size at the start, and of its change by the
-    last step. None where a layer has not moved at some width."""
+    last step. None where a layer has not moved at some width.
+
+    Under muP both are 0, but what is at the start a sum over the width of independent terms begins at -1/2: readouts,
+    and the logits of heads that grow. expected_change is a range, low and high, since logits stay near -1/2 until
+    queries and keys have learned of each other; those of the decoder wait for its gates to open (B6).
+    """
 
     layer: str
     size: float | None
     change: float | None
-
-    @property
-    def expected_size(self) -> float:
-        """Under muP: -1/2 for readouts and attention logits, at the start sums over the width of independent terms;
-        0 for all else."""
-        return -0.5 if self.layer.endswith(("readout", "logits")) else 0.0
-
-    @property
-    def expected_change(self) -> tuple[float, float]:
-        """Under muP: 0. Logits may still be on their way from -1/2, until queries and keys have learned of each other:
-        those of the decoder wait for its gates to open (B6)."""
-        return (-0.5 if self.layer.endswith("logits") else 0.0), 0.0
+    expected_size: float
+    expected_change: tuple[float, float]
 
     def holds(self, tolerance: float = TOLERANCE) -> bool:
         """Whether both are what muP promises."""
@@ -103,7 +98,7 @@ def coordinates(
 
     build_at: width factor to a fresh model; seeded before each call. Updates are those of training, with Adam and
     weight normalisation, without perceptual loss, in float32. tick: called after each model. Raises ConfigError for
-    fewer than two widths or three steps.
+    fewer than two widths or three steps, TrainingError where a model diverges.
     """
     if len(set(factors)) < 2:
         raise ConfigError(f"a slope needs at least two different widths, got {' '.join(map(str, factors))}")
@@ -118,6 +113,10 @@ def coordinates(
                 _trained(model.to(images.device), scales, images, steps, learning_rate, seed)
             ):
                 for layer, measured in layers.items():
+                    if not all(map(math.isfinite, measured)):
+                        raise TrainingError(
+                            f"{layer} is no longer finite at step {step}, width x{factor}; lower the learning rate"
+                        )
                     found.setdefault((factor, step, layer), []).append(measured)
             tick()
     return [
@@ -126,8 +125,8 @@ def coordinates(
     ]
 
 
-def slopes(coordinates: Sequence[Coordinate]) -> list[Slope]:
-    """By layer, in the order of the forward pass."""
+def slopes(coordinates: Sequence[Coordinate], wider_heads: bool = True) -> list[Slope]:
+    """By layer, in the order of the forward pass. wider_heads: whether models were widened so, not by more heads."""
     last = max(c.step for c in coordinates)
     layers = dict.fromkeys(c.layer for c in coordinates)
 
@@ -138,7 +137,13 @@ def slopes(coordinates: Sequence[Coordinate]) -> list[Slope]:
         x, y = (torch.tensor(column, dtype=torch.float64).log2() for column in zip(*points, strict=True))
         return float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum())
 
-    return [Slope(layer, fit(layer, 0, lambda c: c.size), fit(layer, last, lambda c: c.change)) for layer in layers]
+    found = []
+    for layer in layers:
+        logits = -0.5 if wider_heads and layer.endswith("logits") else 0.0
+        start = -0.5 if layer.endswith("readout") else logits
+        size, change = fit(layer, 0, lambda c: c.size), fit(layer, last, lambda c: c.change)
+        found.append(Slope(layer, size, change, start, (logits, 0.0)))
+    return found
 
 
 def _trained(
