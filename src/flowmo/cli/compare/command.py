@@ -1,0 +1,139 @@
+"""The flags of the comparison, and its course."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from ...evaluation.adapters import FlowMoPeer, Peer, ThumbnailPeer, open_peer
+from ...evaluation.codecs import CODECS, COUNTED, get_codec
+from ...evaluation.compare import Judge, Row, compare, peer_contender
+from ...evaluation.compare_table import NOTES, table
+from ...evaluation.ledger import Ledger
+from ...evaluation.published import COMPARABILITY
+from ...evaluation.session import hold
+from ...viewing.plots import need_matplotlib
+from ...weights.load import PACKAGED
+from .. import common
+from . import inputs, output
+
+OUT = "flowmo-compare"
+NAMES = {
+    "lpips_alex": "LPIPS (Alex)",
+    "lpips_vgg": "LPIPS (VGG)",
+    "inception": "FID's Inception",
+    "classifier": "EfficientNet-lite0",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "data", metavar="DATA", help="folder of pictures, tar, shards, Parquet files, or one .npy array"
+    )
+    parser.add_argument(
+        "--models",
+        nargs="*",
+        default=[PACKAGED],
+        metavar="MODEL",
+        help=f"our models, with their stored samplers; none after the flag leaves them out (default: {PACKAGED})",
+    )
+    parser.add_argument(
+        "--codecs", nargs="*", default=[], metavar="CODEC", help=f"image codecs to compare with: {', '.join(CODECS)}"
+    )
+    parser.add_argument(
+        "--bytes",
+        type=common.positive,
+        nargs="+",
+        metavar="N",
+        help="bytes a picture that codecs and thumbnails may take (default: what the models take)",
+    )
+    parser.add_argument(
+        "--counted",
+        choices=("both", *COUNTED),
+        default="both",
+        help="what of a codec's file counts: all of it, the payload without headers, or each in turn (default: both)",
+    )
+    parser.add_argument(
+        "--peers",
+        nargs="+",
+        default=[],
+        metavar="SPEC",
+        help="tokenizers of others: NAME=torchscript:ENCODER,DECODER,bits_per_token=N or NAME=diffusers:FOLDER or "
+        "NAME=module:function,bits_per_image=N or NAME=module:encode,decode=module:decode,bits_per_token=N",
+    )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="run the code in the files and modules of --peers: it may do anything",
+    )
+    parser.add_argument("--split", metavar="NAME", help="part of the data (default: validation, or all without parts)")
+    parser.add_argument("--limit", type=common.positive, metavar="N", help="only the first N pictures (default: all)")
+    parser.add_argument(
+        "--size", type=common.size, metavar="HxW", help="of the pictures (default: what the models were trained on)"
+    )
+    parser.add_argument(
+        "--seed", type=common.seed, default=0, metavar="N", help="picture i is painted from seed N + i (default: 0)"
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="*",
+        choices=inputs.METRICS,
+        default=list(inputs.METRICS),
+        metavar="NAME",
+        help=f"beside PSNR, SSIM and LPIPS (Alex), of {', '.join(inputs.METRICS)} (default: all)",
+    )
+    parser.add_argument("--workers", type=common.positive, metavar="N", help="threads that code (default: one a core)")
+    shown = f"folder for the results, made if need be (default: {OUT})"
+    parser.add_argument("--out", type=Path, default=Path(OUT), metavar="DIR", help=shown)
+    parser.add_argument("--force", action="store_true", help="overwrite a finished comparison in that folder")
+    common.add_run_arguments(parser)
+    common.add_model_arguments(parser, flag=False)
+    files = parser.add_argument_group("networks that judge", "files of weights where none are installed")
+    for name in inputs.FILES:
+        files.add_argument(f"--{name.replace('_', '-')}", type=Path, metavar="FILE", help=f"weights of {NAMES[name]}")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    common.check_targets([arguments.out / output.RESULT], [], arguments.force)
+    need_matplotlib()
+    with hold(arguments.out):
+        return _compare(arguments)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    started, out = time.time(), arguments.out
+    device = common.find_device(arguments.device)
+    codecs = [get_codec(name) for name in dict.fromkeys(arguments.codecs)]
+    models = inputs.load_models(arguments)
+    peers = [open_peer(spec, arguments.trust) for spec in arguments.peers]
+    size = inputs.picture_size(arguments, models)
+    search = inputs.search(arguments, models, size)
+    progress = common.Progress(0)
+    judges = inputs.load_judges(arguments, device, size, progress.say)
+    pictures = inputs.load_pictures(arguments, size, progress)
+    judge = Judge(pictures.images, judges.distances, judges.networks, arguments.batch_size, device)
+
+    named: list[Peer] = [*(FlowMoPeer(name, model, {}) for name, model in models), *peers]
+    named += [ThumbnailPeer(target) for target in search.targets]
+    seeds = [arguments.seed + place for place in pictures.places]
+    contenders = [peer_contender(peer, size, seeds) for peer in named]
+    ledger = Ledger(out / "progress.jsonl")
+    contenders += inputs.code(arguments, codecs, pictures, search, judges, ledger, progress)
+
+    def finished(row: Row) -> None:
+        progress.say(output.in_words(row))
+        ledger.add(["seconds", started], time.time() - started)
+
+    rows = compare(judge, contenders, ledger, finished)
+    code = progress.finish()
+    done = output.Run(rows, models, codecs, search, judges, pictures, size, progress.bad, ledger)
+    files = output.write(arguments, done)
+    if arguments.json:
+        result = {"result": str(out / output.RESULT), "rows": [asdict(row) for row in rows], "bad": progress.bad}
+        common.print_json(result)
+    else:
+        common.print_table(*table(rows))
+        print(f"\n{NOTES}\n{COMPARABILITY}\n\n{', '.join(files)} are in {out}")
+    return code

@@ -1,0 +1,147 @@
+"""What a comparison is made of: models, pictures, numbers of bytes, networks that judge, and the coded files."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...codec import check_image_size
+from ...data import SplitError, fit_picture, open_images, to_tensor, to_uint8
+from ...errors import ConfigError, DataError, ImageError, WeightsError
+from ...evaluation.codecs import COUNTED, Codec, Distance
+from ...evaluation.coded import Search, code_all
+from ...evaluation.compare import Contender, check_targets, codec_contenders
+from ...evaluation.features import FeatureNetwork
+from ...evaluation.ledger import Ledger
+from ...evaluation.networks import WeightFiles, load_networks
+from ...evaluation.protocols import STANDARD
+from ...evaluation.results import short_name
+from ...perceptual import LPIPS
+from ...tokenizer import FlowMo
+from .. import common
+
+METRICS, ALWAYS = ("lpips_vgg", "rfid", "kid", "fd_efflite0"), ("psnr", "ssim", "lpips_alex")
+FILES = ("lpips_alex", "lpips_vgg", "inception", "classifier")
+Models = list[tuple[str, FlowMo]]
+
+
+class Pictures(NamedTuple):
+    """images: uint8 N 3 H W. places: of each in the data. data: its name. split: the part of it that they are from, if
+    any."""
+
+    images: Tensor
+    places: list[int]
+    data: str
+    split: str | None
+
+
+class Judges(NamedTuple):
+    """nearest: what chooses among the files of a codec. distances, networks: as in evaluation/compare.py."""
+
+    nearest: Distance
+    distances: Mapping[str, LPIPS]
+    networks: Mapping[str, FeatureNetwork]
+
+
+def load_models(arguments: argparse.Namespace) -> Models:
+    """(short name, model), numbered where names are the same. Raises WeightsError or ConfigError."""
+    short = [short_name(name) for name in arguments.models]
+    numbered = [text if short.count(text) == 1 else f"{text} ({i + 1})" for i, text in enumerate(short)]
+    named = [argparse.Namespace(**{**vars(arguments), "model": name}) for name in arguments.models]
+    return [(label, common.load_model(one)) for label, one in zip(numbered, named, strict=True)]
+
+
+def picture_size(arguments: argparse.Namespace, models: Models) -> tuple[int, int]:
+    """--size, or that of the models. Raises ConfigError where they differ or there are none."""
+    sizes = sorted({model.config.image_size for _, model in models})
+    if arguments.size is None and len(sizes) != 1:
+        between = f"the models take pictures of {sizes[0]} to {sizes[-1]} pixels" if sizes else "there is no model"
+        raise ConfigError(f"{between}, so say what size of pictures to compare on: --size")
+    size = arguments.size or (sizes[0], sizes[0])
+    for _, model in models:
+        check_image_size(size, model.config)
+    return size
+
+
+def search(arguments: argparse.Namespace, models: Models, size: tuple[int, int]) -> Search:
+    """--bytes, or those of the models; --counted. Raises ConfigError."""
+    own = sorted({-(-m.config.num_tokens * m.config.bits_per_token // 8) for _, m in models})
+    targets = tuple(sorted(set(arguments.bytes or own)))
+    if not targets and arguments.codecs:
+        raise ConfigError("there is no model to take numbers of bytes from, so say them: --bytes")
+    check_targets(targets, size[0] * size[1])
+    return Search(targets, COUNTED if arguments.counted == "both" else (arguments.counted,))
+
+
+def load_judges(
+    arguments: argparse.Namespace, device: torch.device, size: tuple[int, int], say: Callable[[str], None]
+) -> Judges:
+    """LPIPS (Alex), by which files are chosen, and the networks of --metrics. The others are left out, and named, where
+    their weights are missing. Raises WeightsError."""
+    files = WeightFiles(**{name: getattr(arguments, name) for name in FILES})
+    networks = load_networks([*ALWAYS, *arguments.metrics], STANDARD.inception, min(size), device, files)
+    for name, reason in networks.left_out.items():
+        if name == "lpips_alex":
+            raise WeightsError(f"nothing can be compared without LPIPS (Alex): {reason}")
+        say(f"note: {name} is left out: {reason}")
+    alex = networks.lpips["alex"]
+
+    def nearest(images: Tensor, reference: Tensor) -> Tensor:
+        return alex(images.to(device), reference.to(device)).cpu()
+
+    return Judges(nearest, networks.lpips, networks.features)
+
+
+def load_pictures(arguments: argparse.Namespace, size: tuple[int, int], progress: common.Progress) -> Pictures:
+    """Cut to the size as in the paper (C1). Those that cannot be read go to ``progress``. Raises DataError."""
+    split = arguments.split or "validation"
+    try:
+        source = open_images(arguments.data, arguments.limit, split)
+    except SplitError:
+        if arguments.split:
+            raise
+        source, split = open_images(arguments.data, arguments.limit), None
+    progress.expect(len(source))
+    images, places = [], []
+    for place in range(len(source)):
+        try:
+            images.append(to_uint8(to_tensor(fit_picture(source[place], *size))))
+            places.append(place)
+        except ImageError as error:
+            progress.skip(source.name(place), error)
+    if not images:
+        raise DataError(f"none of the pictures can be read: {source.describe()}")
+    data = arguments.data if ":" in arguments.data else Path(arguments.data).resolve().name
+    return Pictures(torch.stack(images), places, data, split)
+
+
+def code(
+    arguments: argparse.Namespace,
+    codecs: Sequence[Codec],
+    pictures: Pictures,
+    wanted: Search,
+    judges: Judges,
+    ledger: Ledger,
+    progress: common.Progress,
+) -> list[Contender]:
+    """All pictures through all codecs; says how far it is after each tenth."""
+    total, done = len(codecs) * len(pictures.images), 0
+    bar = common.Progress(total, "pictures coded")
+
+    def advance(_: str) -> None:
+        nonlocal done
+        done += 1
+        bar.advance()
+        if bar.bar is None and total >= 100 and done % (total // 10) == 0:
+            progress.say(f"coded {done} of {total}: {len(pictures.images)} pictures by {len(codecs)} codecs")
+
+    try:
+        found = code_all(pictures.images, codecs, wanted, judges.nearest, ledger, advance, arguments.workers)
+    finally:
+        bar.finish()
+    return [contender for codec in codecs for contender in codec_contenders(codec, found[codec.name], wanted)]

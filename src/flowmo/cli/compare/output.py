@@ -1,0 +1,154 @@
+"""What a comparison leaves behind: the result, a table to read, the plots."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from ...evaluation.codecs import SCALES, Codec
+from ...evaluation.coded import Search
+from ...evaluation.compare import Row
+from ...evaluation.compare_table import markdown
+from ...evaluation.ledger import Ledger
+from ...evaluation.protocols import STANDARD
+from ...evaluation.published import COMPARABILITY, SOURCE, TABLE_1
+from ...evaluation.results import (
+    DataRecord,
+    Result,
+    describe_model,
+    libraries,
+    list_checksum,
+    picture_checksums,
+    write_result,
+)
+from ...evaluation.speed import machine
+from ...files import replacing
+from ...viewing.plots import write_plot
+from ...viewing.rates import QuotedPoint, RatePoint, figure_one, rate_figure
+from .. import common
+from .inputs import Judges, Models, Pictures
+
+RESULT, TABLE, FIGURE_1 = "comparison.json", "table.md", "figure-1.png"
+PLOTTED = {
+    "psnr": "PSNR (dB), higher is better",
+    "ssim": "SSIM, higher is better",
+    "lpips_alex": "LPIPS (Alex), lower is better",
+    "lpips_vgg": "LPIPS (VGG), lower is better",
+    "rfid": "rFID, lower is better",
+    "kid": "KID, lower is better",
+    "fd_efflite0": "FD-EffLite0, lower is better",
+}
+
+
+class Run(NamedTuple):
+    """All that was compared, and how."""
+
+    rows: Sequence[Row]
+    models: Models
+    codecs: Sequence[Codec]
+    search: Search
+    judges: Judges
+    pictures: Pictures
+    size: tuple[int, int]
+    bad: list[dict[str, str]]
+    ledger: Ledger
+
+
+def in_words(row: Row) -> str:
+    """One line for one row as soon as it is there."""
+    limit = "" if row.target is None else f", {row.target} bytes" + (f" of {row.counted}" if row.counted else "")
+    if row.reached < row.count:
+        return f"{row.name}{limit}: only {row.reached} of {row.count} pictures can be so small"
+    return f"{row.name}{limit}: " + ", ".join(f"{name} {value:.4g}" for name, value in row.metrics.items())
+
+
+def write(arguments: argparse.Namespace, run: Run) -> list[str]:
+    """Their names in --out."""
+    out, pictures = arguments.out, run.pictures
+    sampled = [describe_model(model, name, model.config.sampler) for name, model in run.models]
+    data = DataRecord(
+        description=pictures.data,
+        sha256=list_checksum(picture_checksums(pictures.images)),
+        count=len(pictures.images),
+        image_size=run.size,
+        split=pictures.split,
+        skipped=tuple(f"{bad['file']}: {bad['reason']}" for bad in run.bad),
+    )
+    seconds = sum(value for key, value in run.ledger.entries.items() if key.startswith('["seconds"'))
+    seed = STANDARD.noise_in_words(arguments.seed)
+    result = Result(
+        kind="comparison",
+        protocol=STANDARD.name,
+        data=data,
+        models=tuple(sampled),
+        seed=seed,
+        content=_content(run),
+        seconds=seconds,
+        command=arguments.command_line,
+        machine=machine(common.find_device(arguments.device)),
+        libraries=libraries() | _codec_libraries(run.codecs),
+    )
+    write_result(out / RESULT, result)
+    where = f"the {data.split} part of {data.description}" if data.split else data.description
+    size = f"{run.size[0]} x {run.size[1]}"
+    note = f"{data.count:,} pictures of {size} pixels, {where}; {seed}"
+    with replacing(out / TABLE) as part:
+        part.write_text(markdown(run.rows, note))
+    codecs = (
+        f"codecs: of scales {', '.join(f'{s:g}' for s in SCALES)} the nearest by LPIPS (Alex), at most so many bytes"
+    )
+    return [RESULT, TABLE, *_plot(arguments, run, f"{note}\n{codecs}" if run.codecs else note)]
+
+
+def _content(run: Run) -> dict[str, Any]:
+    return {
+        "rows": [asdict(row) for row in run.rows],
+        "bytes": list(run.search.targets),
+        "counted": list(run.search.counted),
+        "codecs": {codec.name: codec.about for codec in run.codecs},
+        "scales": list(run.search.scales),
+        "choice": "of the highest quality at each scale that is not above the bytes, the lowest LPIPS (Alex)",
+        "conventions": "pictures rounded to 8 bits; PSNR, SSIM and LPIPS of each picture, then the mean",
+        "networks": {network.name: network.checksum for network in run.judges.networks.values()},
+        "quoted": {"source": SOURCE, "warning": COMPARABILITY, "rows": [row._asdict() for row in TABLE_1]},
+    }
+
+
+def _codec_libraries(codecs: Sequence[Codec]) -> dict[str, str]:
+    if not any(codec.name == "jpegxl" for codec in codecs):
+        return {}
+    import imagecodecs
+
+    return {"imagecodecs": imagecodecs.__version__}
+
+
+def _plot(arguments: argparse.Namespace, run: Run, note: str) -> list[str]:
+    pixels, names = run.size[0] * run.size[1], []
+    ticks = run.search.targets or [round(row.payload_bytes) for row in run.rows if row.payload_bytes]
+    panels: dict[str, list[RatePoint]] = {
+        way: [_point(row) for row in run.rows if row.counted in (way, None)] for way in run.search.counted
+    }
+    for measure, label in PLOTTED.items():
+        if any(measure in row.metrics for row in run.rows):
+            names.append(f"rate-{measure.replace('_', '-')}.png")
+            title = f"Rate and {label.partition(',')[0]}"
+            figure = rate_figure(panels, measure, label, pixels, title, note, ticks, _spread(run.rows, measure) > 5)
+            write_plot(arguments.out / names[-1], figure)
+    quoted = [QuotedPoint(q.name, q.bits_per_pixel, q.rfid, q.name.startswith("FlowMo")) for q in TABLE_1]
+    points = panels.get("payload") or panels["file"]
+    title = "Figure 1: rFID against bits per pixel"
+    figure = figure_one(points, quoted, pixels, title, f"{note}\nrates without headers\n{COMPARABILITY}")
+    write_plot(arguments.out / FIGURE_1, figure)
+    return [*names, FIGURE_1]
+
+
+def _point(row: Row) -> RatePoint:
+    return RatePoint(row.name, row.group == "model", row.file_bytes, row.payload_bytes, row.metrics)
+
+
+def _spread(rows: Sequence[Row], measure: str) -> float:
+    """The largest value as a multiple of the smallest; 0 where one is not positive, so that no logarithm is taken."""
+    values = [row.metrics[measure] for row in rows if measure in row.metrics]
+    return max(values) / min(values) if min(values) > 0 else 0.0

@@ -1,0 +1,72 @@
+"""The rows of a comparison as a table, those of like bytes together, the published ones (Table 1) below as quoted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .compare import Row
+from .published import COMPARABILITY, TABLE_1, Quoted
+
+COLUMNS = {
+    "psnr": ("PSNR dB", ".2f"),
+    "ssim": ("SSIM", ".3f"),
+    "lpips_alex": ("LPIPS Alex", ".3f"),
+    "lpips_vgg": ("LPIPS VGG", ".3f"),
+    "rfid": ("rFID", ".2f"),
+    "kid": ("KID x 1000", ".2f"),
+    "fd_efflite0": ("FD-EffLite0", ".2f"),
+    "kd_efflite0": ("KD x 1000", ".2f"),
+}
+"""Heading and format of each measure; the kernel distances a thousandfold."""
+
+THOUSANDFOLD = ("kid", "kd_efflite0")
+FIRST = {"model": 0, "tokenizer": 1, "thumbnail": 2, "codec": 3}
+NOTES = """\
+limit: the bytes that were allowed, of the whole file or of what is left of it without headers; "-": not every picture
+could be brought to it (how many could), or there is no such number. "without headers" counts what a reader needs who
+knows size, settings and constant tables beforehand; of a tokenizer its tokens. Bits per pixel are without headers."""
+
+
+def table(rows: Sequence[Row], quoted: bool = True) -> tuple[list[str], list[list[str]]]:
+    """(heading, lines), all cells text. Columns of measures that no row has are left out."""
+    shown = [name for name in COLUMNS if any(name in row.metrics for row in rows)]
+    heading = ["", "limit", "file bytes", "without headers", "bits/pixel", *(COLUMNS[name][0] for name in shown)]
+    lines = [_line(row, shown) for row in sorted(rows, key=_order)]
+    return heading, lines + ([_quoted(row, shown) for row in TABLE_1] if quoted else [])
+
+
+def markdown(rows: Sequence[Row], caption: str) -> str:
+    """The table with what its words mean, to be read on its own."""
+    heading, lines = table(rows)
+    rule = ["---", "---", *["---:"] * (len(heading) - 2)]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in [heading, rule, *lines])
+    return f"{caption}\n\n{text}\n\n{NOTES}\n\n{COMPARABILITY}\n"
+
+
+def _order(row: Row) -> tuple[float, int, str, str]:
+    size = row.target or row.payload_bytes or row.file_bytes or float("inf")
+    return size, FIRST[row.group], row.counted or "", row.name
+
+
+def _line(row: Row, shown: Sequence[str]) -> list[str]:
+    words = {"file": "file", "payload": "headerless", None: ""}[row.counted]
+    limit = f"{words} {row.target}".strip() if row.target else ""
+    if row.reached < row.count:
+        limit += f" ({row.reached} of {row.count})"
+    sizes = [_number(row.file_bytes, ".0f"), _number(row.payload_bytes, ".0f"), _number(row.bits_per_pixel, ".3f")]
+    return [row.name, limit, *sizes, *(_number(_value(row, name), COLUMNS[name][1]) for name in shown)]
+
+
+def _value(row: Row, name: str) -> float | None:
+    value = row.metrics.get(name)
+    return value if value is None or name not in THOUSANDFOLD else 1000 * value
+
+
+def _quoted(row: Quoted, shown: Sequence[str]) -> list[str]:
+    values = {"psnr": row.psnr, "ssim": row.ssim, "lpips_alex": row.lpips, "rfid": row.rfid}
+    numbers = [_number(values.get(name), COLUMNS[name][1]) for name in shown]
+    return [row.name, "quoted", "-", "-", f"{row.bits_per_pixel:.3f}", *numbers]
+
+
+def _number(value: float | None, spec: str) -> str:
+    return "-" if value is None else format(value, spec)

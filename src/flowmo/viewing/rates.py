@@ -1,0 +1,181 @@
+"""Rate against quality: a plot a measure, and rFID against bits per pixel beside the paper's rows (Figure 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .plots import COLORS, INK, MARKERS, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+QUOTED = "#8a8a8a"
+OURS = "#111111"
+MIDDLE = ("center", "center")
+
+
+class RatePoint(NamedTuple):
+    """One measured row. curve: points of one name are joined. emphasis: drawn as ours. file_bytes, payload_bytes: of a
+    picture, with its headers and without, None where it has no such number or was not brought to it."""
+
+    curve: str
+    emphasis: bool
+    file_bytes: float | None
+    payload_bytes: float | None
+    values: Mapping[str, float]
+
+
+class QuotedPoint(NamedTuple):
+    """One published row."""
+
+    name: str
+    bits_per_pixel: float
+    rfid: float
+    emphasis: bool = False
+
+
+def rate_figure(
+    panels: Mapping[str, Sequence[RatePoint]],
+    measure: str,
+    label: str,
+    pixels: int,
+    title: str,
+    note: str,
+    ticks: Sequence[float],
+    logarithmic: bool = False,
+) -> Figure:
+    """One measure against bytes a picture (below, logarithmic) and bits per pixel (above), a panel a way of counting.
+
+    panels: "file" and "payload", or one of them. label: of the measure, with its unit and which way is better.
+    pixels: of a picture. ticks: numbers of bytes to name. logarithmic: the measure's axis too. Points without a number
+    of bytes are left out.
+    """
+    titles = {"file": "whole files", "payload": "without headers"}
+    figure = new_figure(4.7 * len(panels) + 1.6, 4.6, title, note)
+    names = list(dict.fromkeys(point.curve for points in panels.values() for point in points))
+    with styled():
+        all_axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        for axes, (way, points) in zip(all_axes, panels.items(), strict=True):
+            for i, name in enumerate(names):
+                chosen = [p for p in points if p.curve == name and measure in p.values]
+                xy = sorted((x, p.values[measure]) for p in chosen if (x := getattr(p, f"{way}_bytes")) is not None)
+                emphasis = any(p.emphasis for points in panels.values() for p in points if p.curve == name)
+                style = _style(i, emphasis)
+                axes.plot(*([list(v) for v in zip(*xy, strict=True)] or [[], []]), label=name, **style)
+            axes.set_title(titles[way], loc="center")
+            axes.set_xlabel("bytes a picture")
+            _bytes_axis(axes, ticks, pixels)
+            if logarithmic:
+                _plain_logarithm(axes)
+            axes.grid(True, which="major")
+        all_axes[0].set_ylabel(label)
+        handles, labels = all_axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right center")
+    return figure
+
+
+def figure_one(
+    points: Sequence[RatePoint], quoted: Sequence[QuotedPoint], pixels: int, title: str, note: str
+) -> Figure:
+    """rFID against bits per pixel, both logarithmic: measured rows filled and joined, published ones hollow and named.
+
+    points: their rate is that of the payload. Those without rFID or a rate are left out.
+    """
+    figure = new_figure(8.6, 5.6, title, note)
+    with styled():
+        axes = figure.subplots()
+        for i, name in enumerate(dict.fromkeys(point.curve for point in points)):
+            chosen = [p for p in points if p.curve == name and "rfid" in p.values and p.payload_bytes is not None]
+            xy = sorted((8 * (p.payload_bytes or 0) / pixels, p.values["rfid"]) for p in chosen)
+            if xy:
+                axes.plot(*zip(*xy, strict=True), label=name, **_style(i, any(p.emphasis for p in chosen)))
+        axes.plot([], [], "o", mfc="none", mec=QUOTED, label="quoted from Table 1")
+        for point in quoted:
+            color = INK if point.emphasis else QUOTED
+            axes.plot(point.bits_per_pixel, point.rfid, "*" if point.emphasis else "o", mfc="none", mec=color, ms=9)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.margins(x=0.08, y=0.08)
+        axes.set_xlabel("bits per pixel")
+        axes.set_ylabel("rFID, lower is better")
+        axes.grid(True, which="major")
+        figure.legend(loc="outside right upper")
+        figure.draw_without_rendering()  # places in pixels are known from here on
+        _name_points(axes, quoted)
+    return figure
+
+
+def _style(index: int, emphasis: bool) -> dict:
+    color = OURS if emphasis else COLORS[index % len(COLORS)]
+    marker = "*" if emphasis else MARKERS[index % len(MARKERS)]
+    size = 13 if emphasis else 5
+    return {"color": color, "marker": marker, "ms": size, "lw": 1.4, "zorder": 4 if emphasis else 3}
+
+
+def _bytes_axis(axes: Axes, ticks: Sequence[float], pixels: int) -> None:
+    """Logarithmic bytes in plain numbers, and bits per pixel above."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    def to_bits(size: Any) -> Any:
+        return size * 8 / pixels
+
+    def to_bytes(bits: Any) -> Any:
+        return bits * pixels / 8
+
+    axes.set_xscale("log")
+    above = axes.secondary_xaxis("top", functions=(to_bits, to_bytes))
+    above.set_xlabel("bits per pixel", fontsize=8)
+    ticks = _apart(sorted(ticks), 1.35)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    above.xaxis.set_major_locator(FixedLocator([to_bits(tick) for tick in ticks]))
+    above.xaxis.set_minor_locator(NullLocator())
+    above.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.2g}"))
+
+
+def _plain_logarithm(axes: Axes) -> None:
+    """The vertical axis logarithmic, its numbers not as powers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    axes.set_yscale("log")
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+    for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        set_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+
+
+def _apart(values: Sequence[float], ratio: float) -> list[float]:
+    """Of rising values those at least ``ratio`` times the one before."""
+    kept: list[float] = []
+    for value in values:
+        if not kept or value >= ratio * kept[-1]:
+            kept.append(value)
+    return kept
+
+
+def _name_points(axes: Axes, quoted: Sequence[QuotedPoint]) -> None:
+    """Names at the right of their points, or at the left, above or below where another point or name is in the way."""
+    from matplotlib.transforms import Bbox
+
+    places = [axes.transData.transform((point.bits_per_pixel, point.rfid)) for point in quoted]
+    taken = [Bbox.from_bounds(x - 7, y - 7, 14, 14) for x, y in places]
+    for i, point in enumerate(quoted):
+        for dx, dy, ha, va in ((9, 0, "left", "center"), (-9, 0, "right", "center"), (0, 9, *MIDDLE), (0, -9, *MIDDLE)):
+            name = axes.annotate(
+                point.name,
+                (point.bits_per_pixel, point.rfid),
+                xytext=(dx, dy),
+                textcoords="offset points",
+                ha=ha,
+                va=va,
+                fontsize=7,
+                color=INK if point.emphasis else QUOTED,
+            )
+            box = name.get_window_extent()
+            others = [other for j, other in enumerate(taken) if j != i]
+            if not any(box.overlaps(other) for other in others) or dy < 0:
+                taken.append(box)
+                break
+            name.remove()
