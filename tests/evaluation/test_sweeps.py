@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,20 +12,20 @@ from torch import Tensor
 
 import flowmo
 from flowmo.config import SamplerConfig
+from flowmo.data import to_uint8
 from flowmo.errors import ConfigError, ImageError
 from flowmo.evaluation.discoloration import color_error, discoloration
+from flowmo.evaluation.ledger import Ledger
 from flowmo.evaluation.measures import lpips_measure
 from flowmo.evaluation.norm_sweep import norm_sweep
 from flowmo.evaluation.painting import codes_of, paint
 from flowmo.evaluation.pixels import psnr
 from flowmo.evaluation.sampler_grid import (
     GridRow,
-    Journal,
     best,
     candidates,
     effect,
     guidances,
-    row_to_dict,
     sampler_grid,
 )
 from flowmo.evaluation.variance import seed_variance
@@ -107,7 +106,7 @@ def test_norm_sweep(model: FlowMo, pictures: Tensor) -> None:
 
     points = list(norm_sweep(model, pictures, [0.0, 1.0], range(3), brightness))
     assert [point.noise_scale for point in points] == [0.0, 1.0]
-    ordinary = model.reconstruct(pictures, seed=[0, 1, 2])
+    ordinary = to_uint8(model.reconstruct(pictures, seed=[0, 1, 2])).float() / 127.5 - 1
     assert points[1].psnr == float(psnr(ordinary, pictures).mean())
     assert points[1].perception == brightness(ordinary)
     assert points[0].mse < points[1].mse  # likelier noise, less distortion
@@ -141,9 +140,8 @@ def test_the_best_of_the_grid(model: FlowMo, pictures: Tensor) -> None:
     chosen = best(rows)
     assert chosen.measures["lpips"] == min(row.measures["lpips"] for row in rows)
     s = chosen.sampler
-    again = model.reconstruct(
-        pictures, seed=[0, 1, 2], num_steps=s.num_steps, rho=s.rho, guidance_scale=s.guidance_scale
-    )
+    settings = {"num_steps": s.num_steps, "rho": s.rho, "guidance_scale": s.guidance_scale}
+    again = to_uint8(model.reconstruct(pictures, seed=[0, 1, 2], **settings)).float() / 127.5 - 1
     assert chosen.measures["lpips"] == pytest.approx(float(lpips(again, pictures).detach().mean()), rel=1e-4)
     assert chosen.psnr == pytest.approx(float(psnr(again, pictures).mean()), rel=1e-4)
     assert best(rows, "psnr").psnr == max(row.psnr for row in rows)
@@ -166,24 +164,17 @@ def test_what_was_measured_is_not_measured_again(model: FlowMo, pictures: Tensor
     def refuse(images: Tensor) -> dict[str, float]:
         raise AssertionError("painted again")
 
-    path, identity = tmp_path / "rows", {"pictures": "abc", "seed": 0}
+    def mean(images: Tensor) -> dict[str, float]:
+        return {"mean": float(images.mean())}
+
+    path = tmp_path / "rows"
     samplers = candidates([1, 2], [1.0, float("inf")], [(1.0, (0.1, 0.9))])
-    journal = Journal(path, identity)
-    assert journal.rows == []
-    rows = []
-    for row in sampler_grid(model, pictures, samplers, [0, 1, 2], [lambda images: {"mean": float(images.mean())}]):
-        rows.append(row)
-        journal.add(row)
-    with path.open("a") as file:
-        file.write('{"sampler": {"num_st')  # as a kill leaves it
-    again = Journal(path, identity)
-    assert again.rows == rows
-    assert list(sampler_grid(model, pictures, samplers, [0, 1, 2], [refuse], again.rows)) == rows
-    again.add(rows[0])
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [identity, *map(row_to_dict, rows)]
-    assert Journal(path, identity | {"seed": 1}).rows == []
-    again.remove()
-    assert not path.exists()
+    seeds = [0, 1, 2]
+    rows = list(sampler_grid(model, pictures, samplers, seeds, [mean], Ledger(path), "these"))
+    assert [row.seconds > 0 for row in rows] == [True, False, True, False]
+    assert list(sampler_grid(model, pictures, samplers, seeds, [refuse], Ledger(path), "these")) == rows
+    with pytest.raises(AssertionError, match="painted again"):
+        next(sampler_grid(model, pictures, samplers, seeds, [refuse], Ledger(path), "others"))
 
 
 def test_mean_colours_of_constructed_casts(pictures: Tensor) -> None:

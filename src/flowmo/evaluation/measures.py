@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .distances import frechet_of_features, kid
-
-if TYPE_CHECKING:
-    from .features import FeatureNetwork
+from .features import FeatureNetwork
 
 Measure = Callable[[Tensor], dict[str, float]]
 """Reconstructions B 3 H W in [-1, 1], in the order of the originals -> numbers by name, lower is better."""
@@ -33,14 +30,15 @@ def lpips_measure(network: Callable[[Tensor, Tensor], Tensor], originals: Tensor
 def distribution_measure(
     network: FeatureNetwork, originals: Tensor, names: tuple[str, str], batch_size: int = 16
 ) -> Measure:
-    """Frechet and kernel distance, under these two names, of the network's space "pool" to the originals' (E5).
+    """Fréchet and kernel distance, under these two names, of the network's space "pool" to the originals' (E5).
 
     Both depend on the number of pictures, the first far more: below 10,000 look at the second too.
     """
+    device = originals.device
     reference = features_of(network, originals, batch_size)
 
     def measure(images: Tensor) -> dict[str, float]:
-        found = features_of(network, images, batch_size)
+        found = features_of(network, images.to(device), batch_size)
         return {names[0]: frechet_of_features(reference, found), names[1]: kid(reference, found)[0]}
 
     return measure

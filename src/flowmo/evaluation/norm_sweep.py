@@ -13,6 +13,7 @@ from ..tokenizer import FlowMo
 from .measures import Measure
 from .painting import codes_of, paint
 from .pixels import psnr
+from .protocols import STANDARD
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,13 @@ def norm_sweep(
 ) -> Iterator[NormPoint]:
     """Paint images B 3 H W in [-1, 1] once for each scale, always from the same seeds, one an image.
 
-    A smaller norm makes x_1 likelier: the sample moves to the mean of p(x | c), so that the distortion falls and the
-    distribution of the samples moves away from that of the pictures. Distortion is of 8-bit pictures.
+    A smaller norm makes x_1 likelier: samples move to the mean of p(x | c), so that their distortion falls. In the
+    paper their distribution then moves away from that of the pictures; a small model whose noise becomes grain gains
+    in both. All numbers are of 8-bit pictures.
     """
     size = (images.shape[2], images.shape[3])
     codes = codes_of(model, images, batch_size)
     for scale in noise_scales:
-        painted = paint(model, codes, size, seeds, sampler, scale, batch_size)
+        painted = STANDARD.for_networks(paint(model, codes, size, seeds, sampler, scale, batch_size))
         error = (to_uint8(painted).float() - to_uint8(images).float()).square().mean()
         yield NormPoint(scale, float(psnr(painted, images).mean()), float(error), perception(painted))

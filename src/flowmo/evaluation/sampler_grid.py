@@ -5,23 +5,23 @@ The best sampler of a small model is its own; the paper's is 25 steps, rho 4, gu
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from ..config import SamplerConfig, from_dict, to_dict
+from ..config import SamplerConfig, to_dict
 from ..errors import ConfigError
-from ..files import replacing
 from ..flow import Guidance, shifted_grid
 from ..tokenizer import FlowMo
+from .ledger import Ledger
 from .measures import Measure
 from .painting import codes_of, paint
 from .pixels import psnr
+from .protocols import STANDARD
 
 Interval = tuple[float, float]
 
@@ -29,12 +29,13 @@ Interval = tuple[float, float]
 @dataclass(frozen=True)
 class GridRow:
     """sampler: what was tried. passes: network passes an image takes. psnr: dB, mean over pictures, higher is better.
-    measures: other numbers by name, lower is better."""
+    measures: other numbers by name, lower is better. seconds: to paint and measure, 0 where an earlier row did."""
 
     sampler: SamplerConfig
     passes: int
     psnr: float
     measures: dict[str, float]
+    seconds: float = 0.0
 
     def loss(self, criterion: str) -> float:
         """Lower is better, also for "psnr"."""
@@ -68,25 +69,34 @@ def sampler_grid(
     samplers: Sequence[SamplerConfig],
     seeds: Sequence[int],
     measures: Sequence[Measure],
-    done: Sequence[GridRow] = (),
+    ledger: Ledger | None = None,
+    identity: Any = None,
     batch_size: int = 16,
 ) -> Iterator[GridRow]:
     """One row a sampler, in order; all paint the same images B 3 H W in [-1, 1] from the same seeds, one an image.
 
-    What has the effect of an earlier row, of this call or of ``done``, is not painted again.
+    Numbers are of 8-bit pictures. What has the effect of an earlier row is not painted again, nor what ``ledger`` holds
+    under the same ``identity``: JSON data that says which weights, pictures, seeds and measures the numbers are of.
     """
     size = (images.shape[2], images.shape[3])
     codes = codes_of(model, images, batch_size)
-    known = {effect(row.sampler): row for row in done}
+    known: dict[Any, GridRow] = {}
     for sampler in samplers:
-        key = effect(sampler)
-        if key not in known:
-            painted = paint(model, codes, size, seeds, sampler, batch_size=batch_size)
+        steps = effect(sampler)
+        if steps in known:
+            yield replace(known[steps], sampler=sampler, seconds=0.0)
+            continue
+        numbers = ledger.get([identity, steps]) if ledger else None
+        if numbers is None:
+            started = time.perf_counter()
+            painted = STANDARD.for_networks(paint(model, codes, size, seeds, sampler, batch_size=batch_size))
             values = {name: value for measure in measures for name, value in measure(painted).items()}
-            passes = sum(1 if scale == 1.0 else 2 for _, scale in key)
-            known[key] = GridRow(sampler, passes, float(psnr(painted, images).mean()), values)
-        row = known[key]
-        yield GridRow(sampler, row.passes, row.psnr, row.measures)
+            numbers = [float(psnr(painted, images).mean()), values, time.perf_counter() - started]
+            if ledger:
+                ledger.add([identity, steps], numbers)
+        passes = sum(1 if scale == 1.0 else 2 for _, scale in steps)
+        known[steps] = GridRow(sampler, passes, *numbers)
+        yield known[steps]
 
 
 def best(rows: Sequence[GridRow], criterion: str = "lpips", within: float | None = None) -> GridRow:
@@ -101,46 +111,6 @@ def best(rows: Sequence[GridRow], criterion: str = "lpips", within: float | None
     return min((r for r in rows if r.psnr >= enough), key=lambda row: (row.loss(criterion), row.passes))
 
 
-class Journal:
-    """Rows on disk as they are measured, a line each, so that a killed command goes on where it was.
-
-    identity: JSON data that says what is measured (weights, pictures, seeds); a file of another identity is begun anew.
-    A last line cut off by a kill is left out. rows: all that it holds.
-    """
-
-    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
-        self.path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        same = bool(lines) and _line(lines[0]) == identity
-        self.rows = [row for line in lines[1:] if (row := _row(_line(line)))] if same else []
-        with replacing(path) as part:
-            part.write_text("".join(json.dumps(x) + "\n" for x in [identity, *(row_to_dict(r) for r in self.rows)]))
-
-    def add(self, row: GridRow) -> None:
-        if row in self.rows:
-            return
-        self.rows.append(row)
-        with self.path.open("a") as file:
-            file.write(json.dumps(row_to_dict(row)) + "\n")
-
-    def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
-
-
 def row_to_dict(row: GridRow) -> dict[str, Any]:
     """As JSON data."""
     return {"sampler": to_dict(row.sampler), "passes": row.passes, "psnr": row.psnr, **row.measures}
-
-
-def _row(data: Any) -> GridRow | None:
-    if not isinstance(data, dict):
-        return None
-    sampler = from_dict(SamplerConfig, data.pop("sampler"))
-    return GridRow(sampler, data.pop("passes"), data.pop("psnr"), data)
-
-
-def _line(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None

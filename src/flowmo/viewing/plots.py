@@ -39,7 +39,9 @@ STYLE: Any = {
     "grid.color": FAINT,
     "grid.linewidth": 0.6,
     "legend.fontsize": 8,
-    "legend.frameon": False,
+    "legend.facecolor": PAPER,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.9,
     "font.size": 9,
     "font.family": "DejaVu Sans",
 }

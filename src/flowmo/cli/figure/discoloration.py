@@ -5,6 +5,7 @@ the mean colours, averaged over red, green and blue, in levels of 8 bits; also o
 from __future__ import annotations
 
 import argparse
+import time
 
 from ...data import to_image
 from ...evaluation.discoloration import ColorError, discoloration
@@ -19,24 +20,24 @@ MOST_MODELS = 6
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_data_arguments(parser, count=32)
-    shared.add_models_argument(parser, MOST_MODELS, "several models to compare, instead of --model")
     parser.add_argument(
         "--show", type=common.positive, default=8, metavar="N", help="pictures on the plot, the first (default: 8)"
     )
     shared.add_interval_argument(parser)
     common.add_output_arguments(parser)
     common.add_run_arguments(parser)
-    common.add_sampling_arguments(parser)
-    common.add_model_arguments(parser)
+    common.add_sampling_arguments(parser, shared.SEED_HELP)
+    shared.add_models_arguments(parser, MOST_MODELS, "models to compare")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    plot, _ = shared.targets(arguments)
+    started = time.perf_counter()
+    plot = shared.targets(arguments)
     models = shared.load_models(arguments, MOST_MODELS)
     progress = common.Progress(len(models), "models")
     pictures = shared.load_pictures(arguments, models[0][1].config.image_size, progress)
     images, seeds = pictures.images, range(arguments.seed, arguments.seed + len(pictures.images))
-    rows, drawn, samplers = [], [], []
+    rows, drawn, samplers, used = [], [], [], []
     for label, model in models:
         sampler = shared.sampler_of(arguments, model)
         found = discoloration(model, images, seeds, sampler, arguments.batch_size)
@@ -45,8 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
         drawn.append(Colors(label, shown, found.error.per_picture, found.levels, along))
         samplers.append(f"{label}: {shared.sampler_in_words(sampler)}")
         rows.append(
-            shared.model_result(label, model, sampler)
-            | {
+            {
+                "model": label,
                 "mean_color_error": _summary(found.error),
                 "psnr": float(psnr(found.images, images).mean()),
                 "along_steps": [
@@ -55,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "pictures": dict(zip(pictures.names, found.error.per_picture, strict=True)),
             }
         )
+        used.append((model, sampler))
         progress.advance()
     code = progress.finish()
     note = "\n".join(samplers) + f"\n{shared.count_in_words(arguments, pictures)}"
@@ -63,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.json:
         header = ["error of mean colour", "mean", "median", "95 %", "worst", "red", "green", "blue", "PSNR dB"]
         common.print_table(header, [_cells(row) for row in rows])
-    shared.finish(arguments, shared.base_result(arguments, pictures, progress) | {"models": rows})
+    shared.finish(arguments, pictures, progress, used, {"models": rows}, time.perf_counter() - started, "unrounded")
     return code
 
 

@@ -1,11 +1,12 @@
 """``flowmo figure rate-distortion-perception``: sweeps the norm of x_1, the starting noise, for one or two models of
-different rates (Appendix C, Figure 9). Less noise gives a likelier, smoother picture: distortion falls, and the
-distribution of the pictures moves away from that of the originals. The paper uses 5,000 pictures; distances of
-distributions depend on their number, so that only numbers of equal count compare."""
+different rates (Appendix C, Figure 9). Less noise gives a likelier, smoother picture: distortion falls, and for a good
+model the distribution of the pictures moves away from that of the originals. The paper uses 5,000 pictures; distances
+of distributions depend on their number, so that only numbers of equal count compare."""
 
 from __future__ import annotations
 
 import argparse
+import time
 from typing import Any
 
 from ...evaluation.norm_sweep import norm_sweep
@@ -20,7 +21,6 @@ SCALES = [0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_data_arguments(parser, count=1000)
-    shared.add_models_argument(parser, MOST_MODELS, "models of different rates, instead of --model")
     parser.add_argument(
         "--scales",
         type=_scale,
@@ -43,12 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_interval_argument(parser)
     common.add_output_arguments(parser)
     common.add_run_arguments(parser)
-    common.add_sampling_arguments(parser)
-    common.add_model_arguments(parser)
+    common.add_sampling_arguments(parser, shared.SEED_HELP)
+    shared.add_models_arguments(parser, MOST_MODELS, "models of different rates")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    plot, _ = shared.targets(arguments)
+    started = time.perf_counter()
+    plot = shared.targets(arguments)
     models = shared.load_models(arguments, MOST_MODELS)
     scales = sorted(set(arguments.scales))
     progress = common.Progress(len(models) * len(scales), "points")
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     images, seeds = pictures.images, range(arguments.seed, arguments.seed + len(pictures.images))
     (perception,) = shared.measures(arguments, images, [arguments.perception])
     rows: list[dict[str, Any]] = []
-    curves, samplers = [], []
+    curves, samplers, used = [], [], []
     for label, model in models:
         sampler = shared.sampler_of(arguments, model)
         points = []
@@ -69,23 +70,24 @@ def run(arguments: argparse.Namespace) -> int:
         perceptions = {shared.NAMES[name]: [point.perception[name] for point in points] for name in names}
         curves.append(Curve(rate, scales, distortion, perceptions))
         samplers.append(f"{label}: {shared.sampler_in_words(sampler)}")
+        used.append((model, sampler))
         rows += [
-            {"label": label, "noise_scale": p.noise_scale, "psnr": p.psnr, "mse": p.mse} | p.perception for p in points
+            {"model": label, "bits_per_pixel": model.config.bits_per_pixel, "noise_scale": point.noise_scale}
+            | {"psnr": point.psnr, "mse": point.mse}
+            | point.perception
+            for point in points
         ]
     code = progress.finish()
     note = "\n".join(samplers) + f"\n{shared.count_in_words(arguments, pictures)}"
     title = f"Rate, distortion, perception: {len(images):,} pictures"
     write_plot(plot, tradeoff_figure(curves, shared.NAMES[arguments.distortion], title, note))
-    result = shared.base_result(arguments, pictures, progress) | {
-        "models": [shared.model_result(label, m, shared.sampler_of(arguments, m)) for label, m in models],
-        "points": rows,
-    }
     if not arguments.json:
         columns = ["psnr", "mse", *names]
         header = ["model", "norm of x_1", "PSNR dB", "MSE", *(shared.NAMES[name] for name in names)]
-        lines = [[r["label"], f"{r['noise_scale']:g}", *(f"{r[name]:.4g}" for name in columns)] for r in rows]
+        lines = [[r["model"], f"{r['noise_scale']:g}", *(f"{r[name]:.4g}" for name in columns)] for r in rows]
         common.print_table(header, lines)
-    shared.finish(arguments, result)
+    content = {"count": len(images), "points": rows}
+    shared.finish(arguments, pictures, progress, used, content, time.perf_counter() - started)
     return code
 
 

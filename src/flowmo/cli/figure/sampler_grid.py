@@ -11,7 +11,8 @@ import numpy as np
 
 from ...config import SamplerConfig
 from ...errors import ConfigError
-from ...evaluation.sampler_grid import GridRow, Journal, best, candidates, guidances, row_to_dict, sampler_grid
+from ...evaluation.ledger import Ledger
+from ...evaluation.sampler_grid import GridRow, best, candidates, guidances, row_to_dict, sampler_grid
 from ...viewing.paper_figures import Quantity, grid_figure
 from ...viewing.plots import write_plot
 from ...weights import store_sampler, weights_path
@@ -57,14 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--store", type=Path, metavar="FILE", help="a copy of the model's .safetensors with the best sampler stored"
     )
     shared.add_weights_arguments(parser, "LPIPS (Alex)", "Inception")
-    parser.add_argument("--seed", type=common.seed, default=0, metavar="N", help="of the first picture (default: 0)")
+    parser.add_argument("--seed", type=common.seed, default=0, metavar="N", help=f"{shared.SEED_HELP} (default: 0)")
     common.add_output_arguments(parser)
     common.add_run_arguments(parser)
     common.add_model_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    plot, _ = shared.targets(arguments)
+    plot = shared.targets(arguments)
     weights = _check_store(arguments)
     model = common.load_model(arguments)
     intervals = [(low, high) for low, high in arguments.interval or [model.config.sampler.guidance_interval]]
@@ -75,15 +76,14 @@ def run(arguments: argparse.Namespace) -> int:
     pictures = shared.load_pictures(arguments, model.config.image_size, progress)
     names = ["lpips", *{arguments.criterion} & {"rfid"}]
     measures = shared.measures(arguments, pictures.images, names)
-    journal = Journal(arguments.out / "sampler-grid.partial", shared.identity(arguments, pictures, model, names))
-    if journal.rows:
-        progress.say(f"{len(journal.rows)} of {len(samplers)} samplers were measured before")
+    identity = shared.identity(arguments, pictures, model, names)
+    ledger = Ledger(arguments.out / "sampler-grid.partial")
+    if ledger.entries:
+        progress.say("going on after samplers that were measured before")
     rows: list[GridRow] = []
     seeds = range(arguments.seed, arguments.seed + len(pictures.images))
-    before = list(journal.rows)
-    for row in sampler_grid(model, pictures.images, samplers, seeds, measures, before, arguments.batch_size):
+    for row in sampler_grid(model, pictures.images, samplers, seeds, measures, ledger, identity, arguments.batch_size):
         rows.append(row)
-        journal.add(row)
         progress.advance()
     code = progress.finish()
 
@@ -105,8 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"framed: {verdict} ({chosen.passes} network pass{'es' * (chosen.passes > 1)} a picture)"
     )
     write_plot(plot, grid_figure(steps, rhos, words, quantities, (g, r, n), _TITLE, note))
-    result = shared.base_result(arguments, pictures, progress) | {
-        "model": shared.model_result(arguments.model, model, model.config.sampler),
+    content = {
         "criterion": arguments.criterion,
         "within_db": arguments.within,
         "best": row_to_dict(chosen),
@@ -114,14 +113,14 @@ def run(arguments: argparse.Namespace) -> int:
     }
     if weights is not None:
         store_sampler(weights, arguments.store, chosen.sampler)
-        result["stored_in"] = str(arguments.store)
+        content["stored_in"] = arguments.store.name
     if not arguments.json:
         _print(rows, chosen)
         print(f"\n{verdict}")
         if weights is not None:
             print(f"stored in {arguments.store}")
-    shared.finish(arguments, result)
-    journal.remove()
+    shared.finish(arguments, pictures, progress, [(model, None)], content, sum(row.seconds for row in rows))
+    ledger.path.unlink()
     return code
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +10,26 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ...config import SamplerConfig, to_dict
+from ...config import SamplerConfig
 from ...data import ImageSource, SplitError, fit_picture, open_images, to_tensor
 from ...errors import ConfigError, DataError, ImageError
+from ...evaluation.features import load_classifier_features, load_inception
 from ...evaluation.measures import Measure, distribution_measure, lpips_measure
+from ...evaluation.protocols import STANDARD
+from ...evaluation.results import (
+    DataRecord,
+    Result,
+    describe_model,
+    list_checksum,
+    picture_checksums,
+    short_name,
+    weights_checksum,
+    write_result,
+)
+from ...evaluation.speed import machine
 from ...perceptual import load_lpips
 from ...tokenizer import FlowMo
+from ...weights.load import PACKAGED
 from .. import common
 
 NAMES = {
@@ -30,12 +43,15 @@ NAMES = {
 }
 
 
+SEED_HELP = "starting noise: picture i is painted from seed N + i"
+
+
 class Pictures(NamedTuple):
-    """images: B 3 S S in [-1, 1]. names: one an image. data: where they are from, in words."""
+    """images: B 3 S S in [-1, 1]. names: one an image. split: the part of the data that they are from, if any."""
 
     images: torch.Tensor
     names: list[str]
-    data: str
+    split: str | None
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, count: int) -> None:
@@ -55,8 +71,10 @@ def add_data_arguments(parser: argparse.ArgumentParser, count: int) -> None:
     )
 
 
-def add_models_argument(parser: argparse.ArgumentParser, most: int, why: str) -> None:
-    parser.add_argument("--models", nargs="+", default=[], metavar="MODEL", help=f"{why} (at most {most})")
+def add_models_arguments(parser: argparse.ArgumentParser, most: int, why: str) -> None:
+    what = f"{why}, at most {most}: {common.MODEL_HELP} (default: {PACKAGED})"
+    parser.add_argument("--models", nargs="+", default=[PACKAGED], metavar="MODEL", help=what)
+    common.add_model_arguments(parser, flag=False)
 
 
 def add_interval_argument(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +95,7 @@ def add_weights_arguments(parser: argparse.ArgumentParser, *networks: str) -> No
 
 def load_pictures(arguments: argparse.Namespace, size: int, progress: common.Progress) -> Pictures:
     """The first pictures of the data, without those that cannot be read, which ``progress`` names."""
-    source = _open(arguments)
+    source, split = _open(arguments)
     images, names = [], []
     for index in range(arguments.skip, len(source)):
         try:
@@ -87,22 +105,22 @@ def load_pictures(arguments: argparse.Namespace, size: int, progress: common.Pro
             progress.skip(source.name(index), error)
     if not images:
         raise DataError(f"none of the pictures asked for can be read: {source.describe()}")
-    return Pictures(torch.stack(images), names, source.describe())
+    return Pictures(torch.stack(images), names, split)
 
 
-def _open(arguments: argparse.Namespace) -> ImageSource:
-    limit = arguments.skip + arguments.count
-    if arguments.split is None:
-        try:
-            return open_images(arguments.data, limit, "validation")
-        except SplitError:
-            pass
-    return open_images(arguments.data, limit, arguments.split)
+def _open(arguments: argparse.Namespace) -> tuple[ImageSource, str | None]:
+    limit, split = arguments.skip + arguments.count, arguments.split or "validation"
+    try:
+        return open_images(arguments.data, limit, split), split
+    except SplitError:
+        if arguments.split:
+            raise
+        return open_images(arguments.data, limit), None
 
 
 def load_models(arguments: argparse.Namespace, most: int) -> list[tuple[str, FlowMo]]:
-    """(label, model) of --models, or of --model; ConfigError when they code pictures of different sizes."""
-    names = arguments.models or [arguments.model]
+    """(label, model) of --models; ConfigError when they code pictures of different sizes."""
+    names = arguments.models
     if len(names) > most:
         raise ConfigError(f"--models takes at most {most} models, got {len(names)}")
     models = [common.load_model(argparse.Namespace(**{**vars(arguments), "model": name})) for name in names]
@@ -113,12 +131,8 @@ def load_models(arguments: argparse.Namespace, most: int) -> list[tuple[str, Flo
 
 
 def labels(names: list[str]) -> list[str]:
-    """Short names for a plot: of a file its stem, of model.safetensors its folder's; numbered where equal."""
-    short = []
-    for name in names:
-        path = Path(name)
-        stem = path.stem if path.suffix in (".safetensors", ".pth", ".pt") else path.name
-        short.append(path.resolve().parent.name if stem == "model" and path.suffix else stem or name)
+    """Short names for a plot, numbered where they are the same."""
+    short = [short_name(name) for name in names]
     return [text if short.count(text) == 1 else f"{text} ({i + 1})" for i, text in enumerate(short)]
 
 
@@ -147,75 +161,77 @@ def guidance_in_words(s: SamplerConfig) -> str:
 
 def count_in_words(arguments: argparse.Namespace, pictures: Pictures) -> str:
     after = f" after the first {arguments.skip:,}" if arguments.skip else ""
-    return f"{len(pictures.images):,} pictures{after}, picture i from seed {arguments.seed} + i"
+    return f"{len(pictures.images):,} pictures{after}, {STANDARD.noise_in_words(arguments.seed)}"
 
 
 def measures(arguments: argparse.Namespace, originals: torch.Tensor, names: Iterable[str]) -> list[Measure]:
     """The networks asked for, on the device, bound to the originals. names: "lpips", "rfid", "fd_efflite0". Raises
     WeightsError where their weights are missing."""
-    found = []
+    device, batch = common.find_device(arguments.device), arguments.batch_size
+    originals, found = originals.to(device), []
     for name in names:
         if name == "lpips":
-            lpips = load_lpips("alex", arguments.lpips).to(arguments.device)
-            found.append(lpips_measure(lpips, originals.to(arguments.device), arguments.batch_size))
+            found.append(lpips_measure(load_lpips("alex", arguments.lpips).to(device), originals, batch))
         elif name == "rfid":
-            from ...evaluation.features import load_inception
-
-            network = load_inception(arguments.inception)
-            found.append(distribution_measure(network, originals, ("rfid", "kid"), arguments.batch_size))
+            inception = load_inception(arguments.inception).to(device)
+            found.append(distribution_measure(inception, originals, ("rfid", "kid"), batch))
         else:
-            from ...evaluation.features import load_classifier_features
-
-            network = load_classifier_features(arguments.classifier)
-            found.append(distribution_measure(network, originals, ("fd_efflite0", "kd_efflite0"), arguments.batch_size))
+            classifier = load_classifier_features(arguments.classifier).to(device)
+            found.append(distribution_measure(classifier, originals, ("fd_efflite0", "kd_efflite0"), batch))
     return found
 
 
 def identity(arguments: argparse.Namespace, pictures: Pictures, model: FlowMo, names: Sequence[str]) -> dict[str, Any]:
     """What measured numbers belong to, as JSON data: weights, pictures, seed and the networks that judge."""
     return {
-        "weights": checksum(model.state_dict().values()),
-        "pictures": checksum([pictures.images]),
+        "weights": weights_checksum(model),
+        "pictures": list_checksum(picture_checksums(pictures.images)),
         "seed": arguments.seed,
         "measures": list(names),
     }
 
 
-def checksum(tensors: Iterable[torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def base_result(arguments: argparse.Namespace, pictures: Pictures, progress: common.Progress) -> dict[str, Any]:
-    return {
-        "figure": arguments.figure,
-        "data": pictures.data,
-        "skipped_first": arguments.skip,
-        "count": len(pictures.images),
-        "seed": arguments.seed,
-        "bad": progress.bad,
-    }
-
-
-def model_result(name: str, model: FlowMo, sampler: SamplerConfig) -> dict[str, Any]:
-    return {"model": name, "sampler": to_dict(sampler), "bits_per_pixel": model.config.bits_per_pixel}
-
-
-def targets(arguments: argparse.Namespace) -> tuple[Path, Path]:
-    """The plot and the JSON, which must not exist unless --force. Raises ConfigError."""
-    paths = (arguments.out / f"{arguments.figure}.png", arguments.out / f"{arguments.figure}.json")
+def targets(arguments: argparse.Namespace) -> Path:
+    """The plot; neither it nor the JSON may exist unless --force. Raises ConfigError."""
+    paths = [arguments.out / f"{arguments.figure}{suffix}" for suffix in (".png", ".json")]
     common.check_targets(paths, [], arguments.force)
-    return paths
+    return paths[0]
 
 
-def finish(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
-    """Write the JSON and say where everything is, or print the JSON with --json."""
-    plot, path = (arguments.out / f"{arguments.figure}{suffix}" for suffix in (".png", ".json"))
-    result = result | {"plot": str(plot)}
-    common.write_json(path, result)
+def finish(
+    arguments: argparse.Namespace,
+    pictures: Pictures,
+    progress: common.Progress,
+    models: Sequence[tuple[FlowMo, SamplerConfig | None]],
+    content: dict[str, Any],
+    seconds: float,
+    protocol: str = STANDARD.name,
+    seed: str = "",
+) -> None:
+    """Write the JSON and say where everything is, or print the JSON with --json. models: in the order of the names."""
+    names = arguments.models if "models" in arguments else [arguments.model]
+    data = DataRecord(
+        Path(arguments.data).name,
+        list_checksum(picture_checksums(pictures.images)),
+        len(pictures.images),
+        (pictures.images.shape[2], pictures.images.shape[3]),
+        pictures.split,
+        tuple(bad["reason"] for bad in progress.bad),
+    )
+    result = Result(
+        kind=f"figure {arguments.figure}",
+        protocol=protocol,
+        data=data,
+        models=tuple(describe_model(m, name, s) for name, (m, s) in zip(names, models, strict=True)),
+        seed=seed or STANDARD.noise_in_words(arguments.seed),
+        content=content,
+        seconds=seconds,
+        command=arguments.command_line,
+        machine=machine(models[0][0].device),
+    )
+    path = arguments.out / f"{arguments.figure}.json"
+    write_result(path, result)
     if arguments.json:
-        common.print_json(result)
+        print(path.read_text(), end="")
     else:
-        print(f"\n{plot.name} and {path.name} are in {arguments.out}")
+        print(f"\n{path.with_suffix('.png').name} and {path.name} are in {arguments.out}")

@@ -4,6 +4,7 @@ What the code says stays; what it leaves open changes with the seed."""
 from __future__ import annotations
 
 import argparse
+import time
 
 import numpy as np
 
@@ -28,12 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_interval_argument(parser)
     common.add_output_arguments(parser)
     common.add_run_arguments(parser)
-    common.add_sampling_arguments(parser)
+    common.add_sampling_arguments(parser, "first of the seeds")
     common.add_model_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    plot, _ = shared.targets(arguments)
+    started = time.perf_counter()
+    plot = shared.targets(arguments)
     model = common.load_model(arguments)
     sampler = shared.sampler_of(arguments, model)
     progress = common.Progress(arguments.count)
@@ -58,9 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         "squared error"
     )
     write_plot(plot, variance_figure(rows, f"Reconstructions from {len(seeds)} seeds", note))
-    result = shared.base_result(arguments, pictures, progress) | {
-        "model": shared.model_result(arguments.model, model, sampler),
-        "seeds": list(seeds),
+    content = {
         "mean": {
             "variance": float(np.mean([float(one.variance.mean()) for one in found])),
             "deviation_8bit": deviation,
@@ -78,5 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     if not arguments.json:
         print(note)
-    shared.finish(arguments, result)
+    seconds = time.perf_counter() - started
+    seed = f"all pictures from seeds {seeds[0]} to {seeds[-1]}"
+    shared.finish(arguments, pictures, progress, [(model, sampler)], content, seconds, "unrounded", seed)
     return code
