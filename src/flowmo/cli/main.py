@@ -13,7 +13,19 @@ from PIL import Image
 
 from .. import __version__
 from ..errors import FlowMoError
-from . import bench, compare, coordinate_check, detokenize, evaluate, figure, info, reconstruct, tokenize, train
+from . import (
+    bench,
+    compare,
+    coordinate_check,
+    detokenize,
+    evaluate,
+    figure,
+    gallery,
+    info,
+    reconstruct,
+    tokenize,
+    train,
+)
 
 COMMANDS = {
     "reconstruct": (reconstruct, "code pictures and paint them again, with a table of how close they are"),
@@ -24,6 +36,7 @@ COMMANDS = {
     "evaluate": (evaluate, "measure models on a data set by a named protocol"),
     "figure": (figure, "measure and draw a figure of the paper"),
     "compare": (compare, "models, image codecs and other tokenizers at equal bytes"),
+    "gallery": (gallery, "write a page to look at pictures, models and codecs with"),
     "coordinate-check": (coordinate_check, "show that learning rates hold at any width (muP)"),
     "bench": (bench, "measure how fast a model encodes or decodes"),
 }

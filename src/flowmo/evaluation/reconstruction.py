@@ -30,7 +30,7 @@ def score(images: Tensor, reconstructions: Tensor, thumbnails: Tensor, lpips: Di
     """One score a picture. All B 3 H W in [-1, 1]; ``images`` as the model saw them. Everything is compared as it is
     saved, in 8 bits. LPIPS is None without a network, or for pictures smaller than the network takes."""
     a, b, c = (_saved(x) for x in (images, reconstructions, thumbnails))
-    columns = [psnr(b, a).tolist(), _distances(lpips, b, a), psnr(c, a).tolist(), _distances(lpips, c, a)]
+    columns = [psnr(b, a).tolist(), distances(lpips, b, a), psnr(c, a).tolist(), distances(lpips, c, a)]
     return [Scores(*row) for row in zip(*columns, strict=True)]
 
 
@@ -43,7 +43,9 @@ def mean_scores(scores: Sequence[Scores]) -> dict[str, float | None]:
     return means
 
 
-def _distances(lpips: Distance | None, a: Tensor, b: Tensor) -> list[float | None]:
+@torch.no_grad()
+def distances(lpips: Distance | None, a: Tensor, b: Tensor) -> list[float | None]:
+    """LPIPS of each pair, B 3 H W in [-1, 1]; None without a network, or where it takes no pictures so small."""
     if lpips is None:
         return [None] * len(a)
     try:
