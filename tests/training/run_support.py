@@ -42,6 +42,14 @@ def start(arguments: list[str], *launcher: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, *begin, *arguments], **pipes)  # type: ignore[call-overload,no-any-return]
 
 
+def start_several(commands: list[list[str]], *launcher: str) -> subprocess.Popen[str]:
+    """The same for several commands one after the other."""
+    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+    script = [str(Path(__file__).with_name("several.py")), *map(json.dumps, commands)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
+    return subprocess.Popen([sys.executable, "-m", "torch.distributed.run", *launcher, *script], **pipes)  # type: ignore[call-overload,no-any-return]
+
+
 def finish(process: subprocess.Popen[str], code: int = 0, timeout: int = 240) -> str:
     output, _ = process.communicate(timeout=timeout)
     assert process.returncode == code, output

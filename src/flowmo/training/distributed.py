@@ -29,11 +29,13 @@ Strategy = Literal["ddp", "fsdp"]
 
 @dataclass(frozen=True)
 class World:
-    """The processes of this run. rank: of this one, ``size`` of them; device: where this one computes."""
+    """The processes of this run. rank: of this one, ``size`` of them; device: where this one computes; made: whether
+    the connection between them was made here, and ends here."""
 
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    made: bool = False
 
     @classmethod
     def join(cls, device: str = "cpu") -> World:
@@ -54,9 +56,10 @@ class World:
                 )
             here = torch.device("cuda", local)
             torch.cuda.set_device(here)
-        if not dist.is_initialized():
+        made = not dist.is_initialized()
+        if made:
             dist.init_process_group("cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo")
-        return cls(rank, size, here)
+        return cls(rank, size, here, made)
 
     @property
     def main(self) -> bool:
@@ -101,7 +104,7 @@ class World:
             dist.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
     def leave(self) -> None:
-        if self.size > 1 and dist.is_initialized():
+        if self.made and dist.is_initialized():
             dist.destroy_process_group()
 
 
