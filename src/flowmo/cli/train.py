@@ -24,9 +24,11 @@ from ..files import only_one, replacing
 from ..perceptual import load_lpips
 from ..presets import PRESETS
 from ..provenance import code_version
+from ..stages import reconstruct
 from ..tokenizer import FlowMo
 from ..training import Log, Run, TrainConfig, World, assemble, read_newest
 from ..training.checkpoint import read_checkpoint, tidy
+from ..training.cost import utilisation_cost
 from ..training.loop import PICTURES, Outcome
 from ..training.recipes import RECIPES, model_of
 from ..training.start import check_same, cooled_down, stored_model_config
@@ -122,7 +124,8 @@ def _train(
     step, ready, state, meter = assemble(model, config, world, perceptual, checkpoint)
     log = check = None
     if world.main:
-        check = make_check(_validation(arguments, model), folder / PICTURES, perceptual)
+        paint = reconstruct if config.stage == "autoencode" else None
+        check = make_check(_validation(arguments, model), folder / PICTURES, perceptual, paint=paint)
         with replacing(folder / "config.json") as part:
             part.write_text(f'{{"model": {configs.to_json(model.config)},\n"train": {configs.to_json(config)}}}\n')
         log = Log(folder, state.images_seen, say, wandb=arguments.wandb, about=configs.to_dict(config) | about)
@@ -137,8 +140,6 @@ def _train(
         rank=world.rank,
         world=world.size,
     )
-    from ..training.cost import utilisation_cost
-
     cost = utilisation_cost(model.config, config, world.device)
     with contextlib.closing(log) if log else contextlib.nullcontext():
         return Run(

@@ -16,38 +16,43 @@ from .pixels import psnr, thumbnail
 
 
 def make_check(
-    images: Tensor, folder: Path, perceptual: Callable[[Tensor, Tensor], Tensor] | None = None, pictures: int = 8
+    images: Tensor,
+    folder: Path,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
+    pictures: int = 8,
+    paint: Callable[[FlowMo, Tensor], Tensor] | None = None,
 ) -> Callable[[FlowMo, int], dict[str, float]]:
     """A function of (model, images seen) for the training loop.
 
     It reconstructs ``images`` (B 3 H W in [-1, 1]) with the model's own sampler and in one step from t = 1, writes a
     contact sheet (rows: original, thumbnail of the same bits, one step, sampler) to ``folder``, and returns PSNR in
-    dB, LPIPS where a network is given, and PSNR with the codes shuffled between images.
+    dB, LPIPS where a network is given, and PSNR with the codes shuffled between images. paint: images to images
+    through their codes, in place of sampler and single step, for a model that learns no velocities (F5).
     """
 
     @torch.no_grad()
     def check(model: FlowMo, images_seen: int) -> dict[str, float]:
         x = images.to(model.device)
-        tokens = model.tokenize(x)
-        seeds = list(range(len(x)))
-        sampled = model.detokenize(tokens, seed=seeds)
-        one_step = model.detokenize(tokens, num_steps=1, guidance_scale=1.0, seed=seeds)
-        shuffled = sampled.roll(1, 0)
         config = model.config
         small = thumbnail(x, config.num_tokens * config.bits_per_token)
-        sheet = torch.cat([torch.cat(list(row[:pictures]), 2) for row in (x, small, one_step, sampled)], 1)
+        painted = {"": paint(model, x)} if paint else _sampled(model, x)
+        sheet = torch.cat([torch.cat(list(row[:pictures]), 2) for row in (x, small, *reversed(painted.values()))], 1)
         with replacing(folder / f"{images_seen:010d}.png") as part:
             Image.fromarray(to_uint8(sheet[None])[0].permute(1, 2, 0).cpu().numpy()).save(part, format="PNG")
-        numbers = {
-            "psnr": psnr(sampled, x),
-            "psnr_one_step": psnr(one_step, x),
-            "psnr_shuffled": psnr(shuffled, x),
-            "psnr_thumbnail": psnr(small, x),
-        }
+        painted["_thumbnail"] = small
+        numbers = {f"psnr{name}": psnr(picture, x) for name, picture in painted.items()}
+        numbers["psnr_shuffled"] = psnr(painted[""].roll(1, 0), x)
         if perceptual is not None:
-            numbers["lpips"] = perceptual(sampled, x)
-            numbers["lpips_one_step"] = perceptual(one_step, x)
-            numbers["lpips_thumbnail"] = perceptual(small, x)
+            numbers |= {f"lpips{name}": perceptual(picture, x) for name, picture in painted.items()}
         return {name: float(value.mean()) for name, value in numbers.items()}
 
     return check
+
+
+def _sampled(model: FlowMo, images: Tensor) -> dict[str, Tensor]:
+    """By the sampler, and in one step; by what their numbers' names end with."""
+    tokens, seeds = model.tokenize(images), list(range(len(images)))
+    return {
+        "": model.detokenize(tokens, seed=seeds),
+        "_one_step": model.detokenize(tokens, num_steps=1, guidance_scale=1.0, seed=seeds),
+    }

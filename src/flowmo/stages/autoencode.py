@@ -59,3 +59,8 @@ def regress(model: FlowMo, code: Tensor, shape: torch.Size) -> Tensor:
     x_t = torch.zeros(shape, device=code.device)
     t = torch.ones(shape[0], device=code.device)
     return image_estimate(x_t, model.velocity(x_t, code, t).float(), t)
+
+
+def reconstruct(model: FlowMo, image: Tensor) -> Tensor:
+    """image B 3 H W in [-1, 1], coded and painted by :func:`regress`, clipped."""
+    return regress(model, model.quantize(model.encode(image)).code, image.shape).clamp(-1, 1)
