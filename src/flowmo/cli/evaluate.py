@@ -21,7 +21,7 @@ from ..evaluation.networks import METRICS, Networks, WeightFiles, check_metrics,
 from ..evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from ..evaluation.results import Result
 from ..evaluation.session import Job, Session, evaluate, find_result, flat, hold, prepare, stem_of
-from ..evaluation.watch import WatchLog, snapshots
+from ..evaluation.watch import WatchLog, run_length, snapshots
 from ..tokenizer import FlowMo
 from ..training import World
 from . import common
@@ -40,7 +40,7 @@ COLUMNS = {
     "inception_score": ("IS", ".2f"),
     "fd_efflite0": ("FD-EffLite0", ".3f"),
     "codes_used": ("codes used", ".1%"),
-    "bits_of_entropy": ("bits of entropy", ".2f"),
+    "bit_entropy": ("bit entropy", ".3f"),
 }
 FILES = ("lpips_alex", "lpips_vgg", "inception", "inception_classifier", "classifier")
 
@@ -133,6 +133,7 @@ class _Work:
         if len(arguments.models) > 1 or self.world.size > 1:
             raise ConfigError("--watch takes the folder of one run, in one process")
         folder = Path(arguments.models[0])
+        run_length(folder)  # raises where it is none
         log = WatchLog(arguments.out / f"{folder.resolve().name}.jsonl")
         count, results = 0, []
         self.progress.say(f"watching {folder}; Ctrl-C ends it, the same command goes on")

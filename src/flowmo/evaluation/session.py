@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ..config import to_dict
 from ..data import ImageSource
@@ -65,16 +64,17 @@ class Job:
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
     """Raises ConfigError where another process evaluates into ``folder``. Leaves nothing but unfinished rows behind."""
-    partial = folder / PARTIAL
-    with only_one(partial / "lock") as alone:
+    lock = folder / PARTIAL / "lock"
+    with only_one(lock) as alone:
         if not alone:
             raise ConfigError(f"another evaluation is at work in {folder}; wait for it, or give another --out")
         try:
             yield
         finally:
-            (partial / "lock").unlink(missing_ok=True)
-    with suppress(OSError):
-        partial.rmdir()
+            lock.unlink(missing_ok=True)
+            with suppress(OSError):  # there are unfinished rows, or results
+                lock.parent.rmdir()
+                folder.rmdir()
 
 
 def prepare(model: FlowMo, name: str, settings: Settings, networks: Networks) -> Job:
@@ -154,7 +154,7 @@ def evaluate(model: FlowMo, session: Session, job: Job) -> Result | None:
     write_table(session.folder / f"{job.stem}.csv", table, measured, names)
     write_result(session.folder / f"{job.stem}.json", result)
     rows.remove()
-    return result
+    return read_result(session.folder / f"{job.stem}.json")
 
 
 def _store(networks: Networks, name: str, space: str) -> Rows:
@@ -168,7 +168,11 @@ def _data(session: Session, measured: list[Measured], skipped: list[str], side: 
     return DataRecord(session.data, checksum, len(measured), (side, side), session.split, tuple(skipped))
 
 
-def flat(result: Result) -> dict[str, Any]:
-    """The numbers of an evaluation in one flat row, for tables and for a line of a log."""
+def flat(result: Result) -> dict[str, float]:
+    """The numbers of an evaluation in one row, for tables and for a line of a log. codes_used: mean over groups."""
     rate, code = result.content.get("rate") or {}, result.content.get("code") or {}
-    return result.content["metrics"] | {name: rate[name] for name in ("bits_per_pixel", "payload_bytes") if rate} | code
+    row = {name: rate[name] for name in ("bits_per_pixel", "payload_bytes") if rate} | result.content["metrics"]
+    if code:
+        used = [group["used"] for group in code["groups"]]
+        row |= {"bit_entropy": code["bit_entropy"], "codes_used": sum(used) / len(used)}
+    return row

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..codec import HEADER_SIZE
 from ..config import FlowMoConfig
 from ..errors import DataError
 from ..files import replacing
+from ..quantize.tokens import Tokens
+from ..quantize.usage import code_usage
 from .distances import frechet_of_features, inception_score, kid, precision_recall
 from .evaluate import Measured, Settings
 from .networks import METRICS, Networks
@@ -135,4 +138,17 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _code(table: Mapping[str, np.ndarray], config: FlowMoConfig) -> dict[str, Any] | None:
-    return None
+    """Of all tokens (``quantize.usage``): entropy of a bit; of each group of bits entropy, perplexity and the share of
+    its codes that occur. None for a continuous latent."""
+    if "tokens" not in table:
+        return None
+    indices = torch.from_numpy(table["tokens"]).unflatten(1, (config.num_tokens, config.num_groups))
+    usage = code_usage(Tokens(indices, config.bits_per_group, (config.image_size, config.image_size)))
+    return {
+        "bit_entropy": usage.bits.entropy,
+        "bits_never_flip": usage.bits.never_flip,
+        "groups": [
+            {"entropy": entropy, "perplexity": perplexity, "used": used}
+            for entropy, perplexity, used in zip(usage.entropy, usage.perplexity, usage.used, strict=True)
+        ],
+    }

@@ -38,7 +38,6 @@ def snapshots(
     Raises ConfigError for a folder that is no run's.
     """
     weights, seen = folder / WEIGHTS, None
-    run_length(folder)
     while True:
         stamp = _stamp(weights)
         if stamp is not None and stamp != seen:
