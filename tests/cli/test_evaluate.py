@@ -21,6 +21,7 @@ from command_support import CAT, PAYLOAD, Command
 from PIL import Image
 
 from flowmo.cli.main import main
+from flowmo.config import SamplerConfig
 from flowmo.data import open_images
 from flowmo.evaluation.bootstrap import paired_bootstrap
 from flowmo.evaluation.evaluate import Settings
@@ -139,7 +140,7 @@ def test_killed_and_repeated_it_gives_the_same_bytes(weights: Path, many: Path, 
     model, measured = load_model(weights), []
     networks = load_networks(("psnr", "ssim", "code"), "tensorflow", 32, torch.device("cpu"))
     sampler = replace(model.config.sampler, num_steps=25)
-    session = Session(out, open_images(many), "many", on_done=lambda count, new: measured.append((count, new)))
+    session = Session(out, open_images(many), many.name, on_done=lambda count, new: measured.append((count, new)))
     evaluate(model, session, prepare(model, str(weights), Settings(STANDARD, sampler, 0, 2), networks))
     assert sum(count for count, new in measured if not new) == kept
     assert sum(count for count, _ in measured) == 30
@@ -154,7 +155,7 @@ def test_a_picture_that_changes_is_measured_again(weights: Path, many: Path, tmp
     data = tmp_path / "data"
     shutil.copytree(many, data)
     model = load_model(weights)
-    settings = Settings(STANDARD, model.config.sampler, 0, 2)
+    settings = Settings(STANDARD, SamplerConfig(num_steps=1), 0, 10)
     job = prepare(model, "m", settings, load_networks(("psnr",), "tensorflow", 32, torch.device("cpu")))
 
     def interrupt(count: int, new: bool) -> None:

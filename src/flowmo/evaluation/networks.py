@@ -98,7 +98,8 @@ def load_networks(
             for name in asked:
                 if _INCEPTION[name] not in network.spaces:
                     left_out[name] = (
-                        "needs the last layer of Inception, which is not published with the rest: give its file (inception_classifier)"
+                        "needs the last layer of Inception, which is not published with the rest; give its file "
+                        "(inception_classifier)"
                     )
         except WeightsError as error:
             _missing(error, files.inception or files.inception_classifier, left_out, asked)
