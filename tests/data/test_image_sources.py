@@ -62,6 +62,19 @@ class TestFolder:
         validation = open_images(tmp_path, split="validation")
         assert [validation.label(i) for i in range(3)] == [0, 0, 1]
 
+    def test_files_in_folders_keep_the_order_of_their_folders(self, tmp_path: Path) -> None:
+        names = ["a/z/é.JPG", "a/z.jpg", "a-b/c.jpeg", "b.png"]
+        for name in names:
+            (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+            (tmp_path / name).write_bytes(PHOTOS[0].read_bytes())
+        source = open_images(tmp_path)
+        assert [source.name(i) for i in range(4)] == names
+        assert sorted(tmp_path / name for name in names) == [tmp_path / name for name in names]
+        assert {source[i].size for i in range(4)} == {(256, 256)}
+        assert source.label(0) is None
+        some = open_images(tmp_path / "a*" / "*.jp*g")
+        assert [some.name(i) for i in range(len(some))] == ["a-b/c.jpeg", "a/z.jpg"]
+
     def test_a_broken_image_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "cut.jpg").write_bytes(PHOTOS[0].read_bytes()[:5000])
         with pytest.raises(ImageError, match=r"cut\.jpg"):
@@ -69,6 +82,7 @@ class TestFolder:
 
     def test_one_file_and_a_pattern(self) -> None:
         assert len(open_images(PHOTOS[0])) == 1
+        assert open_images(PHOTOS[0]).name(0) == PHOTOS[0].name
         source = open_images(PHOTOS[0].parent / "c*.jpg")
         assert [source.name(i) for i in range(len(source))] == ["cat.jpg", "coffee.jpg"]
 

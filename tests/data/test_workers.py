@@ -63,10 +63,12 @@ def test_close_ends_the_processes_and_the_iterator(source: ImageSource) -> None:
     loader.close()
 
 
-def test_a_killed_worker_is_an_error_and_no_wait_for_ever(source: ImageSource) -> None:
-    with BatchLoader(source, 4, 32, seed=0, workers=2) as loader:
+@pytest.mark.parametrize(("count", "wait"), [(2, 0.0), (1, 1.0)], ids=["at work", "with batches ready"])
+def test_a_killed_worker_is_an_error_and_no_wait_for_ever(source: ImageSource, count: int, wait: float) -> None:
+    with BatchLoader(source, 4, 32, seed=0, workers=count) as loader:
         batches = iter(loader)
         next(batches)
+        time.sleep(wait)
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)  # type: ignore[arg-type]
         with pytest.raises(DataError, match=r"ended unexpectedly.*fewer workers"):
             list(islice(batches, 100))
@@ -135,7 +137,7 @@ class Faulty(FileSource):
 
 
 def test_errors_of_a_program_are_not_swallowed() -> None:
-    source = Faulty(list(samples.paths()), PHOTOS)
+    source = Faulty(PHOTOS, [path.name for path in samples.paths()])
     with BatchLoader(source, 4, 32, seed=0, workers=1) as loader, pytest.raises(KeyError, match="in label"):
         next(iter(loader))
 

@@ -12,7 +12,7 @@ from ..errors import DataError
 from .decode import IMAGE_SUFFIXES
 from .hugging_face import PREFIX, HuggingFaceSource, is_saved
 from .parquet import ParquetSource
-from .sources import ArraySource, FileSource, ImageSource, SplitError, image_files
+from .sources import ArraySource, FileSource, ImageSource, SplitError, image_names
 from .tars import TarSource
 
 _SPLIT = re.compile(r"(?:^|[-_.])(train|validation|val|test)(?![a-z])", re.IGNORECASE)
@@ -52,7 +52,8 @@ def open_images(
     if len(files) == 1 and files[0].suffix == ".npy":
         return ArraySource(files[0], limit)
     if all(f.suffix.lower() in IMAGE_SUFFIXES for f in files):
-        return FileSource(files, path, limit)
+        root = Path(os.path.commonpath([f.parent for f in files]))
+        return FileSource(root, [f.relative_to(root).as_posix() for f in files], limit)
     if any(_COMPRESSED_TAR.search(f.name) for f in files):
         raise DataError(f"{path}: is a compressed tar; unpack it to a plain .tar, of which any image can be read")
     raise DataError(f"{path}: give a folder of images, tars, Parquet files, or one .npy file")
@@ -99,19 +100,20 @@ def _open_folder(folder: Path, limit: int | None, split: str | None, cache: Path
         return _open_folder(halves[split], limit, None, cache)
     if "train" in halves and len(halves) > 1:
         raise DataError(f"{folder} holds several splits ({', '.join(sorted(halves))}); name one of them")
-    files = image_files(folder)
-    tars = [] if files else [f for f in sorted(folder.rglob("*.tar")) if f.is_file() and not f.name.startswith(".")]
+    names = image_names(folder)
+    tars = [] if names else [f for f in sorted(folder.rglob("*.tar")) if f.is_file() and not f.name.startswith(".")]
     if tars:
         return TarSource(_of_split(tars, split, folder), limit, cache)
     if split is not None:
         raise SplitError(f"{folder} has no split {split!r}; leave the split out, or give another folder")
-    if not files:
+    if not names:
         raise DataError(f"{folder}: no image found in it; give a folder of JPEG, PNG or WebP files, Parquet or tars")
     labels = None
-    if all(len(f.relative_to(folder).parts) == 2 for f in files):
-        classes = {name: i for i, name in enumerate(sorted({f.parent.name for f in files}))}
-        labels = [classes[f.parent.name] for f in files]
-    return FileSource(files, folder, limit, labels)
+    if all(name.count("/") == 1 for name in names):
+        classes = [name.partition("/")[0] for name in names]
+        numbers = {name: i for i, name in enumerate(sorted(set(classes)))}
+        labels = [numbers[name] for name in classes]
+    return FileSource(folder, names, limit, labels)
 
 
 def _of_split(files: list[Path], split: str | None, where: Path) -> list[Path]:

@@ -37,22 +37,19 @@ class ImageSource(Protocol):
 
 
 class FileSource:
-    """Image files; ``labels`` one a file, or None. Names are below ``root`` where the files are."""
+    """Image files by their ``names`` below ``root``; ``labels`` one a file, or None."""
 
     def __init__(
-        self, files: Sequence[Path], root: Path, limit: int | None = None, labels: Sequence[int] | None = None
+        self, root: Path, names: Sequence[str], limit: int | None = None, labels: Sequence[int] | None = None
     ) -> None:
-        self.root = root
-        files = files[:limit]
-        self.parents = Texts(str(file.parent) for file in files) if not _all_below(files, root) else None
-        self.names = Texts(file.name if self.parents else file.relative_to(root).as_posix() for file in files)
+        self.root, self.names = root, Texts(names[:limit])
         self.labels = None if labels is None else np.asarray(labels[:limit], np.int32)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Image.Image:
-        file = Path(self.parents[index] if self.parents else self.root, self.names[index])
+        file = self.root / self.names[index]
         return decode(file, str(file))
 
     def label(self, index: int) -> int | None:
@@ -133,21 +130,28 @@ class Texts(Sequence[str]):
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Every image below a folder, by suffix, in sorted order; hidden files and folders are left out."""
-    found = []
+    """Every image below a folder, see :func:`image_names`."""
+    return [folder / name for name in image_names(folder)]
+
+
+def image_names(folder: Path) -> list[str]:
+    """Every image below a folder, as a path from there with slashes: by suffix, folder by folder in sorted order;
+    hidden files and folders are left out."""
+    found: list[tuple[str, ...]] = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [f for f in folders if not f.startswith(".")]
-        found += [Path(parent, n) for n in names if not n.startswith(".") and Path(n).suffix.lower() in IMAGE_SUFFIXES]
-    return sorted(found)
+        inside = Path(parent).relative_to(folder).parts
+        found += [(*inside, n) for n in names if not n.startswith(".") and _suffix(n) in IMAGE_SUFFIXES]
+    return ["/".join(parts) for parts in sorted(found)]
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def classes_text(labels: Any) -> str:
     """The end of a description: how many classes an array of labels has, of which negative ones are none."""
     return "" if labels is None else f", {(np.unique(labels) >= 0).sum()} classes"
-
-
-def _all_below(files: Sequence[Path], root: Path) -> bool:
-    return all(file.is_relative_to(root) for file in files)
 
 
 def _load_array(file: Path, mmap_mode: Any = None) -> np.ndarray:

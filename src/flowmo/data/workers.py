@@ -72,12 +72,13 @@ class BatchStream:
         answer: Batch | FlowMoError
         try:
             answer = next(self._answers)
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker (pid"):
+        except (RuntimeError, OSError, EOFError) as error:
+            if not _is_death(error):
                 raise
+            reason = str(error).rstrip(".") if isinstance(error, RuntimeError) else type(error).__name__
             answer = DataError(
-                f"a process that decodes images ended unexpectedly ({str(error).rstrip('.')}); if memory or shared "
-                "memory (/dev/shm) ran out, use fewer workers; with 0 the main process decodes"
+                f"a process that decodes images ended unexpectedly ({reason}); if memory or shared memory (/dev/shm) "
+                "ran out, use fewer workers; with 0 the main process decodes"
             )
         if isinstance(answer, FlowMoError):
             raise answer
@@ -112,6 +113,14 @@ class _Positions(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return itertools.count(self.start, self.step)
+
+
+def _is_death(error: Exception) -> bool:
+    """Whether asking for a batch failed because a worker was killed: DataLoader noticed, or the pictures could not be
+    fetched from it any more. What a worker itself raised comes as the same types."""
+    if isinstance(error, RuntimeError):
+        return str(error).startswith("DataLoader worker (pid")
+    return "in DataLoader worker process" not in str(error)
 
 
 def _unchanged(answer: Any) -> Any:
