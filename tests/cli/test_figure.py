@@ -223,7 +223,7 @@ def test_names_on_plots() -> None:
         "lo",
         "flowmo_hi.pth",
     ]
-    assert labels(["a/one.safetensors", "b/one.safetensors"]) == ["one.safetensors (1)", "one.safetensors (2)"]
+    assert labels(["a/one.safetensors", "b/one.safetensors"]) == ["one (1)", "one (2)"]
 
 
 def test_without_matplotlib_the_way_out_is_named(flowmo: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,7 +193,7 @@ def discoloration_figure(originals: Sequence[Image.Image], models: Sequence[Colo
         steps.set_xlabel("noise level t, sampling goes to the right")
         steps.set_ylabel("mean error (8-bit levels)")
         steps.set_xlim(1.03, -0.03)
-        steps.set_ylim(bottom=0)
+        steps.set_ylim(0, 1.25 * max(max(model.along_steps) for model in models) + 1e-6)
         for axes in (shares, steps):
             axes.grid(True)
             axes.legend(loc="best")

@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
         store_sampler(weights, arguments.store, chosen.sampler)
         content["stored_in"] = arguments.store.name
     if not arguments.json:
-        _print(rows, chosen)
+        _print([row for row in rows if row.seconds], chosen)  # samplers that take the same steps once
         print(f"\n{verdict}")
         if weights is not None:
             print(f"stored in {arguments.store}")

@@ -132,7 +132,7 @@ def load_models(arguments: argparse.Namespace, most: int) -> list[tuple[str, Flo
 
 def labels(names: list[str]) -> list[str]:
     """Short names for a plot, numbered where they are the same."""
-    short = [short_name(name) for name in names]
+    short = [short_name(name).removesuffix(".safetensors") for name in names]
     return [text if short.count(text) == 1 else f"{text} ({i + 1})" for i, text in enumerate(short)]
 
 
