@@ -214,6 +214,10 @@ class TestWebDataset:
             (folder / name).write_bytes(data)
             with pytest.raises(DataError, match=f"{name}.*{words}.*unpack"):
                 open_images(folder / name)
+        for shard in folder.glob("*.tar"):
+            shard.unlink()
+        with pytest.raises(DataError, match=r"a\.tar\.gz: is a compressed tar"):
+            open_images(folder)
 
 
 def test_names_long_and_foreign(tmp_path: Path) -> None:

@@ -54,8 +54,7 @@ def open_images(
     if all(f.suffix.lower() in IMAGE_SUFFIXES for f in files):
         root = Path(os.path.commonpath([f.parent for f in files]))
         return FileSource(root, [f.relative_to(root).as_posix() for f in files], limit)
-    if any(_COMPRESSED_TAR.search(f.name) for f in files):
-        raise DataError(f"{path}: is a compressed tar; unpack it to a plain .tar, of which any image can be read")
+    _refuse_compressed(files)
     raise DataError(f"{path}: give a folder of images, tars, Parquet files, or one .npy file")
 
 
@@ -107,6 +106,7 @@ def _open_folder(folder: Path, limit: int | None, split: str | None, cache: Path
     if split is not None:
         raise SplitError(f"{folder} has no split {split!r}; leave the split out, or give another folder")
     if not names:
+        _refuse_compressed(sorted(folder.iterdir()))
         raise DataError(f"{folder}: no image found in it; give a folder of JPEG, PNG or WebP files, Parquet or tars")
     labels = None
     if all(name.count("/") == 1 for name in names):
@@ -114,6 +114,12 @@ def _open_folder(folder: Path, limit: int | None, split: str | None, cache: Path
         numbers = {name: i for i, name in enumerate(sorted(set(classes)))}
         labels = [numbers[name] for name in classes]
     return FileSource(folder, names, limit, labels)
+
+
+def _refuse_compressed(files: list[Path]) -> None:
+    for file in files:
+        if _COMPRESSED_TAR.search(file.name):
+            raise DataError(f"{file}: is a compressed tar; unpack it to a plain .tar, of which any image can be read")
 
 
 def _of_split(files: list[Path], split: str | None, where: Path) -> list[Path]:
