@@ -143,7 +143,7 @@ class FlowMo(nn.Module):
         c = self.config
         # What the weights do not show, named one by one: a setting that the configuration gains later must not make old
         # files unreadable.
-        settings = {
+        settings: dict[str, object] = {
             "num_tokens": c.num_tokens,
             "bits_per_token": c.bits_per_token,
             "bits_per_group": c.bits_per_group,

@@ -55,3 +55,10 @@ def test_recipes_are_where_a_run_starts_from(flowmo: Command) -> None:
     model, other = resolved("--preset", "flowmo-hi", "--recipe", "mup", "--model", "decoder.base_width=384")
     assert other == train | {"micro_batch": 8}
     assert (model["encoder"]["base_width"], model["decoder"]["base_width"]) == (768, 384)
+
+
+def test_a_recipe_does_not_make_another_function_of_weights(flowmo: Command, weights: Path) -> None:
+    for recipe, code in (("mup", 2), ("published", 0)):
+        result = flowmo("train", "d", "o", "--init", weights, "--recipe", recipe, "--dry-run", model=False)
+        assert result.code == code
+        assert ("weights that were trained without one" in result.err) == (code == 2)

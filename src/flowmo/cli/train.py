@@ -30,7 +30,7 @@ from ..training import Log, Run, TrainConfig, World, assemble, read_newest
 from ..training.checkpoint import read_checkpoint, tidy
 from ..training.cost import utilisation_cost
 from ..training.loop import PICTURES, Outcome
-from ..training.recipes import RECIPES, model_of
+from ..training.recipes import RECIPES, check_weights, model_of
 from ..training.start import check_same, cooled_down, stored_model_config
 from ..weights import load
 from .common import find_device, positive
@@ -162,6 +162,7 @@ def _model(arguments: argparse.Namespace) -> tuple[FlowMoConfig, FlowMo | None]:
         raise ConfigError(f"no preset {arguments.preset!r}; there are {', '.join(PRESETS)}")
     if arguments.init:
         model = load(arguments.init)
+        check_weights(arguments.recipe, model.config)
         return model.config, model
     return configs.override(model_of(arguments.recipe, PRESETS[arguments.preset]()), arguments.model), None
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..config import FlowMoConfig
+from ..config import FlowMoConfig, TransformerConfig
+from ..errors import ConfigError
 from .config import TrainConfig
 
 BATCH = 128  # two micro-batches of 8 on each of 8 GPUs (A13)
@@ -53,8 +54,23 @@ def model_of(recipe: str | None, config: FlowMoConfig) -> FlowMoConfig:
     """The model as a recipe wants it: for ``mup`` with the exploratory width as base of either side that has none."""
     if recipe != "mup":
         return config
-    sides = (replace(c, base_width=c.base_width or EXPLORATORY_WIDTH) for c in (config.encoder, config.decoder))
-    return replace(config, **dict(zip(("encoder", "decoder"), sides, strict=True)))
+
+    def based(c: TransformerConfig) -> TransformerConfig:
+        return replace(c, base_width=c.base_width or EXPLORATORY_WIDTH)
+
+    return replace(config, encoder=based(config.encoder), decoder=based(config.decoder))
+
+
+def check_weights(recipe: str | None, config: FlowMoConfig) -> None:
+    """Raises ConfigError where a recipe would make another function of stored weights: a base width is part of a model
+    from its beginning."""
+    wanted = model_of(recipe, config)
+    for stored, asked in ((config.encoder, wanted.encoder), (config.decoder, wanted.decoder)):
+        if stored.width_multiplier != asked.width_multiplier:
+            raise ConfigError(
+                f"--recipe {recipe} cannot give a base width to weights that were trained without one; "
+                "use --recipe published, or start anew"
+            )
 
 
 RECIPES: dict[str, Callable[[str], TrainConfig]] = {"mup": mup, "published": published}
