@@ -1,13 +1,28 @@
 #!/usr/bin/env bash
-# About two minutes on a CPU that touch every part: train a tiny model, then code pictures with it and paint them again.
+# A few minutes on a CPU that touch every part: train a tiny model, stopped on the way and continued, and its encoder-only
+# sibling; then code pictures with it, paint them again, and measure it.
 #   runs/smoke_cpu.sh DATA [OUT]
 # DATA: a folder of pictures or of Parquet files. The pictures of so small a model show that it runs, nothing more.
 set -euo pipefail
 data=$1 out=${2:-out/smoke}
-pictures=$(dirname "$0")/../src/flowmo/samples
-python -m flowmo train "$data" "$out/run" --preset tiny --set images=4000 batch_size=16 learning_rate=1e-3 \
-  warmup_images=400 cooldown_images=1000 check_images=2000 perceptual_share=0.25 noise_levels.curriculum_images=2000
-python -m flowmo info "$out/run"
-python -m flowmo reconstruct "$pictures" --model "$out/run" --out "$out/pictures" --force
-python -m flowmo tokenize "$pictures" --model "$out/run" --out "$out/tokens" --force
-python -m flowmo detokenize "$out/tokens" --model "$out/run" --out "$out/again" --force
+python=${PYTHON:-python}
+pictures=$(cd "$(dirname "$0")/../src/flowmo/samples" && pwd)
+flowmo() { echo "+ flowmo $*"; "$python" -m flowmo "$@"; }
+
+# Stage 1A in two halves: the second command is the first one again.
+stage_1a() {
+  flowmo train "$data" "$out/1a" --preset tiny "$@" --set images=2000 batch_size=16 micro_batch=8 learning_rate=1e-3 \
+    warmup_images=200 cooldown_images=500 check_images=1000 perceptual_share=0.25 noise_levels.curriculum_images=1000
+}
+stage_1a --time-limit 5s
+stage_1a
+# The ablation with an encoder trained by regression (F5).
+flowmo train "$data" "$out/regression" --preset tiny --stage autoencode --set images=480 batch_size=16 learning_rate=1e-3 \
+  warmup_images=0 cooldown_images=0 check_images=480 perceptual_share=0.25
+flowmo train "$data" "$out/1a-frozen" --init "$out/regression" --freeze-encoder --set images=480 batch_size=16 \
+  warmup_images=0 cooldown_images=0 check_images=480 losses.perceptual=0
+flowmo info "$out/1a"
+
+flowmo reconstruct "$pictures" --model "$out/1a" --out "$out/pictures" --force
+flowmo tokenize "$pictures" --model "$out/1a" --out "$out/tokens" --force
+flowmo detokenize "$out/tokens" --model "$out/1a" --out "$out/again" --force

@@ -69,7 +69,7 @@ class Run:
         Raises TrainingError when too many steps in a row are not finite, after a checkpoint of the last good one.
         """
         config, state = self.config, self.state
-        reason, again, last_checkpoint = "finished", False, time.monotonic()
+        reason, again, trained, last_checkpoint = "finished", False, False, time.monotonic()
         with stop_requests() as stop, loader:
             batches = iter(loader)
             self.meter.restart_clock()
@@ -80,6 +80,7 @@ class Run:
                 minutes = (time.monotonic() - last_checkpoint) / 60
                 wishes = [bool(stop), time.monotonic() > self.deadline, minutes > config.checkpoint_minutes]
                 stopped, late, due = self.update(batch, wishes)
+                trained = True
                 state.broken_images += len(batch.skipped)
                 if state.step % config.log_steps == 0:
                     self.write_line()
@@ -102,9 +103,10 @@ class Run:
                 if due:
                     self.save()
                     last_checkpoint = time.monotonic()
-        self.save()
         finished = state.images_seen >= config.images
-        if finished:
+        if trained or not finished:
+            self.save()
+        if finished and (trained or not (self.folder / "model.safetensors").exists()):
             self.look()
         return Outcome(finished, state.images_seen, reason, again and not finished)
 

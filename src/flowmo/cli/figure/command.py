@@ -16,7 +16,9 @@ FIGURES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    figures = parser.add_subparsers(dest="figure", metavar="FIGURE", required=True, title="figures")
+    figures = parser.add_subparsers(
+        dest="figure", metavar="FIGURE", required=True, title="figures", help="which figure"
+    )
     for name, (module, summary) in FIGURES.items():
         text = (module.__doc__ or "").partition(": ")[2].replace("`", "")
         figure = figures.add_parser(name, help=summary, description=text[:1].upper() + text[1:], allow_abbrev=False)

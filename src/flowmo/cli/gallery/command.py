@@ -88,7 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
     code = progress.finish()
 
     bar = common.Progress(len(images) * (len(models) + len(targets) + len(codecs)), "reconstructions")
-    columns = [(Pane("Original", "original"), [Cell(lossless(contents.to_picture(image))) for image in images])]
+    columns: list[tuple[Pane, list[Cell | None]]] = [
+        (Pane("Original", "original"), [Cell(lossless(contents.to_picture(image))) for image in images])
+    ]
     given = {key: value for key, value in common.sampling(arguments).items() if key != "seed" and value is not None}
     for name, model in models:
         shown = show_peer(

@@ -85,19 +85,18 @@ function makeCards() {
     const box = make("div", undefined, "view");
     box.title = pane.about;
     box.append(make("img"), make("p", missing(pane), "missing"));
-    const heading = make("div", undefined, "heading");
-    heading.append(make("h3", pane.name));
+    const heading = make("h3", pane.name);
+    heading.title = pane.name;
     const sides = make("div", undefined, "choice");
     for (const side of ["left", "right"]) {
-      const button = make("button", side === "left" ? "L" : "R");
+      const button = make("button", side === "left" ? "Left" : "Right");
       button.type = "button";
       button.dataset.side = side;
       button.setAttribute("aria-label", `Show ${pane.name} on the ${side}`);
       button.addEventListener("click", () => choose(side, i));
       sides.append(button);
     }
-    heading.append(sides);
-    card.append(box, heading, make("dl"));
+    card.append(box, heading, make("dl"), sides);
     element("panes").append(card);
     follow(box, null, () => choose(state.left === i ? "left" : "right", i));
     followWheel(box, false);
@@ -114,18 +113,31 @@ function fillCard(pane, name, cell, source, best) {
   const list = card.querySelector("dl");
   list.replaceChildren();
   if (!cell) return;
-  const size = cell.file_bytes === null ? "" : `${whole(cell.file_bytes)} B as a file`;
-  list.title = [size, cell.about].filter(Boolean).join("; ");
-  for (const [kind, label] of [["bytes", "Bytes"], ["psnr", "PSNR"], ["lpips", "LPIPS"]]) {
-    if (cell[kind] === null) continue;
-    const value = make("dd", kind === "bytes" ? whole(cell[kind]) : written(kind, cell[kind]));
-    if (kind !== "bytes" && best[kind].includes(pane)) {
-      value.className = "best";
-      value.append(make("span", " (nearest)", "hidden"));
-    }
-    list.append(make("dt", label), value);
+  list.title = cell.about;
+  const add = (label, ...value) => {
+    const description = make("dd");
+    description.append(...value);
+    list.append(make("dt", label), description);
+    return description;
+  };
+  if (gallery.panes[pane].kind === "original") {
+    add("Raw bytes", whole(3 * gallery.size.width * gallery.size.height));
   }
-  if (gallery.panes[pane].kind === "original") list.append(make("dt", "Pixels"), make("dd", pixels()));
+  if (cell.bytes !== null) add("Bytes", whole(cell.bytes), header(cell));
+  for (const [kind, label] of [["psnr", "PSNR"], ["lpips", "LPIPS"]]) {
+    if (cell[kind] === null) continue;
+    const value = add(label, written(kind, cell[kind]));
+    if (!best[kind].includes(pane)) continue;
+    value.className = "best";
+    value.append(make("span", " (nearest)", "hidden"));
+  }
+}
+
+function header(cell) {
+  if (cell.file_bytes === null) return "";
+  const added = make("span", ` + ${whole(cell.file_bytes - cell.bytes)}`, "quiet");
+  added.append(make("span", " of header", "hidden"));
+  return added;
 }
 
 function pixels() {
@@ -135,15 +147,14 @@ function pixels() {
 function sort() {
   const [kind, pane] = [element("sort").value, Number(element("sort-pane").value)];
   element("sort-of").hidden = kind === "given" || kind === "name";
+  element("direction").hidden = kind === "given";
   element("direction").textContent = directionText(kind);
   const sign = state.descending ? -1 : 1;
   const names = gallery.pictures.map((picture) => picture.name);
   state.order = names.map((_, i) => i);
-  if (kind === "given") {
-    if (state.descending) state.order.reverse();
-  } else if (kind === "name") {
+  if (kind === "name") {
     state.order.sort((a, b) => sign * names[a].localeCompare(names[b], "en", { numeric: true }));
-  } else {
+  } else if (kind !== "given") {
     const values = names.map((_, i) => number(i, pane, kind));
     state.order.sort((a, b) => {
       if (values[a] === null || values[b] === null) return (values[a] === null) - (values[b] === null);
@@ -156,7 +167,6 @@ function sort() {
 }
 
 function directionText(kind) {
-  if (kind === "given") return state.descending ? "last first" : "first first";
   if (kind === "name") return state.descending ? "Z to A" : "A to Z";
   return state.descending ? "highest first" : "lowest first";
 }

@@ -54,9 +54,12 @@ function fillTotals() {
   };
   const share = (wins, known) => (known ? `${Math.round((100 * wins) / count)} %` : "–");
   const pixels = gallery.size.width * gallery.size.height;
+  const fixed = (value, digits) => (value === null ? "–" : value.toFixed(digits));
+  const rate = (bytes) => (bytes === null ? null : (8 * bytes) / pixels);
   const columns = [
-    ["bytes a picture", (pane) => (mean(pane, "bytes") === null ? "–" : mean(pane, "bytes").toFixed(1))],
-    ["bits per pixel", (pane) => (mean(pane, "bytes") === null ? "–" : ((8 * mean(pane, "bytes")) / pixels).toFixed(3))],
+    ["bytes a picture", (pane) => fixed(mean(pane, "bytes"), 1)],
+    ["with headers", (pane) => fixed(mean(pane, "file_bytes"), 1)],
+    ["bits per pixel", (pane) => fixed(rate(mean(pane, "bytes")), 3)],
     ["bytes in all", (pane) => (all(pane, "bytes").length ? whole(sum(all(pane, "bytes"))) : "–")],
     ["PSNR, mean", (pane) => written("psnr", mean(pane, "psnr"))],
     ["LPIPS, mean", (pane) => written("lpips", mean(pane, "lpips"))],
