@@ -16,6 +16,7 @@ from flowmo.evaluation.pixels import psnr, thumbnail
 from flowmo.tokenizer import FlowMo
 
 SEEDS = range(8)
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 
 class ToTokens(nn.Module):

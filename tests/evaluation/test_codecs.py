@@ -68,7 +68,8 @@ def test_choices_keep_to_their_bytes_and_gain_by_more(name: str, alex: LPIPS) ->
         for way in COUNTED:
             along = [choice.lpips for target in TARGETS if (choice := choices[way, target]) is not None]
             assert along == sorted(along, reverse=True)
-            assert along[-1] < min(0.3, 0.6 * along[0])
+            assert along[-1] < 0.3
+            assert len(along) == 1 or along[-1] < 0.6 * along[0]
         payload, whole = choices["payload", 700], choices["file", 700]
         assert payload is not None
         assert whole is not None

@@ -185,8 +185,8 @@ def python_function(place: str, trust: bool = False) -> Callable[[Tensor], Any]:
     sys.path.insert(0, os.getcwd())
     try:
         function = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{place}: cannot be imported ({error}); give module:function") from None
+    except Exception as error:  # a module may raise anything
+        raise ConfigError(f"{place}: cannot be imported ({_reason(error)}); give module:function") from None
     finally:
         sys.path.pop(0)
     if not callable(function):

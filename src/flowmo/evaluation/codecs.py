@@ -214,8 +214,6 @@ CODECS = {
     "jpeg": Codec("jpeg", "4:2:0, the best of plain, optimized and progressive", 95, _jpeg, _read),
     "webp": Codec("webp", "lossy, method 6", 101, _webp, _read),
     "avif": Codec("avif", f"4:2:0, speed {AVIF_SPEED}", 101, _avif, _read),
-    "jpeg2000": Codec(
-        "jpeg2000", "irreversible, rate mode, bands down to 8 pixels, bare codestream", 121, _jpeg2000, _read
-    ),
+    "jpeg2000": Codec("jpeg2000", "irreversible, bands down to 8 pixels, rate mode, no boxes", 121, _jpeg2000, _read),
     "jpegxl": Codec("jpegxl", "effort 9, bare codestream", 64, _jpegxl, _read_jpegxl),
 }
