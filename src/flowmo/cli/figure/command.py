@@ -17,7 +17,7 @@ FIGURES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     figures = parser.add_subparsers(
-        dest="figure", metavar="FIGURE", required=True, title="figures", help="which figure"
+        dest="figure", metavar="FIGURE", required=True, title="figures", help="which of the figures"
     )
     for name, (module, summary) in FIGURES.items():
         text = (module.__doc__ or "").partition(": ")[2].replace("`", "")
