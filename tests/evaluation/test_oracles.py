@@ -62,9 +62,9 @@ def test_distances_equal_torch_fidelity_of_the_same_features(oracle: Oracle) -> 
     spread = found["kernel_inception_distance_std"]
     assert error == pytest.approx(spread * np.sqrt(50 / (260 - 50)), rel=1e-4)
     precision, recall = precision_recall(real, fake)
-    assert (precision, recall) == pytest.approx((found["precision"], found["recall"]), abs=1e-6)
+    assert (precision, recall) == pytest.approx((float(found["precision"]), float(found["recall"])), abs=1e-6)
     assert 0.2 < recall < precision < 1
-    expected_score = found["inception_score_mean"], found["inception_score_std"]
+    expected_score = float(found["inception_score_mean"]), float(found["inception_score_std"])
     assert inception_score(logits) == pytest.approx(expected_score, rel=1e-4)
 
 

@@ -97,7 +97,7 @@ def test_the_divider_is_dragged_by_mouse(browser: Browser) -> None:
     middle = shot.shape[1] // 2
     assert not np.array_equal(moved[:, middle + 30 : middle + 90], shot[:, middle + 30 : middle + 90])
     assert np.array_equal(moved[:, : middle - 30], shot[:, : middle - 30])
-    browser.drag("#divider", 2000, 0)
+    browser.drag("#divider", int(browser.run("return innerWidth") - after["x"] - after["width"]), 0)
     assert browser.find("#divider").get_attribute("aria-valuenow") == "100"
 
 
@@ -268,10 +268,9 @@ def test_harmless_names_stay_as_they_are(started: Browser, samples: Callable[[in
     started.open(tmp_path / "<b> #1?.html")
     titles = []
     for _ in EVIL:
-        titles.append(started.run("return document.querySelector('#name').textContent"))
+        titles.append(json.loads(started.run("return JSON.stringify(document.querySelector('#name').textContent)")))
         started.press(RIGHT)
-    assert titles[:-1] == EVIL[:-1]
-    assert titles[-1].startswith("caf")
+    assert titles == EVIL
     assert started.driver.title == "<i>title</i>"
     assert started.run("return document.querySelectorAll('#evil, i, b').length") == 0
     assert started.messages() == []
