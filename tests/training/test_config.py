@@ -39,3 +39,20 @@ def test_values_out_of_range_are_named(setting: str) -> None:
 
 def test_a_date_will_do_as_seed() -> None:
     assert override(TrainConfig(), ["seed=20261122"]).seed == 20261122
+
+
+@pytest.mark.parametrize(
+    ("gpu", "processor", "expected"),
+    [
+        (True, {}, "bf16"),
+        (False, {"avx512_bf16": True, "amx_bf16": False}, "bf16"),
+        (False, {"avx512_bf16": False, "amx_bf16": True}, "bf16"),
+        (False, {"avx2": True, "avx512_bf16": False, "amx_bf16": False}, "fp32"),
+    ],
+)
+def test_the_usual_precision_is_one_that_the_device_multiplies(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, processor: dict[str, bool], expected: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: processor, raising=False)
+    assert TrainConfig().precision == expected

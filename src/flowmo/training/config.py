@@ -6,8 +6,18 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
+
 from ..errors import ConfigError
 from ..stages import LossWeights
+
+
+def fast_precision() -> Literal["bf16", "fp32"]:
+    """bf16 (A17) where there is a GPU or the processor multiplies it; elsewhere products in bf16 take tens of times as
+    long as in fp32."""
+    has = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest PyTorch that works
+    processor = any(has.get(name) for name in ("avx512_bf16", "amx_bf16"))
+    return "bf16" if torch.cuda.is_available() or processor else "fp32"
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,7 @@ class TrainConfig:
     decay a step instead (0.9999 as published, A16), and ``ema_every`` steps are averaged at once. perceptual_share: see
     ``mode_matching_loss``.
 
-    How it runs: strategy, several processes keep the whole model each (ddp) or a part (fsdp); recompute_blocks saves
+    How it runs: precision, of matrix products, see :func:`fast_precision`; strategy, several processes keep the whole model each (ddp) or a part (fsdp); recompute_blocks saves
     memory for time; compile, the blocks by torch.compile (for GPUs; on a CPU it gains nothing); workers decode images.
     A step whose loss or gradient is not finite changes nothing; ``most_skipped`` of them in a row end the run. Every
     ``check_images`` sample pictures and validation numbers are written, every ``checkpoint_minutes`` a checkpoint, of
@@ -68,7 +78,7 @@ class TrainConfig:
     ema_horizon: float = 0.04
     ema_decay: float | None = None
     ema_every: int = 1
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["bf16", "fp32"] = field(default_factory=fast_precision)
     flip: bool = False
     seed: int = 0
     strategy: Literal["ddp", "fsdp"] = "ddp"
