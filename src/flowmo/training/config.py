@@ -51,11 +51,11 @@ class TrainConfig:
     decay a step instead (0.9999 as published, A16), and ``ema_every`` steps are averaged at once. perceptual_share: see
     ``mode_matching_loss``.
 
-    How it runs: precision, of matrix products, see :func:`fast_precision`; strategy, several processes keep the whole model each (ddp) or a part (fsdp); recompute_blocks saves
-    memory for time; compile, the blocks by torch.compile (for GPUs; on a CPU it gains nothing); workers decode images.
-    A step whose loss or gradient is not finite changes nothing; ``most_skipped`` of them in a row end the run. Every
-    ``check_images`` sample pictures and validation numbers are written, every ``checkpoint_minutes`` a checkpoint, of
-    which ``keep`` are kept.
+    How it runs: precision, of matrix products, see :func:`fast_precision`; strategy, several processes keep the whole
+    model each (ddp) or a part (fsdp); recompute_blocks saves memory for time; compile, the blocks by torch.compile
+    (for GPUs; on a CPU it gains nothing); workers decode images. A step whose loss or gradient is not finite changes
+    nothing; ``most_skipped`` of them in a row end the run. Every ``check_images`` sample pictures and validation
+    numbers are written, every ``checkpoint_minutes`` a checkpoint, of which ``keep`` are kept.
     """
 
     stage: Literal["mode_matching", "autoencode"] = "mode_matching"
