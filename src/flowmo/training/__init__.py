@@ -5,6 +5,7 @@ from .config import NoiseLevelConfig, TrainConfig
 from .distributed import World, spread
 from .logs import Log
 from .loop import Outcome, Run
+from .run_config import RunConfig
 from .start import assemble
 from .state import TrainState
 from .steps import TokenizerStep, TrainStep
@@ -15,6 +16,7 @@ __all__ = [
     "NoiseLevelConfig",
     "Outcome",
     "Run",
+    "RunConfig",
     "TokenizerStep",
     "TrainConfig",
     "TrainState",

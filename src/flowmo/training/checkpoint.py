@@ -32,6 +32,7 @@ from ..errors import TrainingError
 from ..files import sync_folder
 from .config import TrainConfig
 from .distributed import World, local
+from .run_config import RunConfig
 from .state import TrainState
 
 FORMAT = "flowmo-checkpoint-2"
@@ -45,14 +46,15 @@ _COUNTERS = ("step", "images_seen", "skipped", "broken_images")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One that was found whole. about: what ``checkpoint.json`` says."""
+    """One that was found whole. about: what ``checkpoint.json`` says. kind: of its configuration."""
 
     path: Path
     about: dict[str, Any]
+    kind: type[RunConfig] = TrainConfig
 
     @property
-    def train_config(self) -> TrainConfig:
-        return from_dict(TrainConfig, self.about["train_config"])
+    def train_config(self) -> RunConfig:
+        return from_dict(self.kind, self.about["train_config"])
 
     def meter(self, device: torch.device) -> dict[str, Tensor]:
         return load_file(self.path / METER, device=str(device))
@@ -75,7 +77,7 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path,
     state: TrainState,
-    config: TrainConfig,
+    config: RunConfig,
     world: World,
     about: dict[str, Any] | None = None,
     meter: dict[str, Tensor] | None = None,
@@ -93,6 +95,7 @@ def save_checkpoint(
     content = {
         "format": FORMAT,
         **{name: getattr(state, name) for name in _COUNTERS},
+        "trains": config.trains,
         "train_config": to_dict(config),
         "torch": str(torch.__version__),
         "processes": world.size,
@@ -142,8 +145,9 @@ def read_about(path: Path) -> dict[str, Any]:
     return about
 
 
-def read_checkpoint(path: Path, world: World | None = None) -> Checkpoint:
-    """A checkpoint of which every byte is as it was written. Raises TrainingError for any other."""
+def read_checkpoint(path: Path, world: World | None = None, kind: type[RunConfig] = TrainConfig) -> Checkpoint:
+    """A checkpoint of a run of this kind, of which every byte is as it was written. Raises TrainingError for any
+    other."""
     world = world or World()
 
     def check() -> dict[str, Any] | str:
@@ -152,7 +156,10 @@ def read_checkpoint(path: Path, world: World | None = None) -> Checkpoint:
             for name, digest in about["files"].items():
                 if _digest(path / name) != digest:
                     return f"{path} is damaged: {name} is not as it was written"
-            from_dict(TrainConfig, about["train_config"])
+            trains = about.get("trains", TrainConfig.trains)
+            if trains != kind.trains:
+                return f"{path} is of a run that trains a {trains}, not a {kind.trains}"
+            from_dict(kind, about["train_config"])
         except (OSError, TrainingError, AttributeError, KeyError) as error:
             return _first_line(error) if isinstance(error, TrainingError) else f"{path} is damaged: {error}"
         return about
@@ -160,10 +167,10 @@ def read_checkpoint(path: Path, world: World | None = None) -> Checkpoint:
     found = world.share(check() if world.main else None)
     if isinstance(found, str):
         raise TrainingError(found)
-    return Checkpoint(path, found)
+    return Checkpoint(path, found, kind)
 
 
-def read_newest(folder: Path, world: World | None = None) -> Checkpoint | None:
+def read_newest(folder: Path, world: World | None = None, kind: type[RunConfig] = TrainConfig) -> Checkpoint | None:
     """The newest checkpoint that is whole, or None where there is none. A damaged one is named and passed over.
 
     Raises TrainingError when there are checkpoints and all are damaged, or of a format that is read no more.
@@ -172,7 +179,7 @@ def read_newest(folder: Path, world: World | None = None) -> Checkpoint | None:
     found = world.share(checkpoints(folder))
     for path in reversed(found):
         try:
-            return read_checkpoint(path, world)
+            return read_checkpoint(path, world, kind)
         except TrainingError as error:
             if world.main:
                 print(f"passed over: {error}", file=sys.stderr)

@@ -15,15 +15,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data import Batch, BatchLoader
 from ..errors import TrainingError
 from . import health, schedule
 from .checkpoint import AFTER_DIVERGENCE, save_checkpoint
-from .config import TrainConfig
 from .distributed import World, gradients_exchanged, whole
 from .logs import Log
+from .run_config import RunConfig
 from .state import TrainState
-from .steps import TrainStep
+from .steps import Loader, TrainBatch, TrainStep
 
 PICTURES = "pictures"
 Check = Callable[[Any, int], dict[str, Any]]
@@ -49,7 +48,7 @@ class Run:
     """
 
     folder: Path
-    config: TrainConfig
+    config: RunConfig
     step: TrainStep
     ready: nn.Module
     state: TrainState
@@ -62,7 +61,7 @@ class Run:
     meter: health.Meter = field(default_factory=health.Meter)
     skipped_in_a_row: int = 0
 
-    def train(self, loader: BatchLoader) -> Outcome:
+    def train(self, loader: Loader) -> Outcome:
         """Until the configured images are seen, the deadline is near, SIGTERM or SIGINT asks to stop, or the encoder is
         to be frozen; each ends with a checkpoint. ``loader`` starts at ``state.images_seen``.
 
@@ -91,7 +90,7 @@ class Run:
                 if stopped or late:
                     reason = "stopped on request" if stopped else "time limit"
                     break
-                if config.freeze_encoder_after and self.crossed(config.freeze_encoder_after):
+                if self.step.ends_after is not None and self.crossed(self.step.ends_after):
                     reason, again = "encoder frozen", True
                     break
                 if self.skipped_in_a_row >= config.most_skipped:
@@ -110,7 +109,7 @@ class Run:
             self.look()
         return Outcome(finished, state.images_seen, reason, again and not finished)
 
-    def update(self, batch: Batch, wishes: list[bool]) -> list[bool]:
+    def update(self, batch: TrainBatch, wishes: list[bool]) -> list[bool]:
         """One optimizer step on this process's share of a batch, in micro-batches. A step that is not finite changes
         neither weights, moments nor averages.
 
@@ -157,7 +156,7 @@ class Run:
         self.meter.images += config.batch_size
         return [bool(wish) for wish in agreed]
 
-    def skip(self, batch: Batch, loss: float, norm: float) -> None:
+    def skip(self, batch: TrainBatch, loss: float, norm: float) -> None:
         """Count a step that was not finite, and write down what it was fed."""
         self.state.optimizer.zero_grad(set_to_none=True)
         self.state.skipped += 1

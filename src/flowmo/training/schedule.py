@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from ..flow import ThickTailedLogitNormal
 from .config import TrainConfig
+from .run_config import RunConfig
 
 
-def learning_rate(config: TrainConfig, images_seen: int) -> float:
+def learning_rate(config: RunConfig, images_seen: int) -> float:
     """Linear warm-up, constant, linear to zero over the last ``cooldown_images``."""
     rise = (images_seen + config.batch_size) / config.warmup_images if config.warmup_images else 1.0
     fall = (config.images - images_seen) / config.cooldown_images if config.cooldown_images else 1.0
@@ -36,7 +37,7 @@ def code_dropout(config: TrainConfig, images_seen: int) -> float:
     return config.code_dropout * annealed(config, images_seen)
 
 
-def ema_decay(config: TrainConfig, step: int) -> float | None:
+def ema_decay(config: RunConfig, step: int) -> float | None:
     """Decay after step number ``step`` (from 0), or None where this step updates no average. The horizon follows the
     run's length, and a short average at the very start forgets the random initialisation: with 0.9999 its share is
     0.67 after 4,000 steps."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from torch import nn
 
@@ -15,9 +15,11 @@ from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .distributed import World, spread
 from .health import Meter
+from .run_config import RunConfig
 from .state import TrainState
 from .steps import LossParts, TokenizerStep
 
+AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 MAY_CHANGE = frozenset(
     {"images", "cooldown_images", "strategy", "recompute_blocks", "compile", "workers", "most_skipped"}
     | {"log_steps", "check_images", "checkpoint_minutes", "keep"}
@@ -64,7 +66,7 @@ def stored_model_config(checkpoint: Checkpoint) -> FlowMoConfig:
     return from_dict(FlowMoConfig, checkpoint.about["model_config"])
 
 
-def check_same(checkpoint: Checkpoint, asked: TrainConfig) -> None:
+def check_same(checkpoint: Checkpoint, asked: RunConfig) -> None:
     """Raises TrainingError for settings that would make another run of the one in the checkpoint."""
     a, b = to_dict(checkpoint.train_config), to_dict(asked)
     changed = [name for name in a if a[name] != b[name] and name not in MAY_CHANGE]
@@ -76,7 +78,7 @@ def check_same(checkpoint: Checkpoint, asked: TrainConfig) -> None:
         )
 
 
-def cooled_down(config: TrainConfig, checkpoint: Checkpoint, images: int) -> TrainConfig:
+def cooled_down(config: AnyConfig, checkpoint: Checkpoint, images: int) -> AnyConfig:
     """The run's settings with a cool-down over its next ``images``; or over those that are left of it, where the
     checkpoint is already of that cool-down."""
     if checkpoint.about.get("cooldown") == images:

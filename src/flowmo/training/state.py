@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .averages import MovingAverage, WeightNormalization
-from .config import TrainConfig
+from .run_config import RunConfig
 
 
 @dataclass
@@ -28,7 +28,7 @@ class TrainState:
 
     @classmethod
     def start(
-        cls, model: nn.Module, config: TrainConfig, learning_rate_scales: Mapping[str, float] | None = None
+        cls, model: nn.Module, config: RunConfig, learning_rate_scales: Mapping[str, float] | None = None
     ) -> TrainState:
         """Fresh moments and average around a model, of the parameters that train. Adam as published: no decay (A12).
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -32,14 +32,41 @@ class LossTerms(Protocol):
     def _asdict(self) -> dict[str, Tensor | None]: ...
 
 
+class TrainBatch(Protocol):
+    """What the loop asks of a batch, of images or of tokens. skipped: names of broken images that others stand for."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    @property
+    def skipped(self) -> Sequence[str]: ...
+
+    def part(self, k: int, of: int) -> Self:
+        """Micro-batch ``k`` of ``of``."""
+        ...
+
+    def to(self, device: torch.device | str) -> Self: ...
+
+
+class Loader(Protocol):
+    """Batches forever, in an order that the seed and the position fix; a context manager."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
 class TrainStep(nn.Module):
     """Base of the stages. ``model`` trains; all else that a loss needs must not be a parameter of this module.
 
     The loop calls the module with one micro-batch, a generator on the model's device that gives all randomness, and the
-    images seen so far.
+    images seen so far. ends_after: images after which the run is to be built anew, None for never.
     """
 
     model: nn.Module
+    ends_after: int | None = None
 
     def forward(self, batch: Any, generator: torch.Generator, images_seen: int) -> LossTerms:
         raise NotImplementedError
@@ -78,6 +105,7 @@ class TokenizerStep(TrainStep):
         super().__init__()
         self.model, self.config = model, config
         self.parts = parts or LossParts()
+        self.ends_after = config.freeze_encoder_after or None
 
     def freeze_encoder(self) -> None:
         self.model.encoder.requires_grad_(False)
