@@ -20,6 +20,7 @@ SETTINGS = {
     "warmup_images": 40,
     "cooldown_images": 80,
     "losses.perceptual": 0,
+    "precision": "fp32",
     "log_steps": 1,
     "check_images": 200,
     "checkpoint_minutes": 0,  # after every step
@@ -58,7 +59,7 @@ def finish(process: subprocess.Popen[str], code: int = 0, timeout: int = 240) ->
 
 def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
     """Until the log tells of this step and a checkpoint is there."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not (list(folder.glob("checkpoint-*")) and max(log_of(folder), default=0) >= step):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, "no progress"

@@ -20,7 +20,7 @@ from flowmo.training import TrainConfig, TrainState, World
 from flowmo.training.checkpoint import read_checkpoint
 
 TWO = ("--standalone", "--nproc-per-node", "2")
-SHORT = {"images": 64, "cooldown_images": 16, "precision": "fp32", "gradient_clip": 1.0, "check_images": 48, "keep": 20}
+SHORT = {"images": 64, "cooldown_images": 16, "gradient_clip": 1.0, "check_images": 48, "keep": 20}
 NAMES = ("total", "flow", "sample_entropy", "codebook_entropy", "commitment", "gradient_norm")
 MICRO = {"micro_batch": 4}
 RUNS = {

@@ -87,23 +87,29 @@ def flops_per_image(
 def matrix_ceiling(device: torch.device | str, dtype: torch.dtype) -> float:
     """FLOP/s of a large square matrix product here, the best of a fraction of a second; measured once a process.
 
-    The ceiling of utilisation: data sheets promise more than any program gets.
+    The ceiling of utilisation: data sheets promise more than any program gets. The products grow until one takes 30 ms,
+    so that a device without arithmetic for ``dtype``, which may be a hundred times slower, is not asked for minutes.
     """
     device = torch.device(device)
     if (device, dtype) in _CEILINGS:
         return _CEILINGS[device, dtype]
-    size = 8192 if device.type == "cuda" else 1024
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best, until = float("inf"), time.perf_counter() + 0.3
-    times = 0
-    while times < 3 or time.perf_counter() < until:
-        synchronize(device)
-        start = time.perf_counter()
-        a @ b
-        synchronize(device)
-        best, times = min(best, time.perf_counter() - start), times + 1
-    _CEILINGS[device, dtype] = 2 * size**3 / best
-    return _CEILINGS[device, dtype]
+    size, largest = (1024, 8192) if device.type == "cuda" else (128, 4096)
+    best = 0.0
+    while True:
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        until, shortest, times = time.perf_counter() + 0.1, float("inf"), 0
+        while times < 2 or time.perf_counter() < until:
+            synchronize(device)
+            start = time.perf_counter()
+            a @ b
+            synchronize(device)
+            shortest, times = min(shortest, time.perf_counter() - start), times + 1
+        best = max(best, 2 * size**3 / shortest)
+        if shortest > 0.03 or size == largest:
+            break
+        size *= 2
+    _CEILINGS[device, dtype] = best
+    return best
 
 
 def utilisation_cost(model: FlowMoConfig, train: TrainConfig, device: torch.device) -> tuple[float, float]:
