@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument("--longest", type=float, default=20, help="seconds before one, at most (default: 20)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("more", nargs="*", help="arguments of flowmo train instead of those of a small quick run")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     instants = random.Random(arguments.seed)
     whole, killed = arguments.out / "whole", arguments.out / "killed"
     alone = subprocess.Popen(train(arguments.data, whole, arguments.more), stdout=subprocess.DEVNULL)
