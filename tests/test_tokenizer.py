@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flowmo.config import FlowMoConfig, QuantizerConfig, SamplerConfig
 from flowmo.errors import ConfigError, ImageError
-from flowmo.presets import flowmo_hi, flowmo_lo, flowmo_mini_64, tiny
+from flowmo.presets import flowmo_hi, flowmo_lo, flowmo_mini_64, flowmo_mini_hi, flowmo_mini_lo, tiny
 from flowmo.quantize.tokens import Tokens
 from flowmo.tokenizer import FlowMo
 from flowmo.weights import load_model, save_model
@@ -196,7 +196,10 @@ def test_fingerprint_is_of_what_tokens_mean(change: dict[str, object]) -> None:
 
 @pytest.mark.parametrize(
     ("config", "expected"),
-    [(flowmo_lo(), 0.0703125), (flowmo_hi(), 0.21875), (flowmo_mini_64(), 0.28125), (tiny(), 0.28125)],
+    [
+        *((flowmo_lo(), 0.0703125), (flowmo_hi(), 0.21875), (flowmo_mini_64(), 0.28125), (tiny(), 0.28125)),
+        *((flowmo_mini_lo(), 0.0703125), (flowmo_mini_hi(), 0.21875)),
+    ],
 )
 def test_bits_per_pixel(config: FlowMoConfig, expected: float) -> None:
     assert config.bits_per_pixel == pytest.approx(expected)

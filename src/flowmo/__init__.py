@@ -5,7 +5,7 @@
 
 from .config import FlowMoConfig
 from .errors import ConfigError, DataError, FlowMoError, ImageError, TokenFileError, TrainingError, WeightsError
-from .presets import flowmo_fewer_params, flowmo_hi, flowmo_lo, flowmo_mini_64
+from .presets import flowmo_fewer_params, flowmo_hi, flowmo_lo, flowmo_mini_64, flowmo_mini_hi, flowmo_mini_lo
 from .quantize import Quantized
 from .quantize.tokens import Tokens
 from .tokenizer import FlowMo
@@ -30,5 +30,7 @@ __all__ = [
     "flowmo_hi",
     "flowmo_lo",
     "flowmo_mini_64",
+    "flowmo_mini_hi",
+    "flowmo_mini_lo",
     "load",
 ]

@@ -27,6 +27,8 @@ NAMES = {
     "flowmo_hi",
     "flowmo_lo",
     "flowmo_mini_64",
+    "flowmo_mini_hi",
+    "flowmo_mini_lo",
     "load",
 }
 

@@ -116,6 +116,18 @@ def test_parameters_are_counted_without_memory() -> None:
     assert parameter_count(PRESETS["flowmo-lo"]()) > 850e6
 
 
+@pytest.mark.parametrize("name", ["flowmo-mini-hi", "flowmo-mini-lo"])
+def test_small_models_of_256_pixels_are_as_small_as_planned(name: str) -> None:
+    config = PRESETS[name]()
+    assert parameter_count(config) == pytest.approx(28e6, rel=0.01)
+    assert flops_per_image(config).training < 0.17e12
+
+
+def test_utilisation_counts_the_crops_that_are_trained_on() -> None:
+    cropped, _ = utilisation_cost(tiny(), TrainConfig(crop_size=16), torch.device("cpu"))
+    assert cropped == flops_per_image(replace(tiny(), image_size=16)).training < flops_per_image(tiny()).training
+
+
 def test_the_ceiling_is_above_what_a_network_reaches() -> None:
     model = tiny()
     operations, ceiling = utilisation_cost(model, TrainConfig(precision="fp32"), torch.device("cpu"))

@@ -7,6 +7,7 @@ import random
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from run_support import BATCH, STEPS, checkpoints_of, command, finish, kill, lines_of, log_of, start, wait_for_step
@@ -14,7 +15,7 @@ from run_support import BATCH, STEPS, checkpoints_of, command, finish, kill, lin
 from flowmo.cli.main import main
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
-from flowmo.training import TrainConfig, TrainState, World, read_newest
+from flowmo.training import Run, TrainConfig, TrainState, World, read_newest
 from flowmo.weights import load_model, read_about, save_model
 
 
@@ -74,6 +75,50 @@ def test_a_finished_run_has_nothing_left_to_do(data: Path, whole: Path, capsys: 
     assert main(command(data, whole)) == 0
     assert "finished after 320 images" in capsys.readouterr().out
     assert log_of(whole) == before
+
+
+def test_killed_between_its_last_checkpoint_and_its_weights(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights of an earlier look are not left as those of the finished run; the same command writes the latter."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(run: Run) -> None:
+        if run.state.images_seen == 48:
+            raise Killed
+        look(run)
+
+    look, settings = Run.look, {"images": 48, "check_images": 16, "cooldown_images": 0}
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "look", killed)
+        with pytest.raises(Killed):
+            main(command(data, tmp_path, **settings))
+    assert not (tmp_path / "model.safetensors").exists()
+    assert main(command(data, tmp_path, **settings)) == 0
+    assert read_about(tmp_path / "model.safetensors")["images"] == 48
+
+
+def test_crops_smaller_than_the_model_is_meant_for(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are cut at the scale of the whole pictures, here without scaling; the model stays one of whole pictures."""
+    seen: list[torch.Tensor] = []
+    update = Run.update
+    monkeypatch.setattr(
+        Run, "update", lambda run, batch, wishes: seen.append(batch.pixels) or update(run, batch, wishes)
+    )  # type: ignore[func-returns-value]
+    assert main(command(data, tmp_path / "run", images=16, crop_size=24, workers=0)) == 0
+    assert {tuple(pixels.shape) for pixels in seen} == {(BATCH, 3, 24, 24)}
+    pictures = torch.from_numpy(np.load(data)).permute(0, 3, 1, 2)
+    windows = pictures.unfold(2, 24, 1).unfold(3, 24, 1)  # n 3 9 9 24 24
+    for crop in torch.cat(seen):
+        assert (windows == crop[None, :, None, None]).all(-1).all(-1).all(1).any()
+    assert load_model(tmp_path / "run" / "model.safetensors").config == tiny()
+    for size in (20, 40):
+        assert main(command(data, tmp_path / str(size), crop_size=size)) == 2
+        assert f"crop_size {size} must be a multiple of the patch size 8 and at most" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

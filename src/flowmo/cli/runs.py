@@ -27,7 +27,7 @@ from ..training import Log, Run, TrainConfig, World, assemble, read_newest
 from ..training.checkpoint import checkpoints, read_checkpoint, tidy
 from ..training.cost import utilisation_cost
 from ..training.loop import Check, Outcome
-from ..training.start import check_same, cooled_down, stored_model_config
+from ..training.start import check_same, cooled_down, crop_size, stored_model_config
 from .common import find_device, positive
 
 
@@ -122,6 +122,7 @@ def _train(
         say(f"resuming at {checkpoint.about['images_seen']:,} images")
     elif model is None:
         model = _seeded(stage)
+    size = crop_size(model.config, config)
     step, ready, state, meter = assemble(model, config, world, perceptual, checkpoint)
     log = check = None
     if world.main:
@@ -132,13 +133,14 @@ def _train(
     loader = BatchLoader(
         source,
         config.batch_size // world.size,
-        model.config.image_size,
+        size,
         config.seed,
         start=state.images_seen,
         flip=config.flip,
         workers=config.workers,
         rank=world.rank,
         world=world.size,
+        scale_to=model.config.image_size,
     )
     cost = utilisation_cost(model.config, config, world.device)
     with contextlib.closing(log) if log else contextlib.nullcontext():

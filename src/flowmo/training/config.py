@@ -34,7 +34,9 @@ class TrainConfig(RunConfig):
     at low noise gives rare gradients of enormous size: then set ``gradient_clip``. perceptual_share: see
     ``mode_matching_loss``. freeze_encoder_after: so many images the encoder trains, then the optimizer is built anew
     without it (A14). entropy_over: the images that share a codebook entropy, those of one micro-batch as published or
-    the micro-batches that all processes see at once (A7). workers: processes that decode images.
+    the micro-batches that all processes see at once (A7). crop_size: side of the random crops, at the scale that the
+    model's ``image_size`` gives; a smaller one than that is cheaper (C1 has them equal). workers: processes that decode
+    images.
     """
 
     stage: Literal["mode_matching", "autoencode"] = "mode_matching"
@@ -45,12 +47,14 @@ class TrainConfig(RunConfig):
     code_dropout: float = 0.1
     freeze_encoder_after: int | None = None
     entropy_over: Literal["micro_batch", "processes"] = "micro_batch"
+    crop_size: int | None = None
     flip: bool = False
     workers: int = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
         levels, losses = self.noise_levels, self.losses
+        require(self.crop_size is None or self.crop_size >= 1, f"crop_size must be at least 1, got {self.crop_size}")
         require(self.workers >= 0, f"workers must be at least 0, got {self.workers}")
         require(
             0 < self.perceptual_share <= 1,

@@ -8,6 +8,7 @@ gradient. ``memory.py`` says what training takes in bytes.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -115,7 +116,8 @@ def matrix_ceiling(device: torch.device | str, dtype: torch.dtype) -> float:
 def utilisation_cost(model: FlowMoConfig, train: TrainConfig, device: torch.device) -> tuple[float, float]:
     """FLOPs of one training image, d_perc's not counted, and the FLOP/s that the device has for them."""
     frozen = train.freeze_encoder_after == 0
-    return flops_per_image(model, None, encoder_frozen=frozen).training, matrix_ceiling(device, precision(train))
+    seen = replace(model, image_size=train.crop_size or model.image_size)
+    return flops_per_image(seen, None, encoder_frozen=frozen).training, matrix_ceiling(device, precision(train))
 
 
 def precision(train: TrainConfig) -> torch.dtype:

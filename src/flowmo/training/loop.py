@@ -103,6 +103,8 @@ class Run:
                     self.save()
                     last_checkpoint = time.monotonic()
         finished = state.images_seen >= config.images
+        if finished and trained and self.world.main:  # an older one must not pass for the final, if a kill comes now
+            (self.folder / "model.safetensors").unlink(missing_ok=True)
         if trained or not finished:
             self.save()
         if finished and (trained or not (self.folder / "model.safetensors").exists()):

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 from torch import nn
 
 from ..config import FlowMoConfig, from_dict, to_dict
-from ..errors import TrainingError
+from ..errors import ConfigError, TrainingError
 from ..stages.mode_matching import PerceptualDistance
 from ..tokenizer import FlowMo
 from .checkpoint import Checkpoint
@@ -59,6 +59,18 @@ def assemble(
         checkpoint.restore(state, world, moments=checkpoint.about["encoder_frozen"] == frozen)
         meter.sums |= checkpoint.meter(world.device)
     return Assembled(step, ready, state, meter)
+
+
+def crop_size(model: FlowMoConfig, config: TrainConfig) -> int:
+    """Side of the pictures that the run trains on. Raises ConfigError for one that the model cannot take."""
+    size = config.crop_size or model.image_size
+    for side in (model.encoder, model.decoder):
+        if size % side.patch_size or size > model.image_size:
+            raise ConfigError(
+                f"crop_size {size} must be a multiple of the patch size {side.patch_size} and at most the model's "
+                f"image_size {model.image_size}"
+            )
+    return size
 
 
 def stored_model_config(checkpoint: Checkpoint) -> FlowMoConfig:
