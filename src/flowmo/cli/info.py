@@ -15,7 +15,7 @@ from ..presets import PRESETS
 from ..quantize.tokens import Tokens
 from ..training.checkpoint import checkpoints
 from ..training.checkpoint import read_about as read_checkpoint_about
-from ..weights import load, read_about
+from ..weights import load, read_about, weights_path
 from ..weights.describe import describe_config, describe_model, describe_official
 from ..weights.load import PACKAGED, packaged_path
 from . import common
@@ -85,7 +85,7 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _run_folder(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = {"what": "folder of a run", "folder": str(folder)}
-    weights, found = folder / "model.safetensors", checkpoints(folder)
+    weights, found = weights_path(folder), checkpoints(folder)
     if found:
         content |= {"checkpoints": [path.name for path in found], "newest": _checkpoint(found[-1])}
     if weights.is_file():

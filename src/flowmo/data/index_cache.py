@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,20 +28,26 @@ def tar_indexes(tars: Sequence[Path], cache: Path | None = None) -> list[TarInde
     found = {tar: index for tar in tars if (index := _load(folder, tar))}
     missing = [tar for tar in tars if tar not in found]
     if missing:
-        from tqdm import tqdm
-
-        total = sum(tar.stat().st_size for tar in missing)
-        with (
-            _alone(folder),
-            tqdm(total=total, desc="finding images in tars", unit="B", unit_scale=True, delay=2, disable=None) as bar,
-        ):
+        with _alone(folder), _progress(sum(tar.stat().st_size for tar in missing)) as advance:
             for tar in missing:
                 index = _load(folder, tar)  # of the process that was waited for
                 if index is None:
-                    index = read_index(tar, bar.update)
+                    index = read_index(tar, advance)
                     _save(folder, tar, index)
                 found[tar] = index
     return [found[tar] for tar in tars]
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], object]]:
+    """A bar of bytes, for a terminal."""
+    try:
+        from tqdm import tqdm
+    except ImportError:  # a machine with the core alone
+        yield lambda count: None
+        return
+    with tqdm(total=total, desc="finding images in tars", unit="B", unit_scale=True, delay=2, disable=None) as bar:
+        yield bar.update
 
 
 def _cache_file(folder: Path, tar: Path) -> Path:

@@ -1,7 +1,7 @@
 """Weights in and out: our safetensors files and the released checkpoints."""
 
 from .load import load, weights_path
-from .native import load_model, read_about, save_model, store_sampler
+from .native import load_model, read_about, save_model, save_model_shards, store_sampler
 from .official import load_official, official_layout, unused_keys
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "official_layout",
     "read_about",
     "save_model",
+    "save_model_shards",
     "store_sampler",
     "unused_keys",
     "weights_path",

@@ -12,6 +12,7 @@ from ..presets import PRESETS
 from ..tokenizer import FlowMo
 from .native import load_model
 from .official import load_official
+from .shards import INDEX
 
 PACKAGED = "flowmo-mini-64"
 
@@ -27,9 +28,10 @@ def load(
 ) -> FlowMo:
     """A model ready to use, in evaluation mode.
 
-    name: the packaged model (default); a ``.safetensors`` file or a folder with ``model.safetensors``; or a released
-    ``.pth`` file. The other arguments say what a released file's shapes do not; bits_per_group is 9 for 18-bit and 14
-    for 56-bit tokens unless given. ``ema=False`` takes its raw weights. Nothing in a file is ever executed.
+    name: the packaged model (default); a ``.safetensors`` file; a folder with ``model.safetensors``, or with shards and
+    ``model.safetensors.index.json``; or a released ``.pth`` file. The other arguments say what a released file's shapes
+    do not; bits_per_group is 9 for 18-bit and 14 for 56-bit tokens unless given. ``ema=False`` takes its raw weights.
+    Nothing in a file is ever executed.
 
     Raises WeightsError when there are no such weights, or they are damaged.
     """
@@ -48,7 +50,8 @@ def weights_path(name: str | Path) -> Path:
         return packaged_path(PACKAGED)
     path = Path(name).expanduser()
     if path.is_dir():
-        path = path / "model.safetensors"
+        whole, index = path / "model.safetensors", path / INDEX
+        path = index if index.is_file() and not whole.exists() else whole
     if path.suffix in (".pth", ".pt", ".safetensors") or path.exists():
         return path
     return packaged_path(str(name))

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from ..config import FlowMoConfig, SamplerConfig, from_json, to_json
 from ..errors import ConfigError, WeightsError
 from ..files import replacing
 from ..tokenizer import FlowMo
+from .shards import Stored, open_stored, save_shards
 
 FORMAT = "flowmo-weights-1"
 
@@ -27,74 +28,89 @@ def save_model(
     about: anything JSON can hold, such as the training configuration; :func:`read_about` returns it.
     Raises WeightsError for weights that are not finite in ``dtype``.
     """
-    tensors = {name: p.detach().to("cpu", dtype).contiguous() for name, p in model.state_dict().items()}
-    bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
-    if bad:
-        raise WeightsError(
-            f"not saved: {bad[0]} is not finite in {dtype}; save in float32, or look at the training log"
-        )
-    metadata = {"format": FORMAT, "config": to_json(model.config), "about": json.dumps(about or {})}
+    tensors, metadata = _content(model, dtype, about)
     with replacing(Path(path)) as part:
         save_file(tensors, part, metadata=metadata)
 
 
+def save_model_shards(
+    model: FlowMo,
+    folder: str | Path,
+    dtype: torch.dtype = torch.float16,
+    about: dict[str, Any] | None = None,
+    most_bytes: int = 15_000_000,
+) -> Path:
+    """The same in several files of at most ``most_bytes`` and their index, which is returned; ``load`` takes the
+    folder."""
+    tensors, metadata = _content(model, dtype, about)
+    return save_shards(tensors, Path(folder), metadata, most_bytes)
+
+
 def load_model(path: Path, sampler: SamplerConfig | None = None) -> FlowMo:
-    """Read a model written by :func:`save_model`, in float32 and evaluation mode.
+    """Read a model written by :func:`save_model`, or by :func:`save_model_shards` from its index, in float32 and
+    evaluation mode.
 
     Raises WeightsError for a missing, damaged or foreign file.
     """
-    config = _config(path, _metadata(path))
+    stored = _open(path)
+    config = _config(stored)
     with torch.device("meta"):
         model = FlowMo(config if sampler is None else replace(config, sampler=sampler))
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    with safe_open(path, framework="pt") as file:
-        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        if found != expected:
-            wrong = sorted(set(expected.items()) ^ set(found.items()))[:3]
-            raise WeightsError(f"{path}: its tensors do not fit its own configuration, for example {wrong}")
-        model.load_state_dict({name: file.get_tensor(name).float() for name in found}, assign=True)
+    if stored.shapes != expected:
+        wrong = sorted(set(expected.items()) ^ set(stored.shapes.items()))[:3]
+        raise WeightsError(f"{path}: its tensors do not fit its own configuration, for example {wrong}")
+    model.load_state_dict({name: tensor.float() for name, tensor in stored.tensors()}, assign=True)
     if config.initial_latent == "zeros":
         model.encoder.initial_latent = torch.zeros(config.num_tokens, config.latent_dim)
     return model.eval()
 
 
 def store_sampler(source: Path, target: Path, sampler: SamplerConfig) -> None:
-    """Copy a file written by :func:`save_model` with another stored sampler: every weight keeps its bits and its
-    precision, and what is known about the training stays. ``target`` may be ``source``. Raises WeightsError."""
-    metadata = _metadata(source)
-    config = replace(_config(source, metadata), sampler=sampler)
-    with safe_open(source, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    """Copy what :func:`save_model` or :func:`save_model_shards` wrote to one file with another stored sampler: every
+    weight keeps its bits and its precision, and what is known about the training stays. ``target`` may be ``source``.
+    Raises WeightsError."""
+    stored = _open(source)
+    config = replace(_config(stored), sampler=sampler)
+    kept = {name: stored.metadata[name] for name in ("format", "about") if name in stored.metadata}
+    tensors = dict(stored.tensors())
     with replacing(target) as part:
-        save_file(tensors, part, metadata=metadata | {"config": to_json(config)})
+        save_file(tensors, part, metadata=kept | {"config": to_json(config)})
 
 
 def read_about(path: Path) -> dict[str, Any]:
     """What :func:`save_model` was told about the model, from the file's header alone. Raises WeightsError."""
     try:
-        return json.loads(_metadata(path).get("about", "{}"))
+        return json.loads(_open(path).metadata.get("about", "{}"))
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: what its header says about the training cannot be read ({error})") from None
 
 
-def _config(path: Path, metadata: dict[str, str]) -> FlowMoConfig:
-    try:
-        return from_json(FlowMoConfig, metadata["config"])
-    except (KeyError, ConfigError) as error:
-        raise WeightsError(f"{path}: the configuration in its header cannot be read ({error})") from None
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except FileNotFoundError:
-        raise WeightsError(f"no weights at {path}") from None
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from None
-    if metadata.get("format") != FORMAT:
+def _content(
+    model: FlowMo, dtype: torch.dtype, about: dict[str, Any] | None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header of a model's files."""
+    tensors = {name: p.detach().to("cpu", dtype).contiguous() for name, p in model.state_dict().items()}
+    bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if bad:
         raise WeightsError(
-            f"{path} is a safetensors file, but not one of FlowMo's (format {metadata.get('format')!r}); "
+            f"not saved: {bad[0]} is not finite in {dtype}; save in float32, or look at the training log"
+        )
+    return tensors, {"format": FORMAT, "config": to_json(model.config), "about": json.dumps(about or {})}
+
+
+def _config(stored: Stored) -> FlowMoConfig:
+    try:
+        return from_json(FlowMoConfig, stored.metadata["config"])
+    except (KeyError, ConfigError) as error:
+        raise WeightsError(f"{stored.path}: the configuration in its header cannot be read ({error})") from None
+
+
+def _open(path: Path) -> Stored:
+    stored = open_stored(path)
+    if stored.metadata.get("format") != FORMAT:
+        raise WeightsError(
+            f"{path} is a safetensors file, but not one of FlowMo's (format {stored.metadata.get('format')!r}); "
             f"expected {FORMAT!r}"
         )
-    return metadata
+    return stored

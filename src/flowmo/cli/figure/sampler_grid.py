@@ -16,6 +16,7 @@ from ...evaluation.sampler_grid import GridRow, best, candidates, guidances, row
 from ...viewing.paper_figures import Quantity, grid_figure
 from ...viewing.plots import write_plot
 from ...weights import store_sampler, weights_path
+from ...weights.shards import INDEX
 from .. import common
 from . import shared
 
@@ -130,7 +131,7 @@ def _check_store(arguments: argparse.Namespace) -> Path | None:
         return None
     source = weights_path(arguments.model)
     for path in (source, arguments.store):
-        if path.suffix != ".safetensors":
+        if path.suffix != ".safetensors" and not (path == source and path.name == INDEX):
             raise ConfigError(f"--store copies a model's .safetensors file to another one; {path} is none")
     common.check_targets([arguments.store], [source], arguments.force)
     return source
