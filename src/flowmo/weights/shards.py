@@ -64,7 +64,8 @@ def save_shards(tensors: Mapping[str, Tensor], folder: Path, metadata: dict[str,
             size = 0
         shards[-1][name] = tensor
         size += tensor.nbytes
-    digests, where = {}, {}
+    digests: dict[str, str] = {}
+    where: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         path = folder / f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         with replacing(path) as part:
