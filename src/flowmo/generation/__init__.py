@@ -1,0 +1,41 @@
+"""Section 3.5, Stage 2: a masked transformer over the integers of a tokenizer, and how it is decoded."""
+
+from .classes import find_class, read_class_names, short_name
+from .config import GeneratorConfig, TokenLayout
+from .decode import DecodeSettings, decode, guided
+from .files import is_generator, load_generator, read_generator_about, save_generator
+from .generate import generate
+from .groups import check_tokenizer, regroup, to_sequence, to_tokens
+from .loss import MaskedLoss, Predict, draw_masks, masked_loss
+from .model import NO_CLASS, Generator
+from .schedule import SCHEDULES, masked_share, random_masks, tokens_left
+
+__all__ = [
+    "NO_CLASS",
+    "SCHEDULES",
+    "DecodeSettings",
+    "Generator",
+    "GeneratorConfig",
+    "MaskedLoss",
+    "Predict",
+    "TokenLayout",
+    "check_tokenizer",
+    "decode",
+    "draw_masks",
+    "find_class",
+    "generate",
+    "guided",
+    "is_generator",
+    "load_generator",
+    "masked_loss",
+    "masked_share",
+    "random_masks",
+    "read_class_names",
+    "read_generator_about",
+    "regroup",
+    "save_generator",
+    "short_name",
+    "to_sequence",
+    "to_tokens",
+    "tokens_left",
+]

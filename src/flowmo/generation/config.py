@@ -1,0 +1,81 @@
+"""Stage 2: what a generator is, and the tokens that it was trained on (Section 3.5, Appendix A.3; F1)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ..errors import ConfigError
+from ..quantize.tokens import check_bits_per_group, check_size
+
+
+def check_split(bits_per_token: int, bits_per_group: int) -> None:
+    """Raises ConfigError unless groups of so many bits make up a token."""
+    if bits_per_token % bits_per_group:
+        raise ConfigError(f"bits_per_token {bits_per_token} is not a multiple of bits_per_group {bits_per_group}")
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """The tokens of one tokenizer, as its shards have them.
+
+    fingerprint: of the tokenizer, eight hexadecimal digits. An image is ``num_tokens`` tokens of ``bits_per_token``
+    bits, written as integers of ``bits_per_group`` bits. image_size: (height, width) in pixels. The defaults are
+    FlowMo-Lo's, with no fingerprint of any model.
+    """
+
+    fingerprint: str = "00000000"
+    num_tokens: int = 256
+    bits_per_token: int = 18
+    bits_per_group: int = 9
+    image_size: tuple[int, int] = (256, 256)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{8}", self.fingerprint):
+            raise ConfigError(f"fingerprint must be eight hexadecimal digits, got {self.fingerprint!r}")
+        check_bits_per_group(self.bits_per_group)
+        check_size(self.image_size, "image_size")
+        if self.num_tokens < 1 or self.bits_per_token < 1:
+            raise ConfigError("num_tokens and bits_per_token must be at least 1")
+        check_split(self.bits_per_token, self.bits_per_group)
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """A bidirectional transformer over integer tokens with a class token.
+
+    long_skips: as in U-ViT, ``depth`` is an even number of blocks around one in the middle, and each block of the
+    second half reads, through a linear layer, the output of its mirror image in the first; False is ``depth`` plain
+    blocks. bits_per_group: of the integers of its sequence, any divisor of the tokens' bits (256 tokens of 18 bits
+    become 512 of 9). num_classes: labels run from 0; one more embedding stands for no class.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    num_classes: int
+    mlp_ratio: int = 4
+    long_skips: bool = True
+    bits_per_group: int = 9
+    tokens: TokenLayout = TokenLayout()
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth", "heads", "num_classes", "mlp_ratio"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.width % self.heads:
+            raise ConfigError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.long_skips and self.depth % 2:
+            raise ConfigError(f"long skips need an even depth, got {self.depth}; or set long_skips=false")
+        check_bits_per_group(self.bits_per_group)
+        check_split(self.tokens.bits_per_token, self.bits_per_group)
+
+    @property
+    def sequence_length(self) -> int:
+        """L: integers of one image."""
+        return self.tokens.num_tokens * self.tokens.bits_per_token // self.bits_per_group
+
+    @property
+    def vocabulary(self) -> int:
+        """V: values of one integer."""
+        return 2**self.bits_per_group

@@ -1,0 +1,131 @@
+"""Stage 2: confidence-based unmasking, many tokens a step, the surest first (Section 3.5, A.3, MaskGIT; F1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from .loss import Predict
+from .model import NO_CLASS
+from .schedule import SCHEDULES, Schedule, tokens_left
+
+Decay = Literal["none", "linear", "cosine"]
+OnStep = Callable[[Tensor, Tensor], None]
+"""Told after each step the tokens B L and the mask B L of those that are still unknown."""
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """How tokens are drawn. The defaults are the paper's where it says: 64 steps, guidance 1.5 without decay, a softmax
+    temperature that is annealed.
+
+    temperature, final_temperature: of the softmax that a token is drawn from, at the first and at the last step, in
+    between linearly; 0 takes the likeliest. choice_noise: Gumbel noise on the confidences that decide which tokens
+    stay, times the share of steps to come, so that the last step has none. guidance_scale: 1 is none (and half the
+    cost). guidance_decay: where guidance is less than that; none, as published, or it rises from 1 linearly or along a
+    half cosine, while more and more is known. Raises ConfigError for a setting out of range.
+    """
+
+    num_steps: int = 64
+    schedule: Schedule = "arccos"
+    temperature: float = 1.0
+    final_temperature: float = 0.5
+    choice_noise: float = 4.5
+    guidance_scale: float = 1.5
+    guidance_decay: Decay = "none"
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ConfigError(f"num_steps must be at least 1, got {self.num_steps}")
+        if self.schedule not in SCHEDULES:
+            raise ConfigError(f"schedule must be one of {', '.join(SCHEDULES)}; got {self.schedule!r}")
+        for name in ("temperature", "final_temperature", "choice_noise"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"{name} must be at least 0, got {value}")
+        if not math.isfinite(self.guidance_scale):
+            raise ConfigError(f"guidance_scale must be a number, got {self.guidance_scale}")
+        if self.guidance_decay not in ("none", "linear", "cosine"):
+            raise ConfigError(f"guidance_decay must be none, linear or cosine; got {self.guidance_decay!r}")
+
+    def guidance_at(self, progress: float) -> float:
+        """The scale at a share of the steps, (k + 1) / n at step k: the whole of it at the last one."""
+        rise = {"none": 1.0, "linear": progress, "cosine": (1 - math.cos(math.pi * progress)) / 2}
+        return 1 + (self.guidance_scale - 1) * rise[self.guidance_decay]
+
+    def temperature_at(self, progress: float) -> float:
+        """At a share of the steps, k / (n - 1) at step k."""
+        return self.temperature + (self.final_temperature - self.temperature) * progress
+
+
+@torch.no_grad()
+def decode(
+    predict: Predict,
+    labels: Tensor,
+    length: int,
+    settings: DecodeSettings,
+    seeds: Sequence[int],
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Draw a sequence for each label, ``NO_CLASS`` among them: labels int64 (B,) -> tokens int64 B L on their device.
+
+    seeds: one an image; an image depends on its own alone, not on the batch. Each step draws a value for every masked
+    token and keeps the surest, so many that ``tokens_left`` stay masked. Raises ConfigError where seeds are missing, or
+    for logits that are not finite.
+    """
+    if len(seeds) != len(labels):
+        raise ConfigError(f"{len(seeds)} seeds for {len(labels)} images; give one an image")
+    draws = [torch.Generator().manual_seed(seed) for seed in seeds]
+    tokens = torch.zeros(len(labels), length, dtype=torch.int64, device=labels.device)
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    plan = tokens_left(length, settings.num_steps, settings.schedule)
+    for k, left in enumerate(plan):
+        logits = guided(predict, tokens, labels, mask, settings.guidance_at((k + 1) / len(plan))).double()
+        if not logits.isfinite().all():
+            raise ConfigError(
+                "the generator gives logits that are not finite; its weights or the guidance are unusable"
+            )
+        values, chances = _uniform(draws, length), _uniform(draws, length)
+        drawn, log_p = _sample(logits, settings.temperature_at(k / max(1, len(plan) - 1)), values.to(labels.device))
+        noise = -(-chances.log()).log() * settings.choice_noise * (1 - (k + 1) / len(plan))
+        confidence = (log_p + noise.to(labels.device)).masked_fill(~mask, math.inf)
+        tokens = torch.where(mask, drawn, tokens)
+        mask = torch.zeros_like(mask).scatter(1, confidence.argsort(1, stable=True)[:, :left], True)
+        if on_step is not None:
+            on_step(tokens, mask)
+    return tokens
+
+
+def guided(predict: Predict, tokens: Tensor, labels: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """u + scale (c - u) of the logits c with the class and u without one: B L V. One pass where scale is 1 or no image
+    has a class, else both in one batch."""
+    if scale == 1 or not (labels != NO_CLASS).any():
+        return predict(tokens, labels, mask)
+    nothing = torch.full_like(labels, NO_CLASS)
+    both = predict(torch.cat([tokens, tokens]), torch.cat([labels, nothing]), torch.cat([mask, mask]))
+    with_class, without = both.chunk(2)
+    return without + scale * (with_class - without)
+
+
+def _sample(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens B L by the inverse of the distribution function at ``uniform`` B L, and their log-probabilities at
+    temperature 1."""
+    if temperature == 0:
+        drawn = logits.argmax(-1)
+    else:
+        steps = (logits / temperature).softmax(-1).cumsum(-1)
+        reached = uniform[..., None] * steps[..., -1:]
+        drawn = torch.searchsorted(steps, reached, right=True)[..., 0].clamp(max=logits.shape[-1] - 1)
+    return drawn, logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0]
+
+
+def _uniform(draws: Sequence[torch.Generator], length: int) -> Tensor:
+    """B L in (0, 1), float64 on the CPU, each row from its own generator."""
+    rows = [torch.rand(length, generator=generator, dtype=torch.float64) for generator in draws]
+    return torch.stack(rows).clamp(min=2.0**-60)

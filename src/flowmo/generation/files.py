@@ -1,0 +1,109 @@
+"""Stage 2: a generator's weights on disk: safetensors, with its configuration, the names of its classes and the
+fingerprint of its tokenizer in the header."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..config import from_json, to_json
+from ..errors import ConfigError, WeightsError
+from ..files import replacing
+from .config import GeneratorConfig
+from .model import Generator
+
+FORMAT = "flowmo-generator-1"
+
+
+def save_generator(
+    generator: Generator, path: Path, dtype: torch.dtype = torch.float16, about: dict[str, Any] | None = None
+) -> None:
+    """Write the weights to ``path``, in half precision unless told otherwise. about: anything JSON can hold.
+
+    Raises WeightsError for weights that are not finite in ``dtype``.
+    """
+    tensors = {name: p.detach().to("cpu", dtype).contiguous() for name, p in generator.state_dict().items()}
+    bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if bad:
+        raise WeightsError(f"not saved: {bad[0]} is not finite in {dtype}; look at the training log")
+    metadata = {
+        "format": FORMAT,
+        "config": to_json(generator.config),
+        "classes": json.dumps(generator.classes),
+        "about": json.dumps(about or {}),
+    }
+    with replacing(path) as part:
+        save_file(tensors, part, metadata=metadata)
+
+
+def load_generator(path: str | Path, device: str | torch.device = "cpu") -> Generator:
+    """A generator written by :func:`save_generator`, in float32 and evaluation mode; path: its file, or the folder of a
+    run. Nothing in it is executed. Raises WeightsError for a missing, damaged or foreign file."""
+    path = generator_path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            config, classes, _ = _header(path, file.metadata() or {})
+            with torch.device("meta"):
+                generator = Generator(config, classes)
+            expected = {name: tuple(tensor.shape) for name, tensor in generator.state_dict().items()}
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            if found != expected:
+                wrong = sorted(set(expected.items()) ^ set(found.items()))[:3]
+                raise WeightsError(f"{path}: its tensors do not fit its own configuration, for example {wrong}")
+            generator.load_state_dict({name: file.get_tensor(name).float() for name in found}, assign=True)
+    except FileNotFoundError:
+        raise WeightsError(f"no generator at {path}; 'flowmo train-generator' makes one") from None
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from None
+    return generator.to(device).eval()
+
+
+def read_generator_about(path: str | Path) -> tuple[GeneratorConfig, list[str], dict[str, Any]]:
+    """Configuration, names of the classes, and what is known about the training, from the header alone. Raises
+    WeightsError."""
+    path = generator_path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _header(path, file.metadata() or {})
+    except FileNotFoundError:
+        raise WeightsError(f"no generator at {path}") from None
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from None
+
+
+def is_generator(path: Path) -> bool:
+    """Whether a file is a generator's, by its header alone."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (OSError, SafetensorError):
+        return False
+
+
+def generator_path(path: str | Path) -> Path:
+    """The file that is meant by it or by the folder of its run."""
+    path = Path(path).expanduser()
+    return path / "model.safetensors" if path.is_dir() else path
+
+
+def _header(path: Path, metadata: dict[str, str]) -> tuple[GeneratorConfig, list[str], dict[str, Any]]:
+    if metadata.get("format") != FORMAT:
+        raise WeightsError(
+            f"{path} is a safetensors file, but not of a generator (format {metadata.get('format')!r}, expected "
+            f"{FORMAT!r}); a tokenizer is given to --tokenizer or --model"
+        )
+    try:
+        config = from_json(GeneratorConfig, metadata["config"])
+        classes, about = json.loads(metadata["classes"]), json.loads(metadata["about"])
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise ValueError("the names of its classes are not a list of texts")
+        if classes and len(classes) != config.num_classes:
+            raise ValueError(f"{len(classes)} names for {config.num_classes} classes")
+        return config, classes, about
+    except (KeyError, ConfigError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: its header cannot be read ({error})") from None

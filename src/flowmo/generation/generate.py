@@ -1,0 +1,37 @@
+"""Stage 2: classes -> tokens of a tokenizer, in batches (Section 3.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from ..errors import ConfigError
+from ..quantize.tokens import Tokens
+from .decode import DecodeSettings, OnStep, decode
+from .groups import to_tokens
+from .model import NO_CLASS, Generator
+
+
+def generate(
+    generator: Generator,
+    labels: Sequence[int],
+    settings: DecodeSettings,
+    seeds: Sequence[int],
+    batch_size: int = 16,
+    on_step: OnStep | None = None,
+) -> Iterator[Tokens]:
+    """Tokens of an image for each label, in order, so many at a time; ``NO_CLASS`` is any class.
+
+    seeds: one an image; the batch size does not change an image. Raises ConfigError for a label out of range.
+    """
+    config = generator.config
+    for label in labels:
+        if not (0 <= label < config.num_classes or label == NO_CLASS):
+            raise ConfigError(f"there is no class {label}; the generator knows 0 to {config.num_classes - 1}")
+    if len(seeds) != len(labels):
+        raise ConfigError(f"{len(seeds)} seeds for {len(labels)} images; give one an image")
+    for i in range(0, len(labels), batch_size):
+        some = torch.tensor(labels[i : i + batch_size], dtype=torch.int64, device=generator.device)
+        sequence = decode(generator, some, config.sequence_length, settings, seeds[i : i + batch_size], on_step)
+        yield to_tokens(sequence, config)

@@ -1,0 +1,48 @@
+"""Stage 2: tokens of images <-> the sequence of integers that a generator sees (Appendix A.3; A8).
+
+Bit b of integer g of a token is its channel b * G + g, least significant bit first; so in integers of another size the
+same channels stand in other places. The integers follow one another token by token, then group by group.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..errors import TokenFileError
+from ..quantize.tokens import Tokens, bits_from_integers, integers_from_bits
+from .config import GeneratorConfig, TokenLayout, check_split
+
+
+def regroup(indices: Tensor, bits_per_group: int, wanted: int) -> Tensor:
+    """Integers B N G of ``bits_per_group`` bits -> the same tokens as integers B N G' of ``wanted`` bits.
+
+    Raises ConfigError where the bits of a token are no multiple of ``wanted``, or an integer is out of range.
+    """
+    if wanted == bits_per_group:
+        return indices
+    check_split(indices.shape[2] * bits_per_group, wanted)
+    channels = bits_from_integers(indices, bits_per_group).transpose(-1, -2).flatten(2)  # B N K, in order of channels
+    return integers_from_bits(channels.unflatten(2, (wanted, -1)).transpose(-1, -2))
+
+
+def to_sequence(tokens: Tokens, bits_per_group: int) -> Tensor:
+    """Tokens of B images -> int64 B L, L = num_tokens * bits_per_token / bits_per_group."""
+    return regroup(tokens.indices, tokens.bits_per_group, bits_per_group).flatten(1)
+
+
+def to_tokens(sequence: Tensor, config: GeneratorConfig) -> Tokens:
+    """Inverse of :func:`to_sequence`, in the groups of the tokenizer."""
+    layout = config.tokens
+    indices = sequence.unflatten(1, (layout.num_tokens, -1)).cpu()
+    return Tokens(
+        regroup(indices, config.bits_per_group, layout.bits_per_group), layout.bits_per_group, layout.image_size
+    )
+
+
+def check_tokenizer(layout: TokenLayout, fingerprint: int) -> None:
+    """Raises TokenFileError unless a tokenizer of that fingerprint paints these tokens."""
+    if layout.fingerprint != f"{fingerprint:08x}":
+        raise TokenFileError(
+            f"the generator was trained on tokens of the tokenizer {layout.fingerprint}, but this one is "
+            f"{fingerprint:08x}: what it generates would be noise to it; give the tokenizer that made its shards"
+        )

@@ -1,0 +1,53 @@
+"""Stage 2: cross-entropy of masked tokens (Section 3.5, MaskGIT; F1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .model import NO_CLASS
+from .schedule import Schedule, random_masks
+
+Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(tokens B L, labels (B,), mask B L) -> logits B L V, as ``Generator.forward``; any generator of tokens may stand
+here. Tokens have any value where masked; the label ``NO_CLASS`` asks without a class."""
+
+
+class MaskedDraws(NamedTuple):
+    """The randomness of one step. mask: bool B L; labels: int64 (B,), ``NO_CLASS`` where dropped."""
+
+    mask: Tensor
+    labels: Tensor
+
+
+class MaskedLoss(NamedTuple):
+    """Scalars; ``total`` is what is minimised. cross_entropy: nats a masked token, without label smoothing. accuracy:
+    the share of masked tokens whose likeliest value is theirs. masked: their share of all tokens."""
+
+    total: Tensor
+    cross_entropy: Tensor
+    accuracy: Tensor
+    masked: Tensor
+
+
+def draw_masks(
+    tokens: Tensor, labels: Tensor, schedule: Schedule, label_dropout: float, generator: torch.Generator
+) -> MaskedDraws:
+    """Masks and dropped labels for tokens B L and labels (B,), all from ``generator`` on its device."""
+    mask = random_masks(*tokens.shape, schedule, generator).to(tokens.device)
+    dropped = torch.rand(len(labels), generator=generator, device=generator.device) < label_dropout
+    return MaskedDraws(mask, torch.where(dropped.to(labels.device), NO_CLASS, labels))
+
+
+def masked_loss(predict: Predict, tokens: Tensor, draws: MaskedDraws, label_smoothing: float = 0.0) -> MaskedLoss:
+    """Mean over the masked tokens of the batch; tokens: int64 B L."""
+    logits = predict(tokens, draws.labels, draws.mask)[draws.mask].float()  # masked V
+    target = tokens[draws.mask]
+    cross_entropy = F.cross_entropy(logits, target)
+    total = F.cross_entropy(logits, target, label_smoothing=label_smoothing) if label_smoothing else cross_entropy
+    accuracy = (logits.detach().argmax(-1) == target).float().mean()
+    return MaskedLoss(total, cross_entropy, accuracy, draws.mask.float().mean())

@@ -1,0 +1,92 @@
+"""Stage 2: the class-conditional bidirectional transformer over tokens (Section 3.5, Appendix A.3; F1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..arch.block import attention
+from ..errors import ConfigError
+from .config import GeneratorConfig
+
+NO_CLASS = -1
+"""The label that stands for none: of dropped labels in training, of the unconditional pass of guidance."""
+
+
+class Block(nn.Module):
+    """Pre-norm self-attention and MLP. skip: it reads the output of an earlier block as well."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int, skip: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.skip = nn.Linear(2 * width, width) if skip else None
+        self.attention_norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.proj = nn.Linear(width, width)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp_in = nn.Linear(width, mlp_ratio * width)
+        self.mlp_out = nn.Linear(mlp_ratio * width, width)
+
+    def forward(self, x: Tensor, earlier: Tensor | None = None) -> Tensor:
+        """x, earlier: B L width."""
+        if self.skip is not None and earlier is not None:
+            x = self.skip(torch.cat([x, earlier], dim=-1))
+        qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.heads, -1))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # B heads L head_dim
+        attended = attention(query, key, value, query.shape[-1] ** -0.5)
+        x = x + self.proj(attended.transpose(1, 2).flatten(2))
+        return x + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x))))
+
+
+class Generator(nn.Module):
+    """Logits of masked tokens, given the others and a class. It knows integers and nothing of images.
+
+    classes: a name a class, or none; kept with the weights. Raises ConfigError where their number does not fit.
+    """
+
+    def __init__(self, config: GeneratorConfig, classes: Sequence[str] = ()) -> None:
+        super().__init__()
+        if classes and len(classes) != config.num_classes:
+            raise ConfigError(f"{len(classes)} class names for a generator of {config.num_classes} classes")
+        self.config, self.classes = config, list(classes)
+        c = config
+        half, middle = (c.depth // 2, 1) if c.long_skips else (0, 0)
+        self.half = half
+        self.token_embedding = nn.Embedding(c.vocabulary + 1, c.width)  # the last is the mask
+        self.class_embedding = nn.Embedding(c.num_classes + 1, c.width)  # the last is no class
+        self.positions = nn.Parameter(torch.zeros(c.sequence_length + 1, c.width))
+        self.blocks = nn.ModuleList(
+            Block(c.width, c.heads, c.mlp_ratio, skip=c.long_skips and i >= half + middle)
+            for i in range(c.depth + middle)
+        )
+        self.norm = nn.LayerNorm(c.width)
+        self.readout = nn.Linear(c.width, c.vocabulary)
+        self.apply(_initialize)
+        nn.init.trunc_normal_(self.positions, std=0.02)
+
+    @property
+    def device(self) -> torch.device:
+        return self.positions.device
+
+    def forward(self, tokens: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+        """tokens: int64 B L, of any value where masked; labels: int64 (B,), ``NO_CLASS`` for none; mask: bool B L,
+        True where a token is unknown -> logits B L V."""
+        ids = torch.where(mask, self.config.vocabulary, tokens)
+        of_class = self.class_embedding(torch.where(labels < 0, self.config.num_classes, labels))
+        x = torch.cat([of_class[:, None], self.token_embedding(ids)], dim=1) + self.positions  # B 1+L width
+        first_half: list[Tensor] = []
+        for i, block in enumerate(self.blocks):
+            x = block(x, first_half.pop() if block.skip is not None else None)
+            if i < self.half:
+                first_half.append(x)
+        return self.readout(self.norm(x[:, 1:]))
+
+
+def _initialize(module: nn.Module) -> None:
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
