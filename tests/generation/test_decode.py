@@ -62,7 +62,7 @@ def test_known_tokens_are_given_back_and_never_change() -> None:
 def test_tokens_are_drawn_from_the_distribution_at_the_temperature() -> None:
     labels, seeds = torch.zeros(400, dtype=torch.int64), list(range(400))
     for temperature, weights in ((1.0, [1, 2, 3, 4, 5, 6, 7]), (0.5, [1, 4, 9, 16, 25, 36, 49])):
-        settings = DecodeSettings(4, "linear", temperature, temperature, 0, 1)
+        settings = DecodeSettings(1, "linear", temperature, temperature, 0, 1)  # later steps would keep the surest
         drawn = decode(biased, labels, LENGTH, settings, seeds)
         share = torch.bincount(drawn.flatten(), minlength=VOCABULARY) / drawn.numel()
         expected = torch.tensor(weights) / sum(weights)
@@ -77,10 +77,10 @@ def test_the_temperature_anneals_linearly() -> None:
     def note(tokens: Tensor, mask: Tensor) -> None:
         order.extend(i for i in (~mask[0]).nonzero()[:, 0].tolist() if i not in order)
 
-    hot_then_cold = DecodeSettings(LENGTH, "linear", 1e9, 0, 0, 1)
+    hot_then_cold = DecodeSettings(LENGTH, "linear", 1e9, 0, 1e6, 1)  # in a random order
     result = decode(knows, torch.tensor([1]), LENGTH, hot_then_cold, [1], note)[0]
     assert result[order[-1]] == SECRET[1, order[-1]]  # drawn at temperature 0
-    assert (result != SECRET[1]).float().mean() > 0.5  # most of the others nearly evenly
+    assert (result != SECRET[1]).float().mean() > 0.5  # the others nearly evenly
 
 
 def test_choice_noise_changes_which_tokens_stay() -> None:

@@ -96,7 +96,7 @@ def decode(
         noise = -(-chances.log()).log() * settings.choice_noise * (1 - (k + 1) / len(plan))
         confidence = (log_p + noise.to(labels.device)).masked_fill(~mask, math.inf)
         tokens = torch.where(mask, drawn, tokens)
-        mask = torch.zeros_like(mask).scatter(1, confidence.argsort(1, stable=True)[:, :left], True)
+        mask = torch.zeros_like(mask).scatter(1, confidence.argsort(dim=1, stable=True)[:, :left], True)
         if on_step is not None:
             on_step(tokens, mask)
     return tokens
