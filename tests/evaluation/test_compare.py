@@ -24,6 +24,7 @@ from flowmo.evaluation.distances import frechet_of_features, kid
 from flowmo.evaluation.ledger import Ledger
 from flowmo.evaluation.pixels import psnr, ssim
 from flowmo.evaluation.published import TABLE_1
+from flowmo.evaluation.rows import Rows
 from flowmo.perceptual import LPIPS
 from flowmo.tokenizer import FlowMo
 
@@ -140,6 +141,28 @@ def test_what_was_coded_and_measured_is_not_done_again(
     more = Search((70, 300, 400), ("file",))  # another question has its own answers
     with pytest.raises(AssertionError, match="measured again"):
         code_all(images, [idle], more, never, ledger, lambda codec: None)
+
+
+def test_features_are_kept_by_what_is_seen(images: Tensor, alex: LPIPS, tmp_path: Path) -> None:
+    """A comparison killed in the middle of a row goes on there, and pictures that are the same are looked at once."""
+    looked: list[int] = []
+
+    class Counting(Colours):
+        def __call__(self, batch: Tensor) -> dict[str, Tensor]:
+            looked.append(len(batch))
+            return super().__call__(batch)
+
+    def judged(batch_size: int = 3) -> dict[str, float]:
+        kept = {"inception": Rows(tmp_path / "features")}
+        judge = Judge(images, {}, {"inception": Counting()}, batch_size, features=kept)
+        return judge.measure(lambda batch, places: batch.flip(3))
+
+    first = judged()
+    assert looked == [3, 3, 2] * 2  # the flipped ones and the originals
+    assert judged() == judged(5) == first
+    assert len(looked) == 6
+    judge = Judge(images, {}, {"inception": Colours()}, 3)
+    assert judge.measure(lambda batch, places: batch.flip(3)) == first
 
 
 def test_an_interrupted_coding_keeps_what_it_had(images: Tensor, alex: LPIPS, tmp_path: Path) -> None:

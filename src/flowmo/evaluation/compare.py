@@ -30,6 +30,7 @@ from .features import FeatureNetwork
 from .ledger import Ledger
 from .pixels import psnr, ssim
 from .results import list_checksum, picture_checksums, weights_checksum
+from .rows import Rows
 
 Group = Literal["codec", "thumbnail", "model", "tokenizer"]
 Distances = Mapping[str, Callable[[Tensor, Tensor], Tensor]]
@@ -65,8 +66,8 @@ class Row:
 class Judge:
     """Measures reconstructions of the same pictures, again and again.
 
-    images: uint8 N 3 H W. distances: "alex", "vgg" to LPIPS. networks: of SPACES' names. Features of the originals are
-    computed once, when the first reconstructions come. device: of distances and networks.
+    images: uint8 N 3 H W. distances: "alex", "vgg" to LPIPS. networks: of SPACES' names. device: of distances and
+    networks. features: where a network's are kept under the checksums of pictures, so that none is looked at twice.
     """
 
     def __init__(
@@ -76,14 +77,16 @@ class Judge:
         networks: Mapping[str, FeatureNetwork],
         batch_size: int = 16,
         device: torch.device | str = "cpu",
+        features: Mapping[str, Rows] | None = None,
     ) -> None:
         self.images, self.distances, self.networks = images, distances, networks
         self.batch_size, self.device = batch_size, torch.device(device)
+        self._kept = features or {}
         self._reference: dict[str, np.ndarray] = {}
 
     def batches(self) -> Iterable[tuple[Tensor, range]]:
         """(images B 3 H W in [-1, 1] on the CPU, their places in ``images``)."""
-        for start in range(0, len(self.images), self.batch_size):
+        for start in self._starts():
             chosen = self.images[start : start + self.batch_size]
             yield _scaled(chosen), range(start, start + len(chosen))
 
@@ -93,14 +96,14 @@ class Judge:
         values: dict[str, list[float]] = {}
         features: dict[str, list[np.ndarray]] = {name: [] for name in self.networks}
         for images, places in self.batches():
-            again = _scaled(to_uint8(paint(images, places)).to(self.device))
-            images = images.to(self.device)
+            pixels = to_uint8(paint(images, places))
+            again, images = _scaled(pixels.to(self.device)), images.to(self.device)
             found = {"psnr": psnr(again, images), "ssim": ssim(again, images)}
             found |= {f"lpips_{name}": lpips(again, images) for name, lpips in self.distances.items()}
             for name, numbers in found.items():
                 values.setdefault(name, []).extend(numbers.tolist())
-            for name, network in self.networks.items():
-                features[name].append(network(again)["pool"].cpu().numpy())
+            for name in self.networks:
+                features[name].append(self._features(name, pixels))
         metrics = {name: sum(numbers) / len(numbers) for name, numbers in values.items()}
         for name, parts in features.items():
             if len(self.images) >= FEWEST:
@@ -109,8 +112,7 @@ class Judge:
 
     def _distribution(self, name: str, found: np.ndarray) -> dict[str, float]:
         if name not in self._reference:
-            network = self.networks[name]
-            parts = [network(images.to(self.device))["pool"].cpu().numpy() for images, _ in self.batches()]
+            parts = [self._features(name, self.images[i : i + self.batch_size]) for i in self._starts()]
             self._reference[name] = np.concatenate(parts)
         reference, (frechet_name, kernel_name) = self._reference[name], SPACES[name]
         kernel, error = kid(reference, found)
@@ -119,6 +121,19 @@ class Judge:
             kernel_name: kernel,
             f"{kernel_name}_error": error,
         }
+
+    def _features(self, name: str, pixels: Tensor) -> np.ndarray:
+        """pixels: uint8 B 3 H W -> (B, D), looked up where they are kept."""
+        kept, keys = self._kept.get(name), picture_checksums(pixels)
+        if kept is None or any(key not in kept for key in keys):
+            found = self.networks[name](_scaled(pixels.to(self.device)))["pool"].cpu().numpy()
+            if kept is None:
+                return found
+            kept.add(keys, {"features": found})
+        return kept.get(keys)["features"]
+
+    def _starts(self) -> range:
+        return range(0, len(self.images), self.batch_size)
 
 
 @dataclass(frozen=True)

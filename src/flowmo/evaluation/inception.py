@@ -87,7 +87,7 @@ class Inception(nn.Module):
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ImageError(f"Inception needs float images (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
         features = {}
-        x = _prepared(images.float(), self.prepare)
+        x = _prepared(images.float(), self.prepare).contiguous(memory_format=torch.channels_last)
         for name, layer in self.layers.named_children():
             x = layer(x)
             if name == "mixed_6":  # begins with the channels of its branch "mixed_6/conv", after the ReLU
@@ -114,7 +114,7 @@ def load(path: Path | None = None, classifier: Path | None = None, prepare: Inpu
     with torch.device("meta"):  # neither memory nor random numbers for values that are replaced at once
         network = Inception(prepare, last)
     network.load_state_dict({name.removeprefix("net."): tensor for name, tensor in tensors.items()}, assign=True)
-    return network.requires_grad_(False).eval()
+    return network.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # a third faster on a CPU
 
 
 def read_classifier(path: Path) -> Tensor:
@@ -163,7 +163,8 @@ def _resize_tensorflow(x: Tensor) -> Tensor:
 
 
 class _Convolution(nn.Module):
-    """Convolution, batch normalisation without a scale, ReLU. padding: None keeps the size."""
+    """Convolution, batch normalisation without a scale, ReLU; the normalisation is constant, so it is part of the
+    weights. padding: None keeps the size."""
 
     def __init__(
         self, channels: int, width: int, kernel: int | tuple[int, int], stride: int = 1, padding: int | None = None
@@ -176,8 +177,9 @@ class _Convolution(nn.Module):
         self.beta, self.mean, self.var = (nn.Parameter(torch.empty(width)) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.conv2d(x, self.weight, None, self.stride, self.padding)
-        return F.relu(F.batch_norm(x, self.mean, self.var, None, self.beta, False, 0.0, 1e-3), inplace=True)
+        scale = (self.var + 1e-3).rsqrt()
+        weight, bias = self.weight * scale[:, None, None, None], self.beta - self.mean * scale
+        return F.relu(F.conv2d(x, weight, bias, self.stride, self.padding), inplace=True)
 
 
 class _Mixed(nn.Module):

@@ -13,7 +13,8 @@ from ...evaluation.compare import Judge, Row, compare, peer_contender
 from ...evaluation.compare_table import NOTES, table
 from ...evaluation.ledger import Ledger
 from ...evaluation.published import COMPARABILITY
-from ...evaluation.session import hold
+from ...evaluation.rows import Rows
+from ...evaluation.session import PARTIAL, hold
 from ...viewing.plots import need_matplotlib
 from ...weights.load import PACKAGED
 from .. import common
@@ -113,7 +114,9 @@ def _compare(arguments: argparse.Namespace) -> int:
     progress = common.Progress(0)
     judges = inputs.load_judges(arguments, device, size, progress.say)
     pictures = inputs.load_pictures(arguments, size, progress)
-    judge = Judge(pictures.images, judges.distances, judges.networks, arguments.batch_size, device)
+    kept = [Rows(out / PARTIAL / f"{network.name}-{network.checksum[:8]}") for network in judges.networks.values()]
+    features = dict(zip(judges.networks, kept, strict=True))
+    judge = Judge(pictures.images, judges.distances, judges.networks, arguments.batch_size, device, features)
 
     named: list[Peer] = [*(FlowMoPeer(name, model, {}) for name, model in models), *peers]
     named += [ThumbnailPeer(target) for target in search.targets]
@@ -130,6 +133,8 @@ def _compare(arguments: argparse.Namespace) -> int:
     code = progress.finish()
     done = output.Run(rows, models, codecs, search, judges, pictures, size, progress.bad, ledger)
     files = output.write(arguments, done)
+    for store in kept:
+        store.remove()
     if arguments.json:
         result = {"result": str(out / output.RESULT), "rows": [asdict(row) for row in rows], "bad": progress.bad}
         common.print_json(result)
