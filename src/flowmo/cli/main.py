@@ -38,7 +38,7 @@ COMMANDS = {
     "compare": (compare, "models, image codecs and other tokenizers at equal bytes"),
     "gallery": (gallery, "write a page to look at pictures, models and codecs with"),
     "coordinate-check": (coordinate_check, "show that learning rates hold at any width (muP)"),
-    "bench": (bench, "measure how fast a model encodes or decodes"),
+    "bench": (bench, "measure how fast a model encodes, decodes or trains"),
 }
 OUT_OF_MEMORY = "out of memory; try a smaller --batch-size or smaller pictures"
 EPILOG = """\

@@ -108,6 +108,18 @@ def measure_loader(source: ImageSource, train: TrainConfig, size: int, seconds: 
         return count / (time.perf_counter() - start), first
 
 
+def resident_memory(field: str, restart: bool = False) -> int | None:
+    """Bytes of this process in main memory, now (VmRSS) or at most (VmHWM), since ``restart`` was last asked for; None
+    where the system does not tell."""
+    try:
+        if restart:
+            Path("/proc/self/clear_refs").write_text("5")
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith(f"{field}:")).split()[1]) * 1024
+    except (OSError, ValueError, StopIteration):
+        return None
+
+
 def available_memory(device: torch.device) -> int | None:
     """Bytes that are free; None where the system does not tell."""
     if device.type == "cuda":

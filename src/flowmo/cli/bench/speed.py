@@ -1,6 +1,6 @@
-"""``flowmo bench``: images per second, seconds per decoder pass and peak memory of a model on this machine. Decoding is
-measured for several numbers of steps without guidance, then with the model's own settings. Times are medians after a
-warm-up; nothing else should run meanwhile."""
+"""``flowmo bench encode`` and ``decode``: images per second, seconds per decoder pass and peak memory of a model on
+this machine. Decoding is measured for several numbers of steps without guidance, then with the model's own settings.
+Times are medians after a warm-up; nothing else should run meanwhile."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 
 import torch
 
-from ..config import to_dict
-from ..errors import WeightsError
-from ..evaluation.speed import Timing, machine, time_decode, time_encode
-from ..presets import PRESETS
-from ..tokenizer import FlowMo
-from ..weights.load import packaged_path
-from . import common
+from ...config import to_dict
+from ...errors import WeightsError
+from ...evaluation.speed import Timing, machine, time_decode, time_encode
+from ...presets import PRESETS
+from ...tokenizer import FlowMo
+from ...weights.load import packaged_path
+from .. import common
+from . import result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("encode", "decode"), help="picture to tokens, or tokens to picture")
     parser.add_argument(
         "--batch-size", type=common.positive, default=8, metavar="N", help="pictures at a time (default: 8)"
     )
@@ -36,25 +36,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--repeats", type=common.positive, default=3, metavar="N", help="runs of each (default: 3)")
     parser.add_argument("--size", type=common.size, metavar="HxW", help="of the pictures (default: the model's own)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file too")
-    parser.add_argument("--force", action="store_true", help="overwrite that file if it exists")
+    result.add_arguments(parser)
     common.add_model_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.json is not None:
-        common.check_targets([arguments.json], [], arguments.force)
+    result.check_out(arguments)
     model, weights = _model(arguments)
     device = common.find_device(arguments.device)
     size = common.coded_size(arguments, model.config)
     facts = machine(device)
     images = torch.rand(arguments.batch_size, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    print(
-        f"{arguments.model} ({weights}), {arguments.what}, {size[0]}x{size[1]}, batches of {arguments.batch_size}, ",
-        end="",
-    )
-    print(f"{arguments.dtype}, {facts.get('gpu', facts['cpu'])}, {facts['threads']} threads, torch {facts['torch']}")
-
     sampler = model.config.sampler
     plans = [(n, 1.0) for n in arguments.steps] + [(sampler.num_steps, sampler.guidance_scale)]
     plans = list(dict.fromkeys(plans))
@@ -67,23 +59,25 @@ def run(arguments: argparse.Namespace) -> int:
             timings.append(timing)
             progress.advance()
     progress.finish()
-    _print(timings)
-    if arguments.json is not None:
-        content = {
-            "what": arguments.what,
-            "model": arguments.model,
-            "weights": weights,
-            "image_size": list(size),
-            "batch_size": arguments.batch_size,
-            "dtype": arguments.dtype,
-            "repeats": arguments.repeats,
-            "sampler": to_dict(sampler),
-            "machine": facts,
-            "rows": [asdict(timing) for timing in timings],
-        }
-        common.write_json(arguments.json, content)
-        print(f"also in {arguments.json}")
-    return 0
+    if not arguments.json:
+        print(
+            f"{arguments.model} ({weights}), {arguments.what}, {size[0]}x{size[1]}, batches of {arguments.batch_size}, "
+            f"{arguments.dtype}, {facts.get('gpu', facts['cpu'])}, {facts['threads']} threads, torch {facts['torch']}"
+        )
+        _print(timings)
+    content = {
+        "what": arguments.what,
+        "model": arguments.model,
+        "weights": weights,
+        "image_size": list(size),
+        "batch_size": arguments.batch_size,
+        "dtype": arguments.dtype,
+        "repeats": arguments.repeats,
+        "sampler": to_dict(sampler),
+        "machine": facts,
+        "rows": [asdict(timing) for timing in timings],
+    }
+    return result.finish(arguments, content)
 
 
 def _model(arguments: argparse.Namespace) -> tuple[FlowMo, str]:

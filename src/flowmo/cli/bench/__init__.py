@@ -1,0 +1,7 @@
+"""``flowmo bench``: how fast a model codes, paints and trains on this machine, and what training takes on others."""
+
+from __future__ import annotations
+
+from .command import add_arguments, run
+
+__all__ = ["add_arguments", "run"]
