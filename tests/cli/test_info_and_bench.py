@@ -110,7 +110,7 @@ def test_info_of_nothing(flowmo: Command, name: str) -> None:
 
 
 def test_bench_decode(flowmo: Command) -> None:
-    result = flowmo("bench", "decode", "--steps", 1, 4, "--repeats", 1, "--batch-size", 2, "--json", "b.json")
+    result = flowmo("bench", "decode", "--steps", 1, 4, "--repeats", 1, "--batch-size", 2, "--out", "b.json")
     assert result.code == 0
     content = json.loads(Path("b.json").read_text())
     assert [(r["num_steps"], r["guidance_scale"]) for r in content["rows"]] == [(1, 1.0), (4, 1.0), (25, 1.5)]
@@ -123,7 +123,8 @@ def test_bench_decode(flowmo: Command) -> None:
     assert content["rows"][0]["seconds"] < content["rows"][2]["seconds"]
     assert content["machine"]["torch"] == torch.__version__
     assert content["machine"]["threads"] == torch.get_num_threads()
-    again = flowmo("bench", "decode", "--json", "b.json")
+    assert json.loads(flowmo("bench", "encode", "--repeats", 1, "--json").out)["what"] == "encode"
+    again = flowmo("bench", "decode", "--out", "b.json")
     assert again.code == 2
     assert "--force" in again.err
 

@@ -1,0 +1,34 @@
+"""runs/smoke_cpu.sh as a user runs it, on real photographs: every command of it ends well, and within five minutes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from flowmo import samples
+from flowmo.data import find_token_files
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_smoke_run(shared: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    environment = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    began = time.monotonic()
+    command = ["bash", str(ROOT / "runs" / "smoke_cpu.sh"), str(shared / "data" / "tiny64"), str(out)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert time.monotonic() - began < 300
+    first, second = done.stdout.index("time limit after"), done.stdout.index("resuming at")
+    assert first < second < done.stdout.index("finished after")
+    log = [json.loads(line) for line in (out / "1a" / "log.jsonl").read_text().splitlines()]
+    losses = [line["total"] for line in log if "total" in line]
+    assert losses[-1] < 0.8 * losses[0]
+    assert log[-1]["psnr"] > 8  # of pictures; noise of their range has 6 or less
+    assert len(find_token_files([str(out / "tokens")])) == len(samples.paths())
+    for folder in ("pictures", "again"):
+        assert len(list((out / folder).rglob("*.png"))) >= len(samples.paths())
