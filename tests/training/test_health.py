@@ -9,6 +9,7 @@ import torch
 from run_support import BATCH, checkpoints_of, command, lines_of, log_of
 from torch import Tensor
 
+from flowmo import samples
 from flowmo.cli.main import main
 from flowmo.data import BatchLoader, open_images
 from flowmo.errors import TrainingError
@@ -90,6 +91,20 @@ def test_a_diverging_run_stops_and_says_what_helps(
     error = capsys.readouterr().err
     assert "a weight is no longer finite at step 1" in error  # it saves after every step, and not that
     assert "lower learning_rate" in error
+
+
+def test_a_broken_picture_is_named_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once an epoch, when its turn comes, also where a resumed run goes on; the run uses others instead."""
+    for k, path in enumerate(samples.paths()):
+        (tmp_path / f"{k}.jpg").write_bytes(path.read_bytes()[: 2000 if k == 3 else None])
+    arguments = command(tmp_path, tmp_path / "run", images=32, cooldown_images=0)
+    assert main([*arguments, "--validation", str(samples.paths()[0]), "--time-limit", "0s"]) == 0
+    assert main([*arguments, "--validation", str(samples.paths()[0])]) == 0
+    broken = [line for line in lines_of(tmp_path / "run") if "broken" in line]
+    assert [(line["images"], line["broken_images"]) for line in broken] == [(8, 1), (16, 2), (24, 3), (32, 4)]
+    assert {name for line in broken for name in line["broken"]} == {"3.jpg"}
+    assert capsys.readouterr().out.count("broken, others are shown instead: 3.jpg") == 4
+    assert [line["broken_images"] for line in log_of(tmp_path / "run").values()] == [1, 2, 3, 4]
 
 
 def test_use_of_the_bits() -> None:

@@ -106,7 +106,10 @@ def save_checkpoint(
         if world.main:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
-        world.wait()
+    except OSError as error:
+        failed = error
+    _all_well(failed, path, world)
+    try:
         with _quiet():
             dcp.save(state.tensors(), storage_writer=dcp.FileSystemWriter(part), no_dist=world.size == 1)
         digests = world.gather({p.name: _digest(p) for p in sorted(part.glob(f"__{world.rank}_*"))})
@@ -118,15 +121,23 @@ def save_checkpoint(
             _put(part, path)
     except (OSError, CheckpointException, RuntimeError) as error:
         failed = error
-    if world.largest([float(failed is not None)])[0]:
+    try:
+        _all_well(failed, path, world)
+    except TrainingError:
         if world.main:
             shutil.rmtree(part, ignore_errors=True)
-        reason = _first_line(failed) if failed else "another process says why"
-        raise TrainingError(f"no checkpoint could be written to {path} ({reason}); earlier ones are intact")
+        raise
     if world.main:
         for old in checkpoints(folder)[: -config.keep]:
             _remove(old)
     return path
+
+
+def _all_well(failed: Exception | None, path: Path, world: World) -> None:
+    """Raises TrainingError in every process when writing failed in one."""
+    if world.largest([float(failed is not None)])[0]:
+        reason = _first_line(failed) if failed else "another process says why"
+        raise TrainingError(f"no checkpoint could be written to {path} ({reason}); earlier ones are intact")
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -199,20 +210,24 @@ def tidy(folder: Path) -> None:
 
 
 def _put(part: Path, path: Path) -> None:
-    """Give a whole checkpoint its name, in place of a damaged one of that name if need be."""
+    """Give a whole checkpoint its name, in place of one of that name if need be."""
     sync_folder(part)
-    if path.exists():
-        _remove(path)
+    old = _aside(path) if path.exists() else None
     part.rename(path)
     sync_folder(path.parent)
+    if old:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _remove(path: Path) -> None:
     """In two steps, so that no half-removed checkpoint ever bears a checkpoint's name."""
+    shutil.rmtree(_aside(path), ignore_errors=True)
+
+
+def _aside(path: Path) -> Path:
     old = path.with_name(f".{path.name}.old")
     shutil.rmtree(old, ignore_errors=True)
-    path.rename(old)
-    shutil.rmtree(old, ignore_errors=True)
+    return path.rename(old)
 
 
 @contextlib.contextmanager

@@ -78,9 +78,10 @@ class Run:
                 self.meter.waited += time.monotonic() - asked
                 minutes = (time.monotonic() - last_checkpoint) / 60
                 wishes = [bool(stop), time.monotonic() > self.deadline, minutes > config.checkpoint_minutes]
-                stopped, late, due = self.update(batch, wishes)
+                stopped, late, due, broken = self.update(batch, [*wishes, bool(batch.skipped)])
                 trained = True
-                state.broken_images += len(batch.skipped)
+                if broken:
+                    self.name_broken(batch)
                 if state.step % config.log_steps == 0:
                     self.write_line()
                 if config.cooldown_images and self.crossed(config.images - config.cooldown_images):
@@ -173,6 +174,15 @@ class Run:
                 "batch": [name for _, _, names in parts for name in names],
             }
             self.log.write(line)
+
+    def name_broken(self, batch: TrainBatch) -> None:
+        """Count the broken images that others stood in for, and write down their names. Every process must call it."""
+        names = [name for each in self.world.gather(list(batch.skipped)) for name in each]
+        self.state.broken_images += len(names)
+        if self.log:
+            counted = {"images": self.state.images_seen, "broken_images": self.state.broken_images}
+            self.log.write(counted | {"broken": names})
+            self.log.say(f"broken, others are shown instead: {', '.join(names)}")
 
     def write_line(self) -> None:
         """The means since the last line, and how the run does."""
