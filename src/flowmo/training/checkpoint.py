@@ -101,7 +101,7 @@ def save_checkpoint(
         "processes": world.size,
         **(about or {}),
     }
-    failed = None
+    failed: Exception | None = None
     try:
         if world.main:
             shutil.rmtree(part, ignore_errors=True)

@@ -11,6 +11,7 @@ from typing import Any
 from ... import config as configs
 from ... import samples
 from ...config import FlowMoConfig
+from ...data import ImageSource
 from ...errors import ConfigError
 from ...evaluation.speed import machine
 from ...presets import PRESETS
@@ -20,6 +21,7 @@ from ...training.bench import USUAL_PROCESSES, Measured, Plan, cost, measured, p
 from ...training.cost import matrix_ceiling, precision
 from ...training.measure import measure_loader
 from ...training.recipes import RECIPES, model_of
+from ...training.start import crop_size
 from .. import common
 from ..runs import open_data
 from . import result
@@ -58,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     result.check_out(arguments)
     model, train = _settings(arguments)
+    source = None
+    if not arguments.estimate_only:
+        source = open_data(arguments.data or str(samples.paths()[0].parent), arguments.split, "train")
     content: dict[str, Any] = {
         "what": "train",
         "preset": arguments.preset,
@@ -70,15 +75,16 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.json:
         _print_cost(arguments.preset, content)
         _print_plans(planned)
-    if not arguments.estimate_only:
-        content |= _measure(arguments, model, train)
+    if source is not None:
+        content |= _measure(arguments, model, train, source)
     return result.finish(arguments, content | {"code": code_version()})
 
 
-def _measure(arguments: argparse.Namespace, model: FlowMoConfig, train: TrainConfig) -> dict[str, Any]:
+def _measure(
+    arguments: argparse.Namespace, model: FlowMoConfig, train: TrainConfig, source: ImageSource
+) -> dict[str, Any]:
     device = common.find_device(arguments.device)
     facts, ceiling = machine(device), matrix_ceiling(device, precision(train))
-    source = open_data(arguments.data or str(samples.paths()[0].parent), arguments.split, "train")
     rate, pictures = measure_loader(source, train, model.image_size)
     if not arguments.json:
         print(f"\n{facts.get('gpu', facts['cpu'])}, {facts['threads']} threads, torch {facts['torch']}, ", end="")
@@ -110,7 +116,8 @@ def _settings(arguments: argparse.Namespace) -> tuple[FlowMoConfig, TrainConfig]
         raise ConfigError(f"no preset {arguments.preset!r}; there are {', '.join(PRESETS)}")
     train = RECIPES[arguments.recipe](arguments.preset) if arguments.recipe else TrainConfig()
     model = model_of(arguments.recipe, PRESETS[arguments.preset]())
-    return configs.override(model, arguments.model), configs.override(train, arguments.set)
+    model, train = configs.override(model, arguments.model), configs.override(train, arguments.set)
+    return replace(model, image_size=crop_size(model, train)), replace(train, crop_size=None)  # what the network sees
 
 
 def _print_cost(preset: str, content: dict[str, Any]) -> None:
