@@ -132,4 +132,7 @@ def test_the_ceiling_is_above_what_a_network_reaches() -> None:
     model = tiny()
     operations, ceiling = utilisation_cost(model, TrainConfig(precision="fp32"), torch.device("cpu"))
     assert operations == flops_per_image(model).training
+    freezing = TrainConfig(precision="fp32", freeze_encoder_after=64)
+    after = [utilisation_cost(model, freezing, torch.device("cpu"), seen)[0] for seen in (0, 63, 64)]
+    assert after == [operations, operations, flops_per_image(model, encoder_frozen=True).training]
     assert ceiling == matrix_ceiling("cpu", torch.float32) > 1e9

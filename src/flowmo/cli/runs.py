@@ -142,7 +142,7 @@ def _train(
         world=world.size,
         scale_to=model.config.image_size,
     )
-    cost = utilisation_cost(model.config, config, world.device)
+    cost = utilisation_cost(model.config, config, world.device, state.images_seen)
     with contextlib.closing(log) if log else contextlib.nullcontext():
         return Run(
             folder, config, step, ready, state, world, log, check, deadline, about, cost, meter

@@ -113,9 +113,12 @@ def matrix_ceiling(device: torch.device | str, dtype: torch.dtype) -> float:
     return best
 
 
-def utilisation_cost(model: FlowMoConfig, train: TrainConfig, device: torch.device) -> tuple[float, float]:
-    """FLOPs of one training image, d_perc's not counted, and the FLOP/s that the device has for them."""
-    frozen = train.freeze_encoder_after == 0
+def utilisation_cost(
+    model: FlowMoConfig, train: TrainConfig, device: torch.device, images_seen: int = 0
+) -> tuple[float, float]:
+    """FLOPs of one training image at this point of a run, d_perc's not counted, and the FLOP/s that the device has for
+    them."""
+    frozen = train.freeze_encoder_after is not None and images_seen >= train.freeze_encoder_after
     seen = replace(model, image_size=train.crop_size or model.image_size)
     return flops_per_image(seen, None, encoder_frozen=frozen).training, matrix_ceiling(device, precision(train))
 
