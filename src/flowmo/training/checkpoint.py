@@ -101,7 +101,7 @@ def save_checkpoint(
         "processes": world.size,
         **(about or {}),
     }
-    failed: Exception | None = None
+    failed: BaseException | None = None
     try:
         if world.main:
             shutil.rmtree(part, ignore_errors=True)
@@ -133,7 +133,7 @@ def save_checkpoint(
     return path
 
 
-def _all_well(failed: Exception | None, path: Path, world: World) -> None:
+def _all_well(failed: BaseException | None, path: Path, world: World) -> None:
     """Raises TrainingError in every process when writing failed in one."""
     if world.largest([float(failed is not None)])[0]:
         reason = _first_line(failed) if failed else "another process says why"
