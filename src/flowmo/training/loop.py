@@ -226,8 +226,8 @@ class Run:
         return verdict(checks, self.patience) if checks else self.look()
 
     def look(self) -> str | None:
-        """Pictures, numbers and weights of the averaged model. Where checks may end the run, its best weights so far too,
-        and why it is to stop if it is."""
+        """Pictures, numbers and weights of the averaged model. Where checks may end the run, its best weights so far
+        too, and why it is to stop if it is."""
         images, early = self.state.images_seen, None
         model = self.save_weights("model", "moving average")
         if model is not None and self.check and self.log:
