@@ -1,53 +1,177 @@
 """``flowmo tokenize``: codes pictures with the model's encoder. Each becomes a .flowmo file of a 24-byte header and its
-packed tokens, or all go into one shard. 'flowmo detokenize' paints them again."""
+packed tokens; or all of a data set go into one shard with their labels (--out NAME.shard), which 'flowmo
+train-generator' reads: a killed command goes on where it was when it is given again, and under torchrun several
+processes share the pictures. 'flowmo detokenize' paints tokens again."""
 
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ..codec import HEADER_SIZE, Shard, TokenFile, write_file, write_shard
-from ..data import class_labels, find_pictures, output_stems, picture_batches, relative_names
-from ..errors import ConfigError
-from ..quantize.tokens import Tokens
+from ..codec import HEADER_SIZE, Shard, TokenFile, write_file
+from ..data import (
+    ImageSource,
+    PictureList,
+    class_labels,
+    class_names,
+    find_pictures,
+    open_images,
+    output_stems,
+    picture_batches,
+    read_labels,
+    relative_names,
+)
+from ..errors import ConfigError, DataError
+from ..generation import read_class_names
+from ..training import World
+from ..training.coding import CodingJob, code_data_set
 from . import common
+
+SHARDS = (".shard", ".safetensors")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_picture_arguments(parser)
     common.add_output_arguments(parser, out=None)
-    parser.add_argument("--shard", type=Path, metavar="FILE", help="write all into this one .safetensors shard instead")
-    parser.add_argument(
-        "--labels", action="store_true", help="number the sub-folders as classes and store the labels in the shard"
+    shard = parser.add_argument_group("one shard of a data set", "also by --out NAME.shard")
+    shard.add_argument("--shard", type=Path, metavar="FILE", help="write all into this .shard or .safetensors file")
+    shard.add_argument("--split", help="part of a data set that has several, such as train")
+    shard.add_argument("--limit", type=common.positive, metavar="N", help="code the first N pictures only")
+    shard.add_argument(
+        "--labels", action="store_true", help="number the sub-folders as classes; other data sets bring their labels"
     )
+    shard.add_argument(
+        "--label-file", type=Path, metavar="FILE", help="labels as text: a line 'label' or 'name label' a picture"
+    )
+    shard.add_argument("--class-names", type=Path, metavar="FILE", help="names of the labels: a line each, or JSON")
     common.add_run_arguments(parser)
     common.add_model_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    shard_file: Path | None = arguments.shard
-    if shard_file is None and arguments.labels:
-        raise ConfigError("--labels are stored in a shard only; give --shard FILE.safetensors too")
-    if shard_file is not None and arguments.out is not None:
+    target: Path | None = arguments.shard
+    if target is not None and arguments.out is not None:
         raise ConfigError("give either --shard FILE or --out DIR")
-    if shard_file is not None and shard_file.suffix != ".safetensors":
-        raise ConfigError(f"--shard {shard_file}: the name of a shard ends in .safetensors")
+    if target is None and arguments.out is not None and arguments.out.suffix in SHARDS:
+        target = arguments.out
+    if target is None:
+        for name in ("labels", "label_file", "class_names", "split", "limit"):
+            if getattr(arguments, name):
+                flag = f"--{name.replace('_', '-')}"
+                raise ConfigError(f"{flag} is for a shard of a data set; give --out NAME.shard too")
+        return _to_files(arguments)
+    if target.suffix not in SHARDS:
+        raise ConfigError(f"--shard {target}: the name of a shard ends in {' or '.join(SHARDS)}")
+    return _to_shard(arguments, target)
+
+
+def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
+    source, classes, paths = _source(arguments)
+    labels = _labels(arguments, source)
+    if arguments.class_names:
+        classes = read_class_names(arguments.class_names)
+    world = World.join(str(common.find_device(arguments.device)))
+    try:
+        if world.main:
+            common.check_targets([target], paths, arguments.force)
+        world.wait()
+        arguments.device = str(world.device)
+        model = common.load_model(arguments)
+        size = common.coded_size(arguments, model.config)
+        job = CodingJob(source, size, arguments.fit, labels, classes if labels else None, arguments.batch_size)
+        progress = common.Progress(len(source))
+        new, start = 0, time.perf_counter()
+
+        def done(count: int, coded: bool) -> None:
+            nonlocal new
+            new += count if coded else 0
+            progress.advance(count)
+
+        coded = code_data_set(model, job, target, world, done, arguments.force)
+        seconds = time.perf_counter() - start
+        new = sum(world.gather(new))
+    finally:
+        world.leave()
+    if coded is None:
+        return 0
+    for name, reason in coded.bad:
+        progress.skip(name, DataError(reason))
+    code = progress.finish()
+    shard, rate = coded.shard, new / max(seconds, 1e-9)
+    payload = -(-model.config.num_tokens * model.config.bits_per_token // 8)
+    if arguments.json:
+        made: dict[str, Any] = {"shard": None, "images": 0, "labels": False, "classes": None}
+        if shard is not None:
+            made = {"shard": str(target), "images": len(shard.names), "labels": shard.labels is not None}
+            made |= {"classes": shard.classes}
+        result = _result(arguments, model.fingerprint(), size, payload) | made
+        common.print_json(result | {"images_per_s": rate, "bad": progress.bad})
+    elif shard is not None:
+        _say(target, shard, payload, new, rate)
+    return code
+
+
+def _say(target: Path, shard: Shard, payload: int, new: int, rate: float) -> None:
+    print(
+        f"{len(shard.names):,} pictures, {payload} bytes of tokens each, {target.stat().st_size:,} bytes in {target}; "
+        f"{new:,} coded now, {rate:,.1f} images/s"
+    )
+    if shard.labels is None:
+        print("without labels, which a generator needs: --labels for class folders, or --label-file")
+    else:
+        named = [f"{i} {name}" for i, name in enumerate(shard.classes or [])][:5]
+        print(f"labels of {len(shard.labels.unique())} classes" + (": " + ", ".join(named) + " ..." if named else ""))
+
+
+def _source(arguments: argparse.Namespace) -> tuple[ImageSource, list[str] | None, list[Path]]:
+    """The pictures, the names of their classes if they are known, and the files that they are in."""
+    given: list[str] = arguments.pictures
+    if len(given) == 1 and _is_data_set(given[0]):
+        source = open_images(given[0], arguments.limit, arguments.split)
+        return source, class_names(source), []
+    if arguments.split:
+        raise ConfigError("--split is for a data set; these are pictures, all of which are coded")
+    paths = find_pictures(given)[: arguments.limit]
+    names = relative_names(given, paths)
+    labels, classes = class_labels(names) if arguments.labels else (None, None)
+    return PictureList(paths, [name.as_posix() for name in names], labels), classes, paths
+
+
+def _is_data_set(text: str) -> bool:
+    """Rather than pictures: what only ``open_images`` reads."""
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return any(next(path.glob(pattern), None) for pattern in ("*.parquet", "data/*.parquet", "*.tar"))
+    return text.startswith("hf:") or path.suffix in (".parquet", ".tar", ".npy")
+
+
+def _labels(arguments: argparse.Namespace, source: ImageSource) -> list[int] | None:
+    if arguments.label_file:
+        if arguments.labels:
+            raise ConfigError("give either --labels, from the folders, or --label-file")
+        return read_labels(arguments.label_file, [source.name(i) for i in range(len(source))]).tolist()
+    found = [source.label(i) for i in range(len(source))]
+    known = [label for label in found if label is not None]
+    if known and len(known) < len(found):
+        raise DataError(
+            f"{len(found) - len(known)} of {len(found)} pictures have no label, such as "
+            f"{source.name(found.index(None))}; give labels for all of them by --label-file"
+        )
+    return known or None
+
+
+def _to_files(arguments: argparse.Namespace) -> int:
     paths = find_pictures(arguments.pictures)
     names = relative_names(arguments.pictures, paths)
-    labels, classes = class_labels(names) if arguments.labels else (None, None)
     out: Path = arguments.out or Path(common.OUT)
     targets = [out / f"{stem}.flowmo" for stem in output_stems(names, [".flowmo"])]
-    common.check_targets(targets if shard_file is None else [shard_file], paths, arguments.force)
+    common.check_targets(targets, paths, arguments.force)
     model = common.load_model(arguments)
     size, fingerprint = common.coded_size(arguments, model.config), model.fingerprint()
 
     progress = common.Progress(len(paths))
-    kept: list[int] = []
-    original_sizes: list[tuple[int, int]] = []
-    columns: list[torch.Tensor] = []
     written: list[dict[str, Any]] = []
     payload = 0
     for batch in picture_batches(paths, size, arguments.fit, arguments.batch_size, progress.skip):
@@ -59,50 +183,28 @@ def run(arguments: argparse.Namespace) -> int:
             except ConfigError as error:  # larger than the format can say
                 progress.skip(paths[index], error)
                 continue
-            if shard_file is None:
-                write_file(targets[index], file)
-                written.append({"file": str(paths[index]), "output": str(targets[index])})
-            else:
-                columns.append(tokens.indices[i].to(torch.int32))
-                written.append({"file": str(paths[index]), "name": names[index].as_posix()})
-                original_sizes.append(batch.original_sizes[i])
-            kept.append(index)
+            write_file(targets[index], file)
+            written.append({"file": str(paths[index]), "output": str(targets[index])})
             progress.advance()
     code = progress.finish()
-    config = model.config
-    if shard_file is not None and kept:
-        shard = Shard(
-            Tokens(torch.stack(columns), config.bits_per_group, size),
-            [names[index].as_posix() for index in kept],
-            None if labels is None else torch.tensor([labels[index] for index in kept]),
-            fingerprint,
-            arguments.fit,
-            torch.tensor(original_sizes),
+    if arguments.json:
+        common.print_json(
+            _result(arguments, fingerprint, size, payload)
+            | {"file_bytes": HEADER_SIZE + payload, "pictures": written, "bad": progress.bad}
         )
-        write_shard(shard_file, shard)
-    result = {
+    elif written:
+        print(
+            f"{len(written)} picture{'s' * (len(written) != 1)}, {HEADER_SIZE} + {payload} bytes each, "
+            f"{len(written) * (HEADER_SIZE + payload):,} bytes together, in {out}"
+        )
+    return code
+
+
+def _result(arguments: argparse.Namespace, fingerprint: int, size: tuple[int, int], payload: int) -> dict[str, Any]:
+    return {
         "model": arguments.model,
         "fingerprint": f"{fingerprint:08x}",
         "image_size": list(size),
         "fit": arguments.fit,
         "payload_bytes": payload,
-        "file_bytes": HEADER_SIZE + payload if shard_file is None else None,
-        "pictures": written,
-        "bad": progress.bad,
     }
-    if shard_file is not None:
-        result |= {"shard": str(shard_file) if kept else None, "classes": classes}
-    if arguments.json:
-        common.print_json(result)
-    elif kept and shard_file is None:
-        print(
-            f"{len(kept)} picture{'s' * (len(kept) != 1)}, {HEADER_SIZE} + {payload} bytes each, "
-            f"{len(kept) * (HEADER_SIZE + payload):,} bytes together, in {out}"
-        )
-    elif shard_file is not None and kept:
-        print(
-            f"{len(kept)} pictures, {payload} bytes of tokens each, {shard_file.stat().st_size:,} bytes in {shard_file}"
-        )
-        if classes is not None:
-            print(f"{len(classes)} classes: " + ", ".join(f"{i} {name}" for i, name in enumerate(classes[:20])))
-    return code

@@ -27,8 +27,8 @@ class Shard:
     """The tokens of n images and where they come from.
 
     names: one an image. labels: int64 (n,), or None. fingerprint, fit: as in :class:`~flowmo.codec.file.TokenFile`.
-    original_sizes: int32 (n, 2), height and width in pixels before the fit, or None.
-    Raises ConfigError where these do not fit together.
+    original_sizes: int32 (n, 2), height and width in pixels before the fit, or None. classes: the names of the labels,
+    from 0 on, or None. Raises ConfigError where these do not fit together.
     """
 
     tokens: Tokens
@@ -37,6 +37,7 @@ class Shard:
     fingerprint: int
     fit: str
     original_sizes: Tensor | None
+    classes: list[str] | None = None
 
     def __post_init__(self) -> None:
         check_origin(self.fingerprint, self.fit)
@@ -56,6 +57,21 @@ class Shard:
             if name == "original_sizes" and ((column < 1) | (column >= 2**31)).any():
                 raise ConfigError("original_sizes are heights and widths in pixels, each at least 1")
             object.__setattr__(self, name, column.to(COLUMNS[name]))
+        if self.classes is not None:
+            check_classes(self.classes, self.labels)
+
+
+def check_classes(classes: list[str], labels: Tensor | None) -> None:
+    """Raises ConfigError unless there are labels (n,) and each of them has a name."""
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ConfigError("classes must be a list with one text a class")
+    if labels is None:
+        raise ConfigError("there are names of classes, but the images have no labels")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
+        raise ConfigError(
+            f"labels from {int(labels.min())} to {int(labels.max())} do not fit {len(classes)} names of classes: names "
+            "are counted from 0, one a class"
+        )
 
 
 def token_dtype(bits_per_group: int) -> torch.dtype:
@@ -84,6 +100,8 @@ def write_shard(path: str | os.PathLike[str], shard: Shard) -> None:
         "fit": shard.fit,
         "names": json.dumps(shard.names),
     }
+    if shard.classes is not None:
+        settings["classes"] = json.dumps(shard.classes)
     if len(settings["names"]) > MAX_NAMES_SIZE:
         raise ConfigError(f"the names of {len(shard.names)} images are too long for one shard; write several")
     settings["crc32"] = _checksum(settings, columns)
@@ -128,12 +146,14 @@ def _shard(settings: dict[str, str], columns: dict[str, Tensor], fingerprint: in
     tokens = Tokens(columns["tokens"], bits, json.loads(settings["image_size"]))
     if settings["bits_per_token"] != str(tokens.bits_per_token):
         raise TokenFileError(f"damaged: bits_per_token {settings['bits_per_token']}, found {tokens.bits_per_token}")
-    return Shard(tokens, names, columns.get("labels"), found, settings["fit"], columns.get("original_sizes"))
+    classes = json.loads(settings["classes"]) if "classes" in settings else None
+    return Shard(tokens, names, columns.get("labels"), found, settings["fit"], columns.get("original_sizes"), classes)
 
 
 def _checksum(settings: dict[str, str], columns: dict[str, Tensor]) -> str:
-    """CRC32 in hex over the known settings, sorted, then the columns' bytes in the order of COLUMNS."""
-    crc = zlib.crc32("\n".join(settings[name] for name in ("format", *SETTINGS) if name != "crc32").encode())
+    """CRC32 in hex over the known settings, in order, then the columns' bytes in the order of COLUMNS."""
+    known = [name for name in ("format", *SETTINGS, "classes") if name in settings and name != "crc32"]
+    crc = zlib.crc32("\n".join(settings[name] for name in known).encode())
     for name in COLUMNS:
         if name in columns:
             crc = zlib.crc32(columns[name].numpy().tobytes(), crc)

@@ -6,13 +6,13 @@ from .crops import center_crop, random_crop, shorter_side_to, to_float, to_image
 from .decode import IMAGE_SUFFIXES, MAX_PIXELS, decode
 from .fit import FITS, Fit, fit_picture, kept_size, restore_size
 from .hugging_face import HuggingFaceSource
-from .inputs import Picture, find_pictures, open_picture
+from .inputs import Picture, PictureList, find_pictures, open_picture
 from .loader import BatchLoader
 from .naming import class_labels, find_token_files, output_stems, relative_names, safe_name
 from .opening import open_images
 from .parquet import ParquetSource
-from .sources import ArraySource, FileSource, ImageSource, SplitError, image_files
-from .tars import TarSource
+from .sources import ArraySource, FileSource, ImageSource, SplitError, class_names, image_files
+from .tars import TarSource, read_labels
 
 __all__ = [
     "FITS",
@@ -28,10 +28,12 @@ __all__ = [
     "ParquetSource",
     "Picture",
     "PictureBatch",
+    "PictureList",
     "SplitError",
     "TarSource",
     "center_crop",
     "class_labels",
+    "class_names",
     "decode",
     "find_pictures",
     "find_token_files",
@@ -43,6 +45,7 @@ __all__ = [
     "output_stems",
     "picture_batches",
     "random_crop",
+    "read_labels",
     "relative_names",
     "restore_size",
     "safe_name",

@@ -46,6 +46,7 @@ class HuggingFaceSource:
             raise DataError(f"{where}: holds no images")
         self.labels = None
         label = data.features.get("label")
+        self.classes: list[str] | None = getattr(label, "names", None)
         if label is not None and getattr(label, "dtype", "").startswith(("int", "uint")):
             found = (-1 if value is None else value for value in data["label"])
             self.labels = np.fromiter(found, np.int32, len(data))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,28 @@ def open_picture(path: str | Path) -> Picture:
     path = Path(path).expanduser()
     image = decode(path, str(path))
     return Picture(image, (image.height, image.width), path.name)
+
+
+class PictureList:
+    """Those files as a data set (see ``ImageSource``). names, labels: one a file; labels may be None."""
+
+    def __init__(self, paths: Sequence[Path], names: Sequence[str], labels: Sequence[int] | None = None) -> None:
+        self.paths, self.names, self.labels = list(paths), list(names), labels
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return open_picture(self.paths[index]).image
+
+    def label(self, index: int) -> int | None:
+        return None if self.labels is None else self.labels[index]
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def describe(self) -> str:
+        return f"{len(self)} pictures"
 
 
 def find_pictures(arguments: list[str]) -> list[Path]:

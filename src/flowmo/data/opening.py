@@ -108,12 +108,13 @@ def _open_folder(folder: Path, limit: int | None, split: str | None, cache: Path
     if not names:
         _refuse_compressed(sorted(folder.iterdir()))
         raise DataError(f"{folder}: no image found in it; give a folder of JPEG, PNG or WebP files, Parquet or tars")
-    labels = None
+    labels = classes = None
     if all(name.count("/") == 1 for name in names):
-        classes = [name.partition("/")[0] for name in names]
-        numbers = {name: i for i, name in enumerate(sorted(set(classes)))}
-        labels = [numbers[name] for name in classes]
-    return FileSource(folder, names, limit, labels)
+        folders = [name.partition("/")[0] for name in names]
+        classes = sorted(set(folders))
+        numbers = {name: i for i, name in enumerate(classes)}
+        labels = [numbers[name] for name in folders]
+    return FileSource(folder, names, limit, labels, classes)
 
 
 def _refuse_compressed(files: list[Path]) -> None:

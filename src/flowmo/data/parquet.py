@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,7 @@ class ParquetSource:
             import pyarrow as pa
         except ImportError:
             raise DataError("reading Parquet needs pyarrow: pip install 'flowmo[data]'") from None
+        self.classes: list[str] | None = None
         self.files = list(files)
         self._metadata: list[Any] = []
         groups: list[_Group] = []
@@ -113,6 +115,7 @@ class ParquetSource:
             if "label" in schema.names and pa.types.is_integer(schema.field("label").type):
                 column = parquet.read(columns=["label"], use_threads=False).column("label")
                 labels = pc.fill_null(column, -1).to_numpy().astype(np.int32)
+                self.classes = _class_names(schema.metadata or {})
             self._metadata.append(parquet.metadata)
             groups, first = [], 0
             for g in range(parquet.metadata.num_row_groups):
@@ -156,6 +159,15 @@ class ParquetSource:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last": (-1, None)}
+
+
+def _class_names(metadata: dict[bytes, bytes]) -> list[str] | None:
+    """The names of the labels, as Hugging Face writes them beside the columns."""
+    try:
+        names = json.loads(metadata[b"huggingface"])["info"]["features"]["label"]["names"]
+    except (KeyError, ValueError, TypeError):
+        return None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 def _is_binary(kind: Any) -> bool:

@@ -27,7 +27,7 @@ class ImageSource(Protocol):
         """RGB, any size. Raises ImageError naming the image when it is broken."""
 
     def label(self, index: int) -> int | None:
-        """Class of the image, None where the data has none."""
+        """Class of the image, None where the data has none. See also :func:`class_names`."""
 
     def name(self, index: int) -> str:
         """For messages and file names."""
@@ -36,13 +36,23 @@ class ImageSource(Protocol):
         """One line: how many images, from where, how many classes."""
 
 
+def class_names(source: ImageSource) -> list[str] | None:
+    """The names of the labels, from 0 on, where the data tell them."""
+    return getattr(source, "classes", None)
+
+
 class FileSource:
-    """Image files by their ``names`` below ``root``; ``labels`` one a file, or None."""
+    """Image files by their ``names`` below ``root``; ``labels`` one a file, or None; ``classes``, their names."""
 
     def __init__(
-        self, root: Path, names: Sequence[str], limit: int | None = None, labels: Sequence[int] | None = None
+        self,
+        root: Path,
+        names: Sequence[str],
+        limit: int | None = None,
+        labels: Sequence[int] | None = None,
+        classes: list[str] | None = None,
     ) -> None:
-        self.root, self.names = root, Texts(names[:limit])
+        self.root, self.names, self.classes = root, Texts(names[:limit]), classes
         self.labels = None if labels is None else np.asarray(labels[:limit], np.int32)
 
     def __len__(self) -> int:
