@@ -28,6 +28,11 @@ def frechet_of_features(a: np.ndarray, b: np.ndarray) -> float:
     return _frechet(mean_a, factor_a, mean_b, factor_b)
 
 
+def frechet_to(features: np.ndarray, statistics: Statistics) -> float:
+    """:func:`frechet` of features (N, D) and of statistics in D dimensions; faster where N is below D."""
+    return _frechet(*_mean_and_factor(features), statistics.mean, _factor(statistics.covariance))
+
+
 def kid(
     a: np.ndarray, b: np.ndarray, subsets: int = 100, subset_size: int = 1000, seed: int = 0
 ) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,3 +54,41 @@ def check_features(features: np.ndarray) -> np.ndarray:
 
 def _blocks(features: np.ndarray) -> Iterator[np.ndarray]:
     return (features[i : i + _ROWS].astype(np.float64) for i in range(0, len(features), _ROWS))
+
+
+class RunningStatistics:
+    """:class:`Statistics` of features that come block by block and are not kept, for data sets of millions.
+
+    Sums of differences to the first block's mean, so that nothing is lost to a large mean.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.shift = self.sum = self.products = np.zeros(0)
+
+    def add(self, features: np.ndarray) -> None:
+        """features: (N, D), the same D every time. Raises DataError for another shape or values not finite."""
+        rows = check_features(features).astype(np.float64)
+        if not self.count:
+            self.shift = rows.mean(0)
+            self.sum, self.products = np.zeros(rows.shape[1]), np.zeros((rows.shape[1], rows.shape[1]))
+        rows = rows - self.shift
+        self.count += len(rows)
+        self.sum = self.sum + rows.sum(0)
+        self.products = self.products + rows.T @ rows
+
+    def statistics(self) -> Statistics:
+        """Raises DataError below 2 rows."""
+        if self.count < 2:
+            raise DataError(f"a covariance needs the features of at least 2 images, got {self.count}")
+        mean = self.sum / self.count
+        covariance = (self.products - self.count * np.outer(mean, mean)) / (self.count - 1)
+        return Statistics(self.count, self.shift + mean, covariance)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """For a file; :meth:`restore` takes it."""
+        return {"count": np.array(self.count), "shift": self.shift, "sum": self.sum, "products": self.products}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self.count = int(state["count"])
+        self.shift, self.sum, self.products = state["shift"], state["sum"], state["products"]

@@ -1,0 +1,145 @@
+"""Metrics of generated pictures as ADM's evaluator defines them (Table 2, Appendix B; E8): FID and sFID against
+statistics of a data set, Inception Score, precision and recall; and whether a classifier sees the class that was
+asked."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ..data import find_pictures, open_picture
+from ..errors import DataError, ImageError
+from ..perceptual.classifier import Classifier
+from .distances import frechet_to, inception_score, kid, precision_recall
+from .features import FeatureNetwork
+from .reference import Reference, check_pixels, features_of_pixels
+
+SPLIT = 5_000
+"""Pictures of one part of the Inception Score, as in ADM's evaluator."""
+CONVENTIONS = {
+    "fid": "Fréchet distance of Inception's pool features to those of the whole reference; lower is closer",
+    "sfid": "the same of spatial features, the first 7 channels of mixed_6",
+    "inception_score": "mean over parts of 5,000 pictures; higher is better",
+    "precision": "share of the samples within the k-NN balls (k = 3) of the reference's pictures; higher is better",
+    "recall": "share of the reference's pictures within the balls of the samples; higher is better",
+    "kid": "kernel distance to the reference's kept features; meant for few pictures",
+}
+
+
+class Samples(NamedTuple):
+    """pixels: uint8 N H W 3. labels: int64 (N,), or None. name: for tables and files."""
+
+    pixels: np.ndarray
+    labels: np.ndarray | None
+    name: str
+
+
+def read_samples(path: str | Path) -> Samples:
+    """An .npz in ADM's layout (``arr_0``, and labels ``arr_1`` if they are there), or a folder of pictures of one size.
+
+    Raises DataError for anything else.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return Samples(_folder(path), None, path.resolve().name)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            pixels = file["arr_0"]
+            labels = file["arr_1"] if "arr_1" in file.files else None
+    except KeyError:
+        raise DataError(f"{path}: has no arr_0; give samples in ADM's layout, uint8 N H W 3") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise DataError(f"{path}: not an .npz of samples that can be read ({error})") from None
+    if labels is not None and labels.shape != (len(pixels),):
+        raise DataError(f"{path}: {labels.shape} labels arr_1 do not fit {len(pixels)} pictures arr_0")
+    return Samples(check_pixels(pixels, path), labels, path.stem)
+
+
+def measure_generated(
+    samples: Samples,
+    reference: Reference,
+    network: FeatureNetwork,
+    device: torch.device,
+    on_done: Callable[[int], None] = lambda count: None,
+) -> dict[str, float]:
+    """The metrics that can be had: the Inception Score with a classifier's last layer alone, precision, recall and KID
+    with pictures in the reference."""
+    found = features_of_pixels(samples.pixels, network, device, on_done)
+    pool = found["pool"]
+    metrics = {"fid": frechet_to(pool, reference.pool)}
+    if reference.spatial is not None:
+        metrics["sfid"] = frechet_to(found["spatial"], reference.spatial)
+    if "logits" in found:
+        metrics["inception_score"] = inception_score(found["logits"], -(-len(pool) // SPLIT))[0]
+    if reference.features is not None and min(len(pool), len(reference.features)) > 3:
+        metrics["precision"], metrics["recall"] = precision_recall(reference.features, pool)
+        metrics["kid"], metrics["kid_error"] = kid(reference.features, pool)
+    return metrics
+
+
+def class_places(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Where the classes of a data set stand among the classifier's 1000, by its pictures: logits (N, 1000), labels
+    (N,) from 0 to C - 1 -> (C,), increasing.
+
+    Both are sorted by WordNet id, so of all increasing ways the one with the largest sum of mean log-probabilities is
+    taken. Raises DataError where a class has no picture.
+    """
+    count = int(labels.max()) + 1
+    shifted = logits - logits.max(1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    if not all((labels == c).any() for c in range(count)):
+        raise DataError("a class of the reference has no picture, so its place among the classifier's is unknown")
+    score = np.stack([log_p[labels == c].mean(0) for c in range(count)])
+    width = score.shape[1]
+    best = np.full(width, -np.inf)  # of the classes so far, the last at most here
+    back = np.zeros((count, width), np.int64)
+    before = np.zeros(width)
+    for c in range(count):
+        here = score[c] + before
+        back[c] = np.maximum.accumulate(np.where(here >= np.maximum.accumulate(here), np.arange(width), 0))
+        best = np.maximum.accumulate(here)
+        before = np.concatenate([[-np.inf], best[:-1]])
+    places = np.zeros(count, np.int64)
+    end = width - 1
+    for c in reversed(range(count)):
+        places[c] = back[c, end]
+        end = places[c] - 1
+    return places
+
+
+@torch.no_grad()
+def logits_of(pixels: np.ndarray, classifier: Classifier, device: torch.device, batch: int = 32) -> np.ndarray:
+    """uint8 N H W 3 -> (N, 1000)."""
+    parts = []
+    for i in range(0, len(pixels), batch):
+        part = torch.from_numpy(np.array(pixels[i : i + batch])).permute(0, 3, 1, 2).to(device).float() / 127.5 - 1
+        parts.append(classifier.logits(part).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def agreement(logits: np.ndarray, asked: np.ndarray, places: np.ndarray) -> float:
+    """The share of pictures whose likeliest class, of those at ``places``, is the asked one."""
+    return float((logits[:, places].argmax(1) == asked).mean())
+
+
+def describe_reference(reference: Reference) -> dict[str, Any]:
+    """For results."""
+    kept = 0 if reference.features is None else len(reference.features)
+    return reference.about | {"pictures_for_precision_and_recall": kept}
+
+
+def _folder(folder: Path) -> np.ndarray:
+    try:
+        paths = find_pictures([str(folder)])
+        pictures = [np.asarray(open_picture(path).image) for path in paths]
+    except ImageError as error:
+        raise DataError(str(error)) from None
+    shapes = {picture.shape for picture in pictures}
+    if len(shapes) > 1:
+        raise DataError(f"{folder}: pictures of several sizes, such as {', '.join(map(str, sorted(shapes)[:2]))}")
+    return np.stack(pictures)

@@ -1,0 +1,217 @@
+"""What generated pictures are compared with: statistics of a data set, made once and kept, or a file of ADM's evaluator
+(Table 2, Appendix B; E8)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data import ImageSource, center_crop, shorter_side_to, to_tensor
+from ..errors import DataError, ImageError
+from ..files import cache_folder, replacing
+from .features import FeatureNetwork
+from .results import picture_checksums
+from .statistics import RunningStatistics, Statistics
+
+KEPT = 10_000
+"""Pictures whose features are kept for precision and recall; ADM's own reference file has as many."""
+_LOOKED_AT = 64
+_SAVE_EVERY = 10_000
+_BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """pool, spatial: statistics for FID and sFID, None where a file has none. features: (N, 2048) for precision and
+    recall, or None. about: where they come from, as JSON data."""
+
+    pool: Statistics
+    spatial: Statistics | None
+    features: np.ndarray | None
+    about: dict[str, Any]
+
+
+def reference_of(
+    source: ImageSource,
+    size: int,
+    network: FeatureNetwork,
+    device: torch.device,
+    on_done: Callable[[int], None] = lambda count: None,
+    cache: Path | None = None,
+) -> Reference:
+    """Of every picture that can be read, brought to ``size`` as the model sees it. Read from the cache (FLOWMO_CACHE)
+    where these pictures were measured before; a call that was killed goes on where it was.
+
+    Cached by content: the names of all pictures, and the pixels of some of them. Raises DataError without pictures.
+    """
+    folder = cache or cache_folder() / "statistics"
+    key = _key(source, size, network)
+    path, part = folder / f"{key}.npz", folder / f"{key}.part.npz"
+    if not path.exists():
+        _measure(source, size, network, device, on_done, path, part)
+    else:
+        on_done(len(source))
+    reference = read_reference(path)
+    if reference is None:  # damaged
+        path.unlink()
+        return reference_of(source, size, network, device, on_done, cache)
+    return reference
+
+
+def adm_reference(path: Path, network: FeatureNetwork, device: torch.device) -> Reference:
+    """A reference batch of ADM's evaluator: ``mu``, ``sigma``, ``mu_s``, ``sigma_s``, and pictures ``arr_0`` for
+    precision and recall; or a file of pictures alone, such as samples. Raises DataError for any other."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files if name in ("mu", "sigma", "mu_s", "sigma_s", "arr_0")}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not an .npz of ADM's evaluator that can be read ({error})") from None
+    if "mu" not in arrays and "arr_0" not in arrays:
+        raise DataError(f"{path}: has neither mu and sigma nor pictures arr_0; give a reference of ADM's evaluator")
+    found = features_of_pixels(check_pixels(arrays["arr_0"], path), network, device) if "arr_0" in arrays else {}
+    about = {"file": path.name, "network": network.name}
+
+    def statistics(mean: str, covariance: str, space: str) -> Statistics | None:
+        if mean in arrays and covariance in arrays:
+            return Statistics(0, arrays[mean].astype(np.float64), arrays[covariance].astype(np.float64))
+        return Statistics.of(found[space]) if space in found else None
+
+    pool = statistics("mu", "sigma", "pool")
+    assert pool is not None
+    return Reference(pool, statistics("mu_s", "sigma_s", "spatial"), found.get("pool"), about)
+
+
+def read_reference(path: Path) -> Reference | None:
+    """A file that :func:`reference_of` wrote; None for a damaged one. It has the names of ADM's files too."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            about = json.loads(str(file["about"]))
+            pool = Statistics(int(file["count"]), file["mu"], file["sigma"])
+            spatial = Statistics(int(file["count"]), file["mu_s"], file["sigma_s"])
+            return Reference(pool, spatial, file["pool"], about)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def features_of_pixels(
+    pixels: np.ndarray,
+    network: FeatureNetwork,
+    device: torch.device,
+    on_done: Callable[[int], None] = lambda count: None,
+) -> dict[str, np.ndarray]:
+    """uint8 N H W 3 -> each space's features (N, D)."""
+    spaces: dict[str, list[np.ndarray]] = {}
+    for i in range(0, len(pixels), _BATCH):
+        part = torch.from_numpy(np.array(pixels[i : i + _BATCH])).permute(0, 3, 1, 2)
+        for space, values in network(part.to(device).float() / 127.5 - 1).items():
+            spaces.setdefault(space, []).append(values.cpu().numpy())
+        on_done(len(part))
+    return {space: np.concatenate(values) for space, values in spaces.items()}
+
+
+def check_pixels(pixels: np.ndarray, path: Path) -> np.ndarray:
+    """Raises DataError unless uint8 N H W 3."""
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or 0 in pixels.shape:
+        raise DataError(f"{path}: arr_0 must be uint8 n x height x width x 3, got {pixels.dtype} {pixels.shape}")
+    return pixels
+
+
+def _measure(
+    source: ImageSource,
+    size: int,
+    network: FeatureNetwork,
+    device: torch.device,
+    on_done: Callable[[int], None],
+    path: Path,
+    part: Path,
+) -> None:
+    pool, spatial = RunningStatistics(), RunningStatistics()
+    kept: list[np.ndarray] = []
+    place = _restore(part, pool, spatial, kept)
+    on_done(place)
+    stride = max(1, len(source) // KEPT)
+    saved = place
+    for places, images in _batches(source, size, place):
+        if images:
+            batch = torch.stack([image for _, image in images]).to(device)
+            found = {space: values.cpu().numpy() for space, values in network(batch).items()}
+            pool.add(found["pool"])
+            spatial.add(found["spatial"])
+            kept.append(found["pool"][[n for n, (p, _) in enumerate(images) if p % stride == 0]])
+        place = places.stop
+        on_done(len(places))
+        if place - saved >= _SAVE_EVERY and place < len(source):
+            _save(part, pool, spatial, kept, place=np.array(place))
+            saved = place
+    if not pool.count:
+        raise DataError(f"none of the pictures can be read: {source.describe()}")
+    p, s = pool.statistics(), spatial.statistics()
+    about = {"data": source.describe().rpartition("/")[2], "count": p.count, "size": size, "network": network.name}
+    about |= {"sha256": network.checksum, "key": path.stem}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            mu=p.mean,
+            sigma=p.covariance,
+            mu_s=s.mean,
+            sigma_s=s.covariance,
+            pool=np.concatenate(kept)[:KEPT],
+            count=np.array(p.count),
+            about=np.array(json.dumps(about)),
+        )
+    part.unlink(missing_ok=True)
+
+
+def _batches(source: ImageSource, size: int, start: int) -> Iterator[tuple[range, list[tuple[int, Tensor]]]]:
+    for i in range(start, len(source), _BATCH):
+        places, images = range(i, min(i + _BATCH, len(source))), []
+        for place in places:
+            try:
+                images.append((place, prepared(source, place, size)))
+            except ImageError:
+                continue
+        yield places, images
+
+
+def prepared(source: ImageSource, place: int, size: int) -> Tensor:
+    """A picture as a model of that size sees it, 3 size size in [-1, 1]. Raises ImageError."""
+    return to_tensor(center_crop(shorter_side_to(source[place], size), size))
+
+
+def _save(path: Path, pool: RunningStatistics, spatial: RunningStatistics, kept: list, **more: np.ndarray) -> None:
+    arrays = {f"pool_{k}": v for k, v in pool.state().items()} | {f"spatial_{k}": v for k, v in spatial.state().items()}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, kept=np.concatenate(kept), **arrays, **more)  # type: ignore[arg-type]
+
+
+def _restore(path: Path, pool: RunningStatistics, spatial: RunningStatistics, kept: list[np.ndarray]) -> int:
+    """The pictures that a killed call had measured."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for name, running in (("pool", pool), ("spatial", spatial)):
+                running.restore({key: file[f"{name}_{key}"] for key in ("count", "shift", "sum", "products")})
+            kept.append(file["kept"])
+            return int(file["place"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return 0
+
+
+def _key(source: ImageSource, size: int, network: FeatureNetwork) -> str:
+    digest = hashlib.sha256(json.dumps([network.name, network.checksum, size, len(source)]).encode())
+    for place in range(len(source)):
+        digest.update(source.name(place).encode(errors="surrogateescape") + b"\n")
+    for place in range(0, len(source), max(1, len(source) // _LOOKED_AT)):
+        try:
+            digest.update(picture_checksums(prepared(source, place, size)[None])[0].encode())
+        except ImageError:
+            digest.update(b"broken")
+    return digest.hexdigest()[:24]
