@@ -1,5 +1,5 @@
-"""``flowmo info``: what a model (its name or file), a released .pth, the folder of a training run, a .flowmo file or a
-shard is, without running it."""
+"""``flowmo info``: what a model (its name or file), a released .pth, a generator, the folder of a training run, a
+.flowmo file or a shard is, without running it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..codec import HEADER_SIZE, is_shard, read_file, read_shard
 from ..codec.file import MAGIC
+from ..config import to_dict
 from ..errors import ConfigError, TrainingError, WeightsError
+from ..generation import Generator, is_generator, read_generator_about
 from ..presets import PRESETS
 from ..quantize.tokens import Tokens
 from ..training.checkpoint import checkpoints
@@ -27,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default=PACKAGED,
         metavar="WHAT",
-        help="model name, .safetensors, .pth, folder of a run, .flowmo file or shard (default: %(default)s)",
+        help="model name, .safetensors, .pth, generator, folder of a run, .flowmo file or shard (default: %(default)s)",
     )
     parser.add_argument(
         "--raw-weights", action="store_true", help="of a released .pth, the raw weights, not the average"
@@ -69,6 +73,8 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
             )
         if is_shard(path):
             return {"what": "shard of tokens", "file": target} | _shard(path)
+        if is_generator(path):
+            return {"what": "generator", "file": target} | _generator(path)
     elif path.suffix in (".flowmo", ".safetensors", ".pth", ".pt") or len(path.parts) > 1:
         raise ConfigError(f"{target}: there is no such file or folder")
     elif target in PRESETS:
@@ -88,7 +94,9 @@ def _run_folder(folder: Path) -> dict[str, Any]:
     weights, found = weights_path(folder), checkpoints(folder)
     if found:
         content |= {"checkpoints": [path.name for path in found], "newest": _checkpoint(found[-1])}
-    if weights.is_file():
+    if is_generator(weights):
+        content |= {"generator": str(weights)} | _generator(weights)
+    elif weights.is_file():
         content |= {"model": str(weights)} | describe_model(load(weights)) | {"about": read_about(weights)}
     elif not found:
         raise ConfigError(f"{folder} holds neither checkpoints nor model.safetensors; name a run, a file or a model")
@@ -104,6 +112,21 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     return {name: value for name, value in about.items() if name not in ("format", "files")}
 
 
+def _generator(path: Path) -> dict[str, Any]:
+    config, classes, about = read_generator_about(path)
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in Generator(config).parameters())
+    return {
+        "parameters": parameters,
+        "tokenizer": config.tokens.fingerprint,
+        "sequence_length": config.sequence_length,
+        "vocabulary": config.vocabulary,
+        "classes": classes or config.num_classes,
+        "config": to_dict(config),
+        "about": about,
+    }
+
+
 def _shard(path: Path) -> dict[str, Any]:
     shard = read_shard(path)
     content = {"images": len(shard.names), "names": shard.names[:3] + ["..."] * (len(shard.names) > 3)}
@@ -112,6 +135,7 @@ def _shard(path: Path) -> dict[str, Any]:
     return content | {
         "file_bytes": path.stat().st_size,
         "original_sizes": shard.original_sizes is not None,
+        "classes": shard.classes,
         "images_per_label": None if counts is None else {str(label): counts[label] for label in sorted(counts)},
     }
 

@@ -19,13 +19,15 @@ from . import (
     coordinate_check,
     detokenize,
     evaluate,
+    evaluate_generator,
     figure,
     gallery,
+    generate,
     info,
-    posttrain,
     reconstruct,
     tokenize,
     train,
+    train_generator,
 )
 
 COMMANDS = {
@@ -34,8 +36,10 @@ COMMANDS = {
     "detokenize": (detokenize, "paint the pictures of .flowmo files and shards"),
     "info": (info, "say what a model, a token file, a shard or a run is"),
     "train": (train, "train a tokenizer (Stage 1A)"),
-    "posttrain": (posttrain, "train a decoder on what it paints (Stage 1B)"),
+    "train-generator": (train_generator, "train a generator of tokens by class (Stage 2)"),
+    "generate": (generate, "pictures of classes, by a generator and its tokenizer"),
     "evaluate": (evaluate, "measure models on a data set by a named protocol"),
+    "evaluate-generator": (evaluate_generator, "FID, sFID, precision and recall of generated pictures"),
     "figure": (figure, "measure and draw a figure of the paper"),
     "compare": (compare, "models, image codecs and other tokenizers at equal bytes"),
     "gallery": (gallery, "write a page to look at pictures, models and codecs with"),

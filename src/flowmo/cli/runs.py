@@ -17,16 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from .. import config as configs
+from ..config import FlowMoConfig
 from ..data import BatchLoader, ImageSource, SplitError, center_crop, open_images, shorter_side_to, to_tensor
 from ..errors import ConfigError, DataError, ImageError, TrainingError
 from ..files import only_one, replacing
 from ..provenance import code_version
 from ..tokenizer import FlowMo
-from ..training import Checkpoint, Log, Run, TrainConfig, World, assemble, read_newest
-from ..training.checkpoint import checkpoints, read_checkpoint, tidy
+from ..training import Log, Run, TrainConfig, World, assemble, read_newest
+from ..training.checkpoint import Checkpoint, checkpoints, read_checkpoint, tidy
 from ..training.cost import utilisation_cost
 from ..training.loop import Check, Outcome
-from ..training.start import check_same, cooled_down, crop_size, stored_model_config
+from ..training.start import AnyConfig, check_same, cooled_down, crop_size, stored_model_config
 from .common import find_device, positive
 
 
@@ -34,18 +35,17 @@ from .common import find_device, positive
 class Stage:
     """What a command adds to the run that all share.
 
-    new_model: where a run begins. fits: whether the run of a checkpoint is the one that was asked for.
+    new_model: where a run begins. fits: whether a run of models of this configuration is the one that was asked for.
     perceptual: d_perc of the loss, None where it has none. check: from held-out images, ``look_at`` of them, B 3 H W in
-    [-1, 1], after the first ``skip``, and d_perc on its device. about: more for the checkpoints.
+    [-1, 1], and d_perc on their device. about: more for the checkpoints.
     """
 
     config: TrainConfig
     new_model: Callable[[], FlowMo]
-    fits: Callable[[Checkpoint], bool]
+    fits: Callable[[FlowMoConfig], bool]
     perceptual: Callable[[], nn.Module | None]
     check: Callable[[Tensor, nn.Module | None], Check]
     look_at: int = 32
-    skip: int = 0
     about: dict[str, Any] = field(default_factory=dict)
 
 
@@ -55,12 +55,17 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of images, ImageNet's tars, WebDataset shards, Parquet files or folder of them, hf:NAME, or .npy "
         "of uint8 images",
     )
+    add_loop_arguments(parser)
+    parser.add_argument("--split", help="split to train on (default: train, where the data have several)")
+    parser.add_argument("--validation", metavar="DATA", help="held-out images to look at (default: same data)")
+
+
+def add_loop_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a run can be told whatever it trains on."""
     parser.add_argument("out", type=Path, help="folder of the run: checkpoints, weights, log, sample pictures")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="training settings to change")
     parser.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="begin OUT from another run's checkpoint")
     parser.add_argument("--cooldown", type=positive, metavar="IMAGES", help="end with a cool-down over the next IMAGES")
-    parser.add_argument("--split", help="split to train on (default: train, where the data have several)")
-    parser.add_argument("--validation", metavar="DATA", help="held-out images to look at (default: same data)")
     parser.add_argument("--time-limit", metavar="TIME", help="stop with a checkpoint after this long: 90m, 2h, 45s")
     parser.add_argument("--wandb", metavar="PROJECT", help="report to this project of Weights & Biases too")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
@@ -81,7 +86,7 @@ def run_training(arguments: argparse.Namespace, stage: Stage) -> int:
             perceptual.to(world.device)
         begun = bool(checkpoints(folder)) or arguments.resume
         model = None if begun else _seeded(stage)
-        with _hold(folder, world):
+        with hold(folder, world):
             say(f"training on {source.describe()}")
             while (outcome := _train(arguments, stage, model, perceptual, world, source, deadline, say)).again:
                 say(f"{outcome.reason} after {outcome.images_seen:,} images")
@@ -102,32 +107,23 @@ def _train(
     deadline: float,
     say: Callable[[str], None],
 ) -> Outcome:
-    folder, config = arguments.out, stage.config
-    checkpoint = read_newest(folder, world)
-    if checkpoint is None and arguments.resume:
-        checkpoint = read_checkpoint(arguments.resume, world)
-    about = {"command": arguments.command_line, "code": code_version()}
-    if arguments.cooldown:
-        if checkpoint is None:
-            raise ConfigError(f"--cooldown goes on from a checkpoint, and {folder} holds none; name one by --resume")
-        config = cooled_down(config, checkpoint, arguments.cooldown)
-        about["cooldown"] = arguments.cooldown
+    folder = arguments.out
+    checkpoint, config, about = going_on(arguments, stage.config, world)
+    about |= stage.about
     if checkpoint is not None:
-        check_same(checkpoint, config)
         model = FlowMo(stored_model_config(checkpoint))
-        if not stage.fits(checkpoint):
+        if not stage.fits(model.config):
             raise TrainingError(
                 f"{folder} holds a run of another model; give another folder, or the run's own settings"
             )
         say(f"resuming at {checkpoint.about['images_seen']:,} images")
     elif model is None:
         model = _seeded(stage)
-    about |= stage.about
     size = crop_size(model.config, config)
     step, ready, state, meter = assemble(model, config, world, perceptual, checkpoint)
     log = check = None
     if world.main:
-        check = stage.check(_held_out(arguments, model.config.image_size, stage), perceptual)
+        check = stage.check(_held_out(arguments, model.config.image_size, stage.look_at), perceptual)
         with replacing(folder / "config.json") as part:
             part.write_text(f'{{"model": {configs.to_json(model.config)},\n"train": {configs.to_json(config)}}}\n')
         log = Log(folder, state.images_seen, say, wandb=arguments.wandb, about=configs.to_dict(config) | about)
@@ -145,9 +141,30 @@ def _train(
     )
     cost = utilisation_cost(model.config, config, world.device, state.images_seen)
     with contextlib.closing(log) if log else contextlib.nullcontext():
-        run = Run(folder, config, step, ready, state, world, log, check, deadline, about, cost, meter)
-        run.patience = config.sample.patience if config.stage == "mode_seeking" else None
-        return run.train(loader)
+        return Run(
+            folder, config, step, ready, state, world, log, check, deadline, about, cost, meter
+        ).train(loader)  # fmt: skip
+
+
+def going_on(
+    arguments: argparse.Namespace, config: AnyConfig, world: World
+) -> tuple[Checkpoint | None, AnyConfig, dict[str, Any]]:
+    """The checkpoint that a run goes on from, None at its beginning; its settings, with the cool-down that is asked
+    for; what its checkpoints are to say. Raises TrainingError where it would be another run."""
+    checkpoint = read_newest(arguments.out, world, type(config))
+    if checkpoint is None and arguments.resume:
+        checkpoint = read_checkpoint(arguments.resume, world, type(config))
+    about = {"command": arguments.command_line, "code": code_version()}
+    if arguments.cooldown:
+        if checkpoint is None:
+            raise ConfigError(
+                f"--cooldown goes on from a checkpoint, and {arguments.out} holds none; name one by --resume"
+            )
+        config = cooled_down(config, checkpoint, arguments.cooldown)
+        about["cooldown"] = arguments.cooldown
+    if checkpoint is not None:
+        check_same(checkpoint, config)
+    return checkpoint, config, about
 
 
 def _seeded(stage: Stage) -> FlowMo:
@@ -156,7 +173,7 @@ def _seeded(stage: Stage) -> FlowMo:
 
 
 @contextlib.contextmanager
-def _hold(folder: Path, world: World) -> Iterator[None]:
+def hold(folder: Path, world: World) -> Iterator[None]:
     """The run's folder for this run alone. TrainingError where another process trains there, or where a run would
     overwrite files that it has not made."""
     trouble = None
@@ -176,15 +193,14 @@ def _hold(folder: Path, world: World) -> Iterator[None]:
         yield
 
 
-def _held_out(arguments: argparse.Namespace, size: int, stage: Stage) -> Tensor:
-    """The stage's number of images spread over the held-out data, or as many as there are, B 3 size size."""
+def _held_out(arguments: argparse.Namespace, size: int, count: int) -> Tensor:
+    """``count`` images spread over the held-out data, or fewer where there are, B 3 size size in [-1, 1]."""
     if arguments.validation:
         source = open_data(arguments.validation, None, "validation")
     else:
         source = open_data(arguments.data, arguments.split, "train")
-    left = len(source) - stage.skip
-    step = max(1, left // stage.look_at)
-    chosen = range(stage.skip, stage.skip + min(left, step * stage.look_at), step)
+    step = max(1, len(source) // count)
+    chosen = range(0, min(len(source), step * count), step)
     pictures = []
     for i in chosen:
         try:

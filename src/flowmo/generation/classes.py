@@ -81,7 +81,7 @@ def _from_json(path: Path, text: str) -> list[str]:
 def _nearest(wanted: str, classes: Sequence[str], count: int = 3) -> str:
     names = {name.casefold(): i for i, c in reversed(list(enumerate(classes))) for name in [c, *parts_of(c)]}
     inside = [name for name in names if wanted in name]
-    near = inside + [n for n in difflib.get_close_matches(wanted, names, n=2 * count, cutoff=0.5) if n not in inside]
+    near = inside + [n for n in difflib.get_close_matches(wanted, names, n=2 * count, cutoff=0.6) if n not in inside]
     numbers = list(dict.fromkeys(names[name] for name in near))[:count]
     if not numbers:
         return f"classes are numbered 0 to {len(classes) - 1}, such as {_listed([0], classes)}"

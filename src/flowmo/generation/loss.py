@@ -38,7 +38,7 @@ def draw_masks(
     tokens: Tensor, labels: Tensor, schedule: Schedule, label_dropout: float, generator: torch.Generator
 ) -> MaskedDraws:
     """Masks and dropped labels for tokens B L and labels (B,), all from ``generator`` on its device."""
-    mask = random_masks(*tokens.shape, schedule, generator).to(tokens.device)
+    mask = random_masks(tokens.shape[0], tokens.shape[1], schedule, generator).to(tokens.device)
     dropped = torch.rand(len(labels), generator=generator, device=generator.device) < label_dropout
     return MaskedDraws(mask, torch.where(dropped.to(labels.device), NO_CLASS, labels))
 

@@ -54,7 +54,7 @@ class Generator(nn.Module):
         self.config, self.classes = config, list(classes)
         c = config
         half, middle = (c.depth // 2, 1) if c.long_skips else (0, 0)
-        self.half = half
+        self.remembered = half  # blocks whose output is read again
         self.token_embedding = nn.Embedding(c.vocabulary + 1, c.width)  # the last is the mask
         self.class_embedding = nn.Embedding(c.num_classes + 1, c.width)  # the last is no class
         self.positions = nn.Parameter(torch.zeros(c.sequence_length + 1, c.width))
@@ -80,7 +80,7 @@ class Generator(nn.Module):
         first_half: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             x = block(x, first_half.pop() if block.skip is not None else None)
-            if i < self.half:
+            if i < self.remembered:
                 first_half.append(x)
         return self.readout(self.norm(x[:, 1:]))
 

@@ -14,7 +14,7 @@ from ..errors import ConfigError
 def fast_precision() -> Literal["bf16", "fp32"]:
     """bf16 (A17) where there is a GPU or the processor multiplies it; elsewhere products in bf16 take tens of times as
     long as in fp32."""
-    has = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest PyTorch that works
+    has: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest PyTorch that works
     processor = any(has.get(name) for name in ("avx512_bf16", "amx_bf16"))
     return "bf16" if torch.cuda.is_available() or processor else "fp32"
 

@@ -1,0 +1,164 @@
+"""The flags of generation, and its course."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...errors import ConfigError
+from ...generation import NO_CLASS, SCHEDULES, DecodeSettings, Generator, find_class, load_generator
+from ...viewing import captioned_grid, two_columns, write_png
+from ...weights.load import PACKAGED
+from .. import common
+from .painting import Painter, Wishes, paint, painters, steps_strip, title
+
+DEFAULTS = DecodeSettings()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--generator", metavar="FILE", help="generator, or the folder of its run")
+    which.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two generators, for the same classes and seeds")
+    parser.add_argument(
+        "--tokenizer",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help=f"tokenizer whose tokens a generator makes; twice where two generators differ (default: {PACKAGED})",
+    )
+    parser.add_argument(
+        "--class",
+        action="append",
+        default=[],
+        dest="classes",
+        metavar="CLASS",
+        help="number, name or WordNet id of a class; once for each (default: every class)",
+    )
+    parser.add_argument("--any-class", action="store_true", help="pictures of no class in particular")
+    parser.add_argument("-n", type=common.positive, default=4, metavar="N", help="pictures a class (default: 4)")
+    parser.add_argument("--npz", type=Path, metavar="FILE", help="write all pictures into one .npz in ADM's layout too")
+    parser.add_argument("--no-pictures", action="store_true", help="with --npz, write no single pictures and no grid")
+    parser.add_argument(
+        "--show-steps", type=common.positive, metavar="K", help="write K moments of the unmasking as a strip too"
+    )
+    common.add_output_arguments(parser)
+    common.add_run_arguments(parser)
+    drawing = parser.add_argument_group("drawing tokens")
+    drawing.add_argument(
+        "--steps", type=common.steps, default=DEFAULTS.num_steps, metavar="N", help="steps of unmasking (default: 64)"
+    )
+    drawing.add_argument(
+        "--schedule", choices=SCHEDULES, default=DEFAULTS.schedule, help="how many stay masked (default: arccos)"
+    )
+    for flag, default, text in (
+        ("--temperature", DEFAULTS.temperature, "softmax temperature at the first step"),
+        ("--final-temperature", DEFAULTS.final_temperature, "softmax temperature at the last step"),
+        ("--choice-noise", DEFAULTS.choice_noise, "Gumbel noise on which tokens stay, falling to 0"),
+        ("--guidance", DEFAULTS.guidance_scale, "strength of the class; 1 is none and faster"),
+    ):
+        drawing.add_argument(
+            flag, type=common.finite, default=default, metavar="X", help=f"{text} (default: {default:g})"
+        )
+    drawing.add_argument(
+        "--guidance-decay",
+        choices=("none", "linear", "cosine"),
+        default=DEFAULTS.guidance_decay,
+        help="how guidance rises over the steps; none is full from the first (default: none)",
+    )
+    drawing.add_argument(
+        "--seed", type=common.seed, default=0, metavar="N", help="picture i of a class gets this plus i (default: 0)"
+    )
+    decoder = parser.add_argument_group("painting them", "defaults are stored with the tokenizer")
+    decoder.add_argument("--decoder-steps", type=common.steps, metavar="N", help="steps of the tokenizer's decoder")
+    decoder.add_argument("--decoder-guidance", type=common.finite, metavar="X", help="guidance of the decoder")
+    common.add_device_argument(decoder)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    settings = DecodeSettings(
+        arguments.steps,
+        arguments.schedule,
+        arguments.temperature,
+        arguments.final_temperature,
+        arguments.choice_noise,
+        arguments.guidance,
+        arguments.guidance_decay,
+    )
+    if arguments.no_pictures and not arguments.npz:
+        raise ConfigError("--no-pictures leaves nothing to write without --npz")
+    device = common.find_device(arguments.device)
+    files: list[str] = arguments.compare or [arguments.generator]
+    generators = [load_generator(file, device) for file in files]
+    labels = _labels(arguments, generators)
+    both = painters(files, generators, arguments.tokenizer or [PACKAGED], device)
+    wishes = [_wishes(arguments, settings, painter, labels) for painter in both]
+    targets = [path for wish in wishes for path in wish.targets]
+    grid = None if arguments.no_pictures else arguments.out / "grid.png"
+    common.check_targets([*targets, *([grid] if grid else [])], map(Path, files), arguments.force)
+
+    progress = common.Progress(len(both) * len(wishes[0].each))
+    sheets = []
+    for painter, wish in zip(both, wishes, strict=True):
+        rows = paint(painter, wish, progress.advance)
+        if grid:
+            sheets.append(captioned_grid(rows))
+        if wish.strip is not None:
+            write_png(wish.strip, steps_strip(painter, wish, arguments.show_steps))
+    if grid:
+        write_png(grid, sheets[0] if len(sheets) == 1 else two_columns(*sheets))
+    code = progress.finish()
+    count = len(wishes[0].each)
+    if arguments.json:
+        common.print_json(
+            {
+                "generators": files,
+                "classes": [title(generators[0], label) for label in labels],
+                "pictures": count,
+                "written": [str(path) for path in targets],
+                "grid": str(grid) if grid else None,
+            }
+        )
+    else:
+        print(f"{count} pictures of {len(labels)} classes" + " by each of two generators" * (len(files) > 1))
+        print(
+            "\n".join(str(path) for path in [*(wish.npz for wish in wishes), grid, *(w.strip for w in wishes)] if path)
+        )
+    return code
+
+
+def _labels(arguments: argparse.Namespace, generators: Sequence[Generator]) -> list[int]:
+    """Of the classes asked for, the same in all generators."""
+    first = generators[0]
+    if any(g.classes != first.classes or g.config.num_classes != first.config.num_classes for g in generators):
+        raise ConfigError("the two generators have other classes, so there is nothing to compare")
+    if arguments.any_class:
+        if arguments.classes:
+            raise ConfigError("give either --class or --any-class")
+        return [NO_CLASS]
+    if not arguments.classes:
+        return list(range(first.config.num_classes))
+    found = [find_class(text, first.classes, first.config.num_classes) for text in arguments.classes]
+    return list(dict.fromkeys(found))
+
+
+def _wishes(arguments: argparse.Namespace, settings: DecodeSettings, painter: Painter, labels: Sequence[int]) -> Wishes:
+    compared = bool(arguments.compare)
+    folder: Path = arguments.out / painter.name if compared else arguments.out
+    npz: Path | None = arguments.npz
+    if npz is not None and compared:
+        npz = npz.with_stem(f"{npz.stem}-{painter.name}")
+    strip = None
+    if arguments.show_steps:
+        strip = arguments.out / (f"steps-{painter.name}.png" if compared else "steps.png")
+    return Wishes(
+        labels=list(labels),
+        count=arguments.n,
+        seed=arguments.seed,
+        settings=settings,
+        batch_size=arguments.batch_size,
+        decoder={"num_steps": arguments.decoder_steps, "guidance_scale": arguments.decoder_guidance},
+        folder=None if arguments.no_pictures else folder,
+        npz=npz,
+        strip=strip,
+    )

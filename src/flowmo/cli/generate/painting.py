@@ -1,0 +1,169 @@
+"""Classes -> tokens -> pictures on disk, by a generator and its tokenizer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ...data import to_image
+from ...errors import TokenFileError
+from ...files import replacing
+from ...generation import NO_CLASS, DecodeSettings, Generator, check_tokenizer, generate, short_name, to_tokens
+from ...quantize.tokens import Tokens
+from ...tokenizer import FlowMo
+from ...viewing import contact_sheet, write_png
+from ...weights import load
+
+IN_A_ROW = 8
+
+
+class Painter(NamedTuple):
+    """A generator and the tokenizer whose tokens it makes. name: for files."""
+
+    name: str
+    generator: Generator
+    tokenizer: FlowMo
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What one painter is to do: ``count`` pictures of each label, picture i with the seed plus i. decoder: settings of
+    ``FlowMo.detokenize``. folder, npz, strip: where pictures, all in one file, and moments go; None for nowhere."""
+
+    labels: list[int]
+    count: int
+    seed: int
+    settings: DecodeSettings
+    batch_size: int
+    decoder: dict[str, Any]
+    folder: Path | None
+    npz: Path | None
+    strip: Path | None
+
+    @cached_property
+    def each(self) -> list[int]:
+        """The label of every picture."""
+        return [label for label in self.labels for _ in range(self.count)]
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        return [self.seed + i for _ in self.labels for i in range(self.count)]
+
+    def picture(self, place: int) -> Path | None:
+        label = self.each[place]
+        of_class = "any" if label == NO_CLASS else f"{label:04d}"
+        return self.folder and self.folder / f"{of_class}-{self.seeds[place]:04d}.png"
+
+    @property
+    def targets(self) -> list[Path]:
+        pictures = [self.picture(place) for place in range(len(self.each))]
+        return [path for path in (*pictures, self.npz, self.strip) if path]
+
+
+def painters(
+    files: Sequence[str], generators: Sequence[Generator], tokenizers: Sequence[str], device: torch.device
+) -> list[Painter]:
+    """Each generator with the tokenizer of its fingerprint. Raises TokenFileError where none has it."""
+    loaded = [load(name, device=device) for name in tokenizers]
+    prints = [f"{tokenizer.fingerprint():08x}" for tokenizer in loaded]
+    paths = [Path(file).resolve() for file in files]
+    names = [path.parent.name if path.name == "model.safetensors" else path.stem for path in paths]
+    if len(set(names)) < len(names):
+        names = ["a", "b"]
+    found = []
+    for name, generator in zip(names, generators, strict=True):
+        layout = generator.config.tokens
+        if len(prints) == 1:
+            check_tokenizer(layout, loaded[0].fingerprint())
+        elif layout.fingerprint not in prints:
+            raise TokenFileError(
+                f"{name} was trained on tokens of the tokenizer {layout.fingerprint}, which none of those given is "
+                f"({', '.join(prints)})"
+            )
+        found.append(Painter(name, generator, loaded[prints.index(layout.fingerprint)]))
+    return found
+
+
+def paint(painter: Painter, wishes: Wishes, on_done: Callable[[int], None]) -> dict[str, list[Image.Image]]:
+    """Paint and write every picture; the first ones of each class, for a grid."""
+    rows: dict[str, list[Image.Image]] = {title(painter.generator, label): [] for label in wishes.labels}
+    each, seeds, place = wishes.each, wishes.seeds, 0
+    size = painter.generator.config.tokens.image_size
+    with _array(wishes.npz, len(each), size) as pixels:
+        for tokens in generate(painter.generator, each, wishes.settings, seeds, wishes.batch_size):
+            for image in _images(painter, wishes, tokens, seeds[place : place + len(tokens)]):
+                picture, path = to_image(image), wishes.picture(place)
+                if pixels is not None:
+                    pixels[place] = np.asarray(picture)
+                if path is not None:
+                    write_png(path, picture)
+                row = rows[title(painter.generator, each[place])]
+                if len(row) < IN_A_ROW:
+                    row.append(picture)
+                place += 1
+            on_done(len(tokens))
+        if wishes.npz is not None and pixels is not None:
+            write_npz(wishes.npz, pixels, each)
+    return rows
+
+
+def write_npz(path: Path, pixels: np.ndarray, labels: Sequence[int]) -> None:
+    """Samples as guided diffusion's evaluator reads them: ``arr_0`` uint8 N H W 3, and ``arr_1``, their labels."""
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez(file, arr_0=pixels, arr_1=np.array(labels))
+
+
+def steps_strip(painter: Painter, wishes: Wishes, moments: int) -> Image.Image:
+    """For the first picture of some classes, that many moments of its unmasking: painted from the tokens that are fixed
+    and the guesses for the others."""
+    labels, seeds = wishes.labels[:IN_A_ROW], [wishes.seed] * len(wishes.labels[:IN_A_ROW])
+    config, drawn = painter.generator.config, []
+
+    def keep(tokens: Tensor, mask: Tensor) -> None:
+        drawn.append(tokens.cpu())
+
+    for _ in generate(painter.generator, labels, wishes.settings, seeds, len(labels), keep):
+        pass
+    last = len(drawn) - 1
+    places = sorted({round(i * last / max(1, moments - 1)) for i in range(moments)}) if moments > 1 else [last]
+    columns = [
+        [to_image(image) for image in _images(painter, wishes, to_tokens(drawn[place], config), seeds)]
+        for place in places
+    ]
+    rows = {title(painter.generator, label): [column[r] for column in columns] for r, label in enumerate(labels)}
+    return contact_sheet(rows, columns=len(places))
+
+
+def title(generator: Generator, label: int) -> str:
+    """A class in words."""
+    if label == NO_CLASS:
+        return "any class"
+    return f"{label} {short_name(generator.classes[label])}" if generator.classes else str(label)
+
+
+def _images(painter: Painter, wishes: Wishes, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+    return painter.tokenizer.detokenize(tokens, seed=list(seeds), **wishes.decoder).cpu()
+
+
+@contextlib.contextmanager
+def _array(path: Path | None, count: int, size: tuple[int, int]) -> Iterator[np.ndarray | None]:
+    """uint8 N H W 3 in a file beside ``path`` while pictures come, so that 50,000 of them need no memory; None without
+    a path."""
+    if path is None:
+        yield None
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.npy")
+    try:
+        yield np.lib.format.open_memmap(part, "w+", np.uint8, (count, *size, 3))
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,35 @@
+"""Figure 6: generated pictures by class, of one generator or of two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+from .side_by_side import BACKGROUND, GAP, TEXT, enlarge
+
+CAPTION = 18
+
+
+def captioned_grid(rows: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
+    """A row a title, with the title above its pictures; all of one size, enlarged where they are small."""
+    pictures = {title: [enlarge(image) for image in row] for title, row in rows.items()}
+    width, height = next(row[0].size for row in pictures.values() if row)
+    columns = max(len(row) for row in pictures.values())
+    row_height = CAPTION + height + GAP
+    sheet = Image.new("RGB", (columns * (width + GAP) - GAP, len(pictures) * row_height - GAP), BACKGROUND)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for r, (title, row) in enumerate(pictures.items()):
+        draw.text((2, r * row_height + CAPTION // 2), title, TEXT, font, anchor="lm")
+        for i, image in enumerate(row):
+            sheet.paste(image, (i * (width + GAP), r * row_height + CAPTION))
+    return sheet
+
+
+def two_columns(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Two sheets side by side, with room between them."""
+    gap = 6 * GAP
+    sheet = Image.new("RGB", (left.width + gap + right.width, max(left.height, right.height)), BACKGROUND)
+    sheet.paste(left, (0, 0))
+    sheet.paste(right, (left.width + gap, 0))
+    return sheet

@@ -1,0 +1,276 @@
+"""Stage 2 trains: on tokens of real photographs it learns them and their classes; killed, resumed and spread over
+processes it is the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from run_support import checkpoints_of, finish, kill, lines_of, log_of, start, start_several, wait_for_step
+from token_support import coded
+
+from flowmo.cli.main import main
+from flowmo.codec import write_shard
+from flowmo.errors import ConfigError, TrainingError
+from flowmo.generation import DecodeSettings, Generator, decode, load_generator
+from flowmo.generation.presets import tiny
+from flowmo.training import Run, World
+from flowmo.training.checkpoint import read_checkpoint
+from flowmo.training.generator import (
+    GeneratorStep,
+    GeneratorTrainConfig,
+    assemble_generator,
+    flops_per_image,
+    held_out,
+    published,
+)
+from flowmo.training.token_data import TokenLoader, TokenSet, read_token_set
+
+PIZZA, ALP = 95, 96
+SETTINGS = {
+    "images": 96,
+    "batch_size": 8,
+    "learning_rate": 1e-3,
+    "warmup_images": 16,
+    "cooldown_images": 32,
+    "log_steps": 1,
+    "check_images": 48,
+    "checkpoint_minutes": 0,
+    "keep": 20,
+    "precision": "fp32",
+}
+
+
+@pytest.fixture(scope="module")
+def shard(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve photographs of pizzas and twelve of mountains."""
+    path = tmp_path_factory.mktemp("tokens") / "two-classes.shard"
+    write_shard(path, coded(shared / "data" / "tiny64", [PIZZA, ALP], ["pizza", "alp"], 12))
+    return path
+
+
+@pytest.fixture(scope="module")
+def learned(shard: Path) -> tuple[Generator, TokenSet, GeneratorTrainConfig]:
+    """A generator of a quarter of a million parameters after 400 small steps."""
+    data = read_token_set(shard)
+    config = GeneratorTrainConfig(
+        images=3200, batch_size=8, learning_rate=3e-3, warmup_images=80, cooldown_images=0, precision="fp32"
+    )
+    torch.manual_seed(0)
+    step, ready, state, meter = assemble_generator(Generator(tiny(data.layout, 2), data.classes), config, World())
+    run = Run(shard.parent, config, step, ready, state, meter=meter)
+    for batch in TokenLoader(data, config.batch_size, config.seed):
+        run.update(batch, [])  # type: ignore[arg-type]
+        if state.images_seen >= config.images:
+            return step.model.eval(), data, config
+    raise AssertionError
+
+
+Learned = tuple[Generator, TokenSet, GeneratorTrainConfig]
+
+
+def test_it_learns_tokens_and_classes(learned: Learned) -> None:
+    """Cross-entropy far below that of even guesses and below that of the tokens' own frequencies; least with the right
+    class, most with the wrong one."""
+    model, data, config = learned
+    share = np.bincount(data.sequences.ravel(), minlength=512) / data.sequences.size
+    frequencies = -(share[share > 0] * np.log(share[share > 0])).sum()
+    result = held_out(model, data, config)
+    assert result.validation < np.log(512) - 0.8
+    assert result.validation < frequencies - 0.5
+    assert result.validation + 0.03 < result.validation_no_class
+    assert result.validation + 0.25 < result.validation_wrong_class
+
+
+def test_samples_are_of_the_class_that_was_asked(learned: Learned) -> None:
+    """The photograph with the most equal tokens is of that class."""
+    model, data, _ = learned
+    labels = torch.tensor([0, 1] * 10)
+    settings = DecodeSettings(
+        num_steps=12, temperature=0.7, final_temperature=0.3, choice_noise=1.0, guidance_scale=2.0
+    )
+    drawn = decode(model, labels, data.sequences.shape[1], settings, range(20))
+    equal = (drawn[:, None] == data.rows(range(len(data)))[0]).sum(-1)
+    nearest = torch.from_numpy(data.labels)[equal.argmax(1)]
+    assert int((nearest == labels).sum()) >= 16  # by chance: p < 0.006
+    chance = (data.rows(range(len(data)))[0][:12, None] == data.rows(range(len(data)))[0][12:]).sum(-1).float()
+    assert equal.max(1).values.float().mean() > 2 * chance.mean()  # and they are no mere noise
+
+
+def command(shard: Path, out: Path, *more: str, **settings: object) -> list[str]:
+    values = [f"{name}={value}" for name, value in (SETTINGS | settings).items()]
+    return ["train-generator", str(shard), str(out), "--preset", "tiny", "--device", "cpu", *more, "--set", *values]
+
+
+@pytest.fixture(scope="module")
+def whole(shard: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert main(command(shard, folder, "--tokenizer", "flowmo-mini-64")) == 0
+    return folder
+
+
+def test_a_generator_run_leaves_what_it_promises(whole: Path) -> None:
+    log = log_of(whole)
+    assert list(log) == list(range(1, 13))
+    assert {"total", "cross_entropy", "accuracy", "masked", "gradient_norm", "lr"} <= set(log[1])
+    assert {"images_per_s", "utilisation"} <= set(lines_of(whole)[0])
+    looks = [line for line in lines_of(whole) if "validation" in line]
+    assert [line["images"] for line in looks] == [48, 96]
+    assert {"validation_no_class", "validation_wrong_class"} <= set(looks[0])
+    assert [p.name for p in sorted((whole / "pictures").iterdir())] == ["0000000048.png", "0000000096.png"]
+    model = load_generator(whole)
+    assert model.classes == ["pizza", "alp"]
+    assert model.config.tokens.num_tokens == 64
+    assert (whole / "raw_before_cooldown.safetensors").is_file()
+
+
+def test_killed_and_resumed_a_generator_is_the_same(shard: Path, whole: Path, tmp_path: Path) -> None:
+    process = start(command(shard, tmp_path, images=96))
+    wait_for_step(process, tmp_path, 3)
+    kill(process)
+    assert len(log_of(tmp_path)) < 12
+    assert main(command(shard, tmp_path)) == 0
+    assert log_of(tmp_path) == log_of(whole)
+    ours, theirs = load_generator(tmp_path), load_generator(whole)
+    assert all(torch.equal(p, theirs.get_parameter(name)) for name, p in ours.named_parameters())
+
+
+def test_a_time_limit_stops_a_generator_with_a_checkpoint(
+    shard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(shard, tmp_path, "--time-limit", "0s")) == 0
+    assert "time limit after 8 images" in capsys.readouterr().out
+    assert [p.name for p in checkpoints_of(tmp_path)] == ["checkpoint-0000000008"]
+
+
+def test_two_processes_are_one_with_accumulation(shard: Path, tmp_path: Path) -> None:
+    """By DDP and by FSDP2, and what they write is what one process goes on from."""
+    runs = {"ddp": {"micro_batch": 4}, "fsdp": {"micro_batch": 4, "strategy": "fsdp"}}
+    commands = [command(shard, tmp_path / name, **(settings | {"images": 32})) for name, settings in runs.items()]
+    finish(start_several(commands, "--standalone", "--nproc-per-node", "2"), timeout=300)
+    assert main(command(shard, tmp_path / "one", images=32, micro_batch=4)) == 0
+    names = ("total", "accuracy", "masked", "gradient_norm")
+    expected = [[line[name] for name in names] for line in log_of(tmp_path / "one").values()]
+    for name in runs:
+        assert [[line[n] for n in names] for line in log_of(tmp_path / name).values()] == [
+            pytest.approx(line, rel=1e-3, abs=1e-6) for line in expected
+        ]
+        state = assemble_generator(load_generator(tmp_path / name), GeneratorTrainConfig(), World()).state
+        read_checkpoint(checkpoints_of(tmp_path / name)[-1], kind=GeneratorTrainConfig).restore(state, World())
+        assert state.step == 4
+
+
+@pytest.mark.parametrize(
+    ("more", "settings", "said"),
+    [
+        ((), {"learning_rate": 2e-3}, "other settings (learning_rate: 0.001 there)"),
+        (("--model", "width=32"), {}, "another generator"),
+        (("--class-names", "names.txt"), {}, "another generator, or on shards of other tokens or classes"),
+    ],
+)
+def test_another_run_in_the_folder_is_refused(
+    more: tuple[str, ...],
+    settings: dict,
+    said: str,
+    shard: Path,
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("names.txt").write_text("margherita\nmountain\n")
+    assert main(command(shard, whole, *more, **settings)) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "settings", "said"),
+    [
+        (("--model", "bits_per_group=7"), {}, "18 is not a multiple of bits_per_group 7"),
+        (("--model", "num_classes=1"), {}, "num_classes are those of the shards"),
+        (("--model", "widht=3"), {}, "did you mean 'width'"),
+        ((), {"label_dropout": 1}, "label_dropout"),
+        ((), {"mask_schedule": "square"}, "mask_schedule must be one of arccos, cosine, linear"),
+        ((), {"flip": "true"}, "unknown setting 'flip'"),
+        ((), {"micro_batch": 3}, "cannot be split"),
+        (("--class-names", "one.txt"), {}, "1 names of classes do not fit labels up to 1"),
+        (("--tokenizer", "other.safetensors"), {}, "give the tokenizer that made its shards"),
+    ],
+)
+def test_wrong_use_of_train_generator(
+    more: tuple[str, ...],
+    settings: dict,
+    said: str,
+    shard: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    lively: Callable,
+) -> None:
+    from flowmo.presets import tiny as tiny_tokenizer
+    from flowmo.tokenizer import FlowMo
+    from flowmo.weights import save_model
+
+    monkeypatch.chdir(tmp_path)
+    Path("one.txt").write_text("pizza\n")
+    save_model(lively(FlowMo(tiny_tokenizer())), "other.safetensors")
+    assert main(command(shard, tmp_path / "out", *more, **settings)) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tokenizers_run_is_no_generators(
+    shard: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(TrainingError, match="trains a generator, not a tokenizer"):
+        read_checkpoint(checkpoints_of(whole)[-1])
+    assert main(["info", str(whole)]) == 0
+    shown = capsys.readouterr().out
+    assert "pizza" in shown
+    assert "label dropout" in shown
+
+
+def test_other_group_sizes_and_dry_run(shard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(shard, tmp_path / "out", "--model", "bits_per_group=6", "--dry-run")) == 0
+    shown = capsys.readouterr().out
+    assert '"bits_per_group": 6' in shown
+    assert '"label_dropout": 0.1' in shown
+    assert not (tmp_path / "out").exists()
+    assert main(command(shard, tmp_path / "six", "--model", "bits_per_group=6", "width=32", images=8)) == 0
+    assert load_generator(tmp_path / "six").config.sequence_length == 192
+
+
+def test_the_published_settings_of_stage_2() -> None:
+    config = published()
+    assert config.images / 1_281_167 == pytest.approx(300, abs=1e-4)
+    assert (config.batch_size, config.learning_rate, config.label_dropout) == (128, 1e-4, 0.1)
+    assert config.micro_batches(8) == 1
+    with pytest.raises(ConfigError, match="label_smoothing"):
+        GeneratorTrainConfig(label_smoothing=1)
+
+
+def test_cost_is_six_operations_a_weight_and_token_and_attention() -> None:
+    model = Generator(tiny())
+    linear = sum(p.numel() for n, p in model.named_parameters() if p.ndim == 2 and "embedding" not in n) - 513 * 64
+    assert flops_per_image(model) == 6 * 513 * linear + 3 * 3 * 4 * 513**2 * 64
+
+
+def test_label_dropout_and_smoothing_reach_the_loss(shard: Path) -> None:
+    data = read_token_set(shard)
+    batch = next(iter(TokenLoader(data, 8, 0)))
+    torch.manual_seed(0)
+    model = Generator(tiny(data.layout, 2))
+    with torch.no_grad():
+        model.class_embedding.weight.mul_(100)
+
+    def loss(**settings: float) -> float:
+        step = GeneratorStep(model, GeneratorTrainConfig(**settings))  # type: ignore[arg-type]
+        return step(batch, torch.Generator().manual_seed(3), 0).total.item()
+
+    assert len({loss(), loss(label_dropout=0.9), loss(label_smoothing=0.2)}) == 3
