@@ -73,6 +73,10 @@ class ParquetSource:
         return self._length
 
     def __getitem__(self, index: int) -> Image.Image:
+        return decode(self.encoded(index), self.name(index))
+
+    def encoded(self, index: int) -> bytes:
+        """The image's file as it is stored. Raises ImageError where there is none."""
         number, row = self._place(index)
         try:
             data = self._group(number)[row].as_buffer()
@@ -80,7 +84,7 @@ class ParquetSource:
             raise ImageError(f"{self.name(index)}: {error}") from None
         if not data:
             raise ImageError(f"{self.name(index)}: has no bytes in {self.files[0].parent}")
-        return decode(data.to_pybytes(), self.name(index))
+        return data.to_pybytes()
 
     def label(self, index: int) -> int | None:
         label = -1 if self.labels is None else int(self.labels[index])

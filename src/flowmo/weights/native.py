@@ -38,7 +38,7 @@ def save_model_shards(
     folder: str | Path,
     dtype: torch.dtype = torch.float16,
     about: dict[str, Any] | None = None,
-    most_bytes: int = 15_000_000,
+    most_bytes: int = 15_900_000,
 ) -> Path:
     """The same in several files of at most ``most_bytes`` and their index, which is returned; ``load`` takes the
     folder."""

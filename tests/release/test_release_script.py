@@ -1,0 +1,184 @@
+"""runs/release_256.sh in small, as on a rented machine: nothing but torch, numpy, Pillow and safetensors; calls that
+end too soon, and kills. Real pictures, the published LPIPS, and pieces of data that arrive one after the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import flowmo
+from flowmo import samples
+from flowmo.data import open_images
+from flowmo.perceptual.weights import export_lpips
+from flowmo.weights import read_about
+from flowmo.weights.shards import INDEX
+
+ROOT = Path(__file__).parents[2]
+PICTURES = samples.paths()[0].parent
+# What PyTorch itself asks for counts as PyTorch.
+CORE = {"torch", "torchgen", "functorch", "numpy", "PIL", "safetensors", "flowmo"}
+CORE |= {"sympy", "mpmath", "networkx", "jinja2", "markupsafe", "fsspec", "filelock", "typing_extensions", "setuptools"}
+OWN = {"plan_release", "decode_images", "export_weights"}
+BLOCKER = f"""
+import sys
+
+class OnlyTheCore:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top in {CORE | OWN} or top in sys.stdlib_module_names or top.startswith("_"):
+            return self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = map(OnlyTheCore, sys.meta_path)
+"""
+
+
+@pytest.fixture
+def pack(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """tools/pack_images.py with these arguments."""
+
+    def run(*arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["pack_images.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(ROOT / "tools" / "pack_images.py"), run_name="__main__")
+        assert end.value.code == 0
+
+    return run
+
+
+class Machine:
+    """A machine with the core alone, and the folders that are kept there between calls."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data, self.out = folder / "pieces", folder / "out"
+        (folder / "site").mkdir(parents=True)
+        (folder / "site" / "sitecustomize.py").write_text(BLOCKER)
+        self.environment = os.environ | {
+            "PYTHONPATH": str(folder / "site"),
+            "PYTHON": sys.executable,
+            "OMP_NUM_THREADS": "1",
+            "FLOWMO_CACHE": str(folder / "cache"),
+        }
+
+    def start(self, *more: str) -> subprocess.Popen[str]:
+        script = [str(ROOT / "runs" / "release_256.sh"), str(self.data), str(self.out), "--rehearsal", *more]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(script, env=self.environment, start_new_session=True, **pipes)
+
+    def call(self, *more: str) -> str:
+        process = self.start(*more)
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, output
+        return output
+
+    def kill_when(self, reached: Callable[[], bool], *more: str) -> None:
+        """SIGKILL to all processes of a call, once ``reached``."""
+        process, deadline = self.start(*more), time.monotonic() + 300
+        while not reached():
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline, "no progress"
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+    def plan(self) -> dict[str, Any]:
+        path = self.out / "plan.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def steps(self, run: str) -> list[int]:
+        """Images after each logged step of a run."""
+        path = self.out / run / "log.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [json.loads(line)["images"] for line in lines if line.endswith("}") and '"step"' in line]
+
+
+@pytest.fixture
+def machine(tmp_path: Path, pack: Callable[..., None]) -> Machine:
+    machine = Machine(tmp_path)
+    for split in ("train", "validation"):
+        pack(PICTURES, machine.data, "--split", split, "--size", 32, "--limit", 6)
+    export_lpips("vgg", machine.data / "lpips_vgg.safetensors")
+    return machine
+
+
+def test_killed_stopped_and_continued(machine: Machine, pack: Callable[..., None]) -> None:
+    refused = subprocess.run(
+        [sys.executable, "-c", "import tqdm"], env=machine.environment, capture_output=True, text=True
+    )
+    assert "No module named 'tqdm'" in refused.stderr
+    limit = ("--time-limit", "30s")
+
+    machine.kill_when(lambda: "prediction" in machine.plan(), *limit)
+    before = machine.plan()
+    assert {name for name in before if name.startswith("trial")} == {"trial velocity-0.0006", "trial clean-0.0006"}
+    assert "stopped at the end of this call" in machine.call(*limit, "--call", "0s")
+    assert "learning_rate" not in machine.plan()
+
+    # The other two pictures arrive, and the call dies in the second half of the training.
+    pack(PICTURES, machine.data, "--size", 32, "--piece-mb", 0.015)
+    machine.kill_when(lambda: bool(machine.steps("2-flow")), *limit)
+    plan = machine.plan()
+    assert before.items() <= (plan | {"seconds_spent": before["seconds_spent"]}).items()
+    assert len(np.load(machine.out / "data" / "train.npy")) == 8
+    best = min((value["lpips"], name) for name, value in plan.items() if name.startswith("trial"))[1]
+    assert best == f"trial {plan['prediction']}-{plan['learning_rate']:g}"
+    first_half = (machine.out / "1-code" / "model.safetensors").stat().st_mtime_ns
+
+    # A call that ends at once still brings weights home; the plan stays, whatever the limit says now.
+    assert "stopped at the end of this call" in machine.call("--call", "0s", "--time-limit", "1h")
+    assert read_about(machine.out / "raw" / INDEX)["weights"] == "raw"
+    assert (machine.out / "1-code" / "model.safetensors").stat().st_mtime_ns == first_half
+    assert machine.plan() == plan
+
+    machine.call()
+    assert machine.steps("2-flow") == sorted(set(machine.steps("2-flow")))
+    home, raw = machine.out / "home", machine.out / "raw"
+    assert {path.name for path in home.iterdir()} >= {INDEX, "contact-sheet.png", "2-flow-standard.json", "log.jsonl"}
+    assert max(path.stat().st_size for folder in (home, raw) for path in folder.iterdir()) < 16e6
+    averaged, earlier = flowmo.load(home), flowmo.load(raw)
+    assert read_about(home / INDEX) == {"images": plan["flow_images"], "weights": "moving average"}
+    assert read_about(raw / INDEX)["weights"] == "raw, before the cool-down"
+    assert averaged.config.prediction == plan["prediction"]
+    assert any(not torch.equal(averaged.get_parameter(n), p) for n, p in earlier.named_parameters())
+    assert Image.open(home / "contact-sheet.png").size == (6 * 32, 4 * 32)
+
+
+def test_pieces_hold_the_pictures(tmp_path: Path, pack: Callable[..., None]) -> None:
+    """Each in a file of the size asked for, in an order that mixes them, and as close as WebP at that quality."""
+    pack(PICTURES, tmp_path, "--size", 128, "--piece-mb", 0.03, "--quality", 95)
+    pieces = sorted(tmp_path.glob("train-*.tar"))
+    assert len(pieces) > 1
+    assert max(path.stat().st_size for path in pieces) <= 30_000
+    packed, originals = open_images(tmp_path, split="train", cache=tmp_path), open_images(PICTURES)
+    assert len(packed) == len(originals) == 8
+    wanted = [np.asarray(originals[i].resize((128, 128), Image.Resampling.BILINEAR), float) for i in range(8)]
+    found = [np.asarray(packed[i], float) for i in range(8)]
+    errors = np.array([[np.abs(a - b).mean() for b in wanted] for a in found])
+    assert errors.min(1).max() < 4
+    assert sorted(errors.argmin(1)) == list(range(8))
+    assert list(errors.argmin(1)) != list(range(8))
+
+
+def test_stored_pictures_keep_their_bytes(shared: Path, tmp_path: Path, pack: Callable[..., None]) -> None:
+    """Those of Parquet files that have the size already."""
+    pack(shared / "data" / "photos256", tmp_path, "--split", "validation", "--limit", 3)
+    packed = open_images(tmp_path, split="validation", cache=tmp_path)
+    source = open_images(shared / "data" / "photos256", split="validation")
+    chosen = np.random.default_rng(0).permutation(len(source))[:3]
+    for i, index in enumerate(chosen):
+        assert np.array_equal(np.asarray(packed[i]), np.asarray(source[int(index)]))
