@@ -47,17 +47,16 @@ class FlowMo(nn.Module):
         """
         return quantize(latent, self.config, average)
 
-    def velocity(self, x_t: Tensor, code: Tensor | None, t: Tensor, keep: Tensor | None = None) -> Tensor:
+    def velocity(
+        self, x_t: Tensor, code: Tensor | None, t: Tensor, keep: Tensor | None = None, exact: bool = False
+    ) -> Tensor:
         """v = d_theta(x_t, c, t) (Eq. 3): B 3 H W.
 
         code: B N K, or None for the null condition; the mask channel is added here (B7). t: (B,) in [0, 1].
         keep: (B,) of bool; images where it is False are given the null condition (code dropout).
+        exact: as in sampling, a clean prediction is divided by t itself in training mode too: held above a grid's last
+        levels, t would leave noise in the image (O3).
         """
-        return self._velocity(x_t, code, t, keep, SMALLEST_TRAINING_T if self.training else 0.0)
-
-    def _velocity(
-        self, x_t: Tensor, code: Tensor | None, t: Tensor, keep: Tensor | None = None, smallest_t: float = 0.0
-    ) -> Tensor:
         batch = x_t.shape[0]
         if code is None:
             condition = x_t.new_zeros(batch, self.config.num_tokens, self.config.latent_dim + 1)
@@ -66,6 +65,7 @@ class FlowMo(nn.Module):
         output = self.decoder(x_t, condition.to(self.decoder.code_in.weight.dtype), t)
         if self.config.prediction == "velocity":
             return output
+        smallest_t = SMALLEST_TRAINING_T if self.training and not exact else 0.0
         return velocity_from_estimate(x_t, output, t, smallest_t)
 
     def sample(
@@ -86,8 +86,9 @@ class FlowMo(nn.Module):
         grid = shifted_grid(
             defaults.num_steps if num_steps is None else num_steps, defaults.rho if rho is None else rho
         )
-        # With the exact t in training mode too: held above the grid's last levels, t would leave noise in the image.
-        velocity = guidance(lambda x, t: self._velocity(x, code, t), lambda x, t: self._velocity(x, None, t))
+        velocity = guidance(
+            lambda x, t: self.velocity(x, code, t, exact=True), lambda x, t: self.velocity(x, None, t, exact=True)
+        )
         return integrate(velocity, noise, grid)
 
     @torch.no_grad()

@@ -17,14 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from .. import config as configs
-from ..config import FlowMoConfig
 from ..data import BatchLoader, ImageSource, SplitError, center_crop, open_images, shorter_side_to, to_tensor
 from ..errors import ConfigError, DataError, ImageError, TrainingError
 from ..files import only_one, replacing
 from ..provenance import code_version
 from ..tokenizer import FlowMo
-from ..training import Log, Run, TrainConfig, World, assemble, read_newest
-from ..training.checkpoint import Checkpoint, checkpoints, read_checkpoint, tidy
+from ..training import Checkpoint, Log, Run, TrainConfig, World, assemble, read_newest
+from ..training.checkpoint import checkpoints, read_checkpoint, tidy
 from ..training.cost import utilisation_cost
 from ..training.loop import Check, Outcome
 from ..training.start import AnyConfig, check_same, cooled_down, crop_size, stored_model_config
@@ -35,17 +34,18 @@ from .common import find_device, positive
 class Stage:
     """What a command adds to the run that all share.
 
-    new_model: where a run begins. fits: whether a run of models of this configuration is the one that was asked for.
+    new_model: where a run begins. fits: whether the run of a checkpoint is the one that was asked for.
     perceptual: d_perc of the loss, None where it has none. check: from held-out images, ``look_at`` of them, B 3 H W in
-    [-1, 1], and d_perc on their device. about: more for the checkpoints.
+    [-1, 1], after the first ``skip``, and d_perc on its device. about: more for the checkpoints.
     """
 
     config: TrainConfig
     new_model: Callable[[], FlowMo]
-    fits: Callable[[FlowMoConfig], bool]
+    fits: Callable[[Checkpoint], bool]
     perceptual: Callable[[], nn.Module | None]
     check: Callable[[Tensor, nn.Module | None], Check]
     look_at: int = 32
+    skip: int = 0
     about: dict[str, Any] = field(default_factory=dict)
 
 
@@ -109,21 +109,21 @@ def _train(
 ) -> Outcome:
     folder = arguments.out
     checkpoint, config, about = going_on(arguments, stage.config, world)
-    about |= stage.about
     if checkpoint is not None:
         model = FlowMo(stored_model_config(checkpoint))
-        if not stage.fits(model.config):
+        if not stage.fits(checkpoint):
             raise TrainingError(
                 f"{folder} holds a run of another model; give another folder, or the run's own settings"
             )
         say(f"resuming at {checkpoint.about['images_seen']:,} images")
     elif model is None:
         model = _seeded(stage)
+    about |= stage.about
     size = crop_size(model.config, config)
     step, ready, state, meter = assemble(model, config, world, perceptual, checkpoint)
     log = check = None
     if world.main:
-        check = stage.check(_held_out(arguments, model.config.image_size, stage.look_at), perceptual)
+        check = stage.check(_held_out(arguments, model.config.image_size, stage), perceptual)
         with replacing(folder / "config.json") as part:
             part.write_text(f'{{"model": {configs.to_json(model.config)},\n"train": {configs.to_json(config)}}}\n')
         log = Log(folder, state.images_seen, say, wandb=arguments.wandb, about=configs.to_dict(config) | about)
@@ -141,9 +141,9 @@ def _train(
     )
     cost = utilisation_cost(model.config, config, world.device, state.images_seen)
     with contextlib.closing(log) if log else contextlib.nullcontext():
-        return Run(
-            folder, config, step, ready, state, world, log, check, deadline, about, cost, meter
-        ).train(loader)  # fmt: skip
+        run = Run(folder, config, step, ready, state, world, log, check, deadline, about, cost, meter)
+        run.patience = config.sample.patience if config.stage == "mode_seeking" else None
+        return run.train(loader)
 
 
 def going_on(
@@ -193,14 +193,15 @@ def hold(folder: Path, world: World) -> Iterator[None]:
         yield
 
 
-def _held_out(arguments: argparse.Namespace, size: int, count: int) -> Tensor:
-    """``count`` images spread over the held-out data, or fewer where there are, B 3 size size in [-1, 1]."""
+def _held_out(arguments: argparse.Namespace, size: int, stage: Stage) -> Tensor:
+    """The stage's number of images spread over the held-out data, or as many as there are, B 3 size size."""
     if arguments.validation:
         source = open_data(arguments.validation, None, "validation")
     else:
         source = open_data(arguments.data, arguments.split, "train")
-    step = max(1, len(source) // count)
-    chosen = range(0, min(len(source), step * count), step)
+    left = len(source) - stage.skip
+    step = max(1, left // stage.look_at)
+    chosen = range(stage.skip, stage.skip + min(left, step * stage.look_at), step)
     pictures = []
     for i in chosen:
         try:

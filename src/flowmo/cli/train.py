@@ -18,9 +18,10 @@ from ..perceptual import load_lpips
 from ..presets import PRESETS
 from ..stages import reconstruct
 from ..tokenizer import FlowMo
-from ..training import TrainConfig
+from ..training import Checkpoint, TrainConfig
 from ..training.loop import PICTURES, Check
 from ..training.recipes import RECIPES, check_weights, model_of
+from ..training.start import stored_model_config
 from ..weights import load
 from .common import add_device_argument
 from .runs import Stage, add_run_arguments, run_training
@@ -60,9 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
     return run_training(arguments, Stage(config, new_model, partial(_fits, arguments), perceptual, check))
 
 
-def _fits(arguments: argparse.Namespace, stored: FlowMoConfig) -> bool:
+def _fits(arguments: argparse.Namespace, checkpoint: Checkpoint) -> bool:
     """Of a run that began from weights, those are no longer needed."""
-    return bool(arguments.init) or stored == _model(arguments)[0]
+    return bool(arguments.init) or stored_model_config(checkpoint) == _model(arguments)[0]
 
 
 def _train_config(arguments: argparse.Namespace) -> TrainConfig:

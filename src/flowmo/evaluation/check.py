@@ -12,7 +12,10 @@ from torch import Tensor
 from ..data import to_uint8
 from ..files import replacing
 from ..tokenizer import FlowMo
+from .features import FeatureNetwork
+from .measures import Measure, distribution_measure, lpips_measure
 from .pixels import psnr, thumbnail
+from .protocols import STANDARD
 
 
 def make_check(
@@ -45,6 +48,46 @@ def make_check(
         if perceptual is not None:
             numbers |= {f"lpips{name}": perceptual(picture, x) for name, picture in painted.items()}
         return {name: float(value.mean()) for name, value in numbers.items()}
+
+    return check
+
+
+def make_sampler_check(
+    images: Tensor,
+    folder: Path,
+    distance: Callable[[Tensor, Tensor], Tensor] | None,
+    lpips: Callable[[Tensor, Tensor], Tensor] | None = None,
+    inception: FeatureNetwork | None = None,
+    batch_size: int = 16,
+) -> Callable[[FlowMo, int], dict[str, float]]:
+    """As :func:`make_check`, of more images and more of what is reported, to see reward hacking in Stage 1B: always the
+    same images and noise, painted by the model's own sampler and rounded to 8 bits as by the standard protocol.
+
+    It returns ``psnr``, ``distance``, d_perc of the loss, and where their networks are given ``lpips``, ``rfid`` and
+    ``kid``. The contact sheet and ``psnr_one_step`` are of the first images alone.
+    """
+    sheet = make_check(images[:8], folder)
+    seen = STANDARD.for_networks(images)
+    measures: list[Measure] = []
+    for name, network in (("distance", distance), ("lpips", lpips)):
+        if network is not None:
+            measures.append(lpips_measure(network, seen, batch_size, name))
+    if inception is not None:
+        measures.append(distribution_measure(inception, seen, ("rfid", "kid"), batch_size))
+
+    @torch.no_grad()
+    def check(model: FlowMo, images_seen: int) -> dict[str, float]:
+        numbers = {"psnr_one_step": sheet(model, images_seen)["psnr_one_step"]}
+        starts = range(0, len(images), batch_size)
+        painted = [
+            model.reconstruct(x, seed=list(range(start, start + len(x)))).to(images.device)
+            for start, x in zip(starts, images.split(batch_size), strict=True)
+        ]
+        again = STANDARD.for_networks(torch.cat(painted))
+        numbers["psnr"] = float(psnr(again, images).mean())
+        for measure in measures:
+            numbers |= measure(again)
+        return numbers
 
     return check
 

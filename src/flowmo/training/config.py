@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..perceptual.distances import DistanceName
 from ..stages import LossWeights
 from .run_config import RunConfig, require
 
@@ -26,12 +27,48 @@ class NoiseLevelConfig:
 
 
 @dataclass(frozen=True)
+class SampleLossConfig:
+    """L_sample of Stage 1B (Eq. 11-12, A.2), as published (D1, D2) but for the network, whose weights not everyone has.
+
+    weight: lambda_sample. mode: "chain", the sample of ``num_steps`` steps, or "one_step", the flow term's image
+    estimate (Table 7). grid: of the chain, "random" gaps for each image, or "shifted", the sampler's for all, by
+    ``rho`` or, if null, that which is stored with the model. network: see ``perceptual.load_distance``; network_side:
+    pixels that a classifier sees of an image. share: of a batch that gets a chain. recompute: each step of a chain
+    again in the backward pass, so that its length takes no memory; a fourth faster without. patience: checks in a row
+    that show reward hacking before the run stops (``early_stopping.py``); 0 never stops.
+    """
+
+    weight: float = 0.01
+    mode: Literal["chain", "one_step"] = "chain"
+    num_steps: int = 8
+    grid: Literal["random", "shifted"] = "random"
+    rho: float | None = None
+    network: DistanceName = "efficientnet_lite0"
+    network_side: int = 224
+    share: float = 1.0
+    recompute: bool = True
+    patience: int = 2
+
+    def __post_init__(self) -> None:
+        require(0 <= self.weight < math.inf, f"sample.weight must be at least 0, got {self.weight}")
+        require(self.num_steps >= 1, f"sample.num_steps must be at least 1, got {self.num_steps}")
+        require(
+            self.rho is None or self.rho > 0,
+            f"sample.rho must be positive (inf is one step from t = 1), got {self.rho}",
+        )
+        require(self.network_side >= 32, f"sample.network_side must be at least 32, got {self.network_side}")
+        require(0 < self.share <= 1, f"sample.share must be above 0 and at most 1, got {self.share}")
+        require(self.patience >= 0, f"sample.patience must be at least 0, got {self.patience}")
+
+
+@dataclass(frozen=True)
 class TrainConfig(RunConfig):
     """One stage of training a tokenizer. The defaults suit a short run on one device; runs/ holds the commands of the
     packaged models, ``training.recipes`` the published settings.
 
-    stage: "mode_matching" (Stage 1A), or "autoencode", a regression of the image from its code (F5). A clean prediction
-    at low noise gives rare gradients of enormous size: then set ``gradient_clip``. perceptual_share: see
+    stage: "mode_matching" (Stage 1A), "mode_seeking" (Stage 1B, with ``sample``), or "autoencode", a regression of the
+    image from its code (F5). A clean prediction at low noise gives rare gradients of enormous size: then set
+    ``gradient_clip``. perceptual_share: see
     ``mode_matching_loss``. freeze_encoder_after: so many images the encoder trains, then the optimizer is built anew
     without it (A14). entropy_over: the images that share a codebook entropy, those of one micro-batch as published or
     the micro-batches that all processes see at once (A7). crop_size: side of the random crops, at the scale that the
@@ -39,10 +76,11 @@ class TrainConfig(RunConfig):
     images.
     """
 
-    stage: Literal["mode_matching", "autoencode"] = "mode_matching"
+    stage: Literal["mode_matching", "autoencode", "mode_seeking"] = "mode_matching"
     losses: LossWeights = field(default_factory=LossWeights)
     perceptual_network: Literal["vgg", "alex"] = "vgg"
     perceptual_share: float = 1.0
+    sample: SampleLossConfig = field(default_factory=SampleLossConfig)
     noise_levels: NoiseLevelConfig = field(default_factory=NoiseLevelConfig)
     code_dropout: float = 0.1
     freeze_encoder_after: int | None = None
@@ -72,3 +110,6 @@ class TrainConfig(RunConfig):
         for name in ("perceptual", "entropy", "commitment"):
             value = getattr(losses, name)
             require(0 <= value < math.inf, f"losses.{name} must be at least 0, got {value}")
+        if self.stage == "mode_seeking":
+            require(freeze == 0, "Stage 1B trains the decoder alone: freeze_encoder_after must be 0")
+            require(losses.perceptual == 0, "Stage 1B has no one-step LPIPS (D2): losses.perceptual must be 0")

@@ -118,10 +118,15 @@ def utilisation_cost(
     model: FlowMoConfig, train: TrainConfig, device: torch.device, images_seen: int = 0
 ) -> tuple[float, float]:
     """FLOPs of one training image at this point of a run, d_perc's not counted, and the FLOP/s that the device has for
-    them."""
+    them. A chain of Stage 1B takes a whole forward and backward pass of the decoder a step; what it computes again is
+    not counted."""
     frozen = train.freeze_encoder_after is not None and images_seen >= train.freeze_encoder_after
     seen = replace(model, image_size=train.crop_size or model.image_size)
-    return flops_per_image(seen, None, encoder_frozen=frozen).training, matrix_ceiling(device, precision(train))
+    flops = flops_per_image(seen, None, encoder_frozen=frozen)
+    s, chains = train.sample, 0.0
+    if train.stage == "mode_seeking" and s.mode == "chain" and s.weight:
+        chains = s.share * s.num_steps * 3 * flops.decoder
+    return flops.training + chains, matrix_ceiling(device, precision(train))
 
 
 def precision(train: RunConfig) -> torch.dtype:

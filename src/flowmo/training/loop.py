@@ -19,12 +19,13 @@ from ..errors import TrainingError
 from . import health, schedule
 from .checkpoint import AFTER_DIVERGENCE, save_checkpoint
 from .distributed import World, gradients_exchanged, whole
+from .early_stopping import best, checks_of, verdict
 from .logs import Log
 from .run_config import RunConfig
 from .state import TrainState
 from .steps import Loader, TrainBatch, TrainStep
 
-PICTURES = "pictures"
+PICTURES, BEST = "pictures", "best"
 Check = Callable[[Any, int], dict[str, Any]]
 """Looks at the averaged model after so many images, writes ``pictures/<images>.png``, returns numbers for the log."""
 
@@ -44,7 +45,8 @@ class Run:
 
     step: the stage; ready: the same, spread over the world (``distributed.spread``). log: in the main process only.
     deadline: by ``time.monotonic()``. about: more for the checkpoints. cost: floating-point operations of one image and
-    those that the device could do in a second, for the utilisation.
+    those that the device could do in a second, for the utilisation. patience: of a run that its checks may end
+    (``early_stopping.py``); None for any other.
     """
 
     folder: Path
@@ -59,20 +61,22 @@ class Run:
     about: dict[str, Any] = field(default_factory=dict)
     cost: tuple[float, float] | None = None
     meter: health.Meter = field(default_factory=health.Meter)
+    patience: int | None = None
     skipped_in_a_row: int = 0
 
     def train(self, loader: Loader) -> Outcome:
-        """Until the configured images are seen, the deadline is near, SIGTERM or SIGINT asks to stop, or the encoder is
-        to be frozen; each ends with a checkpoint. ``loader`` starts at ``state.images_seen``.
+        """Until the configured images are seen, the deadline is near, SIGTERM or SIGINT asks to stop, the encoder is to
+        be frozen, or checks end it; each ends with a checkpoint. ``loader`` starts at ``state.images_seen``.
 
         Raises TrainingError when too many steps in a row are not finite, after a checkpoint of the last good one.
         """
         config, state = self.config, self.state
         reason, again, trained, last_checkpoint = "finished", False, False, time.monotonic()
+        early = self.begin_checks()
         with stop_requests() as stop, loader:
             batches = iter(loader)
             self.meter.restart_clock()
-            while state.images_seen < config.images:
+            while state.images_seen < config.images and not early:
                 asked = time.monotonic()
                 batch = next(batches)
                 self.meter.waited += time.monotonic() - asked
@@ -87,7 +91,7 @@ class Run:
                 if config.cooldown_images and self.crossed(config.images - config.cooldown_images):
                     self.save_weights("raw_before_cooldown", "raw, before the cool-down")
                 if self.crossed_multiple(config.check_images) and state.images_seen < config.images:
-                    self.look()
+                    early = self.look()
                 if stopped or late:
                     reason = "stopped on request" if stopped else "time limit"
                     break
@@ -103,11 +107,14 @@ class Run:
                 if due:
                     self.save()
                     last_checkpoint = time.monotonic()
-        finished = state.images_seen >= config.images
-        if finished and trained and self.world.main:  # an older one must not pass for the final, if a kill comes now
+        finished = state.images_seen >= config.images or bool(early)
+        # An older one must not pass for the final, if a kill comes now.
+        if finished and trained and not early and self.world.main:
             (self.folder / "model.safetensors").unlink(missing_ok=True)
         if trained or not finished:
             self.save()
+        if early:
+            return Outcome(True, state.images_seen, early)
         if finished and (trained or not (self.folder / "model.safetensors").exists()):
             self.look()
         return Outcome(finished, state.images_seen, reason, again and not finished)
@@ -211,16 +218,32 @@ class Run:
         about = self.step.about() | self.about
         save_checkpoint(self.folder, self.state, self.config, self.world, about, self.meter.state(self.world))
 
-    def look(self) -> None:
-        """Pictures, numbers and weights of the averaged model."""
-        images = self.state.images_seen
+    def begin_checks(self) -> str | None:
+        """Where checks may end the run: a first one before any training; or why they have ended it already."""
+        if self.patience is None:
+            return None
+        checks = self.world.share(checks_of(self.log.path) if self.log else None)
+        return verdict(checks, self.patience) if checks else self.look()
+
+    def look(self) -> str | None:
+        """Pictures, numbers and weights of the averaged model. Where checks may end the run, its best weights so far
+        too, and why it is to stop if it is."""
+        images, early = self.state.images_seen, None
         model = self.save_weights("model", "moving average")
         if model is not None and self.check and self.log:
             with torch.no_grad():
-                self.log.write({"images": images} | self.check(model.to(self.world.device).eval(), images))
+                numbers = {"images": images} | self.check(model.to(self.world.device).eval(), images)
+            self.log.write(numbers)
             self.log.picture(self.folder / PICTURES / f"{images:010d}.png", images)
+            if self.patience is not None:
+                checks = checks_of(self.log.path)
+                if best(checks) == numbers:
+                    about = {"weights": "moving average, the best check"} | numbers
+                    self.step.save(model, self.folder / f"{BEST}.safetensors", about)
+                early = verdict(checks, self.patience)
         self.world.wait()
         self.meter.restart_clock()
+        return self.world.share(early)
 
     def save_weights(self, name: str, what: str) -> nn.Module | None:
         """Write the averaged or the raw weights as a model file; the model that holds them, in the main process."""

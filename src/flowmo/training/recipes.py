@@ -10,9 +10,11 @@ from dataclasses import replace
 
 from ..config import FlowMoConfig, TransformerConfig
 from ..errors import ConfigError
-from .config import TrainConfig
+from ..stages import LossWeights
+from .config import SampleLossConfig, TrainConfig
 
 BATCH = 128  # two micro-batches of 8 on each of 8 GPUs (A13)
+POST_BATCH = 64
 STEPS = {"flowmo-lo": 1_300_000, "flowmo-hi": 800_000}
 EXPLORATORY_STEPS = 400_000  # 40 epochs of ImageNet (Table 6)
 FREEZE_AFTER_STEPS = 200_000
@@ -41,6 +43,40 @@ def published(preset: str) -> TrainConfig:
         ema_decay=0.9999,
         ema_every=10,
         precision="bf16",
+    )
+
+
+def post_training() -> TrainConfig:
+    """Stage 1B for a short run on one device: half the batch and rate of such a Stage 1A, in two micro-batches, with
+    warm-up and cool-down."""
+    return TrainConfig(
+        stage="mode_seeking",
+        images=100_000,
+        batch_size=16,
+        micro_batch=8,
+        learning_rate=5e-5,
+        warmup_images=1_000,
+        cooldown_images=25_000,
+        freeze_encoder_after=0,
+        losses=LossWeights(perceptual=0.0),
+        check_images=10_000,
+    )
+
+
+def published_post_training() -> TrainConfig:
+    """Stage 1B as released (D1-D6): 25,000 steps of 64 images, two micro-batches of 4 on each of 8 GPUs, from raw
+    weights with fresh moments, logits of ResNet-50; looked at every 5,000 steps."""
+    return replace(
+        published("flowmo-lo"),
+        stage="mode_seeking",
+        images=POST_BATCH * 25_000,
+        batch_size=POST_BATCH,
+        micro_batch=4,
+        learning_rate=5e-5,
+        freeze_encoder_after=0,
+        losses=LossWeights(perceptual=0.0),
+        sample=SampleLossConfig(network="resnet50"),
+        check_images=POST_BATCH * 5_000,
     )
 
 

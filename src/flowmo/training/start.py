@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from torch import nn
@@ -11,7 +12,7 @@ from ..config import FlowMoConfig, from_dict, to_dict
 from ..errors import ConfigError, TrainingError
 from ..stages.mode_matching import PerceptualDistance
 from ..tokenizer import FlowMo
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, read_newest
 from .config import TrainConfig
 from .distributed import World, spread
 from .health import Meter
@@ -41,7 +42,7 @@ def assemble(
     perceptual: PerceptualDistance | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Assembled:
-    """A run of Stage 1A or of the regression of F5, where ``checkpoint`` left it or at the beginning.
+    """A run of Stage 1A, of Stage 1B or of the regression of F5, where ``checkpoint`` left it or at the beginning.
 
     The encoder is frozen once ``config.freeze_encoder_after`` images are seen; the optimizer is then built anew with
     the decoder alone, so its moments start again (A14). Raises TrainingError for a checkpoint of another model.
@@ -71,6 +72,18 @@ def crop_size(model: FlowMoConfig, config: TrainConfig) -> int:
                 f"image_size {model.image_size}"
             )
     return size
+
+
+def raw_model(folder: Path) -> FlowMo:
+    """The model with the raw weights of the newest checkpoint in a run's folder, not their average (D4). Raises
+    TrainingError where there is none that is whole."""
+    checkpoint = read_newest(folder)
+    if checkpoint is None:
+        raise TrainingError(f"{folder} holds no checkpoints, hence no raw weights")
+    model = FlowMo(stored_model_config(checkpoint))
+    state = TrainState.start(model, replace(checkpoint.train_config, weight_normalization=False))
+    checkpoint.restore(state, World(), moments=False)
+    return model.eval()
 
 
 def stored_model_config(checkpoint: Checkpoint) -> FlowMoConfig:

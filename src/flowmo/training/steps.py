@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ..arch.mup import learning_rate_scales
 from ..config import to_dict
 from ..data import Batch
-from ..stages import draw, mode_matching_loss
+from ..flow import shifted_grid
+from ..stages import draw, draw_chain, mode_matching_loss, mode_seeking_loss
 from ..stages.autoencode import autoencode_loss
 from ..stages.mode_matching import PerceptualDistance
 from ..tokenizer import FlowMo
@@ -97,7 +98,7 @@ class LossParts:
 
 
 class TokenizerStep(TrainStep):
-    """Stage 1A, mode matching, or the regression of F5, as ``config.stage`` says."""
+    """Stage 1A, mode matching, Stage 1B, mode seeking, or the regression of F5, as ``config.stage`` says."""
 
     model: FlowMo
 
@@ -119,9 +120,33 @@ class TokenizerStep(TrainStep):
             )
         levels = schedule.noise_levels(config, images_seen)
         draws = draw(images, levels, schedule.code_dropout(config, images_seen), generator)
+        if config.stage == "mode_seeking":
+            s = config.sample
+            chain = None
+            if s.mode == "chain" and s.weight:
+                chain = draw_chain(images, s.num_steps, generator, s.share, self.fixed_grid())
+            return mode_seeking_loss(
+                self.model,
+                images,
+                draws,
+                chain,
+                s.weight,
+                parts.perceptual,
+                config.losses,
+                s.share,
+                s.recompute,
+                average,
+            )
         return mode_matching_loss(
             self.model, images, draws, config.losses, parts.perceptual, config.perceptual_share, average
         )
+
+    def fixed_grid(self) -> Tensor | None:
+        """The noise levels of every chain of Stage 1B; None where each has its own."""
+        s = self.config.sample
+        if s.grid == "random":
+            return None
+        return shifted_grid(s.num_steps, self.model.config.sampler.rho if s.rho is None else s.rho)
 
     def learning_rate_scales(self) -> Mapping[str, float]:
         return learning_rate_scales(self.model)

@@ -1,0 +1,60 @@
+"""d_perc of Stage 1B by name (Section 3.3, Eq. 11; A.2; D2): logits of a classifier, or LPIPS."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from . import classifier, resnet
+from .sources import WeightSource, find
+from .weights import SOURCES, load_lpips
+
+DistanceName = Literal["resnet50", "efficientnet_lite0", "lpips_vgg", "lpips_alex"]
+"""resnet50 as published; efficientnet_lite0, another ImageNet classifier, where those weights are not to be had."""
+
+
+class HasLogits(Protocol):
+    def logits(self, images: Tensor) -> Tensor: ...
+
+
+class LogitDistance(nn.Module):
+    """Mean squared difference of a classifier's logits."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network: Any = network
+
+    def forward(self, images: Tensor, reference: Tensor) -> Tensor:
+        """Distances (B,) of images B 3 H W in [-1, 1], which need not be clipped; the reference gets no gradient."""
+        with torch.no_grad():
+            target = self.network.logits(reference)
+        return (self.network.logits(images) - target).square().mean(1)
+
+
+def load_distance(name: DistanceName, path: Path | None = None, side: int = resnet.SIDE) -> tuple[nn.Module, dict]:
+    """d_perc, on the CPU, frozen, float32; and what checkpoints say of it: name, side, and SHA-256 of its file.
+
+    path: its weights, else they are found as each network's loader says. side: pixels that a classifier sees of an
+    image whatever its size, 224 as published. Raises WeightsError when there are no weights, or wrong ones.
+    """
+    network: nn.Module
+    if name == "resnet50":
+        network = LogitDistance(resnet.load_resnet50(path, side))
+    elif name == "efficientnet_lite0":
+        network = LogitDistance(classifier.load_classifier(path, side))
+    else:
+        network = load_lpips("vgg" if name == "lpips_vgg" else "alex", path)
+    about: dict[str, Any] = {"name": name}
+    if isinstance(network, LogitDistance):
+        about |= {"side": side}
+    return network, about | {"sha256": hashlib.sha256(find(_source(name), path).read_bytes()).hexdigest()}
+
+
+def _source(name: DistanceName) -> WeightSource:
+    if name in ("lpips_vgg", "lpips_alex"):
+        return SOURCES[name.removeprefix("lpips_")]
+    return resnet.SOURCE if name == "resnet50" else classifier.SOURCE
