@@ -110,7 +110,7 @@ def test_settings_of_the_sampler(model: FlowMo, images: Tensor) -> None:
     stored.load_state_dict(model.state_dict())
     assert torch.equal(stored.detokenize(tokens), model.detokenize(tokens, **settings))
     assert torch.equal(model.reconstruct(images[:2], num_steps=2), model.detokenize(tokens, num_steps=2))
-    for wrong in ({"num_steps": 0}, {"rho": 0.0}):
+    for wrong in ({"num_steps": 0}, {"rho": 0.0}, {"guidance_interval": (0.5, 0.2)}):
         with pytest.raises(ConfigError):
             model.detokenize(tokens, **wrong)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -78,14 +79,15 @@ class FlowMo(nn.Module):
         guidance_interval: tuple[float, float] | None = None,
     ) -> Tensor:
         """Integrate from noise B 3 H W to an image, not clipped (Section 3.4). Defaults: ``config.sampler``."""
-        defaults = self.config.sampler
-        guidance = Guidance(
-            defaults.guidance_scale if guidance_scale is None else guidance_scale,
-            defaults.guidance_interval if guidance_interval is None else guidance_interval,
-        )
-        grid = shifted_grid(
-            defaults.num_steps if num_steps is None else num_steps, defaults.rho if rho is None else rho
-        )
+        given = {
+            "num_steps": num_steps,
+            "rho": rho,
+            "guidance_scale": guidance_scale,
+            "guidance_interval": guidance_interval,
+        }
+        sampler = replace(self.config.sampler, **{name: value for name, value in given.items() if value is not None})
+        guidance = Guidance(sampler.guidance_scale, sampler.guidance_interval)
+        grid = shifted_grid(sampler.num_steps, sampler.rho)
         velocity = guidance(
             lambda x, t: self.velocity(x, code, t, exact=True), lambda x, t: self.velocity(x, None, t, exact=True)
         )

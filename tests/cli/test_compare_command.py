@@ -87,9 +87,13 @@ def test_a_comparison(flowmo: Command, weights: Path) -> None:
 def test_metrics_of_distributions_and_json(flowmo: Command) -> None:
     """The packaged model by default, and the bytes that it takes."""
     quick = ("--codecs", "webp", "--counted", "payload", "--limit", 5, "--metrics", "lpips_vgg", "fd_efflite0")
-    result = flowmo("compare", FOLDER, *quick, "--out", "o", "--json", model=False)
+    result = flowmo("compare", FOLDER, *quick, "--controls", "--out", "o", "--json", model=False)
     assert result.code == 0, result.err
     rows = result.json["rows"]
+    controls = [row for row in rows if row["group"] == "control"]
+    assert [row["name"].partition(", ")[2] for row in controls] == ["one step", "another picture's code"]
+    rows = [row for row in rows if row["group"] != "control"]
+    assert controls[1]["metrics"]["psnr"] < rows[0]["metrics"]["psnr"] - 3
     assert [(row["name"], row["target"]) for row in rows] == [
         ("flowmo-mini-64", None),
         ("thumbnail", 144),

@@ -191,6 +191,7 @@ def test_earlier_results_are_not_taken_for_pictures(flowmo: Command) -> None:
         ["reconstruct", CAT, "--rho", "-1"],
         ["reconstruct", CAT, "--rho", "nan"],
         ["reconstruct", CAT, "--guidance", "inf"],
+        ["reconstruct", CAT, "--interval", "0.5", "0.2"],
         ["reconstruct", CAT, "--seed", "-1"],
         ["reconstruct", CAT, "--seed", "99999999999999999999"],
         ["reconstruct", CAT, "--lpips", "missing"],

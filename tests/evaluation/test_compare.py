@@ -18,7 +18,15 @@ from flowmo.errors import ConfigError
 from flowmo.evaluation.adapters import FlowMoPeer, ThumbnailPeer
 from flowmo.evaluation.codecs import get_codec, restore
 from flowmo.evaluation.coded import Choices, Search, code_all
-from flowmo.evaluation.compare import Judge, Row, check_targets, codec_contenders, compare, peer_contender
+from flowmo.evaluation.compare import (
+    Judge,
+    Row,
+    check_targets,
+    codec_contenders,
+    compare,
+    control_contenders,
+    peer_contender,
+)
 from flowmo.evaluation.compare_table import COLUMNS, markdown, table
 from flowmo.evaluation.distances import frechet_of_features, kid
 from flowmo.evaluation.ledger import Ledger
@@ -101,6 +109,24 @@ def test_rows_are_what_one_measures_by_hand(
     assert rows[4].payload_bytes == pytest.approx(sum(s for _, s in sizes) / 8)
     assert rows[4].payload_bytes <= 70 < rows[4].file_bytes
     assert sum((rows[4].scales or {}).values()) == 8
+
+
+def test_controls_are_one_step_and_the_code_of_the_picture_before(
+    judge: Judge, images: Tensor, model: FlowMo, tmp_path: Path
+) -> None:
+    peer = FlowMoPeer("ours", model, {"num_steps": 4})
+    contenders = control_contenders(peer, images, SEEDS)
+    rows = compare(judge, contenders, Ledger(tmp_path / "l"), lambda row: None)
+    assert [row.name for row in rows] == ["ours, one step", "ours, another picture's code"]
+    x = images.float() / 127.5 - 1
+    for row, settings, source in (
+        (rows[0], {"num_steps": 1, "guidance_scale": 1.0}, x),
+        (rows[1], {"num_steps": 4}, x.roll(1, 0)),
+    ):
+        again = to_uint8(model.reconstruct(source, **settings, seed=list(SEEDS))).float() / 127.5 - 1
+        assert row.metrics["psnr"] == pytest.approx(float(psnr(again, x).mean()), rel=1e-4)
+        assert set(row.metrics) == {"psnr", "ssim", "lpips_alex"}
+        assert row.payload_bytes == 36
 
 
 def test_a_row_that_some_pictures_do_not_reach_has_no_numbers(

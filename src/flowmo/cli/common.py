@@ -8,13 +8,14 @@ import math
 import re
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..codec import check_image_size
-from ..config import FlowMoConfig, to_dict
+from ..config import FlowMoConfig, SamplerConfig, to_dict
 from ..data import FITS
 from ..errors import ConfigError, FlowMoError, ImageError
 from ..files import replacing
@@ -78,6 +79,9 @@ def add_sampling_arguments(
     group.add_argument("--steps", type=steps, metavar="N", help="steps of the decoder: fewer are faster and blurred")
     group.add_argument("--rho", type=rho, metavar="RHO", help="where the steps lie: 1 evenly, more nearer the picture")
     group.add_argument("--guidance", type=finite, metavar="SCALE", help="strength of guidance; 1 is none and faster")
+    group.add_argument(
+        "--interval", type=finite, nargs=2, metavar=("LOW", "HIGH"), help="noise levels from 0 to 1 where guidance acts"
+    )
     group.add_argument("--seed", type=seed, default=0, metavar="N", help=f"{seed_help} (default: 0)")
 
 
@@ -133,8 +137,15 @@ def sampling(arguments: argparse.Namespace) -> dict[str, Any]:
         "num_steps": arguments.steps,
         "rho": arguments.rho,
         "guidance_scale": arguments.guidance,
+        "guidance_interval": arguments.interval and tuple(arguments.interval),
         "seed": arguments.seed,
     }
+
+
+def sampler_of(arguments: argparse.Namespace, model: FlowMo) -> SamplerConfig:
+    """The model's own with what the arguments say. Raises ConfigError."""
+    given = {name: value for name, value in sampling(arguments).items() if name != "seed" and value is not None}
+    return replace(model.config.sampler, **given)
 
 
 def sampling_used(arguments: argparse.Namespace, config: FlowMoConfig) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..config import SamplerConfig
 from ..data import ImageSource, SplitError, open_images
 from ..errors import ConfigError
 from ..evaluation.evaluate import Settings
@@ -171,13 +170,9 @@ class _Work:
             if self.world.main and len(self.networks) == 1:
                 for metric, reason in self.networks[key].left_out.items():
                     self.progress.say(f"note: {metric} is left out: {reason}")
-        settings = Settings(protocol, self.sampler(model), self.arguments.seed, self.arguments.batch_size)
+        sampler = common.sampler_of(self.arguments, model)
+        settings = Settings(protocol, sampler, self.arguments.seed, self.arguments.batch_size)
         return prepare(model, name, settings, self.networks[key])
-
-    def sampler(self, model: FlowMo) -> SamplerConfig:
-        a = self.arguments
-        given = {"num_steps": a.steps, "rho": a.rho, "guidance_scale": a.guidance}
-        return replace(model.config.sampler, **{name: value for name, value in given.items() if value is not None})
 
     def measure(self, model: FlowMo, job: Job, known: Result | None) -> Result | None:
         if known is not None:

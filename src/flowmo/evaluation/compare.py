@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -32,7 +32,7 @@ from .pixels import psnr, ssim
 from .results import list_checksum, picture_checksums, weights_checksum
 from .rows import Rows
 
-Group = Literal["codec", "thumbnail", "model", "tokenizer"]
+Group = Literal["codec", "thumbnail", "model", "tokenizer", "control"]
 Distances = Mapping[str, Callable[[Tensor, Tensor], Tensor]]
 
 SPACES = {"inception": ("rfid", "kid"), "efflite0": ("fd_efflite0", "kd_efflite0")}
@@ -91,10 +91,11 @@ class Judge:
             yield _scaled(chosen), range(start, start + len(chosen))
 
     @torch.no_grad()
-    def measure(self, paint: Callable[[Tensor, Sequence[int]], Tensor]) -> dict[str, float]:
-        """paint: (images B 3 H W in [-1, 1], their places) -> their reconstructions."""
+    def measure(self, paint: Callable[[Tensor, Sequence[int]], Tensor], distributions: bool = True) -> dict[str, float]:
+        """paint: (images B 3 H W in [-1, 1], their places) -> their reconstructions. distributions: without them only
+        what is of each picture is measured."""
         values: dict[str, list[float]] = {}
-        features: dict[str, list[np.ndarray]] = {name: [] for name in self.networks}
+        features: dict[str, list[np.ndarray]] = {name: [] for name in self.networks if distributions}
         for images, places in self.batches():
             pixels = to_uint8(paint(images, places))
             again, images = _scaled(pixels.to(self.device)), images.to(self.device)
@@ -102,8 +103,8 @@ class Judge:
             found |= {f"lpips_{name}": lpips(again, images) for name, lpips in self.distances.items()}
             for name, numbers in found.items():
                 values.setdefault(name, []).extend(numbers.tolist())
-            for name in self.networks:
-                features[name].append(self._features(name, pixels))
+            for name, parts in features.items():
+                parts.append(self._features(name, pixels))
         metrics = {name: sum(numbers) / len(numbers) for name, numbers in values.items()}
         for name, parts in features.items():
             if len(self.images) >= FEWEST:
@@ -185,6 +186,22 @@ def peer_contender(peer: Peer, size: tuple[int, int], seeds: Sequence[int]) -> C
     return Contender(peer.name, group, lambda: peer.counting, key, paint, sizes, target=target)
 
 
+def control_contenders(
+    peer: FlowMoPeer, images: Tensor, size: tuple[int, int], seeds: Sequence[int]
+) -> list[Contender]:
+    """What a model must beat itself in: a single step from pure noise, and the code of another picture (the one before
+    it), which shows how much the code tells. images: uint8 N 3 H W. size, seeds: see :func:`peer_contender`."""
+
+    def paint(_: Tensor, places: Sequence[int]) -> Tensor:
+        others = images[[place - 1 for place in places]]
+        return peer.reconstruct(_scaled(others), [seeds[place] for place in places])
+
+    quick = FlowMoPeer(f"{peer.name}, one step", peer.model, {"num_steps": 1, "guidance_scale": 1.0})
+    one_step, itself = (peer_contender(p, size, seeds) for p in (quick, peer))
+    name = f"{peer.name}, another picture's code"
+    return [replace(one_step, group="control"), replace(itself, name=name, group="control", paint=paint)]
+
+
 def compare(
     judge: Judge, contenders: Iterable[Contender], ledger: Ledger, finished: Callable[[Row], None]
 ) -> list[Row]:
@@ -199,7 +216,7 @@ def compare(
         key = None if c.key is None else [*place, pictures, measures, code_version()]
         known = None if key is None else ledger.get(key)
         if known is None:
-            metrics = judge.measure(c.paint) if reached == len(images) else {}
+            metrics = judge.measure(c.paint, c.group != "control") if reached == len(images) else {}
             file_bytes, payload_bytes = c.sizes()
             row = Row(
                 name=c.name,

@@ -20,7 +20,7 @@ COLUMNS = {
 """Heading and format of each measure; the kernel distances a thousandfold."""
 
 THOUSANDFOLD = ("kid", "kd_efflite0")
-FIRST = {"model": 0, "tokenizer": 1, "thumbnail": 2, "codec": 3}
+FIRST = {"model": 0, "control": 1, "tokenizer": 2, "thumbnail": 3, "codec": 4}
 NOTES = """\
 limit: the bytes that were allowed, of the whole file or of what is left of it without headers; "-": not every picture
 could be brought to it (how many could), or there is no such number. "without headers" counts what a reader needs who
@@ -31,7 +31,7 @@ def table(rows: Sequence[Row], quoted: bool = True) -> tuple[list[str], list[lis
     """(heading, lines), all cells text. Columns of measures that no row has are left out."""
     shown = [name for name in COLUMNS if any(name in row.metrics for row in rows)]
     heading = ["", "limit", "file bytes", "without headers", "bits/pixel", *(COLUMNS[name][0] for name in shown)]
-    lines = [_line(row, shown) for row in sorted(rows, key=_order)]
+    lines = [_line(row, shown) for row in sorted(rows, key=order)]
     return heading, lines + ([_quoted(row, shown) for row in TABLE_1] if quoted else [])
 
 
@@ -43,7 +43,7 @@ def markdown(rows: Sequence[Row], caption: str) -> str:
     return f"{caption}\n\n{text}\n\n{NOTES}\n\n{COMPARABILITY}\n"
 
 
-def _order(row: Row) -> tuple[float, int, str, str]:
+def order(row: Row) -> tuple[float, int, str, str]:
     size = row.target or row.payload_bytes or row.file_bytes or float("inf")
     return size, FIRST[row.group], row.counted or "", row.name
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...evaluation.adapters import FlowMoPeer, Peer, ThumbnailPeer, open_peer
 from ...evaluation.codecs import CODECS, COUNTED, get_codec
-from ...evaluation.compare import Judge, Row, compare, peer_contender
+from ...evaluation.compare import Judge, Row, compare, control_contenders, peer_contender
 from ...evaluation.compare_table import NOTES, table
 from ...evaluation.ledger import Ledger
 from ...evaluation.published import COMPARABILITY
@@ -69,6 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="run the code in the files and modules of --peers: it may do anything",
     )
+    parser.add_argument(
+        "--controls", action="store_true", help="also each model in one step, and with the codes of other pictures"
+    )
     parser.add_argument("--split", metavar="NAME", help="part of the data (default: validation, or all without parts)")
     parser.add_argument("--limit", type=common.positive, metavar="N", help="only the first N pictures (default: all)")
     parser.add_argument(
@@ -118,10 +121,12 @@ def _compare(arguments: argparse.Namespace) -> int:
     features = dict(zip(judges.networks, kept, strict=True))
     judge = Judge(pictures.images, judges.distances, judges.networks, arguments.batch_size, device, features)
 
-    named: list[Peer] = [*(FlowMoPeer(name, model, {}) for name, model in models), *peers]
-    named += [ThumbnailPeer(target) for target in search.targets]
+    ours = [FlowMoPeer(name, model, {}) for name, model in models]
+    named: list[Peer] = [*ours, *peers, *(ThumbnailPeer(target) for target in search.targets)]
     seeds = [arguments.seed + place for place in pictures.places]
     contenders = [peer_contender(peer, size, seeds) for peer in named]
+    for peer in ours if arguments.controls else ():
+        contenders += control_contenders(peer, pictures.images, seeds)
     ledger = Ledger(out / "progress.jsonl")
     contenders += inputs.code(arguments, codecs, pictures, search, judges, ledger, progress)
 

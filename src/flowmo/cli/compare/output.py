@@ -128,7 +128,8 @@ def _plot(arguments: argparse.Namespace, run: Run, note: str) -> list[str]:
     pixels, names = run.size[0] * run.size[1], []
     ticks = run.search.targets or [round(row.payload_bytes) for row in run.rows if row.payload_bytes]
     panels: dict[str, list[RatePoint]] = {
-        way: [_point(row) for row in run.rows if row.counted in (way, None)] for way in run.search.counted
+        way: [_point(row) for row in run.rows if row.counted in (way, None) and row.group != "control"]
+        for way in run.search.counted
     }
     for measure, label in PLOTTED.items():
         if any(measure in row.metrics for row in run.rows):

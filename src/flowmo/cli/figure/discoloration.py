@@ -23,7 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--show", type=common.positive, default=8, metavar="N", help="pictures on the plot, the first (default: 8)"
     )
-    shared.add_interval_argument(parser)
     common.add_output_arguments(parser)
     common.add_run_arguments(parser)
     common.add_sampling_arguments(parser, shared.SEED_HELP)
@@ -39,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     images, seeds = pictures.images, range(arguments.seed, arguments.seed + len(pictures.images))
     rows, drawn, samplers, used = [], [], [], []
     for label, model in models:
-        sampler = shared.sampler_of(arguments, model)
+        sampler = common.sampler_of(arguments, model)
         found = discoloration(model, images, seeds, sampler, arguments.batch_size)
         along = [error.mean for error in found.along_steps]
         shown = [to_image(image) for image in found.images[: arguments.show]]

@@ -40,7 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "is faster and comparable with nothing else (default: rfid)",
     )
     shared.add_weights_arguments(parser, "Inception", "Classifier")
-    shared.add_interval_argument(parser)
     common.add_output_arguments(parser)
     common.add_run_arguments(parser)
     common.add_sampling_arguments(parser, shared.SEED_HELP)
@@ -59,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     curves, samplers, used = [], [], []
     for label, model in models:
-        sampler = shared.sampler_of(arguments, model)
+        sampler = common.sampler_of(arguments, model)
         points = []
         for point in norm_sweep(model, images, scales, seeds, perception, sampler, arguments.batch_size):
             points.append(point)

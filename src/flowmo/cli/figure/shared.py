@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,16 +76,6 @@ def add_models_arguments(parser: argparse.ArgumentParser, most: int, why: str) -
     common.add_model_arguments(parser, flag=False)
 
 
-def add_interval_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--interval",
-        type=common.finite,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="noise levels from 0 to 1 in which guidance acts (default: the model's)",
-    )
-
-
 def add_weights_arguments(parser: argparse.ArgumentParser, *networks: str) -> None:
     group = parser.add_argument_group("networks that judge", "for weights where none are installed")
     for name in networks:
@@ -134,17 +123,6 @@ def labels(names: list[str]) -> list[str]:
     """Short names for a plot, numbered where they are the same."""
     short = [short_name(name).removesuffix(".safetensors") for name in names]
     return [text if short.count(text) == 1 else f"{text} ({i + 1})" for i, text in enumerate(short)]
-
-
-def sampler_of(arguments: argparse.Namespace, model: FlowMo) -> SamplerConfig:
-    """The model's own with what the arguments say. Raises ConfigError."""
-    given = {
-        "num_steps": arguments.steps,
-        "rho": arguments.rho,
-        "guidance_scale": arguments.guidance,
-        "guidance_interval": arguments.interval and tuple(arguments.interval),
-    }
-    return replace(model.config.sampler, **{name: value for name, value in given.items() if value is not None})
 
 
 def sampler_in_words(s: SamplerConfig) -> str:

@@ -26,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--show", type=common.positive, default=8, metavar="N", help="pictures on the plot, the first (default: 8)"
     )
-    shared.add_interval_argument(parser)
     common.add_output_arguments(parser)
     common.add_run_arguments(parser)
     common.add_sampling_arguments(parser, "first of the seeds")
@@ -37,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
     plot = shared.targets(arguments)
     model = common.load_model(arguments)
-    sampler = shared.sampler_of(arguments, model)
+    sampler = common.sampler_of(arguments, model)
     progress = common.Progress(arguments.count)
     pictures = shared.load_pictures(arguments, model.config.image_size, progress)
     progress.expect(len(pictures.images) + progress.bad_count)

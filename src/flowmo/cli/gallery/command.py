@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from ... import __version__
@@ -100,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
             lpips,
             arguments.batch_size,
         )
-        pane = Pane(name, "model", sampler_in_words(replace(model.config.sampler, **given)))
+        pane = Pane(name, "model", sampler_in_words(common.sampler_of(arguments, model)))
         columns.append((pane, contents.cells(shown, bar)))
     for target in targets:
         shown = show_peer(ThumbnailPeer(target), images, places, lpips, arguments.batch_size)
