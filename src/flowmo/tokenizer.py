@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +80,7 @@ class FlowMo(nn.Module):
         guidance_interval: tuple[float, float] | None = None,
     ) -> Tensor:
         """Integrate from noise B 3 H W to an image, not clipped (Section 3.4). Defaults: ``config.sampler``."""
-        given = {
+        given: dict[str, Any] = {
             "num_steps": num_steps,
             "rho": rho,
             "guidance_scale": guidance_scale,

@@ -186,11 +186,10 @@ def peer_contender(peer: Peer, size: tuple[int, int], seeds: Sequence[int]) -> C
     return Contender(peer.name, group, lambda: peer.counting, key, paint, sizes, target=target)
 
 
-def control_contenders(
-    peer: FlowMoPeer, images: Tensor, size: tuple[int, int], seeds: Sequence[int]
-) -> list[Contender]:
-    """What a model must beat itself in: a single step from pure noise, and the code of another picture (the one before
-    it), which shows how much the code tells. images: uint8 N 3 H W. size, seeds: see :func:`peer_contender`."""
+def control_contenders(peer: FlowMoPeer, images: Tensor, seeds: Sequence[int]) -> list[Contender]:
+    """A model beside itself: in a single step from pure noise, and from the code of another picture (the one before),
+    which shows how much the code tells. images: uint8 N 3 H W. seeds: one a picture."""
+    size = (images.shape[2], images.shape[3])
 
     def paint(_: Tensor, places: Sequence[int]) -> Tensor:
         others = images[[place - 1 for place in places]]
