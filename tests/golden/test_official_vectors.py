@@ -19,7 +19,8 @@ from torch import Tensor
 import flowmo.weights
 from flowmo.flow import image_estimate, integrate, interpolate, random_grid, shifted_grid, velocity_target
 from flowmo.flow.guidance import Guidance
-from flowmo.stages import LossWeights
+from flowmo.stages import LossWeights, sample_chain
+from flowmo.stages.mode_seeking import ChainDraws
 from flowmo.tokenizer import FlowMo
 from flowmo.weights import official_layout
 
@@ -127,11 +128,10 @@ def training(model: FlowMo, golden: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def chain(model: FlowMo, golden: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Eight unguided steps at random levels, and the gradients through all of them."""
+    """Eight unguided steps at random levels, each checkpointed, and the gradients through all of them."""
     model.zero_grad()
     code = golden["code"]
-    grid = random_grid(golden["posttrain_u"])
-    sample = integrate(lambda x, t: model.velocity(x, code, t), golden["noise"], grid)
+    sample = sample_chain(model, code, ChainDraws(golden["noise"], random_grid(golden["posttrain_u"])))
     (sample - golden["image"]).square().mean().backward()
     return {"posttrain_sample": sample.detach()} | gradients(model, "posttrain_grad:")
 
