@@ -117,8 +117,8 @@ def test_a_run_that_hacks_its_reward_is_stopped(
     except WeightsError as error:
         pytest.skip(str(error))
     config = replace(
-        post_training(), images=800, batch_size=8, micro_batch=8, learning_rate=5e-3, warmup_images=0, cooldown_images=0,
-        check_images=80, ema_decay=0.0, precision="fp32", workers=0, log_steps=100,
+        post_training(), images=800, batch_size=8, micro_batch=8, learning_rate=5e-3, warmup_images=0,
+        cooldown_images=0, check_images=80, ema_decay=0.0, precision="fp32", workers=0, log_steps=100,
         sample=SampleLossConfig(weight=1000.0, num_steps=2, grid="shifted", network_side=64, patience=2),
     )  # fmt: skip
     check = make_sampler_check(photographs("validation", 16), tmp_path / "pictures", network)
