@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,15 @@ import pytest
 import torch
 from run_support import BATCH, checkpoints_of, command, finish, lines_of, log_of, start, start_several, wait_for_step
 
+from flowmo import samples
 from flowmo.cli.main import main
+from flowmo.data import BatchLoader, open_images
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.training import TrainConfig, TrainState, World
 from flowmo.training.checkpoint import read_checkpoint
 
+PHOTO = samples.paths()[0]
 TWO = ("--standalone", "--nproc-per-node", "2")
 SHORT = {"images": 64, "cooldown_images": 16, "gradient_clip": 1.0, "check_images": 48, "keep": 20}
 NAMES = ("total", "flow", "sample_entropy", "codebook_entropy", "commitment", "gradient_norm")
@@ -30,6 +34,7 @@ RUNS = {
     "small-fsdp": {"micro_batch": 2, "images": 40, "recompute_blocks": "true", "strategy": "fsdp"},
     "together": {"images": BATCH, "entropy_over": "processes", "strategy": "fsdp"},
     "apart": {"images": BATCH},
+    "broken": {"images": 4 * BATCH, "cooldown_images": 0, "strategy": "fsdp"},
     "freezing": MICRO | {"freeze_encoder_after": 40, "strategy": "fsdp"},
 }
 """Settings of the runs that two processes make."""
@@ -69,8 +74,9 @@ def assert_same_run(a: Path, b: Path) -> None:
 def two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the runs of two processes; also one that stopped after its first step."""
     folder = tmp_path_factory.mktemp("two")
-    commands = [command(data, folder / name, **settings(name)) for name in RUNS]
+    commands = [command(data, folder / name, **settings(name)) for name in RUNS if name != "broken"]
     commands.append(command(data, folder / "begun", "--time-limit", "0s", **settings("fsdp")))
+    commands.append(command(_one_broken(folder), folder / "broken", "--validation", str(PHOTO), **settings("broken")))
     finish(start_several(commands, *TWO), timeout=400)
     return folder
 
@@ -163,11 +169,29 @@ def test_sigterm_reaches_all_and_ends_with_a_checkpoint(data: Path, tmp_path: Pa
     assert newest.about["step"] == max(log_of(tmp_path))
 
 
+def test_broken_pictures_of_either_process_are_counted(two: Path) -> None:
+    """One of eight: whichever process draws it, once an epoch, both count it and the log names it."""
+    broken = [line for line in lines_of(two / "broken") if "broken" in line]
+    assert [(line["images"], line["broken_images"]) for line in broken] == [(BATCH * k, k) for k in (1, 2, 3, 4)]
+    assert {name for line in broken for name in line["broken"]} == {"3.jpg"}
+    with BatchLoader(open_images(two / "pictures"), BATCH // 2, 32, 0, workers=0, rank=1, world=2) as loader:
+        second = [name for batch in islice(loader, 4) for name in batch.skipped]
+    assert 0 < len(second) < 4  # it was each one's turn
+
+
 def test_a_batch_that_cannot_be_split(data: Path, tmp_path: Path) -> None:
     process = start(command(data, tmp_path, **(SHORT | {"batch_size": 9})), *TWO)
     output, _ = process.communicate(timeout=60)
     assert process.returncode
     assert "batch_size 9 cannot be split over 2 processes" in output
+
+
+def _one_broken(folder: Path) -> Path:
+    """The sample pictures, the fourth cut off."""
+    (folder / "pictures").mkdir()
+    for k, path in enumerate(samples.paths()):
+        (folder / "pictures" / f"{k}.jpg").write_bytes(path.read_bytes()[: 2000 if k == 3 else None])
+    return folder / "pictures"
 
 
 def _children(pid: int) -> list[int]:
