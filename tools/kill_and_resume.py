@@ -3,7 +3,8 @@
     python tools/kill_and_resume.py DATA OUT [--times 20] [--longest 20] [--seed 0] [-- more arguments of flowmo train]
 
 Two runs of the same command: one is left alone, the other gets SIGKILL a random while after each of its first
-``times`` starts (while it starts, computes, or writes a checkpoint) and is then left to finish. Every number of their
+``times`` starts, every other time counted from when it trains again (so it starts, computes, or writes a checkpoint),
+and is then left to finish. Every number of their
 logs, but for the clock's, and every one of their weights must be the same. Exit code 1 where they are not.
 """
 
@@ -34,6 +35,17 @@ def log_of(folder: Path) -> list[dict[str, object]]:
     return [{name: value for name, value in line.items() if name not in CLOCK} for line in lines]
 
 
+def wait_until_it_trains(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Until its log grows. Where it goes on, the log is first cut to what its checkpoint has seen."""
+    log, shortest = folder / "log.jsonl", float("inf")
+    while process.poll() is None:
+        size = log.stat().st_size if log.exists() else 0
+        shortest = min(shortest, size)
+        if size > shortest:
+            return
+        time.sleep(0.05)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
@@ -48,6 +60,8 @@ def main() -> int:
     alone = subprocess.Popen(train(arguments.data, whole, arguments.more), stdout=subprocess.DEVNULL)
     for k in range(arguments.times):
         process = subprocess.Popen(train(arguments.data, killed, arguments.more), stdout=subprocess.DEVNULL)
+        if k % 2:
+            wait_until_it_trains(process, killed)
         time.sleep(instants.uniform(0, arguments.longest))
         if process.poll() is not None:
             print(f"finished before kill {k + 1}: make the run longer, or the waits shorter")
