@@ -56,7 +56,7 @@ def test_a_comparison(flowmo: Command, weights: Path) -> None:
         if way and row["metrics"]:
             assert row[f"{way}_bytes"] <= target, name
             assert row["payload_bytes"] < row["file_bytes"]
-            assert set(row["metrics"]) == {"psnr", "ssim", "lpips_alex"}
+            assert set(row["metrics"]) == {"psnr", "ssim", "lpips_alex", "beats_thumbnail"}
     assert rows["webp", "file", 300]["metrics"]["lpips_alex"] < rows["webp", "file", 70]["metrics"]["lpips_alex"]
 
     whole = read_result(Path("o/comparison.json"))
@@ -101,7 +101,8 @@ def test_metrics_of_distributions_and_json(flowmo: Command) -> None:
     ]
     wanted = {"psnr", "ssim", "lpips_alex", "lpips_vgg", "fd_efflite0", "kd_efflite0", "kd_efflite0_error"}
     if "left out" not in result.err:
-        assert all(set(row["metrics"]) == wanted for row in rows)
+        assert all(set(row["metrics"]) - {"beats_thumbnail"} == wanted for row in rows)
+        assert rows[0]["metrics"]["beats_thumbnail"] == 1
     assert rows[0]["metrics"]["lpips_alex"] < rows[1]["metrics"]["lpips_alex"]
 
 

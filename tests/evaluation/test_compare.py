@@ -30,7 +30,7 @@ from flowmo.evaluation.compare import (
 from flowmo.evaluation.compare_table import COLUMNS, markdown, table
 from flowmo.evaluation.distances import frechet_of_features, kid
 from flowmo.evaluation.ledger import Ledger
-from flowmo.evaluation.pixels import psnr, ssim
+from flowmo.evaluation.pixels import psnr, ssim, thumbnail
 from flowmo.evaluation.published import TABLE_1
 from flowmo.evaluation.rows import Rows
 from flowmo.perceptual import LPIPS
@@ -103,6 +103,10 @@ def test_rows_are_what_one_measures_by_hand(
         assert {name: row.metrics[name] for name in expected} == pytest.approx(
             {name: float(value) for name, value in expected.items()}, rel=1e-4, abs=1e-6
         )
+    small = to_uint8(thumbnail(x, 8 * 70)).float() / 127.5 - 1
+    assert rows[4].metrics["beats_thumbnail"] == float((alex(decoded, x) < alex(small, x)).double().mean())
+    assert 0 <= rows[0].metrics["beats_thumbnail"] <= 1
+    assert "beats_thumbnail" not in rows[1].metrics
     assert (rows[0].file_bytes, rows[0].payload_bytes, rows[0].bits_per_pixel) == (60, 36, 36 * 8 / 1024)
     sizes = [(len(c.data), c.payload_bytes) for c in chosen if c is not None]
     assert rows[4].file_bytes == pytest.approx(sum(s for s, _ in sizes) / 8)
@@ -125,7 +129,7 @@ def test_controls_are_one_step_and_the_code_of_the_picture_before(
     ):
         again = to_uint8(model.reconstruct(source, **settings, seed=list(SEEDS))).float() / 127.5 - 1
         assert row.metrics["psnr"] == pytest.approx(float(psnr(again, x).mean()), rel=1e-4)
-        assert set(row.metrics) == {"psnr", "ssim", "lpips_alex"}
+        assert set(row.metrics) == {"psnr", "ssim", "lpips_alex", "beats_thumbnail"}
         assert row.payload_bytes == 36
 
 

@@ -12,6 +12,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +29,7 @@ from .coded import Choices, Search
 from .distances import frechet_of_features, kid
 from .features import FeatureNetwork
 from .ledger import Ledger
-from .pixels import psnr, ssim
+from .pixels import psnr, ssim, thumbnail
 from .results import list_checksum, picture_checksums, weights_checksum
 from .rows import Rows
 
@@ -46,7 +47,8 @@ class Row:
     """One line of the table. counted, target: of a codec, and of a thumbnail the target, in bytes. reached: the
     pictures that could be brought to it. file_bytes, payload_bytes: means, None where there is no such number.
     bits_per_pixel: of the payload. scales: of a codec, how often each was the best. metrics: means over pictures of
-    psnr (dB), ssim, lpips_alex, lpips_vgg; over all of them rfid, kid (and kid_error), fd_efflite0, kd_efflite0."""
+    psnr (dB), ssim, lpips_alex, lpips_vgg; over all of them rfid, kid (and kid_error), fd_efflite0, kd_efflite0;
+    beats_thumbnail: the share nearer by LPIPS (Alex) than a thumbnail of as many bytes."""
 
     name: str
     group: Group
@@ -83,6 +85,7 @@ class Judge:
         self.batch_size, self.device = batch_size, torch.device(device)
         self._kept = features or {}
         self._reference: dict[str, np.ndarray] = {}
+        self._small: dict[int, list[float]] = {}
 
     def batches(self) -> Iterable[tuple[Tensor, range]]:
         """(images B 3 H W in [-1, 1] on the CPU, their places in ``images``)."""
@@ -91,9 +94,14 @@ class Judge:
             yield _scaled(chosen), range(start, start + len(chosen))
 
     @torch.no_grad()
-    def measure(self, paint: Callable[[Tensor, Sequence[int]], Tensor], distributions: bool = True) -> dict[str, float]:
+    def measure(
+        self,
+        paint: Callable[[Tensor, Sequence[int]], Tensor],
+        distributions: bool = True,
+        size: Callable[[], float | None] = lambda: None,
+    ) -> dict[str, float]:
         """paint: (images B 3 H W in [-1, 1], their places) -> their reconstructions. distributions: without them only
-        what is of each picture is measured."""
+        what is of each picture is measured. size: bytes of the thumbnail to be compared with, asked for at the end."""
         values: dict[str, list[float]] = {}
         features: dict[str, list[np.ndarray]] = {name: [] for name in self.networks if distributions}
         for images, places in self.batches():
@@ -106,10 +114,23 @@ class Judge:
             for name, parts in features.items():
                 parts.append(self._features(name, pixels))
         metrics = {name: sum(numbers) / len(numbers) for name, numbers in values.items()}
+        spent = size()
+        if spent and "alex" in self.distances:
+            pairs = zip(values["lpips_alex"], self._thumbnails(int(spent)), strict=True)
+            metrics["beats_thumbnail"] = sum(ours < theirs for ours, theirs in pairs) / len(self.images)
         for name, parts in features.items():
             if len(self.images) >= FEWEST:
                 metrics |= self._distribution(name, np.concatenate(parts))
         return metrics
+
+    def _thumbnails(self, size: int) -> list[float]:
+        """LPIPS (Alex) of the thumbnail of so many bytes to each picture."""
+        if size not in self._small:
+            self._small[size] = []
+            for images, _ in self.batches():
+                again = _scaled(to_uint8(thumbnail(images, 8 * size))).to(self.device)
+                self._small[size] += self.distances["alex"](again, images.to(self.device)).tolist()
+        return self._small[size]
 
     def _distribution(self, name: str, found: np.ndarray) -> dict[str, float]:
         if name not in self._reference:
@@ -215,7 +236,9 @@ def compare(
         key = None if c.key is None else [*place, pictures, measures, code_version()]
         known = None if key is None else ledger.get(key)
         if known is None:
-            metrics = judge.measure(c.paint, c.group != "control") if reached == len(images) else {}
+            metrics = {}
+            if reached == len(images):
+                metrics = judge.measure(c.paint, c.group != "control", partial(_thumbnail_of, c))
             file_bytes, payload_bytes = c.sizes()
             row = Row(
                 name=c.name,
@@ -239,6 +262,11 @@ def compare(
         rows.append(row)
         finished(row)
     return rows
+
+
+def _thumbnail_of(contender: Contender) -> float | None:
+    """The bytes of the thumbnail that stands beside it: those that it may take, or takes."""
+    return None if contender.group == "thumbnail" else contender.target or contender.sizes()[1]
 
 
 def check_targets(targets: Sequence[int], pixels: int) -> None:

@@ -16,6 +16,7 @@ COLUMNS = {
     "kid": ("KID x 1000", ".2f"),
     "fd_efflite0": ("FD-EffLite0", ".2f"),
     "kd_efflite0": ("KD x 1000", ".2f"),
+    "beats_thumbnail": ("nearer than thumbnail", ".1%"),
 }
 """Heading and format of each measure; the kernel distances a thousandfold."""
 
@@ -24,7 +25,8 @@ FIRST = {"model": 0, "control": 1, "tokenizer": 2, "thumbnail": 3, "codec": 4}
 NOTES = """\
 limit: the bytes that were allowed, of the whole file or of what is left of it without headers; "-": not every picture
 could be brought to it (how many could), or there is no such number. "without headers" counts what a reader needs who
-knows size, settings and constant tables beforehand; of a tokenizer its tokens. Bits per pixel are without headers."""
+knows size, settings and constant tables beforehand; of a tokenizer its tokens. Bits per pixel are without headers.
+"nearer than thumbnail": in how many pictures, by LPIPS (Alex), beside a thumbnail of as many bytes."""
 
 
 def table(rows: Sequence[Row], quoted: bool = True) -> tuple[list[str], list[list[str]]]:
