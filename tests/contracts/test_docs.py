@@ -111,6 +111,9 @@ def test_every_switch_of_the_deviations_works(row: list[str]) -> None:
             assert argument in inspect.signature(flowmo.load).parameters
             continue
         flag, *settings = switch.split()
+        if flag == "--protocol":
+            assert build_parser().parse_args(["evaluate", "m", "d", flag, *settings]).protocol == settings[0]
+            continue
         whole = {"--set": TrainConfig(), "--model": flowmo.flowmo_lo()}[flag]
         changed = configs.override(whole, settings)
         assert changed is not whole

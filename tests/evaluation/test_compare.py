@@ -19,7 +19,6 @@ from flowmo.evaluation.adapters import FlowMoPeer, ThumbnailPeer
 from flowmo.evaluation.codecs import get_codec, restore
 from flowmo.evaluation.coded import Choices, Search, code_all
 from flowmo.evaluation.compare import (
-    Judge,
     Row,
     check_targets,
     codec_contenders,
@@ -29,6 +28,7 @@ from flowmo.evaluation.compare import (
 )
 from flowmo.evaluation.compare_table import COLUMNS, markdown, table
 from flowmo.evaluation.distances import frechet_of_features, kid
+from flowmo.evaluation.judge import Judge
 from flowmo.evaluation.ledger import Ledger
 from flowmo.evaluation.pixels import psnr, ssim, thumbnail
 from flowmo.evaluation.published import TABLE_1

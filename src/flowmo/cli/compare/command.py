@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ...evaluation.adapters import FlowMoPeer, Peer, ThumbnailPeer, open_peer
 from ...evaluation.codecs import CODECS, COUNTED, get_codec
-from ...evaluation.compare import Judge, Row, compare, control_contenders, peer_contender
+from ...evaluation.compare import Row, compare, control_contenders, peer_contender
 from ...evaluation.compare_table import NOTES, table
+from ...evaluation.judge import Judge
 from ...evaluation.ledger import Ledger
 from ...evaluation.published import COMPARABILITY
 from ...evaluation.rows import Rows
