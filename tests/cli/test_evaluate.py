@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Callable
@@ -230,6 +231,39 @@ def test_broken_pictures_are_named_and_counted(flowmo: Command, weights: Path, m
     assert result.code == 2
     assert "none of the 30 pictures can be read" in result.err
     assert not list(Path("o").glob("*.*"))
+
+
+def test_every_kind_of_data_set_gives_the_same_numbers(flowmo: Command, weights: Path, many: Path) -> None:
+    """A folder, a tar, WebDataset shards and Parquet files with the same pictures in the same order."""
+    pytest.importorskip("pyarrow")
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    files = sorted(many.iterdir())[:5]
+    Path("folder").mkdir()
+    for file in files:
+        shutil.copy(file, "folder")
+    for name, chosen in (
+        ("pictures.tar", files),
+        ("shards/a-000000.tar", files[:3]),
+        ("shards/a-000001.tar", files[3:]),
+    ):
+        Path(name).parent.mkdir(exist_ok=True)
+        with tarfile.open(name, "w") as tar:
+            for file in chosen:
+                tar.add(file, file.name)
+    images = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+    Path("parquet").mkdir()
+    pa.parquet.write_table(pa.table({"image": images}), "parquet/train-00000.parquet")
+    results = {}
+    for data in ("folder", "pictures.tar", "shards", "parquet"):
+        found = flowmo("evaluate", weights, data, *QUICK, "--out", f"of-{data}", "--json", model=False)
+        assert found.code == 0, found.err
+        results[data] = found.json[0]
+    for data, result in results.items():
+        assert result["data"]["sha256"] == results["folder"]["data"]["sha256"], data
+        assert result["data"]["count"] == 5
+        assert result["content"]["metrics"] == results["folder"]["content"]["metrics"], data
 
 
 def test_distances_of_distributions(flowmo: Command, weights: Path) -> None:
