@@ -1,0 +1,191 @@
+"""flowmo generate as a user runs it: the small tokenizer, and small generators of random weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command_support import Command
+from PIL import Image
+from torch import nn
+
+from flowmo.generation import Generator, GeneratorConfig, TokenLayout, save_generator
+from flowmo.presets import tiny
+from flowmo.tokenizer import FlowMo
+from flowmo.weights import load_model, save_model
+
+CLASSES = ["n01443537 goldfish", "n02099712 Labrador retriever", "n02123394 Persian cat"]
+
+
+@pytest.fixture(scope="module")
+def folder(weights: Path, tmp_path_factory: pytest.TempPathFactory, lively: Callable[[nn.Module], nn.Module]) -> Path:
+    """Generators ``a`` and ``b`` of the small tokenizer, ``c`` of another, ``other.safetensors``; ``d`` without
+    names."""
+    path = tmp_path_factory.mktemp("generators")
+    torch.manual_seed(5)
+    other = FlowMo(tiny())
+    lively(other)
+    save_model(other, path / "other.safetensors")
+    layout = TokenLayout(f"{load_model(weights).fingerprint():08x}", 16, 18, 9, (32, 32))
+    config = GeneratorConfig(32, 2, 2, 3, tokens=layout)
+    # of the weights as they are stored, in half precision
+    theirs = f"{load_model(path / 'other.safetensors').fingerprint():08x}"
+    for name, c, names in (
+        ("a", config, CLASSES),
+        ("b", replace(config, bits_per_group=6), CLASSES),
+        ("c", replace(config, tokens=replace(layout, fingerprint=theirs)), CLASSES),
+        ("d", config, []),
+    ):
+        generator = Generator(c, names)
+        lively(generator)
+        save_generator(generator, path / name / "model.safetensors", torch.float32)
+    return path
+
+
+@pytest.fixture
+def generate(flowmo: Command, weights: Path) -> Command:
+    def run(*arguments: object, tokenizer: bool = True) -> object:
+        more = ["--tokenizer", weights] if tokenizer else []
+        return flowmo("generate", *arguments, *more, "--steps", 4, "--device", "cpu", model=False)
+
+    return run
+
+
+def pixels(path: Path | str) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def test_pictures_by_name_and_number(generate: Command, folder: Path) -> None:
+    result = generate("--generator", folder / "a", "--class", 2, "--class", "Labrador retriever", "-n", 3, "--json")
+    assert result.code == 0
+    assert result.json["classes"] == ["2 Persian cat", "1 Labrador retriever"]
+    names = [f"{c:04d}-{i:04d}.png" for c in (2, 1) for i in range(3)]
+    assert [Path(text).name for text in result.json["written"]] == names
+    out = Path("flowmo-out")
+    assert len({pixels(out / name).tobytes() for name in names}) == 6
+    assert pixels(out / names[0]).shape == (32, 32, 3)
+    grid = pixels(out / "grid.png")
+    assert grid.shape == (2 * (18 + 128 + 4) - 4, 3 * (128 + 4) - 4, 3)
+    assert np.array_equal(grid[18 : 18 + 128 : 4, 0:128:4], pixels(out / names[0]))
+
+
+def test_batches_and_company_do_not_change_a_picture(generate: Command, folder: Path) -> None:
+    a = folder / "a"
+    assert generate("--generator", a, "-n", 2, "--out", "all", "--batch-size", 5).code == 0
+    assert generate("--generator", a, "-n", 2, "--out", "one", "--batch-size", 1, "--class", 1).code == 0
+    assert generate("--generator", a, "-n", 1, "--out", "later", "--class", 1, "--seed", 1).code == 0
+    for i in range(2):
+        together, alone = (pixels(f"{out}/0001-000{i}.png").astype(int) for out in ("all", "one"))
+        assert np.abs(together - alone).max() <= 1  # roundings of the decoder
+    assert np.abs(pixels("later/0001-0001.png").astype(int) - pixels("one/0001-0001.png")).max() <= 1
+    assert not np.array_equal(pixels("one/0001-0000.png"), pixels("one/0001-0001.png"))
+
+
+def test_settings_matter(generate: Command, folder: Path) -> None:
+    seen = set()
+    for i, more in enumerate(
+        [
+            [],
+            ["--temperature", 0, "--final-temperature", 0, "--choice-noise", 0],
+            ["--guidance", 8],
+            ["--guidance", 8, "--guidance-decay", "linear"],
+            ["--schedule", "linear", "--choice-noise", 30],
+            ["--decoder-guidance", 3],
+        ]
+    ):
+        arguments = ["--generator", folder / "a", "--class", 0, "-n", 1, "--out", f"{i}", *more]
+        assert generate(*arguments).code == 0
+        seen.add(pixels(f"{i}/0000-0000.png").tobytes())
+    assert len(seen) == 6
+    assert generate("--generator", folder / "a", "--any-class", "-n", 2, "--out", "any").code == 0
+    assert sorted(p.name for p in Path("any").iterdir()) == ["any-0000.png", "any-0001.png", "grid.png"]
+
+
+def test_adms_layout(generate: Command, folder: Path) -> None:
+    arguments = ["--generator", folder / "a", "-n", 2]
+    assert generate(*arguments, "--npz", "s/samples.npz", "--out", "with").code == 0
+    assert generate(*arguments, "--npz", "s/alone.npz", "--no-pictures", "--out", "without").code == 0
+    assert not Path("without").exists()
+    assert sorted(p.name for p in Path("s").iterdir()) == ["alone.npz", "samples.npz"]
+    with np.load("s/samples.npz") as samples, np.load("s/alone.npz") as alone:
+        assert samples["arr_0"].dtype == np.uint8
+        assert samples["arr_0"].shape == (6, 32, 32, 3)
+        assert samples["arr_1"].tolist() == [0, 0, 1, 1, 2, 2]
+        assert np.array_equal(samples["arr_0"], alone["arr_0"])
+        assert np.array_equal(samples["arr_0"][3], pixels("with/0001-0001.png"))
+
+
+def test_moments_of_the_unmasking(generate: Command, folder: Path) -> None:
+    arguments = ["--generator", folder / "a", "--class", 0, "--class", 1, "-n", 1, "--show-steps", 3]
+    assert generate(*arguments).code == 0
+    strip = pixels("flowmo-out/steps.png")
+    margin = strip.shape[1] - 3 * (128 + 4)
+    for r, label in enumerate((0, 1)):  # the last moment is the picture
+        last = strip[r * 132 : r * 132 + 128 : 4, margin + 2 * 132 : margin + 2 * 132 + 128 : 4]
+        assert np.abs(last.astype(int) - pixels(f"flowmo-out/{label:04d}-0000.png")).max() <= 1
+        assert not np.array_equal(last, strip[r * 132 : r * 132 + 128 : 4, margin : margin + 128 : 4])
+
+
+def test_two_generators_side_by_side(generate: Command, folder: Path) -> None:
+    """Each with the tokenizer of its fingerprint, in whatever order they are given."""
+    a, b, c = (folder / name for name in "abc")
+    assert generate("--compare", a, b, "--class", "goldfish", "-n", 2, "--npz", "x.npz").code == 0
+    grid = pixels("flowmo-out/grid.png")
+    assert np.array_equal(grid[18 : 18 + 128 : 4, 0:128:4], pixels("flowmo-out/a/0000-0000.png"))
+    start = 2 * 132 - 4 + 24
+    assert np.array_equal(grid[18 : 18 + 128 : 4, start : start + 128 : 4], pixels("flowmo-out/b/0000-0000.png"))
+    assert Path("x-a.npz").is_file()
+    assert Path("x-b.npz").is_file()
+    other = ["--tokenizer", folder / "other.safetensors"]
+    assert generate(*other, "--compare", a, c, "--class", 0, "-n", 1, "--out", "ac").code == 0
+    assert generate("--compare", a, c, "--class", 0, "-n", 1, "--out", "no").code == 2
+    assert generate("--generator", c, *other, "--class", 0, "-n", 1, "--out", "c", tokenizer=False).code == 0
+    assert np.array_equal(pixels("c/0000-0000.png"), pixels("ac/c/0000-0000.png"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--generator", "a", "--class", "golfish"], "did you mean 0 'goldfish'"),
+        (["--generator", "a", "--class", "3"], "there is no class 3; the generator knows 0 to 2"),
+        (["--generator", "d", "--class", "goldfish"], "no names of classes"),
+        (["--generator", "c"], "give the tokenizer that made its shards"),
+        (["--generator", "a", "--temperature", "-1"], "temperature must be at least 0"),
+        (["--generator", "a", "--no-pictures"], "nothing to write"),
+        (["--generator", "a", "--any-class", "--class", "0"], "either --class or --any-class"),
+        (["--generator", "other.safetensors"], "not of a generator"),
+        (["--generator", "missing"], "no generator at"),
+        (["--compare", "a", "d"], "other classes"),
+        (["--class", "0"], "one of the arguments --generator --compare is required"),
+    ],
+)
+def test_wrong_use_of_generate(generate: Command, folder: Path, arguments: list[str], said: str) -> None:
+    given = [folder / text if (folder / text).exists() or text == "missing" else text for text in arguments]
+    result = generate(*given)
+    assert result.code == 2
+    assert said in result.err
+    assert not list(Path().iterdir())
+
+
+def test_nothing_is_overwritten(generate: Command, folder: Path) -> None:
+    arguments = ["--generator", folder / "a", "--class", 0, "-n", 1]
+    assert generate(*arguments).code == 0
+    again = generate(*arguments)
+    assert again.code == 2
+    assert "2 results exist already" in again.err
+    assert generate(*arguments, "--force").code == 0
+
+
+def test_info_about_a_generator(flowmo: Command, folder: Path) -> None:
+    content = flowmo("info", folder / "a" / "model.safetensors", "--json", model=False).json
+    assert content["what"] == "generator"
+    assert content["classes"] == CLASSES
+    assert (content["sequence_length"], content["vocabulary"]) == (32, 512)
+    assert json.dumps(content["config"])
+    assert "Labrador" in flowmo("info", folder / "a", model=False).out
