@@ -13,7 +13,9 @@ import pytest
 import flowmo
 from flowmo import config as configs
 from flowmo.cli.main import build_parser
+from flowmo.generation.presets import maskgit_397m
 from flowmo.training import TrainConfig
+from flowmo.training.generator import GeneratorTrainConfig
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "flowmo"
@@ -110,11 +112,14 @@ def test_every_switch_of_the_deviations_works(row: list[str]) -> None:
             argument = switch.removeprefix("flowmo.load(").partition("=")[0]
             assert argument in inspect.signature(flowmo.load).parameters
             continue
-        flag, *settings = switch.split()
+        flag, *settings = switch.removeprefix("train-generator ").split()
         if flag == "--protocol":
             assert build_parser().parse_args(["evaluate", "m", "d", flag, *settings]).protocol == settings[0]
             continue
-        whole = {"--set": TrainConfig(), "--model": flowmo.flowmo_lo()}[flag]
+        wholes = {"--set": TrainConfig(), "--model": flowmo.flowmo_lo()}
+        if switch.startswith("train-generator "):
+            wholes = {"--set": GeneratorTrainConfig(), "--model": maskgit_397m()}
+        whole = wholes[flag]
         changed = configs.override(whole, settings)
         assert changed is not whole
 
@@ -136,6 +141,15 @@ def test_the_training_settings_are_all_listed_with_their_defaults() -> None:
     assert listed == expected
 
 
+def test_the_generators_own_settings_are_listed_with_their_defaults() -> None:
+    """All others are those of the loop, which TRAINING.md lists."""
+    generation = (ROOT / "docs" / "GENERATION.md").read_text()
+    table = generation[generation.index("| setting |") : generation.index("`--model` changes")]
+    listed = {code_spans(row[0])[0]: row[1] for row in rows(table)}
+    own = set(configs.to_dict(GeneratorTrainConfig())) - set(configs.to_dict(TrainConfig()))
+    assert listed == {name: str(getattr(GeneratorTrainConfig(), name)) for name in own}
+
+
 COMMANDS = [
     (document.name, shlex.join(words))
     for document in DOCUMENTS
@@ -153,10 +167,13 @@ def test_commands_in_documents_parse(document: str, line: str) -> None:
     if arguments.command == "train":
         configs.override(TrainConfig(), arguments.set)
         configs.override(flowmo.flowmo_mini_64(), arguments.model)
+    if arguments.command == "train-generator":
+        configs.override(GeneratorTrainConfig(), arguments.set)
+        configs.override(maskgit_397m(), arguments.model)
 
 
 def test_there_are_commands_to_check() -> None:
-    assert {"README.md", "TRAINING.md"} <= {document for document, _ in COMMANDS}
+    assert {"README.md", "TRAINING.md", "GENERATION.md"} <= {document for document, _ in COMMANDS}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)

@@ -19,7 +19,7 @@ def frechet(a: Statistics, b: Statistics) -> float:
     With factors F^T F = C, the trace of the root is the nuclear norm of F_a F_b^T, which no rounding makes complex.
     Raises DataError for statistics of different widths.
     """
-    return _frechet(a.mean, _factor(a.covariance), b.mean, _factor(b.covariance))
+    return _frechet(a.mean, a.factor, b.mean, b.factor)
 
 
 def frechet_of_features(a: np.ndarray, b: np.ndarray) -> float:
@@ -30,7 +30,7 @@ def frechet_of_features(a: np.ndarray, b: np.ndarray) -> float:
 
 def frechet_to(features: np.ndarray, statistics: Statistics) -> float:
     """:func:`frechet` of features (N, D) and of statistics in D dimensions; faster where N is below D."""
-    return _frechet(*_mean_and_factor(features), statistics.mean, _factor(statistics.covariance))
+    return _frechet(*_mean_and_factor(features), statistics.mean, statistics.factor)
 
 
 def kid(
@@ -95,18 +95,12 @@ def _frechet(mean_a: np.ndarray, a: np.ndarray, mean_b: np.ndarray, b: np.ndarra
     )
 
 
-def _factor(covariance: np.ndarray) -> np.ndarray:
-    """F (D, D) of F^T F = covariance."""
-    values, vectors = np.linalg.eigh(covariance)
-    return np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
-
-
 def _mean_and_factor(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean (D,) and a factor of the covariance: the centred rows themselves where they are fewer than D."""
     features = check_features(features)
     if not 2 <= len(features) < features.shape[1]:
         statistics = Statistics.of(features)
-        return statistics.mean, _factor(statistics.covariance)
+        return statistics.mean, statistics.factor
     features = features.astype(np.float64)
     mean = features.mean(0)
     return mean, (features - mean) / np.sqrt(len(features) - 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -22,6 +23,12 @@ class Statistics:
     count: int
     mean: np.ndarray
     covariance: np.ndarray
+
+    @cached_property
+    def factor(self) -> np.ndarray:
+        """F (D, D) of F^T F = covariance."""
+        values, vectors = np.linalg.eigh(self.covariance)
+        return np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
 
     @classmethod
     def of(cls, features: np.ndarray) -> Statistics:
