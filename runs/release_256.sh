@@ -14,6 +14,8 @@
 # OUT/home: averaged weights, metrics, contact sheet, log. OUT/raw: raw weights from before the cool-down; after a call that ends
 # in the middle of training those of that moment. docs/RELEASE.md tells how to use it on a rented machine.
 set -euo pipefail
+usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2 && exit 2; }
+[ $# -ge 2 ] || usage
 data=$1 out=$2
 shift 2
 limit=22m call=1000h preset=flowmo-mini-hi init=() rehearsal=
@@ -24,7 +26,7 @@ while [ $# -gt 0 ]; do
     --preset) preset=$2 && shift 2 ;;
     --init) init=(--init "$2") && shift 2 ;;
     --rehearsal) rehearsal=yes && shift ;;
-    *) echo "unknown: $1; the first lines of $0 say what there is" >&2 && exit 2 ;;
+    *) usage ;;
   esac
 done
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -55,6 +57,7 @@ fi
 files=$(find "$data" -type f -printf '%P %s\n' | sort)
 if [ "$files" != "$(cat "$out/data/files" 2>/dev/null)" ]; then
   tool decode_images "$data" "$out/data" --size $size
+  [ -e "$out/data/validation.npy" ] || { echo "$data has no split validation; put held-out pictures there" >&2 && exit 2; }
   echo "$files" >"$out/data/files"
 fi
 lpips=()

@@ -182,8 +182,8 @@ def trial(plan: Plan, arguments: argparse.Namespace, prediction: str, rate: floa
 
 
 def _batches(images: float, config: TrainConfig) -> int:
-    """Rounded to whole batches, at least two."""
-    return config.batch_size * max(2, round(images / config.batch_size))
+    """Rounded to whole batches, at least ten."""
+    return config.batch_size * max(10, round(images / config.batch_size))
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from PIL import Image
 
 import flowmo
 from flowmo import samples
-from flowmo.data import open_images
+from flowmo.data import open_images, open_picture, shorter_side_to
 from flowmo.perceptual.weights import export_lpips
 from flowmo.weights import read_about
 from flowmo.weights.shards import INDEX
@@ -49,16 +51,21 @@ sys.meta_path[:] = map(OnlyTheCore, sys.meta_path)
 
 
 @pytest.fixture
-def pack(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """tools/pack_images.py with these arguments."""
+def run_tool(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """run_tool(name, arguments ...): a program of tools/, in this process."""
 
-    def run(*arguments: object) -> None:
-        monkeypatch.setattr(sys, "argv", ["pack_images.py", *map(str, arguments)])
+    def run(name: str, *arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(ROOT / "tools" / "pack_images.py"), run_name="__main__")
+            runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name="__main__")
         assert end.value.code == 0
 
     return run
+
+
+@pytest.fixture
+def pack(run_tool: Callable[..., None]) -> Callable[..., None]:
+    return partial(run_tool, "pack_images")
 
 
 class Machine:
@@ -154,6 +161,32 @@ def test_killed_stopped_and_continued(machine: Machine, pack: Callable[..., None
     assert averaged.config.prediction == plan["prediction"]
     assert any(not torch.equal(averaged.get_parameter(n), p) for n, p in earlier.named_parameters())
     assert Image.open(home / "contact-sheet.png").size == (6 * 32, 4 * 32)
+
+
+def test_wrong_use_is_told_before_anything_is_trained(machine: Machine) -> None:
+    script = str(ROOT / "runs" / "release_256.sh")
+    for arguments in ([], [machine.data], [machine.data, machine.out, "--limit", "1m"]):
+        result = subprocess.run([script, *map(str, arguments)], capture_output=True, text=True)
+        assert result.returncode == 2
+        assert "--time-limit TIME" in result.stderr
+    (machine.data / "validation-000.tar").unlink()
+    process = machine.start()
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert "has no split validation" in output
+
+
+def test_broken_pictures_are_left_out_of_the_array(
+    tmp_path: Path, run_tool: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in samples.paths()[:3]:
+        shutil.copy(path, tmp_path)
+    (tmp_path / samples.paths()[1].name).write_text("not a picture")
+    run_tool("decode_images", tmp_path, tmp_path / "arrays", "--size", 64)
+    assert samples.paths()[1].name in capsys.readouterr().err
+    array = np.load(tmp_path / "arrays" / "train.npy")
+    for row, path in zip(array, (samples.paths()[0], samples.paths()[2]), strict=True):
+        assert np.array_equal(row, np.asarray(shorter_side_to(open_picture(path).image, 64)))
 
 
 def test_pieces_hold_the_pictures(tmp_path: Path, pack: Callable[..., None]) -> None:
