@@ -1,11 +1,11 @@
 """Controls for a generator's numbers: pictures that its samples must lie between.
 
-    python tools/generator_controls.py DATA OUT [--tokenizer MODEL] [--each N]
+    python tools/generator_controls.py OUT [--tokenizer MODEL] [--each N]
 
 Writes into OUT/samples, in the layout of 'flowmo generate --npz', as many pictures as the samples have: what the
 tokenizer makes of the tokens of real pictures (the floor), of tokens drawn evenly, and of tokens drawn place by place
-from their frequencies in the training part; and the samples of "guidance-2-decoder-1.5" with shuffled labels. OUT is a
-folder of runs/generator.sh.
+from their frequencies in the training part; and the first set of samples with shuffled labels. OUT is a folder of
+runs/generator.sh.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from flowmo.weights import load
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--tokenizer", default="flowmo-mini-64")
     parser.add_argument("--each", type=int, default=10)
@@ -44,8 +43,7 @@ def main() -> None:
     frequent = train.tokens.indices.gather(0, rows)  # each place from another picture
     for name, drawn in (("floor-reconstructions", indices), ("control-even", even), ("control-frequencies", frequent)):
         write(samples / f"{name}.npz", paint(model, held_out.tokens, drawn), labels[places])
-    own = samples / "guidance-2-decoder-1.5.npz"
-    if own.exists():
+    for own in sorted(samples.glob("guidance-*.npz"))[:1]:
         with np.load(own) as file:
             write(samples / "control-shuffled-labels.npz", file["arr_0"], random.permutation(file["arr_1"]))
 

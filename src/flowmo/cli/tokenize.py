@@ -128,7 +128,7 @@ def _say(target: Path, shard: Shard, payload: int, new: int, rate: float) -> Non
 def _source(arguments: argparse.Namespace) -> tuple[ImageSource, list[str] | None, list[Path]]:
     """The pictures, the names of their classes if they are known, and the files that they are in."""
     given: list[str] = arguments.pictures
-    if len(given) == 1 and _is_data_set(given[0]):
+    if len(given) == 1 and (arguments.split or _is_data_set(given[0])):
         source = open_images(given[0], arguments.limit, arguments.split)
         return source, class_names(source), []
     if arguments.split:
