@@ -1,0 +1,97 @@
+"""Models side by side over several noise seeds (Table 5): what ``flowmo evaluate`` wrote of each, put together.
+
+Numbers of single pictures are averaged over the seeds, then compared picture by picture with those of the first model;
+what is of all pictures together, such as rFID, is given for each seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..config import to_dict
+from ..errors import DataError
+from .bootstrap import paired_bootstrap
+from .results import Result, read_result
+from .summary import read_table
+
+PAIRED = ("psnr", "ssim", "lpips_alex", "lpips_vgg")
+DISTRIBUTIONS = ("rfid", "kid", "sfid", "precision", "recall", "fd_efflite0")
+
+
+class Measured(NamedTuple):
+    """One evaluation: its result, the checksums of its pictures in order, and their numbers."""
+
+    result: Result
+    pictures: list[str]
+    table: dict[str, np.ndarray]
+
+
+def read_evaluation(path: Path) -> Measured:
+    """``MODEL-PROTOCOL.json`` and the table beside it. Raises DataError."""
+    return Measured(read_result(path), *read_table(path.with_suffix(".csv")))
+
+
+def compare_seeds(evaluations: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+    """evaluations: by what a model is called, its results, one a seed; all models are compared with the first.
+
+    Returns plain data: what was measured, and ``models``, of each its ``metrics`` (mean over the seeds), ``by_seed``,
+    and ``difference`` from the first (mean, low, high: a paired bootstrap interval of 95 % over the pictures; of what
+    is of no single picture, ``by_seed``). Raises DataError where pictures, protocol, seeds or sampler are not the same.
+    """
+    read = {name: [read_evaluation(path) for path in paths] for name, paths in evaluations.items()}
+    first = next(iter(read.values()))
+    if not first:
+        raise DataError("there are no evaluations to compare")
+    for name, measured in read.items():
+        _check_same(name, measured, first)
+    data, sampler = first[0].result.data, first[0].result.models[0].sampler
+    return {
+        "protocol": first[0].result.protocol,
+        "data": to_dict(data),
+        "sampler": None if sampler is None else to_dict(sampler),
+        "seeds": [measured.result.seed for measured in first],
+        "models": {name: _of_model(measured, first) for name, measured in read.items()},
+    }
+
+
+def _of_model(measured: list[Measured], first: list[Measured]) -> dict[str, Any]:
+    record = measured[0].result.models[0]
+    every = [m.result.content["metrics"] for m in measured]
+    names = [name for name in (*PAIRED, *DISTRIBUTIONS) if all(name in numbers for numbers in every)]
+    difference: dict[str, Any] = {}
+    for name in names:
+        mine, theirs = ([m.table[name] for m in group if name in m.table] for group in (measured, first))
+        if name in PAIRED and len(mine) == len(theirs) == len(measured):
+            found = paired_bootstrap(np.mean(mine, 0), np.mean(theirs, 0))
+            difference[name] = {"mean": found.mean, "low": found.low, "high": found.high}
+        elif all(name in m.result.content["metrics"] for m in first):
+            each = [m.result.content["metrics"][name] for m in first]
+            difference[name] = {"by_seed": [a[name] - b for a, b in zip(every, each, strict=True)]}
+    return {
+        "name": record.name,
+        "sha256": record.sha256,
+        "fingerprint": record.fingerprint,
+        "metrics": {name: float(np.mean([numbers[name] for numbers in every])) for name in names},
+        "by_seed": {name: [numbers[name] for numbers in every] for name in names},
+        "difference": difference,
+    }
+
+
+def _check_same(name: str, measured: list[Measured], first: list[Measured]) -> None:
+    if len(measured) != len(first):
+        raise DataError(f"{name} has {len(measured)} evaluations, the first model {len(first)}; measure the same seeds")
+    if len({m.result.seed for m in measured}) < len(measured):
+        raise DataError(f"two evaluations of {name} are of one seed")
+    for a, b in zip(measured, first, strict=True):
+        for what, mine, theirs in (
+            ("protocols", a.result.protocol, b.result.protocol),
+            ("seeds", a.result.seed, b.result.seed),
+            ("pictures", a.pictures, b.pictures),
+            ("samplers", a.result.models[0].sampler, b.result.models[0].sampler),
+        ):
+            if mine != theirs:
+                raise DataError(f"the evaluations of {name} and of the first model are of different {what}")
