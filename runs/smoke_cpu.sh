@@ -26,3 +26,8 @@ flowmo info "$out/1a"
 flowmo reconstruct "$pictures" --model "$out/1a" --out "$out/pictures" --force
 flowmo tokenize "$pictures" --model "$out/1a" --out "$out/tokens" --force
 flowmo detokenize "$out/tokens" --model "$out/1a" --out "$out/again" --force
+
+# Measured, beside a codec at equal bytes, and on one page.
+flowmo evaluate "$out/1a" "$pictures" --metrics psnr ssim lpips_alex code --out "$out/results" --force
+flowmo compare "$pictures" --models "$out/1a" --codecs webp --metrics --controls --out "$out/comparison" --force
+flowmo gallery "$pictures" --models "$out/1a" --codecs webp --out "$out/gallery.html" --force

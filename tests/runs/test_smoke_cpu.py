@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flowmo import samples
 from flowmo.data import find_token_files
+from flowmo.evaluation.results import read_result
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,3 +33,7 @@ def test_the_smoke_run(shared: Path, tmp_path: Path) -> None:
     assert len(find_token_files([str(out / "tokens")])) == len(samples.paths())
     for folder in ("pictures", "again"):
         assert len(list((out / folder).rglob("*.png"))) >= len(samples.paths())
+    results = [read_result(out / name) for name in ("results/1a-standard.json", "comparison/comparison.json")]
+    assert [result.data.count for result in results] == [len(samples.paths())] * 2
+    assert results[0].models[0].sha256 == results[1].models[0].sha256
+    assert (out / "gallery.html").stat().st_size > 20_000
