@@ -4,7 +4,7 @@ from .classes import find_class, read_class_names, short_name
 from .config import GeneratorConfig, TokenLayout
 from .decode import DecodeSettings, decode, guided
 from .files import is_generator, load_generator, read_generator_about, save_generator
-from .generate import generate
+from .generate import generate, picture_seed
 from .groups import check_tokenizer, regroup, to_sequence, to_tokens
 from .loss import MaskedLoss, Predict, draw_masks, masked_loss
 from .model import NO_CLASS, Generator
@@ -29,6 +29,7 @@ __all__ = [
     "load_generator",
     "masked_loss",
     "masked_share",
+    "picture_seed",
     "random_masks",
     "read_class_names",
     "read_generator_about",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 
 from ..errors import ConfigError
@@ -11,6 +12,12 @@ from ..quantize.tokens import Tokens
 from .decode import DecodeSettings, OnStep, decode
 from .groups import to_tokens
 from .model import NO_CLASS, Generator
+
+
+def picture_seed(number: int, label: int) -> int:
+    """The seed of picture ``number`` of a class: other classes have other ones, whichever are made beside it."""
+    words = np.random.SeedSequence([number, label + 1]).generate_state(1, np.uint64)
+    return int(words[0] >> np.uint64(1))
 
 
 def generate(

@@ -67,7 +67,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how guidance rises over the steps; none is full from the first (default: none)",
     )
     drawing.add_argument(
-        "--seed", type=common.seed, default=0, metavar="N", help="picture i of a class gets this plus i (default: 0)"
+        "--seed",
+        type=common.seed,
+        default=0,
+        metavar="N",
+        help="number of the first picture of a class; each has its own seed (default: 0)",
     )
     decoder = parser.add_argument_group("painting them", "defaults are stored with the tokenizer")
     decoder.add_argument("--decoder-steps", type=common.steps, metavar="N", help="steps of the tokenizer's decoder")

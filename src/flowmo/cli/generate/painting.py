@@ -17,7 +17,16 @@ from torch import Tensor
 from ...data import to_image
 from ...errors import TokenFileError
 from ...files import replacing
-from ...generation import NO_CLASS, DecodeSettings, Generator, check_tokenizer, generate, short_name, to_tokens
+from ...generation import (
+    NO_CLASS,
+    DecodeSettings,
+    Generator,
+    check_tokenizer,
+    generate,
+    picture_seed,
+    short_name,
+    to_tokens,
+)
 from ...quantize.tokens import Tokens
 from ...tokenizer import FlowMo
 from ...viewing import contact_sheet, write_png
@@ -36,7 +45,7 @@ class Painter(NamedTuple):
 
 @dataclass(frozen=True)
 class Wishes:
-    """What one painter is to do: ``count`` pictures of each label, picture i with the seed plus i. decoder: settings of
+    """What one painter is to do: ``count`` pictures of each label, numbered from ``seed`` on. decoder: settings of
     ``FlowMo.detokenize``. folder, npz, strip: where pictures, all in one file, and moments go; None for nowhere."""
 
     labels: list[int]
@@ -56,12 +65,12 @@ class Wishes:
 
     @cached_property
     def seeds(self) -> list[int]:
-        return [self.seed + i for _ in self.labels for i in range(self.count)]
+        return [picture_seed(self.seed + place % self.count, label) for place, label in enumerate(self.each)]
 
     def picture(self, place: int) -> Path | None:
-        label = self.each[place]
+        label, number = self.each[place], self.seed + place % self.count
         of_class = "any" if label == NO_CLASS else f"{label:04d}"
-        return self.folder and self.folder / f"{of_class}-{self.seeds[place]:04d}.png"
+        return self.folder and self.folder / f"{of_class}-{number:04d}.png"
 
     @property
     def targets(self) -> list[Path]:
@@ -125,7 +134,8 @@ def write_npz(path: Path, pixels: np.ndarray, labels: Sequence[int]) -> None:
 def steps_strip(painter: Painter, wishes: Wishes, moments: int) -> Image.Image:
     """For the first picture of some classes, that many moments of its unmasking: painted from the tokens that are fixed
     and the guesses for the others."""
-    labels, seeds = wishes.labels[:IN_A_ROW], [wishes.seed] * len(wishes.labels[:IN_A_ROW])
+    labels = wishes.labels[:IN_A_ROW]
+    seeds = [picture_seed(wishes.seed, label) for label in labels]
     config, drawn = painter.generator.config, []
 
     def keep(tokens: Tensor, mask: Tensor) -> None:
