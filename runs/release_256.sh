@@ -87,8 +87,8 @@ train() { # FOLDER IMAGES ARGUMENTS...: a run to its end, or to the end of this 
 # 2a. Smaller pictures, every sample at t = 1, where the code is all there is: the encoder learns to write, the decoder to read.
 images=$(planned code_images)
 if [ "$images" != 0 ]; then
-  train "$out/1-code" "$images" --preset $preset --model prediction="$(planned prediction)" sampler.num_steps=8 \
-    --set "${common[@]}" crop_size=$small seed=1 \
+  train "$out/1-code" "$images" --preset $preset --model prediction="$(planned prediction)" sampler.num_steps=8 sampler.rho=1 \
+    sampler.guidance_scale=1 --set "${common[@]}" crop_size=$small seed=1 \
     warmup_images=$((images / 20)) cooldown_images=0 noise_levels.curriculum_images="$images"
   init=(--init "$out/1-code")
 fi

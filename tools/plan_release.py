@@ -39,6 +39,7 @@ from flowmo.training.measure import Speed, measure_updates, release
 
 STOPPED = 3  # exit code: the same command goes on
 RATES = (3e-4, 6e-4, 1e-3)
+SAMPLER = ("sampler.num_steps=8", "sampler.rho=1", "sampler.guidance_scale=1")  # fair to both predictions
 USED = 0.9
 """Of the time: the rest goes into starting, looking at pictures and writing checkpoints."""
 
@@ -161,7 +162,7 @@ def trial(plan: Plan, arguments: argparse.Namespace, prediction: str, rate: floa
     if name in plan.trials:
         return plan.trials[name]
     folder = arguments.out / "trials" / name
-    model = [f"image_size={arguments.small}", f"prediction={prediction}", "sampler.num_steps=8"]
+    model = [f"image_size={arguments.small}", f"prediction={prediction}", *SAMPLER]
     length = [f"images={images}", f"warmup_images={images // 20}", f"cooldown_images={images // 4}"]
     curriculum = [f"noise_levels.curriculum_images={images * 9 // 20}", f"noise_levels.anneal_images={images // 10}"]
     more = [f"learning_rate={rate}", f"compile={str(plan.get('compile')).lower()}", f"check_images={images}", "seed=0"]
