@@ -94,6 +94,11 @@ def test_raw_weights_of_a_run_are_in_its_checkpoints(flowmo: Command, weights: P
     assert result.code == 2
     assert "holds averaged weights, and raw ones are wanted" in result.err
     assert not Path("none").exists()
+    checkpoint = next(Path("run").glob("checkpoint-*"))
+    begin = ("--init", "run", "--resume", checkpoint, *CHECKS, "--set", *QUICK)
+    result = flowmo("posttrain", CAT.parent, "resumed", *begin, model=False)
+    assert result.code == 2
+    assert "holds a run with other settings (stage: mode_matching there" in result.err
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from flowmo.stages.mode_seeking import ChainDraws
 from flowmo.tokenizer import FlowMo
 from flowmo.training.memory import LiveTensors
 
+SLOW = os.environ.get("FLOWMO_SLOW")
 WEIGHTS = LossWeights(perceptual=0.0)
 
 
@@ -190,15 +192,23 @@ def test_checkpointed_is_plain(model: FlowMo, images: Tensor) -> None:
     assert furthest(checkpointed, plain) < 1e-6
 
 
-def test_compiled_is_plain(lively: Callable[[nn.Module], nn.Module], images: Tensor) -> None:
-    """Blocks compiled, as training compiles them, each step of the chain checkpointed around them (D6)."""
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "aot_eager",
+        pytest.param("inductor", marks=pytest.mark.skipif(not SLOW, reason="50 s of compiling; set FLOWMO_SLOW=1")),
+    ],
+)
+def test_compiled_is_plain(backend: str, lively: Callable[[nn.Module], nn.Module], images: Tensor) -> None:
+    """Blocks compiled, as training compiles them, each step of the chain checkpointed around them (D6): traced graphs
+    and their gradients always, the kernels made of them on request."""
     small = TransformerConfig(patch_size=8, width=32, depth=1, heads=2)
     model: FlowMo = lively(FlowMo(replace(tiny(), encoder=small, decoder=small))).train()  # type: ignore[assignment]
     code = model.quantize(model.encode(images[:2])).code.detach()
     chain = draw_chain(images[:2], 2, generator())
     plain = gradients(model, distance(sample_chain(model, code, chain, False), images[:2]).mean())
     for block in model.decoder.blocks:
-        block.compile()
+        block.compile(backend=backend)
     compiled = gradients(model, distance(sample_chain(model, code, chain), images[:2]).mean())
     assert furthest(compiled, plain) < 1e-4
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from run_support import checkpoints_of, finish, kill, lines_of, log_of, start, wait_for_step
 from torch import nn
 
@@ -91,7 +92,8 @@ def test_the_encoder_is_bitwise_what_it_was(whole: Path, weights: Path) -> None:
         assert load_model(whole / f"{name}.safetensors").fingerprint() == before.fingerprint()
 
 
-def test_a_run_leaves_what_it_promises(whole: Path) -> None:
+def test_a_run_of_stage_1b_leaves_what_it_promises(whole: Path) -> None:
+    pytest.importorskip("matplotlib")
     log = log_of(whole)
     assert list(log) == list(range(1, STEPS + 1))
     assert {"total", "flow", "sample", "sample_entropy", "codebook_entropy", "commitment"} <= set(log[1])
@@ -104,6 +106,9 @@ def test_a_run_leaves_what_it_promises(whole: Path) -> None:
     assert checkpoint.about["sample_network"]["name"] == "efficientnet_lite0"
     assert checkpoint.about["sample_network"]["side"] == 32
     assert read_about(whole / "best.safetensors") == {"weights": "moving average, the best check"} | best(checks)
+    with Image.open(whole / "pictures" / "checks.png") as curves:
+        assert curves.width > 2 * curves.height  # a panel each for distance, LPIPS and PSNR
+        assert len(curves.convert("RGB").getcolors(1 << 20) or []) > 50
     assert [p.name for p in sorted((whole / "pictures").glob("0*.png"))] == [f"{n:010d}.png" for n in (0, 32, 64, 96)]
 
 

@@ -24,9 +24,13 @@ from ..presets import PRESETS
 from ..tokenizer import FlowMo
 from ..training import Checkpoint, TrainConfig
 from ..training.checkpoint import checkpoints
+from ..training.early_stopping import best, checks_of
+from ..training.logs import NAME as LOG
 from ..training.loop import PICTURES, Check
 from ..training.recipes import post_training, published_post_training
 from ..training.start import raw_model
+from ..viewing.check_curves import check_figure
+from ..viewing.plots import write_plot
 from ..weights import read_about, weights_path
 from . import common
 from .runs import Stage, add_run_arguments, run_training
@@ -78,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     def fits(checkpoint: Checkpoint) -> bool:
         """Weights that are no longer there are no longer needed."""
-        about["init"] = checkpoint.about["init"]
+        about["init"] = checkpoint.about.get("init")
         try:
             return weights_checksum(_init(arguments)) == about["init"]
         except WeightsError:
@@ -90,7 +94,20 @@ def run(arguments: argparse.Namespace) -> int:
     if not checkpoints(arguments.out):
         print(f"minimising {_words(described)}", flush=True)
     stage = Stage(config, new_model, fits, lambda: network, check, arguments.check_count, arguments.check_skip, about)
-    return run_training(arguments, stage)
+    code = run_training(arguments, stage)
+    _draw(arguments.out)
+    return code
+
+
+def _draw(folder: Path) -> None:
+    """The curves of the run's checks, where there are two and matplotlib is there."""
+    checks = checks_of(folder / LOG)
+    if len(checks) < 2:
+        return
+    try:
+        write_plot(folder / PICTURES / "checks.png", check_figure(checks, best(checks)["images"]))
+    except ConfigError as error:
+        print(f"note: no curves are drawn: {error}", file=sys.stderr)
 
 
 def _init(arguments: argparse.Namespace) -> FlowMo:

@@ -1,0 +1,36 @@
+"""The checks of a run of Stage 1B as curves: do pictures get better, or only what is minimised (Section 3.3)?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .plots import COLORS, FAINT, MARKERS, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CURVES = {
+    "distance": "distance that is minimised",
+    "rfid": "rFID, lower is better",
+    "lpips": "LPIPS (Alex), lower is better",
+    "psnr": "PSNR in dB, higher is better",
+}
+
+
+def check_figure(checks: Sequence[Mapping[str, Any]], best: int) -> Figure:
+    """One panel a number of the checks against the images seen, all from the same held-out images. best: the images
+    seen at the check whose weights are kept, a line in every panel. Raises ConfigError without matplotlib."""
+    names = [name for name in CURVES if all(name in check for check in checks)]
+    note = f"{checks[-1].get('network', '')}; the line marks the weights that are kept, at {best:,} images"
+    figure = new_figure(2.9 * len(names), 3.0, "Stage 1B on held-out images", note)
+    images = [check["images"] for check in checks]
+    with styled():
+        grid = figure.subplots(1, len(names), squeeze=False)
+        for i, (axes, name) in enumerate(zip(grid[0], names, strict=True)):
+            axes.axvline(best, color="#888888", linewidth=0.8)
+            axes.plot(images, [check[name] for check in checks], color=COLORS[i], marker=MARKERS[i], markersize=4)
+            axes.set_title(CURVES[name])
+            axes.set_xlabel("images seen")
+            axes.grid(color=FAINT)
+    return figure
