@@ -3,12 +3,13 @@
 # images of plain Stage 1A with the encoder frozen. About two hours on one CPU core. The same command again goes on.
 #   runs/posttrain.sh DATA PHOTOGRAPHS OUT [IMAGES] [TIME_LIMIT]
 # DATA: Parquet files to train on; checks see images of its validation part, after the first 4,000. PHOTOGRAPHS: a folder of
-# Parquet files whose validation part is measured, all of it. IMAGES, TIME_LIMIT: of each of the two trainings.
+# Parquet files whose validation part is measured, all of it. IMAGES, TIME_LIMIT: of each of the two trainings. The result
+# goes into results/posttraining.json and the README.
 set -euo pipefail
 data=$1 photographs=$2 out=$3 images=${4:-3000} limit=${5:-40m}
 python=${PYTHON:-python}
 model=${MODEL:-flowmo-mini-64}
-cd "$(dirname "$0")/.."
+root=$(cd "$(dirname "$0")/.." && pwd)
 flowmo() { echo "+ flowmo $*"; "$python" -m flowmo "$@"; }
 # A training to its end; within the time limit it may take this script several times.
 trained() { mkdir -p "$out"; flowmo "${@:2}" | tee "$out/$1.txt"; grep -q "^finished\|^stopped early" "$out/$1.txt" || {
@@ -36,6 +37,6 @@ for seed in 0 1000 2000; do
     --seed "$seed" --out "$out/seed-$seed"
 done
 results() { echo "$out/seed-0/$1-standard.json,$out/seed-1000/$1-standard.json,$out/seed-2000/$1-standard.json"; }
-"$python" tools/compare_posttraining.py results/posttraining.json \
+"$python" "$root/tools/compare_posttraining.py" "$root/results/posttraining.json" \
   before="$(results "$model")" 1b="$(results posttrained)" 1a="$(results more-1a)"
-"$python" tools/render_readme.py
+"$python" "$root/tools/render_readme.py"
