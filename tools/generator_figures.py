@@ -1,0 +1,106 @@
+"""The figures of a generator's run, from what runs/generator.sh left: a plot of its sweeps, and neighbours.
+
+    python tools/generator_figures.py DATA OUT [--split train] [--shown N]
+
+OUT/sweeps.png: FID and agreement by guidance in the generator, in the decoder and in both, and by temperature, with
+the controls as lines. OUT/neighbours.png: samples beside the nearest training pictures of their class, by the features
+of EfficientNet-lite0: copies would show.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from flowmo.codec import read_shard
+from flowmo.data import open_images, to_uint8
+from flowmo.evaluation.reference import prepared
+from flowmo.evaluation.results import read_result
+from flowmo.generation import short_name
+from flowmo.perceptual.classifier import Classifier, load_classifier
+from flowmo.viewing import captioned_grid, write_png
+from flowmo.viewing.plots import COLORS, new_figure, styled, write_plot
+
+SHOWN = (("fid", "FID, lower is closer"), ("agreement", "agreement with the class"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--shown", type=int, default=6)
+    arguments = parser.parse_args()
+    sweeps(arguments.out)
+    neighbours(arguments.data, arguments.split, arguments.out, arguments.shown)
+
+
+def sweeps(out: Path) -> None:
+    results = {path.stem: read_result(path) for path in sorted((out / "results").glob("*.json"))}
+    metrics = {name: result.content["metrics"] for name, result in results.items()}
+    count = max(result.data.count for result in results.values())
+    figure = new_figure(9, 6, "A generator by guidance and temperature", f"{count} samples each, of {out.name}")
+    with styled():
+        axes = figure.subplots(len(SHOWN), 2, squeeze=False)
+    for row, (metric, title) in zip(axes, SHOWN, strict=True):
+        found: dict[str, list[tuple[float, float]]] = {}
+        for name, values in metrics.items():
+            match = re.fullmatch(r"guidance-([\d.]+)-decoder-([\d.]+)", name)
+            if match and metric in values:
+                found.setdefault(f"decoder {match[2]}", []).append((float(match[1]), values[metric]))
+            match = re.fullmatch(r"temperature-([\d.]+)", name)
+            if match and metric in values:
+                found.setdefault("temperature", []).append((float(match[1]), values[metric]))
+        temperature = found.pop("temperature", [])
+        for color, (label, points) in zip(COLORS, found.items(), strict=False):
+            row[0].plot(*zip(*sorted(points), strict=True), "o-", color=color, label=label)
+        if temperature:
+            row[1].plot(*zip(*sorted(temperature), strict=True), "o-", color=COLORS[0], label="guidance 2")
+        for axis, below in zip(row, ("guidance of the generator", "first temperature"), strict=True):
+            for k, name in enumerate(n for n in metrics if n.startswith(("control-", "floor-"))):
+                if metric in metrics[name]:
+                    label = name.partition("-")[2].replace("-", " ")
+                    axis.axhline(metrics[name][metric], color=COLORS[3 + k % 4], ls="--", lw=1, label=label)
+            axis.set_xlabel(below)
+            axis.set_ylabel(title)
+            axis.legend()
+    write_plot(out / "sweeps.png", figure)
+
+
+def neighbours(data: Path, split: str, out: Path, shown: int) -> None:
+    """The first sample of some classes, and the three nearest training pictures of the class."""
+    classifier = load_classifier()
+    classes = read_shard(out / "train.shard").classes or []
+    with np.load(next(iter(sorted((out / "samples").glob("guidance-2-*.npz"))))) as file:
+        pixels, labels = file["arr_0"], file["arr_1"]
+    source = open_images(data, split=split)
+    found = np.array([source.label(i) for i in range(len(source))])
+    rows = {}
+    for label in np.unique(labels)[:: max(1, len(np.unique(labels)) // shown)][:shown]:
+        places = np.flatnonzero(found == label)
+        real = np.stack([to_uint8(prepared(source, int(p), pixels.shape[1])).permute(1, 2, 0).numpy() for p in places])
+        sample = pixels[np.flatnonzero(labels == label)[:1]]
+        distance = np.linalg.norm(features(classifier, real) - features(classifier, sample), axis=1)
+        name = short_name(classes[label]) if classes else str(label)
+        rows[f"{name}: sample, nearest of {len(places)}"] = [
+            Image.fromarray(x) for x in [sample[0], *real[distance.argsort()[:3]]]
+        ]
+    write_png(out / "neighbours.png", captioned_grid(rows))
+
+
+@torch.no_grad()
+def features(classifier: Classifier, pixels: np.ndarray) -> np.ndarray:
+    parts = [
+        classifier.features(torch.from_numpy(np.array(pixels[i : i + 32])).permute(0, 3, 1, 2).float() / 127.5 - 1)
+        for i in range(0, len(pixels), 32)
+    ]
+    return torch.cat(parts).numpy()
+
+
+if __name__ == "__main__":
+    main()
