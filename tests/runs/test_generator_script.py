@@ -1,5 +1,5 @@
-"""runs/generator.sh on a few real photographs: stopped at its time limit, and going on where it was. Its later steps take
-minutes; they are the commands that tests/cli and tests/evaluation hold."""
+"""runs/generator.sh on a few real photographs: stopped at its time limit, and going on where it was. Its later steps
+take minutes; they are commands that tests/cli and tests/evaluation hold."""
 
 from __future__ import annotations
 
