@@ -4,6 +4,7 @@ processes it is the same run."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -259,6 +260,22 @@ def test_cost_is_six_operations_a_weight_and_token_and_attention() -> None:
     model = Generator(tiny())
     linear = sum(p.numel() for n, p in model.named_parameters() if p.ndim == 2 and "embedding" not in n) - 513 * 64
     assert flops_per_image(model) == 6 * 513 * linear + 3 * 3 * 4 * 513**2 * 64
+
+
+def test_recomputed_blocks_change_nothing(shard: Path, tmp_path: Path) -> None:
+    """Long skips included: a block that reads an earlier one is computed again from both."""
+    data = read_token_set(shard)
+    batch = next(iter(TokenLoader(data, 8, 0)))
+    gradients = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        config = GeneratorTrainConfig(recompute_blocks=recompute, precision="fp32")
+        step, ready, _, _ = assemble_generator(Generator(replace(tiny(data.layout, 2), depth=4)), config, World())
+        ready(batch, torch.Generator().manual_seed(3), 0).total.backward()
+        gradients.append({name: p.grad for name, p in step.model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        assert gradient is not None
+        assert torch.allclose(gradient, gradients[1][name], rtol=1e-5, atol=1e-8), name
 
 
 def test_label_dropout_and_smoothing_reach_the_loss(shard: Path) -> None:

@@ -137,7 +137,7 @@ def _check(config: GeneratorTrainConfig, data: TokenSet, tokenizer: FlowMo | Non
             count = model.config.num_classes
             labels = [i * count // SHOWN for i in range(SHOWN)] if count >= SHOWN else [i % count for i in range(SHOWN)]
             pictures = []
-            for tokens in generate(model, labels, DecodeSettings(), list(range(SHOWN))):
+            for tokens in generate(model, labels, DecodeSettings(num_steps=16), list(range(SHOWN))):
                 pictures += [to_image(image) for image in tokenizer.detokenize(tokens).cpu()]
             write_png(folder / f"{images:010d}.png", contact_sheet({"": pictures}))
         return numbers

@@ -86,7 +86,7 @@ def decode(
     mask = torch.ones_like(tokens, dtype=torch.bool)
     plan = tokens_left(length, settings.num_steps, settings.schedule)
     for k, left in enumerate(plan):
-        logits = guided(predict, tokens, labels, mask, settings.guidance_at((k + 1) / len(plan))).double()
+        logits = guided(predict, tokens, labels, mask, settings.guidance_at((k + 1) / len(plan))).float()
         if not logits.isfinite().all():
             raise ConfigError(
                 "the generator gives logits that are not finite; its weights or the guidance are unusable"
@@ -119,13 +119,12 @@ def _sample(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor
     if temperature == 0:
         drawn = logits.argmax(-1)
     else:
-        steps = (logits / temperature).softmax(-1).cumsum(-1)
-        reached = uniform[..., None] * steps[..., -1:]
-        drawn = torch.searchsorted(steps, reached, right=True)[..., 0].clamp(max=logits.shape[-1] - 1)
-    return drawn, logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0]
+        reached = (logits / temperature).softmax(-1).cumsum(-1)
+        target = uniform[..., None] * reached[..., -1:]
+        drawn = torch.searchsorted(reached, target, right=True)[..., 0].clamp(max=logits.shape[-1] - 1)
+    return drawn, logits.gather(-1, drawn[..., None])[..., 0] - logits.logsumexp(-1)
 
 
 def _uniform(draws: Sequence[torch.Generator], length: int) -> Tensor:
-    """B L in (0, 1), float64 on the CPU, each row from its own generator."""
-    rows = [torch.rand(length, generator=generator, dtype=torch.float64) for generator in draws]
-    return torch.stack(rows).clamp(min=2.0**-60)
+    """B L in (0, 1), on the CPU, each row from its own generator."""
+    return torch.stack([torch.rand(length, generator=generator) for generator in draws]).clamp(min=2.0**-25)
