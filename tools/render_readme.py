@@ -44,12 +44,17 @@ def table(result: dict) -> str:
 def posttraining_table(result: dict) -> str:
     """Of ``tools/compare_posttraining.py``: means over the seeds, and below the first model how far the others are."""
     data, columns = result["data"], [name for name in POSTTRAINING if name in _first(result)["metrics"]]
+
+    def titled(name: str) -> str:
+        seeds = len(result["metric_seeds"][name])
+        return POSTTRAINING[name][0] + (f", {seeds} seed{'s' * (seeds > 1)}" if seeds < len(result["seeds"]) else "")
+
     lines = [
         f"{data['count']} pictures ({data['description']}), {len(result['seeds'])} seeds of noise, "
         f"{result['protocol']} protocol. Means over the seeds; in brackets the difference from the first row: its 95 % "
         "interval over pictures, or of rFID and KID its range over seeds:",
         "",
-        f"| | {' | '.join(POSTTRAINING[name][0] for name in columns)} |",
+        f"| | {' | '.join(map(titled, columns))} |",
         "|---|" + "---:|" * len(columns),
     ]
     for label, model in result["models"].items():

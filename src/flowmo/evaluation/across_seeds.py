@@ -38,9 +38,10 @@ def read_evaluation(path: Path) -> Measured:
 def compare_seeds(evaluations: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     """evaluations: by what a model is called, its results, one a seed; all models are compared with the first.
 
-    Returns plain data: what was measured, and ``models``, of each its ``metrics`` (mean over the seeds), ``by_seed``,
-    and ``difference`` from the first (mean, low, high: a paired bootstrap interval of 95 % over the pictures; of what
-    is of no single picture, ``by_seed``). Raises DataError where pictures, protocol, seeds or sampler are not the same.
+    Returns plain data: what was measured; ``metric_seeds``, at which seeds every model has a number; and ``models``, of
+    each its ``metrics`` (mean over those seeds), ``by_seed``, and ``difference`` from the first (mean, low, high: a
+    paired bootstrap interval of 95 % over the pictures; of what is of no single picture, ``by_seed``). Raises DataError
+    where pictures, protocol, seeds or sampler are not the same.
     """
     read = {name: [read_evaluation(path) for path in paths] for name, paths in evaluations.items()}
     first = next(iter(read.values()))
@@ -48,35 +49,42 @@ def compare_seeds(evaluations: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
         raise DataError("there are no evaluations to compare")
     for name, measured in read.items():
         _check_same(name, measured, first)
+    groups = read.values()
+    places = {
+        name: [k for k in range(len(first)) if all(name in group[k].result.content["metrics"] for group in groups)]
+        for name in (*PAIRED, *DISTRIBUTIONS)
+    }
+    places = {name: where for name, where in places.items() if where}
     data, sampler = first[0].result.data, first[0].result.models[0].sampler
     return {
         "protocol": first[0].result.protocol,
         "data": to_dict(data),
         "sampler": None if sampler is None else to_dict(sampler),
         "seeds": [measured.result.seed for measured in first],
-        "models": {name: _of_model(measured, first) for name, measured in read.items()},
+        "metric_seeds": {name: [first[k].result.seed for k in where] for name, where in places.items()},
+        "models": {name: _of_model(measured, first, places) for name, measured in read.items()},
     }
 
 
-def _of_model(measured: list[Measured], first: list[Measured]) -> dict[str, Any]:
+def _of_model(measured: list[Measured], first: list[Measured], places: Mapping[str, list[int]]) -> dict[str, Any]:
     record = measured[0].result.models[0]
-    every = [m.result.content["metrics"] for m in measured]
-    names = [name for name in (*PAIRED, *DISTRIBUTIONS) if all(name in numbers for numbers in every)]
+    by_seed = {name: [measured[k].result.content["metrics"][name] for k in where] for name, where in places.items()}
     difference: dict[str, Any] = {}
-    for name in names:
-        mine, theirs = ([m.table[name] for m in group if name in m.table] for group in (measured, first))
-        if name in PAIRED and len(mine) == len(theirs) == len(measured):
-            found = paired_bootstrap(np.mean(mine, 0), np.mean(theirs, 0))
+    for name, where in places.items():
+        if name in PAIRED:
+            found = paired_bootstrap(
+                *(np.mean([group[k].table[name] for k in where], 0) for group in (measured, first))
+            )
             difference[name] = {"mean": found.mean, "low": found.low, "high": found.high}
-        elif all(name in m.result.content["metrics"] for m in first):
-            each = [m.result.content["metrics"][name] for m in first]
-            difference[name] = {"by_seed": [a[name] - b for a, b in zip(every, each, strict=True)]}
+        else:
+            others = [first[k].result.content["metrics"][name] for k in where]
+            difference[name] = {"by_seed": [a - b for a, b in zip(by_seed[name], others, strict=True)]}
     return {
         "name": record.name,
         "sha256": record.sha256,
         "fingerprint": record.fingerprint,
-        "metrics": {name: float(np.mean([numbers[name] for numbers in every])) for name in names},
-        "by_seed": {name: [numbers[name] for numbers in every] for name in names},
+        "metrics": {name: float(np.mean(values)) for name, values in by_seed.items()},
+        "by_seed": by_seed,
         "difference": difference,
     }
 
