@@ -1,12 +1,37 @@
-"""Write the tables of README.md from results/*.json, between its numbers markers: python tools/render_readme.py."""
+"""Write the tables of numbers into README.md and docs/EVALUATION.md from results/*.json: python tools/render_readme.py
+
+Each table stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`; what is between them is replaced.
+--check writes nothing and ends with 1 where a document says something else than the results.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from pathlib import Path
 
+from flowmo.evaluation.compare import Row
+from flowmo.evaluation.compare_table import COLUMNS, THOUSANDFOLD, order
+from flowmo.evaluation.results import Result, read_result
+
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "EVALUATION.md")
+PROTOCOLS = {
+    "psnr": ("PSNR dB", ".2f"),
+    "psnr_each": ("PSNR dB, each picture", ".2f"),
+    "ssim": ("SSIM", ".3f"),
+    "lpips_alex": ("LPIPS Alex", ".3f"),
+    "lpips_vgg": ("LPIPS VGG", ".3f"),
+    "rfid": ("rFID", ".2f"),
+    "kid": ("KID x 1000", ".2f"),
+    "sfid": ("sFID", ".2f"),
+    "precision": ("precision", ".3f"),
+    "recall": ("recall", ".3f"),
+    "fd_efflite0": ("FD-EffLite0", ".2f"),
+}
+
 POSTTRAINING = {
     "rfid": ("rFID", ".2f", 1),
     "kid": ("KID x1000", ".2f", 1000),
@@ -20,29 +45,49 @@ POSTTRAINED = {
     "1b": "**after Stage 1B**",
     "1a": "after as many images of Stage 1A, encoder frozen",
 }
-LABELS = {"sampler": "**reconstruction** (stored sampler)", "one step": "reconstruction in one step"}
 
 
-def table(result: dict) -> str:
-    sampler = result["sampler"]
-    lines = [
-        f"{result['count']} validation pictures, {result['bytes']:.0f} bytes a picture "
-        f"({result['bits_per_pixel']:.3f} bits per pixel), {sampler['num_steps']} steps, rho {sampler['rho']}, "
-        f"guidance {sampler['guidance_scale']}:",
+def protocols() -> str:
+    """The packaged model under both protocols, a line a metric."""
+    results = [read_result(RESULTS / f"flowmo-mini-64-{name}.json") for name in ("standard", "published")]
+    lines = ["| | " + " | ".join(result.protocol for result in results) + " |", "|---|" + "---:|" * len(results)]
+    for metric, (label, spec) in PROTOCOLS.items():
+        values = [result.content["metrics"].get(metric) for result in results]
+        if any(value is not None for value in values):
+            lines.append(f"| {label} | " + " | ".join(_number(metric, value, spec) for value in values) + " |")
+    code = results[0].content["code"]
+    entropies = " and ".join(f"{group['entropy']:.2f}" for group in code["groups"])
+    lines += [
         "",
-        "| | PSNR (dB), higher is better | LPIPS Alex, lower is better | LPIPS VGG, lower is better |",
-        "|---|---:|---:|---:|",
+        f"{_conditions(results[0])} Entropy: {code['bit_entropy']:.3f} bits per bit of the code, {entropies} bits per "
+        "group of 9.",
     ]
-    for name, row in result["rows"].items():
-        numbers = f"{row['psnr']:.2f} | {row['lpips_alex']:.3f} | {row['lpips_vgg']:.3f}"
-        lines.append(f"| {LABELS.get(name, name)} | {numbers} |")
-    share = 100 * result["share_with_lower_lpips_than_thumbnail"]
-    lines += ["", f"Closer to the picture than the thumbnail by LPIPS (Alex): {share:.1f} % of the pictures."]
     return "\n".join(lines)
 
 
-def posttraining_table(result: dict) -> str:
+def comparison() -> str:
+    """The packaged model, its controls, the thumbnail and the codecs at equal bytes without headers."""
+    result = read_result(RESULTS / "comparison.json")
+    rows = sorted((row for row in _rows(result) if row.counted in ("payload", None)), key=order)
+    shown = [name for name in COLUMNS if any(name in row.metrics for row in rows)]
+    lines = [
+        "| | bytes | " + " | ".join(COLUMNS[name][0] for name in shown) + " |",
+        "|---|" + "---:|" * (1 + len(shown)),
+    ]
+    for row in rows:
+        size = "-" if row.payload_bytes is None else f"{row.payload_bytes:.0f}"
+        name = f"**{row.name}**" if row.group == "model" else row.name
+        cells = [_number(metric, row.metrics.get(metric), COLUMNS[metric][1]) for metric in shown]
+        lines.append(f"| {name} | {size} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", f"{_conditions(result)} Codecs: at most that many bytes, without headers."])
+
+
+def posttraining() -> str:
     """Of ``tools/compare_posttraining.py``: means over the seeds, and below the first model how far the others are."""
+    path = RESULTS / "posttraining.json"
+    if not path.exists():
+        return ""
+    result = json.loads(path.read_text())
     data, columns = result["data"], [name for name in POSTTRAINING if name in _first(result)["metrics"]]
 
     def titled(name: str) -> str:
@@ -70,25 +115,58 @@ def posttraining_table(result: dict) -> str:
     return "\n".join(lines)
 
 
+TABLES = {"protocols": protocols, "comparison": comparison, "posttraining": posttraining}
+
+
+def rendered(text: str) -> str:
+    """A document with every table made anew."""
+    for name, table_of in TABLES.items():
+        marked = re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
+        if marked.search(text):
+            content = table_of()
+            text = marked.sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", text)
+    return text
+
+
 def _first(result: dict) -> dict:
     return next(iter(result["models"].values()))
 
 
-def put(text: str, marker: str, content: str) -> str:
-    pattern = rf"(<!-- {marker}:begin -->\n).*?(<!-- {marker}:end -->)"
-    if not re.search(pattern, text, re.S):
-        raise SystemExit(f"README.md has no {marker} markers")
-    return re.sub(pattern, lambda m: f"{m[1]}{content}\n{m[2]}", text, flags=re.S)
+def _rows(result: Result) -> list[Row]:
+    return [Row(**row) for row in result.content["rows"]]
 
 
-def main() -> None:
-    readme, results = ROOT / "README.md", ROOT / "results"
-    text = put(readme.read_text(), "numbers", table(json.loads((results / "flowmo-mini-64.json").read_text())))
-    if (results / "posttraining.json").exists():
-        content = posttraining_table(json.loads((results / "posttraining.json").read_text()))
-        text = put(text, "posttraining", content)
-    readme.write_text(text)
+def _conditions(result: Result) -> str:
+    """What the numbers are of, in a sentence."""
+    model, data = result.models[0], result.data
+    height, width = data.image_size
+    s = model.sampler
+    assert s is not None
+    steps = f"{s.num_steps} step{'s' * (s.num_steps != 1)}, rho {s.rho:g}, guidance {s.guidance_scale:g}"
+    return (
+        f"{data.count:,} pictures of {height} x {width} pixels ({data.description}, {data.split}), {model.name} "
+        f"(fingerprint {model.fingerprint}), {steps}, {result.seed}, commit {result.code.get('commit', '?')}."
+    )
+
+
+def _number(metric: str, value: float | None, spec: str) -> str:
+    return "-" if value is None else format(1000 * value if metric in THOUSANDFOLD else value, spec)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing, end with 1 where something differs")
+    arguments, code = parser.parse_args(), 0
+    for document in DOCUMENTS:
+        text = document.read_text()
+        new = rendered(text)
+        if new != text:
+            code = 1
+            if not arguments.check:
+                document.write_text(new)
+        print(f"{document.name}: {'as the results' if new == text else 'differs' if arguments.check else 'rendered'}")
+    return code if arguments.check else 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
