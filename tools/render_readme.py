@@ -83,11 +83,12 @@ def comparison() -> str:
 
 
 def posttraining() -> str:
-    """Of ``tools/compare_posttraining.py``: means over the seeds, and below the first model how far the others are."""
     path = RESULTS / "posttraining.json"
-    if not path.exists():
-        return ""
-    result = json.loads(path.read_text())
+    return posttraining_table(json.loads(path.read_text())) if path.exists() else ""
+
+
+def posttraining_table(result: dict) -> str:
+    """Of ``tools/compare_posttraining.py``: means over the seeds, and below the first model how far the others are."""
     data, columns = result["data"], [name for name in POSTTRAINING if name in _first(result)["metrics"]]
 
     def titled(name: str) -> str:
@@ -109,7 +110,8 @@ def posttraining() -> str:
             cell, difference = format(scale * model["metrics"][name], form), model["difference"].get(name)
             if difference and model is not _first(result):
                 ends = difference.get("by_seed") or [difference["low"], difference["high"]]
-                cell += f" ({scale * min(ends):+{form}} to {scale * max(ends):+{form}})"
+                shown = dict.fromkeys(format(scale * end, f"+{form}") for end in (min(ends), max(ends)))
+                cell += f" ({' to '.join(shown)})"
             cells.append(cell)
         lines.append(f"| {POSTTRAINED.get(label, label)} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -97,6 +97,12 @@ def test_each_file_says_what_it_is(path: Path) -> None:
     assert not source or ast.get_docstring(ast.parse(source)), "no docstring"
 
 
+def test_names_of_test_files_are_unique() -> None:
+    """Folders of tests are no packages: pytest takes two files of one name for one module and runs neither rightly."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_no_file_is_two_files() -> None:
     folders = (PACKAGE, ROOT / "tests", ROOT / "tools")
     lines = {p: len(p.read_text().splitlines()) for folder in folders for p in folder.rglob("*.py")}
