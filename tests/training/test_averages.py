@@ -75,3 +75,13 @@ def test_moving_average_is_the_weighted_mean() -> None:
         average.update(decay)
         expected = decay * expected + (1 - decay) * model.weight.detach()
         assert torch.allclose(average.average["weight"], expected, atol=1e-6)
+
+
+def test_the_average_of_frozen_weights_is_they_to_the_bit() -> None:
+    """The sign of a zero too: it enters the fingerprint, by which token files know their model."""
+    weights = torch.tensor([-0.0, 0.0, 1 / 3, -1e-30])
+    model = nn.ParameterDict({"frozen": nn.Parameter(weights.clone(), requires_grad=False)})
+    average = MovingAverage(model)
+    for _ in range(3):
+        average.update(0.7)
+    assert torch.equal(average.average["frozen"].view(torch.int32), weights.view(torch.int32))

@@ -37,3 +37,7 @@ class MovingAverage:
     def update(self, decay: float) -> None:
         average = [local(a) for a in self.average.values()]
         torch._foreach_lerp_(average, [local(p.detach()) for p in self.source.values()], 1 - decay)
+        for mean, parameter in zip(average, self.source.values(), strict=True):
+            if not parameter.requires_grad:  # to the bit, for the fingerprint: above, a -0 becomes a 0
+                weight = local(parameter.detach())
+                mean.copy_(torch.where(mean == weight, weight, mean))
