@@ -52,7 +52,11 @@ def start_several(commands: list[list[str]], *launcher: str) -> subprocess.Popen
 
 
 def finish(process: subprocess.Popen[str], code: int = 0, timeout: int = 240) -> str:
-    output, _ = process.communicate(timeout=timeout)
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # torchrun takes its processes with it
+        raise AssertionError(f"not done after {timeout} s: {process.communicate(timeout=90)[0]}") from None
     assert process.returncode == code, output
     return output
 

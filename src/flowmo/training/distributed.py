@@ -58,7 +58,9 @@ class World:
             torch.cuda.set_device(here)
         made = not dist.is_initialized()
         if made:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo")
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo", store=_store(size), rank=rank, world_size=size
+            )
         return cls(rank, size, here, made)
 
     @property
@@ -106,6 +108,16 @@ class World:
     def leave(self) -> None:
         if self.made and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _store(size: int) -> dist.Store:
+    """Where the processes find one another. torchrun's own store outlives a restart, and with it the addresses of
+    processes that died; so each start has names of its own there. The count of restarts is that of one machine's
+    torchrun, so several machines need torchrun itself to make a new store (docs/TRAINING.md)."""
+    store, *_ = next(dist.rendezvous("env://"))
+    if int(os.environ.get("LOCAL_WORLD_SIZE", "0")) == size:
+        store = dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    return store
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
