@@ -35,7 +35,7 @@ done
 for temperature in $temperatures; do samples "temperature-$temperature" --temperature "$temperature" --guidance 2; done
 [ -f "$out/pictures/grid.png" ] || generate -n "$each" --guidance 2 --out "$out/pictures" --show-steps 8
 
-# 4. Numbers against the training part, beside those of the controls.
+# 4. Numbers against the validation part, beside those of the controls.
 "$python" "$root/tools/generator_controls.py" "$out" --tokenizer "$tokenizer" --each "$each" --device "$device"
-flowmo evaluate-generator "$out"/samples/*.npz "$data" --split train ${first:+--limit "$first"} --out "$out/results" \
+flowmo evaluate-generator "$out"/samples/*.npz "$data" --split validation ${first:+--limit "$first"} --out "$out/results" \
   --device "$device" --force

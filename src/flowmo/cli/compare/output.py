@@ -139,6 +139,8 @@ def _plot(arguments: argparse.Namespace, run: Run, note: str) -> list[str]:
             write_plot(arguments.out / names[-1], figure)
     quoted = [QuotedPoint(q.name, q.bits_per_pixel, q.rfid, q.name.startswith("FlowMo")) for q in TABLE_1]
     points = panels.get("payload") or panels["file"]
+    if not any("rfid" in point.values for point in points):
+        return names
     title = "Figure 1: rFID against bits per pixel"
     figure = figure_one(points, quoted, pixels, title, f"{note}\nrates without headers\n{COMPARABILITY}")
     write_plot(arguments.out / FIGURE_1, figure)
