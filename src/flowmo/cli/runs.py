@@ -37,6 +37,7 @@ class Stage:
     new_model: where a run begins. fits: whether the run of a checkpoint is the one that was asked for.
     perceptual: d_perc of the loss, None where it has none. check: from held-out images, ``look_at`` of them, B 3 H W in
     [-1, 1], after the first ``skip``, and d_perc on its device. about: more for the checkpoints.
+    teacher: of distillation.
     """
 
     config: TrainConfig
@@ -47,6 +48,7 @@ class Stage:
     look_at: int = 32
     skip: int = 0
     about: dict[str, Any] = field(default_factory=dict)
+    teacher: FlowMo | None = None
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,6 +86,8 @@ def run_training(arguments: argparse.Namespace, stage: Stage) -> int:
         perceptual = stage.perceptual()
         if perceptual is not None:
             perceptual.to(world.device)
+        if stage.teacher is not None:
+            stage.teacher.to(world.device)
         begun = bool(checkpoints(folder)) or arguments.resume
         model = None if begun else _seeded(stage)
         with hold(folder, world):
@@ -120,7 +124,7 @@ def _train(
         model = _seeded(stage)
     about |= stage.about
     size = crop_size(model.config, config)
-    step, ready, state, meter = assemble(model, config, world, perceptual, checkpoint)
+    step, ready, state, meter = assemble(model, config, world, perceptual, checkpoint, stage.teacher)
     log = check = None
     if world.main:
         check = stage.check(_held_out(arguments, model.config.image_size, stage), perceptual)
@@ -142,7 +146,7 @@ def _train(
     cost = utilisation_cost(model.config, config, world.device, state.images_seen)
     with contextlib.closing(log) if log else contextlib.nullcontext():
         run = Run(folder, config, step, ready, state, world, log, check, deadline, about, cost, meter)
-        run.patience = config.sample.patience if config.stage == "mode_seeking" else None
+        run.patience = config.sample.patience if config.on_samples else None
         return run.train(loader)
 
 

@@ -1,7 +1,7 @@
 """Training: configuration, schedule, checkpoints and the loop that every stage runs in."""
 
 from .checkpoint import Checkpoint, read_newest, save_checkpoint
-from .config import NoiseLevelConfig, SampleLossConfig, TrainConfig
+from .config import DistillConfig, NoiseLevelConfig, SampleLossConfig, TrainConfig
 from .distributed import World, spread
 from .logs import Log
 from .loop import Outcome, Run
@@ -12,6 +12,7 @@ from .steps import TokenizerStep, TrainStep
 
 __all__ = [
     "Checkpoint",
+    "DistillConfig",
     "Log",
     "NoiseLevelConfig",
     "Outcome",

@@ -62,25 +62,63 @@ class SampleLossConfig:
 
 
 @dataclass(frozen=True)
+class DistillConfig:
+    """Few-step decoding (O11). What it shares with Stage 1B is set there: ``sample.weight`` of d_perc and its network,
+    ``sample.rho``, ``share``, ``recompute``, ``patience``.
+
+    steps: numbers of steps that one set of weights serves; each batch takes one of them in turn, on the shifted grid.
+    The first becomes the model's sampler, without guidance. target: what samples are compared with, "teacher", its
+    sample from the same noise and code, or "image", the picture itself. teacher_*: the teacher's sampler, where not the
+    one stored with it. pixel_weight: of the mean squared error. flow_weight: of the flow term of Stage 1A.
+    """
+
+    steps: tuple[int, ...] = (1,)
+    target: Literal["teacher", "image"] = "teacher"
+    teacher_steps: int | None = None
+    teacher_rho: float | None = None
+    teacher_guidance: float | None = None
+    pixel_weight: float = 1.0
+    flow_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(
+            bool(self.steps) and min(self.steps) >= 1 and len(set(self.steps)) == len(self.steps),
+            f"distill.steps must be different numbers of at least 1, got {list(self.steps)}",
+        )
+        for name in ("pixel_weight", "flow_weight"):
+            value = getattr(self, name)
+            require(0 <= value < math.inf, f"distill.{name} must be at least 0, got {value}")
+        given = [n for n in ("teacher_steps", "teacher_rho", "teacher_guidance") if getattr(self, n) is not None]
+        require(
+            self.target == "teacher" or not given,
+            f"there is no teacher with distill.target=image; leave out distill.{', distill.'.join(given)}",
+        )
+
+    def steps_at(self, update: int) -> int:
+        """Of the chains of an update, counted from 0."""
+        return self.steps[update % len(self.steps)]
+
+
+@dataclass(frozen=True)
 class TrainConfig(RunConfig):
     """One stage of training a tokenizer. The defaults suit a short run on one device; runs/ holds the commands of the
     packaged models, ``training.recipes`` the published settings.
 
-    stage: "mode_matching" (Stage 1A), "mode_seeking" (Stage 1B, with ``sample``), or "autoencode", a regression of the
-    image from its code (F5). A clean prediction at low noise gives rare gradients of enormous size: then set
-    ``gradient_clip``. perceptual_share: see
-    ``mode_matching_loss``. freeze_encoder_after: so many images the encoder trains, then the optimizer is built anew
-    without it (A14). entropy_over: the images that share a codebook entropy, those of one micro-batch as published or
-    the micro-batches that all processes see at once (A7). crop_size: side of the random crops, at the scale that the
-    model's ``image_size`` gives; a smaller one than that is cheaper (C1 has them equal). workers: processes that decode
-    images.
+    stage: "mode_matching" (Stage 1A), "mode_seeking" (Stage 1B, with ``sample``), "distillation" (O11, with ``sample``
+    and ``distill``), or "autoencode", a regression of the image from its code (F5). A clean prediction at low noise
+    gives rare gradients of enormous size: then set ``gradient_clip``. perceptual_share: see ``mode_matching_loss``.
+    freeze_encoder_after: so many images the encoder trains, then the optimizer is built anew without it (A14).
+    entropy_over: the images that share a codebook entropy, those of one micro-batch as published or the micro-batches
+    that all processes see at once (A7). crop_size: side of the random crops, at the scale that the model's
+    ``image_size`` gives; a smaller one than that is cheaper (C1 has them equal). workers: processes that decode images.
     """
 
-    stage: Literal["mode_matching", "autoencode", "mode_seeking"] = "mode_matching"
+    stage: Literal["mode_matching", "autoencode", "mode_seeking", "distillation"] = "mode_matching"
     losses: LossWeights = field(default_factory=LossWeights)
     perceptual_network: Literal["vgg", "alex"] = "vgg"
     perceptual_share: float = 1.0
     sample: SampleLossConfig = field(default_factory=SampleLossConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     noise_levels: NoiseLevelConfig = field(default_factory=NoiseLevelConfig)
     code_dropout: float = 0.1
     freeze_encoder_after: int | None = None
@@ -110,6 +148,22 @@ class TrainConfig(RunConfig):
         for name in ("perceptual", "entropy", "commitment"):
             value = getattr(losses, name)
             require(0 <= value < math.inf, f"losses.{name} must be at least 0, got {value}")
-        if self.stage == "mode_seeking":
-            require(freeze == 0, "Stage 1B trains the decoder alone: freeze_encoder_after must be 0")
-            require(losses.perceptual == 0, "Stage 1B has no one-step LPIPS (D2): losses.perceptual must be 0")
+        if self.on_samples:
+            name = "Stage 1B" if self.stage == "mode_seeking" else "distillation"
+            require(freeze == 0, f"{name} trains the decoder alone: freeze_encoder_after must be 0")
+            require(losses.perceptual == 0, f"{name} has no one-step LPIPS (D2): losses.perceptual must be 0")
+        if self.stage == "distillation":
+            usual, s = SampleLossConfig(), self.sample
+            require(
+                (s.mode, s.num_steps, s.grid) == (usual.mode, usual.num_steps, usual.grid),
+                "distillation has chains of its own: set distill.steps; leave out sample.mode, num_steps and grid",
+            )
+            require(
+                self.distill.pixel_weight + s.weight > 0,
+                "nothing to minimise: distill.pixel_weight and sample.weight are both 0",
+            )
+
+    @property
+    def on_samples(self) -> bool:
+        """Whether the decoder alone trains, on what it paints, and checks may end the run."""
+        return self.stage in ("mode_seeking", "distillation")

@@ -119,14 +119,17 @@ def utilisation_cost(
 ) -> tuple[float, float]:
     """FLOPs of one training image at this point of a run, d_perc's not counted, and the FLOP/s that the device has for
     them. A chain of Stage 1B takes a whole forward and backward pass of the decoder a step; what it computes again is
-    not counted."""
+    not counted, nor is a teacher."""
     frozen = train.freeze_encoder_after is not None and images_seen >= train.freeze_encoder_after
     seen = replace(model, image_size=train.crop_size or model.image_size)
     flops = flops_per_image(seen, None, encoder_frozen=frozen)
-    s, chains = train.sample, 0.0
+    s, d, chain, rest = train.sample, train.distill, 0.0, flops.training
     if train.stage == "mode_seeking" and s.mode == "chain" and s.weight:
-        chains = s.share * s.num_steps * 3 * flops.decoder
-    return flops.training + chains, matrix_ceiling(device, precision(train))
+        chain = s.num_steps
+    if train.stage == "distillation":
+        chain = sum(d.steps) / len(d.steps)
+        rest = flops.training if d.flow_weight else flops.encoder
+    return rest + s.share * chain * 3 * flops.decoder, matrix_ceiling(device, precision(train))
 
 
 def precision(train: RunConfig) -> torch.dtype:

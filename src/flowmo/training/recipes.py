@@ -63,6 +63,16 @@ def post_training() -> TrainConfig:
     )
 
 
+def distillation() -> TrainConfig:
+    """Few-step decoding in a short run on one device (O11): post-training's batch, squared error and LPIPS (VGG)."""
+    return replace(
+        post_training(),
+        stage="distillation",
+        learning_rate=1e-4,
+        sample=SampleLossConfig(weight=1.0, network="lpips_vgg"),
+    )
+
+
 def published_post_training() -> TrainConfig:
     """Stage 1B as released (D1-D6): 25,000 steps of 64 images, two micro-batches of 4 on each of 8 GPUs, from raw
     weights with fresh moments, logits of ResNet-50; looked at every 5,000 steps."""

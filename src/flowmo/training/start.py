@@ -41,13 +41,14 @@ def assemble(
     world: World,
     perceptual: PerceptualDistance | None = None,
     checkpoint: Checkpoint | None = None,
+    teacher: FlowMo | None = None,
 ) -> Assembled:
-    """A run of Stage 1A, of Stage 1B or of the regression of F5, where ``checkpoint`` left it or at the beginning.
+    """A run of a tokenizer's stage, where ``checkpoint`` left it or at the beginning. teacher: of distillation.
 
     The encoder is frozen once ``config.freeze_encoder_after`` images are seen; the optimizer is then built anew with
     the decoder alone, so its moments start again (A14). Raises TrainingError for a checkpoint of another model.
     """
-    step = TokenizerStep(model.to(world.device), config, LossParts(perceptual, world.average))
+    step = TokenizerStep(model.to(world.device), config, LossParts(perceptual, world.average, teacher))
     if checkpoint is not None and checkpoint.about["model_config"] != to_dict(model.config):
         raise TrainingError(f"{checkpoint.path} is of another model")
     seen = checkpoint.about["images_seen"] if checkpoint else 0

@@ -14,7 +14,7 @@ from ..arch.mup import learning_rate_scales
 from ..config import to_dict
 from ..data import Batch
 from ..flow import shifted_grid
-from ..stages import draw, draw_chain, mode_matching_loss, mode_seeking_loss
+from ..stages import distillation_loss, draw, draw_chain, mode_matching_loss, mode_seeking_loss
 from ..stages.autoencode import autoencode_loss
 from ..stages.mode_matching import PerceptualDistance
 from ..tokenizer import FlowMo
@@ -91,14 +91,17 @@ class TrainStep(nn.Module):
 
 @dataclass(frozen=True)
 class LossParts:
-    """What the tokenizer's losses need beside the model. perceptual: d_perc, or None. average: over the processes."""
+    """What the tokenizer's losses need beside the model. perceptual: d_perc, or None. average: over the processes.
+    teacher: of distillation, frozen."""
 
     perceptual: PerceptualDistance | None = None
     average: Callable[[Tensor], Tensor] | None = None
+    teacher: FlowMo | None = None
 
 
 class TokenizerStep(TrainStep):
-    """Stage 1A, mode matching, Stage 1B, mode seeking, or the regression of F5, as ``config.stage`` says."""
+    """Stage 1A, mode matching, Stage 1B, mode seeking, distillation (O11), or the regression of F5, as ``config.stage``
+    says."""
 
     model: FlowMo
 
@@ -118,6 +121,8 @@ class TokenizerStep(TrainStep):
             return autoencode_loss(
                 self.model, images, config.losses, parts.perceptual, config.perceptual_share, average
             )
+        if config.stage == "distillation":
+            return self.distillation(images, generator, images_seen)
         levels = schedule.noise_levels(config, images_seen)
         draws = draw(images, levels, schedule.code_dropout(config, images_seen), generator)
         if config.stage == "mode_seeking":
@@ -139,6 +144,28 @@ class TokenizerStep(TrainStep):
             )
         return mode_matching_loss(
             self.model, images, draws, config.losses, parts.perceptual, config.perceptual_share, average
+        )
+
+    def distillation(self, images: Tensor, generator: torch.Generator, images_seen: int) -> LossTerms:
+        """All micro-batches of an update take the same number of steps. A single step is not worth computing again."""
+        config, s, d = self.config, self.config.sample, self.config.distill
+        num_steps = d.steps_at(images_seen // config.batch_size)
+        grid = shifted_grid(num_steps, self.model.config.sampler.rho)
+        chain, draws = draw_chain(images, num_steps, generator, s.share, grid), None
+        if d.flow_weight:
+            levels = schedule.noise_levels(config, images_seen)
+            draws = draw(images, levels, schedule.code_dropout(config, images_seen), generator)
+        return distillation_loss(
+            self.model,
+            images,
+            chain,
+            self.parts.perceptual,
+            d.pixel_weight,
+            s.weight,
+            self.parts.teacher,
+            s.recompute and num_steps > 1,
+            draws,
+            d.flow_weight,
         )
 
     def fixed_grid(self) -> Tensor | None:

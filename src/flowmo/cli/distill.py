@@ -1,0 +1,53 @@
+"""``flowmo distill``: a trained tokenizer's decoder learns to paint in one or a few unguided steps what it takes many
+for; the encoder, and so every token file, stays as it is. Samples are compared with those of a frozen teacher, the
+model itself unless another is named, or with the pictures themselves (--set distill.target=image). The new weights
+store their own sampler, so that they are fast wherever they are used. Checks, OUT/best.safetensors and going on are as
+in flowmo posttrain."""
+
+from __future__ import annotations
+
+import argparse
+
+from .. import config as configs
+from ..errors import ConfigError
+from ..tokenizer import FlowMo
+from ..training import TrainConfig
+from ..training.distillation import check_pair, student_of, teacher_of
+from ..training.recipes import distillation
+from . import common, decoder_runs
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    decoder_runs.add_arguments(parser)
+    parser.add_argument(
+        "--teacher", metavar="MODEL", help="whose samples are learned, with the same encoder (default: that of --init)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    config = configs.override(distillation(), arguments.set)
+    if config.stage != "distillation":
+        raise ConfigError("flowmo distill trains for few steps alone; use flowmo posttrain or train for other stages")
+    teacher = _teacher(arguments, config)
+
+    def new_model() -> FlowMo:
+        model = student_of(decoder_runs.load_init(arguments), config)
+        if teacher is not None:
+            check_pair(model, teacher)
+        return model
+
+    if arguments.dry_run:
+        print(configs.to_json(new_model().config), configs.to_json(config), sep="\n")
+        return 0
+    return decoder_runs.run_decoder(arguments, config, new_model, teacher)
+
+
+def _teacher(arguments: argparse.Namespace, config: TrainConfig) -> FlowMo | None:
+    if config.distill.target == "image":
+        if arguments.teacher:
+            raise ConfigError("--teacher is of no use with distill.target=image; leave one of them out")
+        return None
+    if arguments.teacher is None:
+        return teacher_of(decoder_runs.load_init(arguments), config)
+    named = argparse.Namespace(**vars(arguments) | {"model": arguments.teacher, "device": "cpu"})
+    return teacher_of(common.load_model(named), config)

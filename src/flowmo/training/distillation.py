@@ -1,0 +1,58 @@
+"""Student and teacher of few-step decoding (O11): their samplers, and whether they belong together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..config import SamplerConfig
+from ..errors import ConfigError, WeightsError
+from ..flow import Guidance, shifted_grid
+from ..tokenizer import FlowMo
+from .config import TrainConfig
+
+
+def student_of(model: FlowMo, config: TrainConfig) -> FlowMo:
+    """The same model with the sampler that it is trained for stored: few steps, no guidance."""
+    s = model.config.sampler
+    rho = s.rho if config.sample.rho is None else config.sample.rho
+    sampler = replace(s, num_steps=config.distill.steps[0], rho=rho, guidance_scale=1.0)
+    model.config = replace(model.config, sampler=sampler)
+    return model
+
+
+def teacher_of(model: FlowMo, config: TrainConfig) -> FlowMo:
+    """The same model, frozen, with the sampler that its samples are painted by. Raises ConfigError for one that takes
+    no more passes than the student."""
+    d, s = config.distill, model.config.sampler
+    given = {"num_steps": d.teacher_steps, "rho": d.teacher_rho, "guidance_scale": d.teacher_guidance}
+    sampler = replace(s, **{name: value for name, value in given.items() if value is not None})
+    count, most = passes(sampler), max(d.steps)
+    if count <= most:
+        raise ConfigError(
+            f"the teacher takes {count} pass{'es' * (count > 1)} ({sampler.num_steps} steps, guidance "
+            f"{sampler.guidance_scale:g}), no more than the student's {most}: there is nothing to learn from it. Set "
+            "distill.teacher_steps and distill.teacher_guidance, or distill.target=image"
+        )
+    model.config = replace(model.config, sampler=sampler)
+    return model.requires_grad_(False).eval()
+
+
+def check_pair(student: FlowMo, teacher: FlowMo) -> None:
+    """Raises WeightsError for a teacher that reads other tokens, or paints pictures of another size."""
+    ours, theirs = (f"{model.fingerprint():08x}" for model in (student, teacher))
+    if ours != theirs:
+        raise WeightsError(
+            f"the teacher's tokens are others (fingerprint {theirs}) than those of the model to train ({ours}); give a "
+            "teacher with the same encoder"
+        )
+    if student.config.image_size != teacher.config.image_size:
+        raise WeightsError(
+            f"the teacher paints {teacher.config.image_size} pixels, the model to train {student.config.image_size}; "
+            "give a teacher of the same image_size"
+        )
+
+
+def passes(sampler: SamplerConfig) -> int:
+    """Of the decoder, an image."""
+    guidance = Guidance(sampler.guidance_scale, sampler.guidance_interval)
+    return guidance.passes(shifted_grid(sampler.num_steps, sampler.rho))
