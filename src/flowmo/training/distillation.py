@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from ..config import SamplerConfig
 from ..errors import ConfigError, WeightsError
@@ -24,7 +25,7 @@ def teacher_of(model: FlowMo, config: TrainConfig) -> FlowMo:
     """The same model, frozen, with the sampler that its samples are painted by. Raises ConfigError for one that takes
     no more passes than the student."""
     d, s = config.distill, model.config.sampler
-    given = {"num_steps": d.teacher_steps, "rho": d.teacher_rho, "guidance_scale": d.teacher_guidance}
+    given: dict[str, Any] = {"num_steps": d.teacher_steps, "rho": d.teacher_rho, "guidance_scale": d.teacher_guidance}
     sampler = replace(s, **{name: value for name, value in given.items() if value is not None})
     count, most = passes(sampler), max(d.steps)
     if count <= most:
