@@ -40,6 +40,7 @@ POSTTRAINING = {
     "lpips_alex": ("LPIPS Alex", ".4f", 1),
     "lpips_vgg": ("LPIPS VGG", ".4f", 1),
 }
+DECODING = {"passes": ("passes", "d"), "images_per_second": ("images/s", ".1f"), "speedup": ("times as fast", ".1f")}
 POSTTRAINED = {
     "before": "before",
     "1b": "**after Stage 1B**",
@@ -89,22 +90,47 @@ def posttraining() -> str:
 
 def posttraining_table(result: dict) -> str:
     """Of ``tools/compare_posttraining.py``: means over the seeds, and below the first model how far the others are."""
-    data, columns = result["data"], [name for name in POSTTRAINING if name in _first(result)["metrics"]]
+    return "\n".join([_seeds_in_words(result), "", *_beside_the_first(result, {}, POSTTRAINED)])
+
+
+def decoding() -> str:
+    path = RESULTS / "decoding.json"
+    return decoding_table(json.loads(path.read_text())) if path.exists() else ""
+
+
+def decoding_table(result: dict) -> str:
+    """Of ``tools/compare_decoding.py``: passes and speed beside quality, and how far it is from the first row's."""
+    speed, machine = result["speed"], result["speed"]["machine"]
+    where = f"{machine.get('gpu', machine['cpu'])}, {machine['threads']} thread{'s' * (machine['threads'] > 1)}"
+    conditions = (
+        "Passes of the decoder against quality and speed, the same tokens in all rows. "
+        f"{_seeds_in_words(result)[:-1]}. Speed: `detokenize` from end to end, batches of {speed['batch_size']}, "
+        f"median of {speed['repeats']} rounds of all rows, {where}:"
+    )
+    return "\n".join([conditions, "", *_beside_the_first(result, DECODING, {})])
+
+
+def _seeds_in_words(result: dict) -> str:
+    data, seeds = result["data"], result["seeds"]
+    return (
+        f"{data['count']} pictures ({data['description']}), {len(seeds)} seed{'s' * (len(seeds) > 1)} of noise, "
+        f"{result['protocol']} protocol. Means over the seeds; in brackets the difference from the first row: its 95 % "
+        "interval over pictures, or of rFID and KID its range over seeds:"
+    )
+
+
+def _beside_the_first(result: dict, plain: dict[str, tuple[str, str]], labels: dict[str, str]) -> list[str]:
+    """A line a model: the numbers of ``plain``, then its metrics, with their differences from the first model's."""
+    columns = [name for name in POSTTRAINING if name in _first(result)["metrics"]]
 
     def titled(name: str) -> str:
         seeds = len(result["metric_seeds"][name])
         return POSTTRAINING[name][0] + (f", {seeds} seed{'s' * (seeds > 1)}" if seeds < len(result["seeds"]) else "")
 
-    lines = [
-        f"{data['count']} pictures ({data['description']}), {len(result['seeds'])} seeds of noise, "
-        f"{result['protocol']} protocol. Means over the seeds; in brackets the difference from the first row: its 95 % "
-        "interval over pictures, or of rFID and KID its range over seeds:",
-        "",
-        f"| | {' | '.join(map(titled, columns))} |",
-        "|---|" + "---:|" * len(columns),
-    ]
+    titles = [title for title, _ in plain.values()] + list(map(titled, columns))
+    lines = [f"| | {' | '.join(titles)} |", "|---|" + "---:|" * len(titles)]
     for label, model in result["models"].items():
-        cells = []
+        cells = [format(model[name], form) for name, (_, form) in plain.items()]
         for name in columns:
             _, form, scale = POSTTRAINING[name]
             cell, difference = format(scale * model["metrics"][name], form), model["difference"].get(name)
@@ -113,11 +139,11 @@ def posttraining_table(result: dict) -> str:
                 shown = dict.fromkeys(format(scale * end, f"+{form}") for end in (min(ends), max(ends)))
                 cell += f" ({' to '.join(shown)})"
             cells.append(cell)
-        lines.append(f"| {POSTTRAINED.get(label, label)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(f"| {labels.get(label, label)} | {' | '.join(cells)} |")
+    return lines
 
 
-TABLES = {"protocols": protocols, "comparison": comparison, "posttraining": posttraining}
+TABLES = {"protocols": protocols, "comparison": comparison, "posttraining": posttraining, "decoding": decoding}
 
 
 def rendered(text: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -35,31 +35,34 @@ def read_evaluation(path: Path) -> Measured:
     return Measured(read_result(path), *read_table(path.with_suffix(".csv")))
 
 
-def compare_seeds(evaluations: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+def compare_seeds(
+    evaluations: Mapping[str, Sequence[Path]], same: Literal["sampler", "fingerprint"] = "sampler"
+) -> dict[str, Any]:
     """evaluations: by what a model is called, its results, one a seed; all models are compared with the first.
+
+    same: what all must have in common beside pictures, protocol and seeds: the sampler, or the fingerprint, hence the
+    tokens, to compare decoders and samplers.
 
     Returns plain data: what was measured; ``metric_seeds``, at which seeds every model has a number; and ``models``, of
     each its ``metrics`` (mean over those seeds), ``by_seed``, and ``difference`` from the first (mean, low, high: a
     paired bootstrap interval of 95 % over the pictures; of what is of no single picture, ``by_seed``). Raises DataError
-    where pictures, protocol, seeds or sampler are not the same.
+    where something is not the same.
     """
     read = {name: [read_evaluation(path) for path in paths] for name, paths in evaluations.items()}
     first = next(iter(read.values()))
     if not first:
         raise DataError("there are no evaluations to compare")
     for name, measured in read.items():
-        _check_same(name, measured, first)
+        _check_same(name, measured, first, same)
     groups = read.values()
     places = {
         name: [k for k in range(len(first)) if all(name in group[k].result.content["metrics"] for group in groups)]
         for name in (*PAIRED, *DISTRIBUTIONS)
     }
     places = {name: where for name, where in places.items() if where}
-    data, sampler = first[0].result.data, first[0].result.models[0].sampler
     return {
         "protocol": first[0].result.protocol,
-        "data": to_dict(data),
-        "sampler": None if sampler is None else to_dict(sampler),
+        "data": to_dict(first[0].result.data),
         "seeds": [measured.result.seed for measured in first],
         "metric_seeds": {name: [first[k].result.seed for k in where] for name, where in places.items()},
         "models": {name: _of_model(measured, first, places) for name, measured in read.items()},
@@ -83,23 +86,26 @@ def _of_model(measured: list[Measured], first: list[Measured], places: Mapping[s
         "name": record.name,
         "sha256": record.sha256,
         "fingerprint": record.fingerprint,
+        "sampler": None if record.sampler is None else to_dict(record.sampler),
         "metrics": {name: float(np.mean(values)) for name, values in by_seed.items()},
         "by_seed": by_seed,
         "difference": difference,
     }
 
 
-def _check_same(name: str, measured: list[Measured], first: list[Measured]) -> None:
+def _check_same(name: str, measured: list[Measured], first: list[Measured], same: str) -> None:
     if len(measured) != len(first):
         raise DataError(f"{name} has {len(measured)} evaluations, the first model {len(first)}; measure the same seeds")
     if len({m.result.seed for m in measured}) < len(measured):
         raise DataError(f"two evaluations of {name} are of one seed")
+    if len({(m.result.models[0].sha256, m.result.models[0].sampler) for m in measured}) > 1:
+        raise DataError(f"the evaluations of {name} are of different weights or samplers")
     for a, b in zip(measured, first, strict=True):
         for what, mine, theirs in (
             ("protocols", a.result.protocol, b.result.protocol),
             ("seeds", a.result.seed, b.result.seed),
             ("pictures", a.pictures, b.pictures),
-            ("samplers", a.result.models[0].sampler, b.result.models[0].sampler),
+            (f"{same}s", *(getattr(one.result.models[0], same) for one in (a, b))),
         ):
             if mine != theirs:
                 raise DataError(f"the evaluations of {name} and of the first model are of different {what}")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..config import SamplerConfig
 from ..errors import ConfigError, WeightsError
-from ..flow import Guidance, shifted_grid
+from ..flow.passes import decoder_passes
 from ..tokenizer import FlowMo
 from .config import TrainConfig
 
@@ -27,7 +26,7 @@ def teacher_of(model: FlowMo, config: TrainConfig) -> FlowMo:
     d, s = config.distill, model.config.sampler
     given: dict[str, Any] = {"num_steps": d.teacher_steps, "rho": d.teacher_rho, "guidance_scale": d.teacher_guidance}
     sampler = replace(s, **{name: value for name, value in given.items() if value is not None})
-    count, most = passes(sampler), max(d.steps)
+    count, most = decoder_passes(sampler), max(d.steps)
     if count <= most:
         raise ConfigError(
             f"the teacher takes {count} pass{'es' * (count > 1)} ({sampler.num_steps} steps, guidance "
@@ -51,9 +50,3 @@ def check_pair(student: FlowMo, teacher: FlowMo) -> None:
             f"the teacher paints {teacher.config.image_size} pixels, the model to train {student.config.image_size}; "
             "give a teacher of the same image_size"
         )
-
-
-def passes(sampler: SamplerConfig) -> int:
-    """Of the decoder, an image."""
-    guidance = Guidance(sampler.guidance_scale, sampler.guidance_interval)
-    return guidance.passes(shifted_grid(sampler.num_steps, sampler.rho))
