@@ -53,7 +53,7 @@ for n in $plain; do measured "teacher, steps: $n, no guidance" "$model" "teacher
 for student in "${students[@]}"; do
   name=$(basename "$student" .safetensors)
   for n in ${steps//,/ }; do
-    measured "**student of the ${name#student-}, steps: $n**" "$student" "$name-$n" --steps "$n"
+    measured "**student, target ${name#student-}, steps: $n**" "$student" "$name-$n" --steps "$n"
   done
 done
 
