@@ -4,7 +4,8 @@
 #   runs/posttrain.sh DATA PHOTOGRAPHS OUT [IMAGES] [TIME_LIMIT]
 # DATA: Parquet files to train on; checks see images of its validation part, after the first 4,000. PHOTOGRAPHS: a folder of
 # Parquet files whose validation part is measured, all of it. IMAGES, TIME_LIMIT: of each of the two trainings. The result
-# goes into results/posttraining.json and the README.
+# goes into results/posttraining.json and the README. MODEL: where it begins. The README's table begins at the packaged
+# weights of commit 6a494d2, from before Stage 1B and distillation; today's are those of the decoder that came of it.
 set -euo pipefail
 data=$1 photographs=$2 out=$3 images=${4:-2400} limit=${5:-40m}
 python=${PYTHON:-python}
