@@ -15,7 +15,7 @@ model=${MODEL:-flowmo-mini-64}       # the teacher, and where the students begin
 targets=${TARGETS:-image teacher}    # what the students' samples are compared with, a training each
 steps=${STEPS:-1,2}                  # numbers of steps that each student serves; the first is its own sampler
 plain=${PLAIN:-1 2 4}                # steps of the teacher without guidance, for comparison
-images=${IMAGES:-3200}               # of each training
+images=${IMAGES:-2400}               # of each training
 limit=${TIME_LIMIT:-30m}             # of each training; it goes on when this is run again
 check_count=${CHECK_COUNT:-96} check_skip=${CHECK_SKIP:-4000}
 seeds=${SEEDS:-0 1000 2000}
