@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # Few-step decoding: decoders distilled from a model, measured beside it with as many passes and with its own, and the table
 # of the README. About two hours on one CPU core, half an hour of it for each training. The same command again goes on.
-#   runs/distill.sh DATA PHOTOGRAPHS OUT
-# DATA: Parquet files to train on; checks see images of its validation part, after the first CHECK_SKIP. PHOTOGRAPHS: a
+#   runs/distill.sh MODEL DATA PHOTOGRAPHS OUT
+# MODEL: the teacher, and where the students begin: weights whose own sampler takes several passes, as the packaged ones
+# no longer do. DATA: Parquet files to train on; checks see images of its validation part, after the first CHECK_SKIP. PHOTOGRAPHS: a
 # folder of Parquet files whose validation part is measured, all of it, or the first LIMIT. The result goes into
 # results/decoding.json and the README, or into RESULT alone. Nothing else should run while the table is made.
 set -euo pipefail
-data=$1 photographs=$2 out=$3
+model=${1%/model.safetensors} data=$2 photographs=$3 out=$4
 python=${PYTHON:-python}
 root=$(cd "$(dirname "$0")/.." && pwd)
 flowmo() { echo "+ flowmo $*"; "$python" -m flowmo "$@"; }
 
-model=${MODEL:-flowmo-mini-64}       # the teacher, and where the students begin
 targets=${TARGETS:-image teacher}    # what the students' samples are compared with, a training each
 steps=${STEPS:-1,2}                  # numbers of steps that each student serves; the first is its own sampler
 plain=${PLAIN:-1 2 4}                # steps of the teacher without guidance, for comparison

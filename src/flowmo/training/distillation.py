@@ -29,7 +29,7 @@ def teacher_of(model: FlowMo, config: TrainConfig) -> FlowMo:
     count, most = decoder_passes(sampler), max(d.steps)
     if count <= most:
         raise ConfigError(
-            f"the teacher takes {count} pass{'es' * (count > 1)} ({sampler.num_steps} steps, guidance "
+            f"the teacher takes {count} pass{'es' * (count > 1)} (num_steps {sampler.num_steps}, guidance_scale "
             f"{sampler.guidance_scale:g}), no more than the student's {most}: there is nothing to learn from it. Set "
             "distill.teacher_steps and distill.teacher_guidance, or distill.target=image"
         )
