@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import FlowMoConfig
-from .block import TwoStreamBlock
-from .modulation import AdaLN, TimeEmbedding, modulated_norm
+from .block import Conditioning, TwoStreamBlock
+from .modulation import AdaLN, Modulation, TimeEmbedding, modulated_norm
 from .mup import Readout, scale_initialization
 from .patches import patchify, unpatchify
 from .rotary import rotary_table
+
+
+class Levels(NamedTuple):
+    """What the decoder makes of noise levels. blocks: of each block, what conditions its code and its image stream."""
+
+    blocks: list[tuple[Conditioning, Conditioning]]
+    readout: Modulation
 
 
 class Decoder(nn.Module):
@@ -43,29 +52,55 @@ class Decoder(nn.Module):
 
     def forward(self, x_t: Tensor, masked_code: Tensor, t: Tensor) -> Tensor:
         """x_t: B 3 H W; masked_code: B N K+1; t: (B,) -> B 3 H W, a velocity or a clean image by configuration."""
-        height, width = x_t.shape[-2:]
-        rows, columns = height // self.patch_size, width // self.patch_size
+        return self.paint(x_t, self.code_in(masked_code), self.levels(t), self.table(x_t))
+
+    def table(self, x_t: Tensor) -> Tensor:
+        """Rotary table of code tokens and patches."""
+        rows, columns = (side // self.patch_size for side in x_t.shape[-2:])
+        return rotary_table(rows, columns, self.num_tokens, self.latent_positions, self.head_dim, x_t.device)
+
+    def levels(self, t: Tensor) -> Levels:
+        """Of noise levels (B,), one an image; each block makes its own modulations of it."""
+        conditioning = self.time_embedding(t)
+        code = image = conditioning
+        if self.code_modulation is not None and self.image_modulation is not None:
+            code = _stacked(self.code_modulation, conditioning)
+            image = _stacked(self.image_modulation, conditioning)
+        return Levels([(code, image)] * len(self.blocks), self.readout_modulation(conditioning)[0])
+
+    def each_level(self, t: Tensor) -> list[Levels]:
+        """Of noise levels (n,) known beforehand: n conditionings with all modulations made, each for a whole batch."""
+        blocks, readout = self.levels(t)
+        made = [
+            (block.code_stream.modulations(code), block.image_stream.modulations(image))
+            for block, (code, image) in zip(self.blocks, blocks, strict=True)
+        ]
+        return [
+            Levels([([m.at(k) for m in code], [m.at(k) for m in image]) for code, image in made], readout.at(k))
+            for k in range(len(t))
+        ]
+
+    def paint(self, x_t: Tensor, code: Tensor, levels: Levels, table: Tensor) -> Tensor:
+        """The pass itself. code: B N width, what ``code_in`` makes of a masked code. Returns B 3 H W."""
         # The state stays in the sampler's precision, whatever that of the weights.
         image = self.image_in(patchify(x_t, self.patch_size).to(self.image_in.weight.dtype))
-        code = self.code_in(masked_code)
-        conditioning = self.time_embedding(t)
-        code_conditioning = image_conditioning = conditioning
-        if self.code_modulation is not None and self.image_modulation is not None:
-            code_conditioning = _stacked(self.code_modulation, conditioning)
-            image_conditioning = _stacked(self.image_modulation, conditioning)
-        table = rotary_table(rows, columns, self.num_tokens, self.latent_positions, self.head_dim, x_t.device)
-        for block in self.blocks:
-            code, image = block(code, image, table, code_conditioning, image_conditioning)
-        image = modulated_norm(image, self.readout_modulation(conditioning)[0])
+        for block, conditioning in zip(self.blocks, levels.blocks, strict=True):
+            code, image = block(code, image, table, *conditioning)
+        image = modulated_norm(image, levels.readout)
         # A second norm after the modulation, to match the released weights (B6).
         image = self.readout(F.layer_norm(image, image.shape[-1:], eps=1e-6))
-        return unpatchify(image, self.patch_size, height, width)
+        return unpatchify(image, self.patch_size, *x_t.shape[-2:])
 
 
 def masked_code(code: Tensor, keep: Tensor | None = None) -> Tensor:
     """Append the mask channel of ones; images where ``keep`` (B,) is False get the all-zero null condition (B7)."""
     code = torch.cat([code, torch.ones_like(code[..., :1])], dim=-1)
     return code if keep is None else code * keep.to(code.dtype)[:, None, None]
+
+
+def null_code(batch: int, config: FlowMoConfig, like: Tensor) -> Tensor:
+    """The null condition, B N K+1 of zeros (B7), of the dtype and on the device of ``like``."""
+    return like.new_zeros(batch, config.num_tokens, config.latent_dim + 1)
 
 
 def _stacked(modulation: AdaLN, conditioning: Tensor) -> Tensor:

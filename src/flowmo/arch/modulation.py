@@ -13,11 +13,16 @@ TIME_CHANNELS = 256
 
 
 class Modulation(NamedTuple):
-    """Shift, scale and gate of one residual branch, each B 1 width."""
+    """Shift, factor (1 + scale) and gate of one residual branch: each B 1 width, or width where a whole batch is at one
+    noise level."""
 
     shift: Tensor
-    scale: Tensor
+    factor: Tensor
     gate: Tensor | None = None
+
+    def at(self, k: int) -> Modulation:
+        """That of image ``k`` alone, for a batch at its noise level."""
+        return Modulation(self.shift[k, 0], self.factor[k, 0], None if self.gate is None else self.gate[k, 0])
 
 
 class TimeEmbedding(nn.Module):
@@ -74,16 +79,22 @@ class AdaLNTable(nn.Module):
 
 
 def as_modulations(chunks: tuple[Tensor, ...]) -> list[Modulation]:
+    """Shift and scale, or shift, scale and gate of two branches."""
     if len(chunks) == 2:
-        return [Modulation(chunks[0], chunks[1])]
-    return [Modulation(*chunks[:3]), Modulation(*chunks[3:])]
+        return [Modulation(chunks[0], 1 + chunks[1])]
+    return [Modulation(shift, 1 + scale, gate) for shift, scale, gate in (chunks[:3], chunks[3:])]
 
 
 def modulated_norm(x: Tensor, modulation: Modulation | None) -> Tensor:
     """LayerNorm without weights, then shift and scale; the encoder has no modulation (B5)."""
+    if modulation is not None and modulation.shift.ndim == 1:
+        return F.layer_norm(x, x.shape[-1:], modulation.factor, modulation.shift, eps=1e-6)
     x = F.layer_norm(x, x.shape[-1:], eps=1e-6)
-    return x if modulation is None else x * (1 + modulation.scale) + modulation.shift
+    return x if modulation is None else torch.addcmul(modulation.shift, x, modulation.factor)
 
 
-def gated(x: Tensor, modulation: Modulation | None) -> Tensor:
-    return x if modulation is None or modulation.gate is None else x * modulation.gate
+def add_gated(x: Tensor, branch: Tensor, modulation: Modulation | None) -> Tensor:
+    """The residual step: x plus a branch, through its gate if it has one."""
+    if modulation is None or modulation.gate is None:
+        return x + branch
+    return torch.addcmul(x, branch, modulation.gate)

@@ -42,18 +42,26 @@ def positions(rows: int, columns: int, num_tokens: int, latent_positions: str) -
 def rotary_table(
     rows: int, columns: int, num_tokens: int, latent_positions: str, head_dim: int, device: torch.device
 ) -> Tensor:
-    """Cosines and sines of every token's angles: 2 L (head_dim / 2), float32."""
+    """Cosine and sine of every token's angles: L (head_dim / 2) 2, float32."""
     ids = positions(rows, columns, num_tokens, latent_positions)
     angles = []
     for axis, size in enumerate(axis_sizes(head_dim)):
         frequency = THETA ** -(torch.arange(0, size, 2, dtype=torch.float64) / size)
         angles.append(ids[:, axis, None] * frequency)
     angle = torch.cat(angles, dim=-1)
-    return torch.stack([angle.cos(), angle.sin()]).to(torch.float32).to(device)
+    return torch.stack([angle.cos(), angle.sin()], dim=-1).to(torch.float32).to(device)
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turn each pair of neighbouring channels of x (B heads L head_dim) by its token's angles."""
-    cosine, sine = table[0].to(x.dtype), table[1].to(x.dtype)
-    even, odd = x[..., 0::2], x[..., 1::2]
-    return torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1).flatten(-2)
+    """Turn each pair of neighbouring channels of x (B heads L head_dim) by its token's angles.
+
+    A pair is a complex number and a turn one product: many times as fast as its four real products on every second
+    channel. Compilers have no kernels for complex numbers and fuse the four products.
+    """
+    if torch.compiler.is_compiling():
+        even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
+        cosine, sine = table.to(x.dtype).unbind(-1)
+        return torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1).flatten(-2)
+    wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    turned = torch.view_as_complex(wide.unflatten(-1, (-1, 2))) * torch.view_as_complex(table)
+    return torch.view_as_real(turned).flatten(-2).to(x.dtype)

@@ -5,7 +5,7 @@ from .guidance import PAPER_INTERVAL, Guidance, Velocity, level_from_sigma
 from .noise import seeded_noise
 from .noise_levels import LogitNormal, ThickTailedLogitNormal, Uniform
 from .path import image_estimate, interpolate, velocity_from_estimate, velocity_target
-from .sampler import integrate
+from .sampler import euler, integrate
 
 __all__ = [
     "PAPER_INTERVAL",
@@ -14,6 +14,7 @@ __all__ = [
     "ThickTailedLogitNormal",
     "Uniform",
     "Velocity",
+    "euler",
     "image_estimate",
     "integrate",
     "interpolate",

@@ -29,6 +29,10 @@ class Guidance:
     def acts(self, t: float) -> bool:
         return self.scale != 1.0 and self.interval[0] <= t <= self.interval[1]
 
+    def combine(self, v: Tensor, v_null: Tensor) -> Tensor:
+        """v_null + scale (v - v_null)."""
+        return v_null.lerp(v, self.scale)
+
     def __call__(self, conditional: Velocity, null: Velocity) -> Velocity:
         """Both are functions of (x_t, t) whose t is the same for the whole batch."""
 
@@ -36,8 +40,7 @@ class Guidance:
             v = conditional(x_t, t)
             if not t.numel() or not self.acts(float(t.flatten()[0])):
                 return v
-            v_null = null(x_t, t)
-            return v_null + self.scale * (v - v_null)
+            return self.combine(v, null(x_t, t))
 
         return velocity
 

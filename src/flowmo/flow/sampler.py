@@ -9,6 +9,11 @@ from torch import Tensor
 from .guidance import Velocity
 
 
+def euler(x: Tensor, v: Tensor, step: float) -> Tensor:
+    """x + step v, in x's precision; ``step`` is known beforehand and the same for the whole batch."""
+    return x.add(v.to(x.dtype), alpha=step)
+
+
 def integrate(
     velocity: Velocity, x: Tensor, grid: Tensor, on_step: Callable[[int, Tensor], None] | None = None
 ) -> Tensor:

@@ -232,8 +232,8 @@ def _logits(
     """What the block's softmax sees, computed again from its inputs: B heads queries keys."""
     queries, keys = [], []
     parts = (
-        (block.code_stream, code, code_conditioning, table[:, : code.shape[1]]),
-        (block.image_stream, image, image_conditioning, table[:, code.shape[1] :]),
+        (block.code_stream, code, code_conditioning, table[: code.shape[1]]),
+        (block.image_stream, image, image_conditioning, table[code.shape[1] :]),
     )
     for stream, x, conditioning, places in parts:
         query, key, _ = stream.attention_inputs(x, stream.modulations(conditioning)[0], places)
