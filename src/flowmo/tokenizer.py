@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,20 @@ from .quantize.tokens import Tokens
 SMALLEST_TRAINING_T = 0.05  # keeps the loss of a clean prediction finite at low noise
 
 
+TOKENS_AT_ONCE = {"cpu": 2**12, "cuda": 2**17}
+"""Latent and image tokens that the verbs give a network at once: as many as fit a cache, or fill a GPU and fit it."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """How the verbs run. chunk_size: images at a time, None for as many as TOKENS_AT_ONCE. read, paint: the passes of
+    encoder and decoder compiled for batches of that size and no other, None for those of the modules."""
+
+    chunk_size: int | None = None
+    read: Callable[..., Tensor] | None = None
+    paint: Callable[..., Tensor] | None = None
+
+
 class FlowMo(nn.Module):
     """Image -> latent -> code (+ tokens) -> image.
 
@@ -34,10 +48,52 @@ class FlowMo(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+        self.prepared = Prepared()
 
     @property
     def device(self) -> torch.device:
         return self.encoder.readout.weight.device
+
+    def prepare(
+        self,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        compile: bool | str = False,
+        chunk_size: int | None = None,
+    ) -> Self:
+        """Make this model ready to code and paint, and return it; in place, as ``to`` does.
+
+        dtype: of the weights; the sampler's state and steps stay float32. compile: the passes of both networks by
+        torch.compile, with CUDA graphs on a GPU; a name is one of its backends. A compiled model takes batches of
+        ``chunk_size`` images alone: the verbs pad the last one, so choose a size that you fill. It compiles at the first
+        call for each size of pictures, and a copy of it still runs the weights of the original. chunk_size: images at
+        a time, by default as many as suit the device.
+        Raises ConfigError for a device that is not there, or for settings that cannot be.
+        """
+        if chunk_size is not None and chunk_size < 1:
+            raise ConfigError(f"chunk_size must be at least 1, got {chunk_size}")
+        if dtype is not None and not dtype.is_floating_point:
+            raise ConfigError(f"dtype must be one of weights, float32, bfloat16 or float16; got {dtype}")
+        try:
+            self.to(device, dtype)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ConfigError(f'the model cannot be put on {device} ({reason[:90]}); try device="cpu"') from None
+        self.eval()
+        self.prepared = Prepared(chunk_size)
+        if compile:
+            how: dict[str, Any] = {"backend": compile} if isinstance(compile, str) else {}
+            if not how and self.device.type == "cuda":
+                how = {"mode": "reduce-overhead"}
+            try:
+                passes = [
+                    torch.compile(f, fullgraph=True, dynamic=False, **how)
+                    for f in (self.encoder.read, self.decoder.paint)
+                ]
+            except Exception as error:  # the compiler has errors of its own, for an unknown backend among others
+                raise ConfigError(f"torch.compile does not take {compile!r}: {str(error)[:200]}") from None
+            self.prepared = Prepared(chunk_size, *passes)
+        return self
 
     def encode(self, image: Tensor) -> Tensor:
         """image: B 3 H W in [-1, 1] -> latent c-hat: B N K (Eq. 1). Sides must be multiples of the patch sizes."""
@@ -94,26 +150,39 @@ class FlowMo(nn.Module):
         decoder, dtype = self.decoder, self.decoder.code_in.weight.dtype
         t = grid[:-1].to(noise.device, noise.dtype)
         levels, table = decoder.each_level(t), decoder.table(noise)
-        given_code = decoder.code_in(masked_code(code).to(dtype))
-        both_codes = torch.cat([given_code, decoder.code_in(null_code(1, self.config, code).to(dtype)).expand_as(given_code)])
+        one = decoder.code_in(masked_code(code).to(dtype))
+        null = decoder.code_in(null_code(1, self.config, code).to(dtype))
+        both = torch.cat([one, null.expand_as(one)])
+        compiled = None if torch.is_grad_enabled() else self.prepared.paint
+
+        def velocity(x: Tensor, k: int, guided: bool) -> Tensor:
+            if guided:
+                x = x.repeat(2, 1, 1, 1)
+            torch.compiler.cudagraph_mark_step_begin()  # nothing refers any more to what the pass before put out
+            v = (compiled or decoder.paint)(x, both if guided else one, levels[k], table).to(x.dtype)
+            if self.config.prediction == "clean":
+                v = velocity_from_estimate(x, v, t[k])
+            return guidance.combine(*v.chunk(2)) if guided else v
+
         x = noise
         for k, (now, after) in enumerate(pairwise(grid.tolist())):
-            guided = guidance.acts(now)
-            pair = x.repeat(2, 1, 1, 1) if guided else x
-            v = decoder.paint(pair, both_codes if guided else given_code, levels[k], table).to(x.dtype)
-            if self.config.prediction == "clean":
-                v = velocity_from_estimate(pair, v, t[k])
-            x = euler(x, guidance.combine(*v.chunk(2)) if guided else v, after - now)
+            x = euler(x, velocity(x, k, guidance.acts(now)), after - now)
         return x
 
     @torch.no_grad()
     def tokenize(self, images: Tensor) -> Tokens:
         """images: float B 3 H W in [-1, 1] -> Tokens, on the CPU."""
         self._check(images)
-        tokens = self.quantize(self.encode(images.to(self.device))).tokens
-        if tokens is None:
+        if self.config.quantizer.kind == "continuous":
             raise ConfigError('a model with quantizer "continuous" has no tokens; use encode() and quantize().code')
-        return Tokens(tokens.cpu(), self.config.bits_per_group, (images.shape[2], images.shape[3]))
+        read, size, parts = self.prepared.read or self.encoder.read, (images.shape[2], images.shape[3]), []
+        table = self.encoder.table(images[:0].to(self.device))
+        for rows, count in self._chunks(len(images), size):
+            torch.compiler.cudagraph_mark_step_begin()
+            tokens = self.quantize(read(images[rows].to(self.device), table)).tokens
+            assert tokens is not None
+            parts.append(tokens[:count].cpu())
+        return Tokens(torch.cat(parts), self.config.bits_per_group, size)
 
     @torch.no_grad()
     def detokenize(
@@ -141,10 +210,34 @@ class FlowMo(nn.Module):
                 f"tokens are {tokens.num_tokens} x {tokens.num_groups} groups of {tokens.bits_per_group} bits, but the "
                 f"model reads {c.num_tokens} x {c.num_groups} of {c.bits_per_group}; use the model that they came from"
             )
-        code = dequantize(tokens.indices.to(self.device), c)
-        noise = seeded_noise(seed, len(tokens), (3, *tokens.image_size)).to(self.device)
-        image = self.sample(code, noise, num_steps, rho, guidance_scale, guidance_interval)
-        return image.clamp(-1, 1)
+        noise = seeded_noise(seed, len(tokens), (3, *tokens.image_size))
+        parts = []
+        for rows, count in self._chunks(len(tokens), tokens.image_size):
+            code = dequantize(tokens.indices[rows].to(self.device), c)
+            start = noise[rows].to(self.device)
+            image = self.sample(code, start, num_steps, rho, guidance_scale, guidance_interval)
+            parts.append(image[:count].clamp(-1, 1))
+        return torch.cat(parts)
+
+    def chunk_size(self, size: tuple[int, int]) -> int:
+        """Images of this height and width that the verbs give the networks at a time."""
+        if self.prepared.chunk_size is not None:
+            return self.prepared.chunk_size
+        c = self.config
+        patches = size[0] * size[1] // min(c.encoder.patch_size, c.decoder.patch_size) ** 2
+        budget = TOKENS_AT_ONCE.get(self.device.type, TOKENS_AT_ONCE["cuda"])
+        return max(1, budget // (c.num_tokens + patches))
+
+    def _chunks(self, count: int, size: tuple[int, int]) -> Iterator[tuple[slice | list[int], int]]:
+        """Which images of a batch come together, and how many of them are wanted: a compiled pass takes whole chunks
+        alone, so the last image stands for those that lack. One empty chunk of an empty batch."""
+        chunk = self.chunk_size(size)
+        for first in range(0, max(count, 1), chunk):
+            here = min(chunk, count - first)
+            if self.prepared.paint is None or here == 0:
+                yield slice(first, first + here), here
+            else:
+                yield [min(first + i, count - 1) for i in range(chunk)], here
 
     def reconstruct(self, images: Tensor, **settings: object) -> Tensor:
         """``detokenize(tokenize(images))``; settings as in :meth:`detokenize`."""
