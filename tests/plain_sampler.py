@@ -1,6 +1,8 @@
-"""The sampler in its plain form: each pass by itself, with nothing kept from the one before (Section 3.4, Eq. 13-14)."""
+"""The sampler in its plain form: each pass by itself, nothing kept from the one before (Section 3.4, Eq. 13-14)."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ def plain_sample(model: FlowMo, code: Tensor, noise: Tensor, sampler: SamplerCon
     grid = [(k / n) ** rho for k in range(n, -1, -1)]
     low, high = sampler.guidance_interval
     x = noise
-    for now, after in zip(grid, grid[1:], strict=False):
+    for now, after in pairwise(grid):
         t = torch.full((len(x),), now)
         v = model.velocity(x, code, t, exact=True)
         if low <= now <= high:

@@ -35,6 +35,10 @@ class Prepared:
     read: Callable[..., Tensor] | None = None
     paint: Callable[..., Tensor] | None = None
 
+    def __reduce__(self) -> tuple[type[Prepared], tuple[int | None]]:
+        """Copies, and models out of a pickle, are not compiled: compiled passes belong to one model's weights."""
+        return Prepared, (self.chunk_size,)
+
 
 class FlowMo(nn.Module):
     """Image -> latent -> code (+ tokens) -> image.
@@ -65,9 +69,9 @@ class FlowMo(nn.Module):
 
         dtype: of the weights; the sampler's state and steps stay float32. compile: the passes of both networks by
         torch.compile, with CUDA graphs on a GPU; a name is one of its backends. A compiled model takes batches of
-        ``chunk_size`` images alone: the verbs pad the last one, so choose a size that you fill. It compiles at the first
-        call for each size of pictures, and a copy of it still runs the weights of the original. chunk_size: images at
-        a time, by default as many as suit the device.
+        ``chunk_size`` images alone: the verbs pad the last one, so choose a size that you fill. It compiles at the
+        first call for each size of pictures; copies and saved models are not compiled. chunk_size: images at a time,
+        by default as many as suit the device.
         Raises ConfigError for a device that is not there, or for settings that cannot be.
         """
         if chunk_size is not None and chunk_size < 1:
@@ -158,7 +162,8 @@ class FlowMo(nn.Module):
         def velocity(x: Tensor, k: int, guided: bool) -> Tensor:
             if guided:
                 x = x.repeat(2, 1, 1, 1)
-            torch.compiler.cudagraph_mark_step_begin()  # nothing refers any more to what the pass before put out
+            if compiled and x.is_cuda:
+                torch.compiler.cudagraph_mark_step_begin()  # nothing refers any more to what the pass before put out
             v = (compiled or decoder.paint)(x, both if guided else one, levels[k], table).to(x.dtype)
             if self.config.prediction == "clean":
                 v = velocity_from_estimate(x, v, t[k])
@@ -178,7 +183,8 @@ class FlowMo(nn.Module):
         read, size, parts = self.prepared.read or self.encoder.read, (images.shape[2], images.shape[3]), []
         table = self.encoder.table(images[:0].to(self.device))
         for rows, count in self._chunks(len(images), size):
-            torch.compiler.cudagraph_mark_step_begin()
+            if self.prepared.read and table.is_cuda:
+                torch.compiler.cudagraph_mark_step_begin()
             tokens = self.quantize(read(images[rows].to(self.device), table)).tokens
             assert tokens is not None
             parts.append(tokens[:count].cpu())

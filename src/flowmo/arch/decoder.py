@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -71,10 +71,11 @@ class Decoder(nn.Module):
     def each_level(self, t: Tensor) -> list[Levels]:
         """Of noise levels (n,) known beforehand: n conditionings with all modulations made, each for a whole batch."""
         blocks, readout = self.levels(t)
-        made = [
-            (block.code_stream.modulations(code), block.image_stream.modulations(image))
-            for block, (code, image) in zip(self.blocks, blocks, strict=True)
-        ]
+        made: list[tuple[list[Modulation], list[Modulation]]] = []
+        for block, (code, image) in zip(self.blocks, blocks, strict=True):
+            assert isinstance(block, TwoStreamBlock)
+            streams = (block.code_stream.modulations(code), block.image_stream.modulations(image))
+            made.append(cast(tuple[list[Modulation], list[Modulation]], streams))
         return [
             Levels([([m.at(k) for m in code], [m.at(k) for m in image]) for code, image in made], readout.at(k))
             for k in range(len(t))
