@@ -120,7 +120,7 @@ def test_passes_of_the_decoder(
     """One pass of the student for one step; without weight neither d_perc nor the flow term costs any."""
     asked = {"student": 0, "teacher": 0}
     for name, model in (("student", student), ("teacher", teacher)):
-        model.decoder.register_forward_hook(lambda *_, name=name: asked.update({name: asked[name] + 1}))
+        model.decoder.image_in.register_forward_hook(lambda *_, name=name: asked.update({name: asked[name] + 1}))
 
     def never(image: Tensor, reference: Tensor) -> Tensor:
         raise AssertionError("a weight of 0 asks nothing")

@@ -104,7 +104,7 @@ def test_one_step_of_the_student_is_nearer_to_the_teachers_sample(
     errors = [float((picture - many).square().mean()) for picture in (one, distilled)]
     assert errors[1] < 0.5 * errors[0], errors
     asked: list[int] = []
-    after.decoder.register_forward_hook(lambda *_: asked.append(1))
+    after.decoder.image_in.register_forward_hook(lambda *_: asked.append(1))
     assert torch.equal(distilled, after.detokenize(tokens, seed=seeds))
     assert len(asked) == 1
     log = log_of(learned)
