@@ -22,6 +22,7 @@ from torch import Tensor
 from ..codec import HEADER_SIZE
 from ..data import to_float, to_tensor
 from ..errors import ConfigError
+from ..flow.passes import decoder_passes
 from ..provenance import code_version
 from .adapters import FlowMoPeer, Peer, ThumbnailPeer
 from .codecs import Codec, CodedPicture, Counted, restore
@@ -106,8 +107,8 @@ def peer_contender(peer: Peer, size: tuple[int, int], seeds: Sequence[int]) -> C
 
 
 def control_contenders(peer: FlowMoPeer, images: Tensor, seeds: Sequence[int]) -> list[Contender]:
-    """A model beside itself: in a single step from pure noise, and from the code of another picture (the one before),
-    which shows how much the code tells. images: uint8 N 3 H W. seeds: one a picture."""
+    """A model beside itself: in a single step from pure noise, unless that is its own sampler, and from the code of
+    another picture (the one before), which shows how much the code tells. images: uint8 N 3 H W. seeds: one each."""
     size = (images.shape[2], images.shape[3])
 
     def paint(_: Tensor, places: Sequence[int]) -> Tensor:
@@ -117,7 +118,9 @@ def control_contenders(peer: FlowMoPeer, images: Tensor, seeds: Sequence[int]) -
     quick = FlowMoPeer(f"{peer.name}, one step", peer.model, {"num_steps": 1, "guidance_scale": 1.0})
     one_step, itself = (peer_contender(p, size, seeds) for p in (quick, peer))
     name = f"{peer.name}, another picture's code"
-    return [replace(one_step, group="control"), replace(itself, name=name, group="control", paint=paint)]
+    controls = [replace(one_step, group="control"), replace(itself, name=name, group="control", paint=paint)]
+    given = {setting: value for setting, value in peer.settings.items() if value is not None}
+    return controls if decoder_passes(replace(peer.model.config.sampler, **given)) > 1 else controls[1:]
 
 
 def compare(
