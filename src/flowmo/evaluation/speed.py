@@ -50,7 +50,7 @@ def time_decode(
 ) -> Iterator[Timing]:
     """``detokenize`` of the tokens of ``images`` for each plan (num_steps, guidance_scale), and the model's own rho."""
     sampler = model.config.sampler
-    with _precision(model.device, dtype):
+    with precision(model.device, dtype):
         tokens = model.tokenize(images)
     for num_steps, scale in plans:
 
@@ -116,13 +116,14 @@ def _median(work: Callable[[], object], device: torch.device, dtype: str, repeat
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with _precision(device, dtype):
+    with precision(device, dtype):
         once()
         seconds = statistics.median(once() for _ in range(repeats))
     return seconds, peak_memory(device)
 
 
-def _precision(device: torch.device, dtype: str) -> contextlib.AbstractContextManager:
+def precision(device: torch.device, dtype: str) -> contextlib.AbstractContextManager:
+    """Autocast for "bf16", nothing for "fp32"."""
     return torch.autocast(device.type, torch.bfloat16) if dtype == "bf16" else contextlib.nullcontext()
 
 

@@ -1,21 +1,26 @@
 """``flowmo bench encode`` and ``decode``: images per second, seconds per decoder pass and peak memory of a model on
-this machine. Decoding is measured for several numbers of steps without guidance, then with the model's own settings.
-Times are medians after a warm-up; nothing else should run meanwhile."""
+this machine. Decoding is measured for several numbers of steps without guidance, then with the model's own settings;
+then each part of what makes the sampler fast, beside a plain one, in the paper's guided steps, as many as the most of
+--steps. Times are medians after a warm-up; nothing else should run meanwhile."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ...config import to_dict
+from ...config import SamplerConfig, to_dict
 from ...errors import WeightsError
+from ...evaluation.levers import Lever, measure_levers
 from ...evaluation.speed import Timing, machine, time_decode, time_encode
+from ...flow.passes import decoder_passes
 from ...presets import PRESETS
+from ...provenance import code_version
 from ...tokenizer import FlowMo
+from ...training.cost import flops_per_image, matrix_ceiling
 from ...weights.load import packaged_path
 from .. import common
 from . import result
@@ -76,8 +81,31 @@ def run(arguments: argparse.Namespace) -> int:
         "sampler": to_dict(sampler),
         "machine": facts,
         "rows": [asdict(timing) for timing in timings],
+        "code": code_version(),
     }
+    if arguments.what == "decode":
+        content |= _levers(arguments, model, images)
     return result.finish(arguments, content)
+
+
+def _levers(arguments: argparse.Namespace, model: FlowMo, images: torch.Tensor) -> dict[str, Any]:
+    sampler = replace(SamplerConfig(), num_steps=max(arguments.steps))
+    found = measure_levers(model, images, sampler, arguments.dtype, arguments.repeats)
+    height, width = images.shape[2:]
+    content: dict[str, Any] = {"levers": {"sampler": to_dict(sampler), "rows": [asdict(lever) for lever in found]}}
+    if height == width:
+        flops = flops_per_image(replace(model.config, image_size=height), None).decoder * decoder_passes(sampler)
+        for row in content["levers"]["rows"]:
+            half = arguments.dtype == "bf16" or "bf16" in row["name"]
+            row["utilisation"] = (
+                flops
+                * row["images_per_second"]
+                / matrix_ceiling(model.device, torch.bfloat16 if half else torch.float32)
+            )
+    if not arguments.json:
+        print(f"\n{sampler.num_steps} steps, guidance {sampler.guidance_scale:g}, {decoder_passes(sampler)} passes:")
+        _print_levers(found, content["levers"]["rows"])
+    return content
 
 
 def _model(arguments: argparse.Namespace) -> tuple[FlowMo, str]:
@@ -109,6 +137,22 @@ def _print(timings: list[Timing]) -> None:
             ]
         )
     common.print_table(header, rows)
+
+
+def _print_levers(found: list[Lever], rows: list[dict[str, Any]]) -> None:
+    header = ["", "s/pass", "images/s", "times plain", "difference", "utilisation"]
+    table = [
+        [
+            lever.name,
+            f"{lever.seconds_per_pass:.4f}",
+            f"{lever.images_per_second:.2f}",
+            f"{lever.ratio:.2f}",
+            f"{lever.difference:.1g}",
+            _or_dash(row.get("utilisation"), ".1%"),
+        ]
+        for lever, row in zip(found, rows, strict=True)
+    ]
+    common.print_table(header, table)
 
 
 def _or_dash(value: Any, spec: str) -> str:
