@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,7 +11,6 @@ from .modulation import AdaLN, AdaLNTable, Modulation, add_gated, modulated_norm
 from .rotary import rotate
 
 LONGEST_UNFUSED = 1024
-GELU_CUBE, GELU_SLOPE = 0.044715, 2 * math.sqrt(2 / math.pi)  # u = sqrt(2 / pi) (x + 0.044715 x^3)
 
 Conditioning = Tensor | list[Modulation] | None
 """What modulations are computed from, or the modulations themselves where they were computed before."""
@@ -26,16 +23,6 @@ def attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor
         # sequences are left to it: their L x L products would take gigabytes.
         return ((query * scale) @ key.transpose(-1, -2)).softmax(-1) @ value
     return F.scaled_dot_product_attention(query, key, value, scale=scale)
-
-
-def gelu(x: Tensor) -> Tensor:
-    """The tanh form of GELU (B9): x sigmoid(2 u) = x (1 + tanh u) / 2."""
-    plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
-    if plain and not torch.is_grad_enabled():  # a gradient would keep every step
-        # PyTorch's own kernel takes three times as long there, for its tanh.
-        inner = x.square().mul_(GELU_CUBE * GELU_SLOPE).add_(GELU_SLOPE).mul_(x)  # 2 u
-        return inner.sigmoid_().mul_(x)
-    return F.gelu(x, approximate="tanh")
 
 
 class RMSNorm(nn.Module):
@@ -93,7 +80,7 @@ class Stream(nn.Module):
     def update(self, x: Tensor, attended: Tensor, modulations: list[Modulation] | list[None]) -> Tensor:
         """Residual step of attention, then of the MLP. attended: B L width."""
         x = add_gated(x, self.proj(attended), modulations[0])
-        hidden = gelu(self.mlp_in(modulated_norm(x, modulations[1])))
+        hidden = F.gelu(self.mlp_in(modulated_norm(x, modulations[1])), approximate="tanh")
         return add_gated(x, self.mlp_out(hidden), modulations[1])
 
 
