@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,9 +105,11 @@ def test_norm_sweep(model: FlowMo, pictures: Tensor) -> None:
     def brightness(images: Tensor) -> dict[str, float]:
         return {"brightness": float(images.mean())}
 
-    points = list(norm_sweep(model, pictures, [0.0, 1.0], range(3), brightness))
+    several = copy.deepcopy(model)  # a decoder of one step makes little of its noise
+    several.config = replace(model.config, sampler=SamplerConfig(2, 1.0, 1.25, (0.1, 0.9)))
+    points = list(norm_sweep(several, pictures, [0.0, 1.0], range(3), brightness))
     assert [point.noise_scale for point in points] == [0.0, 1.0]
-    ordinary = to_uint8(model.reconstruct(pictures, seed=[0, 1, 2])).float() / 127.5 - 1
+    ordinary = to_uint8(several.reconstruct(pictures, seed=[0, 1, 2])).float() / 127.5 - 1
     assert points[1].psnr == float(psnr(ordinary, pictures).mean())
     assert points[1].perception == brightness(ordinary)
     assert points[0].mse < points[1].mse  # likelier noise, less distortion
@@ -194,7 +197,8 @@ def test_discoloration_follows_the_sampler(model: FlowMo, pictures: Tensor) -> N
     sampler = SamplerConfig(3, 2.0, 1.5, (0.1, 0.9))
     found = discoloration(model, pictures, [1, 2, 3], sampler, batch_size=2)
     codes = codes_of(model, pictures, batch_size=2)
-    assert torch.equal(found.images, paint(model, codes, SIZE, [1, 2, 3], sampler, batch_size=2))
+    painted = paint(model, codes, SIZE, [1, 2, 3], sampler, batch_size=2)
+    assert (found.images - painted).abs().max() < 1e-4  # the sampler takes its steps in other operations
     assert found.levels == pytest.approx([1, 4 / 9, 1 / 9])
     assert len(found.along_steps) == 3
     assert found.along_steps[-1].per_picture == pytest.approx(found.error.per_picture, abs=1e-3)
