@@ -20,8 +20,6 @@ from .quantize import Average, Quantized, dequantize, quantize
 from .quantize.tokens import Tokens
 
 SMALLEST_TRAINING_T = 0.05  # keeps the loss of a clean prediction finite at low noise
-
-
 TOKENS_AT_ONCE = {"cpu": 2**12, "cuda": 2**17}
 """Latent and image tokens that the verbs give a network at once: as many as fit a cache, or fill a GPU and fit it."""
 
@@ -154,9 +152,11 @@ class FlowMo(nn.Module):
         decoder, dtype = self.decoder, self.decoder.code_in.weight.dtype
         t = grid[:-1].to(noise.device, noise.dtype)
         levels, table = decoder.each_level(t), decoder.table(noise)
-        one = decoder.code_in(masked_code(code).to(dtype))
-        null = decoder.code_in(null_code(1, self.config, code).to(dtype))
-        both = torch.cat([one, null.expand_as(one)])
+        steps = [(now, after, guidance.acts(now)) for now, after in pairwise(grid.tolist())]
+        one = both = decoder.code_in(masked_code(code).to(dtype))
+        if any(guided for *_, guided in steps):
+            null = decoder.code_in(null_code(1, self.config, code).to(dtype))
+            both = torch.cat([one, null.expand_as(one)])
         compiled = None if torch.is_grad_enabled() else self.prepared.paint
 
         def velocity(x: Tensor, k: int, guided: bool) -> Tensor:
@@ -170,8 +170,8 @@ class FlowMo(nn.Module):
             return guidance.combine(*v.chunk(2)) if guided else v
 
         x = noise
-        for k, (now, after) in enumerate(pairwise(grid.tolist())):
-            x = euler(x, velocity(x, k, guidance.acts(now)), after - now)
+        for k, (now, after, guided) in enumerate(steps):
+            x = euler(x, velocity(x, k, guided), after - now)
         return x
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ from flowmo import samples
 
 PAYLOAD = 16 * 18 // 8  # bytes of the small model's tokens
 PICTURES = samples.paths()
+CHECKS = ("--check-count", 2, "--no-rfid")  # of posttrain and distill
 CAT = next(path for path in PICTURES if path.stem == "cat")
 
 
@@ -24,3 +25,12 @@ class Result(NamedTuple):
 
 
 Command = Callable[..., Result]
+
+
+def resolved(flowmo: Command, command: str, *arguments: object) -> tuple[Any, Any]:
+    """Configurations of model and training that ``--dry-run`` prints."""
+    result = flowmo(command, "d", "o", *arguments, "--dry-run", model=False)
+    assert result.code == 0, result.err
+    decoder = json.JSONDecoder()
+    model, end = decoder.raw_decode(result.out)
+    return model, decoder.raw_decode(result.out[end:].lstrip())[0]

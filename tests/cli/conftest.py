@@ -11,6 +11,8 @@ from command_support import Command, Result
 from torch import nn
 
 from flowmo.cli.main import main
+from flowmo.errors import WeightsError
+from flowmo.perceptual import load_lpips
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.weights import save_model
@@ -25,6 +27,15 @@ def weights(tmp_path_factory: pytest.TempPathFactory, lively: Callable[[nn.Modul
     lively(model)
     save_model(model, path, about={"images": 7})
     return path
+
+
+@pytest.fixture
+def lpips() -> None:
+    """Skips where the weights of LPIPS are not installed."""
+    try:
+        load_lpips("alex")
+    except WeightsError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -16,22 +16,15 @@ import pytest
 from command_support import CAT, PAYLOAD, Command
 from PIL import Image
 
-from flowmo.errors import WeightsError
 from flowmo.evaluation.published import TABLE_1
 from flowmo.evaluation.results import read_result
-from flowmo.perceptual import load_lpips
 
 SOURCE = Path(__file__).parents[2] / "src"
 FOLDER = CAT.parent
 QUICK = ("--codecs", "jpeg", "webp", "--bytes", 70, 300, "--limit", 4, "--metrics")
 
 
-@pytest.fixture(autouse=True)
-def _lpips() -> None:
-    try:
-        load_lpips("alex")
-    except WeightsError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("lpips")
 
 
 def rows_of(out: str) -> dict[tuple[str, str | None, int | None], Any]:

@@ -6,44 +6,24 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from command_support import CAT, Command
+from command_support import CAT, CHECKS, Command, resolved
 from torch import nn
 
 import flowmo as package
-from flowmo.errors import WeightsError
-from flowmo.perceptual import load_lpips
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.weights import save_model
 
 QUICK = ("images=8", "batch_size=4", "micro_batch=2", "sample.network=lpips_alex", "workers=0", "warmup_images=0",
          "cooldown_images=0", "check_images=8", "log_steps=1")  # fmt: skip
-CHECKS = ("--check-count", 2, "--no-rfid")
-
-
-@pytest.fixture
-def lpips() -> None:
-    try:
-        load_lpips("alex")
-    except WeightsError as error:
-        pytest.skip(str(error))
-
-
-def resolved(flowmo: Command, *arguments: object) -> tuple[Any, Any]:
-    result = flowmo("distill", "d", "o", *arguments, "--dry-run", model=False)
-    assert result.code == 0, result.err
-    decoder = json.JSONDecoder()
-    model, end = decoder.raw_decode(result.out)
-    return model, decoder.raw_decode(result.out[end:].lstrip())[0]
 
 
 def test_a_dry_run_shows_the_students_sampler(flowmo: Command, weights: Path) -> None:
     before = package.load(weights).config.sampler
-    model, train = resolved(flowmo, "--init", weights)
+    model, train = resolved(flowmo, "distill", "--init", weights)
     assert model["sampler"] == {
         "num_steps": 1,
         "rho": before.rho,
@@ -51,7 +31,7 @@ def test_a_dry_run_shows_the_students_sampler(flowmo: Command, weights: Path) ->
         "guidance_interval": list(before.guidance_interval),
     }
     assert (train["stage"], train["freeze_encoder_after"], train["distill"]["target"]) == ("distillation", 0, "teacher")
-    model, _ = resolved(flowmo, "--init", weights, "--set", "distill.steps=[2,4]", "sample.rho=1.5")
+    model, _ = resolved(flowmo, "distill", "--init", weights, "--set", "distill.steps=[2,4]", "sample.rho=1.5")
     assert (model["sampler"]["num_steps"], model["sampler"]["rho"]) == (2, 1.5)
     assert not Path("o").exists()
 

@@ -11,19 +11,11 @@ from typing import Any
 import pytest
 from command_support import CAT, PAYLOAD, Command
 
-from flowmo.errors import WeightsError
-from flowmo.perceptual import load_lpips
-
 FOLDER = CAT.parent
 QUICK = ("--limit", 3, "--out", "page.html")
 
 
-@pytest.fixture(autouse=True)
-def _lpips() -> None:
-    try:
-        load_lpips("alex")
-    except WeightsError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("lpips")
 
 
 def data_of(path: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_support import CAT, Command
+from command_support import CAT, CHECKS, Command, resolved
 from torch import nn
 
 import flowmo as package
@@ -22,7 +22,6 @@ from flowmo.weights import official_layout, save_model
 
 QUICK = ("images=8", "batch_size=4", "micro_batch=2", "sample.num_steps=1", "sample.network_side=32", "workers=0",
          "warmup_images=0", "cooldown_images=0", "check_images=8", "log_steps=1")  # fmt: skip
-CHECKS = ("--check-count", 2, "--no-rfid")
 
 
 @pytest.fixture
@@ -33,14 +32,6 @@ def classifier() -> None:
         pytest.skip(str(error))
 
 
-def resolved(flowmo: Command, *arguments: object) -> tuple[Any, Any]:
-    result = flowmo("posttrain", "d", "o", *arguments, "--dry-run", model=False)
-    assert result.code == 0, result.err
-    decoder = json.JSONDecoder()
-    model, end = decoder.raw_decode(result.out)
-    return model, decoder.raw_decode(result.out[end:].lstrip())[0]
-
-
 def lines(folder: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(folder, "log.jsonl").read_text().splitlines()]
 
@@ -48,7 +39,7 @@ def lines(folder: str) -> list[dict[str, Any]]:
 def test_the_published_settings(flowmo: Command, released: Path) -> None:
     """D1-D4: 25,000 steps of 64 = 2 x 4 x 8 GPUs, half the rate, n = 8 at random levels, ResNet-50, no LPIPS term."""
     size = ("--num-tokens", 16, "--image-size", 32)
-    _, train = resolved(flowmo, "--init", released, "--recipe", "published", *size)
+    _, train = resolved(flowmo, "posttrain", "--init", released, "--recipe", "published", *size)
     assert train["images"] == 64 * 25_000
     assert (train["batch_size"], train["micro_batch"], train["learning_rate"]) == (64, 4, 5e-5)
     assert (train["warmup_images"], train["cooldown_images"], train["gradient_clip"]) == (0, 0, None)

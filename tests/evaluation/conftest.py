@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -25,6 +27,18 @@ def model(lively: Callable[[nn.Module], nn.Module]) -> FlowMo:
 @pytest.fixture
 def pictures() -> ImageSource:
     return open_images(samples.paths()[0].parent)
+
+
+@pytest.fixture
+def render_readme() -> ModuleType:
+    """tools/render_readme.py"""
+    path = Path(__file__).parents[2] / "tools" / "render_readme.py"
+    specification = importlib.util.spec_from_file_location("render_readme", path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -74,18 +74,13 @@ def test_what_does_not_compare_is_refused(folder: Path) -> None:
         compare_seeds({"a": [folder / "nothing.json"]})
 
 
-def test_the_tool_and_the_table_of_the_readme(folder: Path, tmp_path: Path) -> None:
+def test_the_tool_and_the_table_of_the_readme(folder: Path, tmp_path: Path, render_readme: ModuleType) -> None:
     out = tmp_path / "posttraining.json"
     models = [f"{label}={','.join(map(str, results(folder, name)))}" for label, name in (("before", "a"), ("1b", "b"))]
     tool = [sys.executable, str(ROOT / "tools" / "compare_posttraining.py"), str(out), *models]
     subprocess.run(tool, check=True, capture_output=True)
-    specification = importlib.util.spec_from_file_location("render_readme", ROOT / "tools" / "render_readme.py")
-    assert specification is not None
-    assert specification.loader is not None
-    render = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(render)
     content = json.loads(out.read_text())
-    lines = render.posttraining_table(content).splitlines()
+    lines = render_readme.posttraining_table(content).splitlines()
     assert lines[2:4] == ["| | PSNR (dB) | SSIM, 1 seed |", "|---|---:|---:|"]
     before, after = content["models"].values()
     assert lines[4] == f"| before | {before['metrics']['psnr']:.2f} | {before['metrics']['ssim']:.3f} |"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -101,22 +101,15 @@ def test_the_papers_sampler_takes_31_passes() -> None:
     assert decoder_passes(SamplerConfig(num_steps=4, guidance_scale=1.0)) == 4
 
 
-def test_the_tool_and_the_table_of_the_readme(folder: Path, tmp_path: Path) -> None:
+def test_the_tool_and_the_table_of_the_readme(folder: Path, tmp_path: Path, render_readme: ModuleType) -> None:
     out = tmp_path / "decoding.json"
     rows = [f"{label}={folder / name}.safetensors={result_of(folder, label)}" for label, (name, _, _) in ROWS.items()]
     tool = [sys.executable, str(ROOT / "tools" / "compare_decoding.py"), str(out), *rows]
     done = subprocess.run([*tool, "--batch-size", "2", "--repeats", "1"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("eight: 15 passes, ")
-    specification = importlib.util.spec_from_file_location(
-        "render_readme_decoding", ROOT / "tools" / "render_readme.py"
-    )
-    assert specification is not None
-    assert specification.loader is not None
-    render = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(render)
     content = json.loads(out.read_text())
-    lines = render.decoding_table(content).splitlines()
+    lines = render_readme.decoding_table(content).splitlines()
     assert "batches of 2, median of 1 rounds" in lines[0]
     assert lines[2:4] == ["| | passes | images/s | times as fast | PSNR (dB) |", "|---|---:|---:|---:|---:|"]
     eight, one = content["models"]["eight"], content["models"]["one"]

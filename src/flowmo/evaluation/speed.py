@@ -9,13 +9,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..flow import Guidance, shifted_grid
+from ..flow.passes import decoder_passes
 from ..tokenizer import FlowMo
 
 
@@ -58,7 +58,7 @@ def time_decode(
             return model.detokenize(tokens, num_steps=num_steps, guidance_scale=scale)
 
         seconds, memory = _median(decode, model.device, dtype, repeats)
-        passes = Guidance(scale, sampler.guidance_interval).passes(shifted_grid(num_steps, sampler.rho))
+        passes = decoder_passes(replace(sampler, num_steps=num_steps, guidance_scale=scale))
         yield _timing("decode", len(images), seconds, memory, num_steps, scale, passes)
 
 
