@@ -11,7 +11,7 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -347,7 +347,15 @@ def test_watching_a_training(flowmo: Command, tmp_path: Path) -> None:
     assert len(Path("results/run.jsonl").read_text().splitlines()) == len(lines)
 
 
-def test_watching_stops_when_asked(flowmo: Command, weights: Path) -> None:
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """SIGINT as a terminal gives it; shells make what they start in the background ignore it."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
+def test_watching_stops_when_asked(flowmo: Command, weights: Path, ctrl_c: None) -> None:
     """After a number of evaluations, and on Ctrl-C, which leaves the lines that are there."""
     Path("run").mkdir()
     shutil.copy(weights, "run/model.safetensors")
