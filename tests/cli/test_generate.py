@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -162,7 +165,8 @@ def test_two_generators_side_by_side(generate: Command, folder: Path) -> None:
         (["--generator", "other.safetensors"], "not of a generator"),
         (["--generator", "missing"], "no generator at"),
         (["--compare", "a", "d"], "other classes"),
-        (["--class", "0"], "one of the arguments --generator --compare is required"),
+        (["--class", "0"], "give the tokenizer that made its shards"),  # of the packaged generator
+        (["--generator", "a", "--compare", "a", "b"], "not allowed with argument"),
     ],
 )
 def test_wrong_use_of_generate(generate: Command, folder: Path, arguments: list[str], said: str) -> None:
@@ -180,6 +184,44 @@ def test_nothing_is_overwritten(generate: Command, folder: Path) -> None:
     assert again.code == 2
     assert "2 results exist already" in again.err
     assert generate(*arguments, "--force").code == 0
+
+
+def test_a_killed_npz_goes_on_where_it_was(generate: Command, folder: Path, weights: Path) -> None:
+    arguments = ["--generator", folder / "a", "-n", 60, "--no-pictures", "--batch-size", 4]
+    assert generate(*arguments, "--npz", "whole.npz").code == 0
+    command = [sys.executable, "-m", "flowmo", "generate", *arguments, "--npz", "killed.npz", "--tokenizer", weights]
+    process = subprocess.Popen([*map(str, command), "--steps", "4", "--device", "cpu"], stderr=subprocess.DEVNULL)
+    note = Path(".killed.npz.json")
+    while process.poll() is None and not note.exists():
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    done = json.loads(note.read_text())["done"]
+    assert 0 < done < 180
+    pixels = np.load(".killed.npz.npy", mmap_mode="r+")
+    pixels[0] = 77  # shows that what was there is not made again
+    del pixels
+    assert generate(*arguments, "--npz", "killed.npz").code == 0
+    with np.load("whole.npz") as whole, np.load("killed.npz") as killed:
+        assert (killed["arr_0"][0] == 77).all()
+        assert (killed["arr_0"][1:] == whole["arr_0"][1:]).all()
+        assert (killed["arr_1"] == whole["arr_1"]).all()
+    assert sorted(p.name for p in Path().iterdir()) == ["killed.npz", "whole.npz"]
+
+
+def test_other_settings_begin_again(generate: Command, folder: Path) -> None:
+    """What a killed call left is of its own settings."""
+    arguments = ["--generator", folder / "a", "-n", 2, "--no-pictures", "--npz", "samples.npz"]
+    assert generate(*arguments).code == 0
+    with np.load("samples.npz") as file:
+        whole = file["arr_0"]
+    for text in ('{"job": {"settings": 7}, "done": 3}', "{", '{"job": []}'):
+        Path("samples.npz").unlink()
+        np.save(".samples.npz.npy", np.full_like(whole, 77))
+        Path(".samples.npz.json").write_text(text)
+        assert generate(*arguments).code == 0
+        with np.load("samples.npz") as file:
+            assert (file["arr_0"] == whole).all()
 
 
 def test_info_about_a_generator(flowmo: Command, folder: Path) -> None:

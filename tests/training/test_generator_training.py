@@ -14,7 +14,7 @@ from run_support import checkpoints_of, finish, kill, lines_of, log_of, start, s
 from token_support import coded
 
 from flowmo.cli.main import main
-from flowmo.codec import write_shard
+from flowmo.codec import read_shard, write_shard
 from flowmo.errors import ConfigError, TrainingError
 from flowmo.generation import DecodeSettings, Generator, decode, load_generator
 from flowmo.generation.presets import tiny
@@ -137,6 +137,24 @@ def test_killed_and_resumed_a_generator_is_the_same(shard: Path, whole: Path, tm
     assert log_of(tmp_path) == log_of(whole)
     ours, theirs = load_generator(tmp_path), load_generator(whole)
     assert all(torch.equal(p, theirs.get_parameter(name)) for name, p in ours.named_parameters())
+
+
+def test_a_later_run_starts_from_the_weights_of_an_earlier_one(
+    shard: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = whole / "raw_before_cooldown.safetensors"
+    assert main(command(shard, tmp_path / "on", "--init", str(raw), images=8)) == 0
+    assert log_of(tmp_path / "on")[1]["cross_entropy"] < log_of(whole)[1]["cross_entropy"] - 0.05
+    other = tmp_path / "other.shard"
+    write_shard(other, replace(read_shard(shard), classes=["margherita", "mountain"]))
+    for path, more, said in (
+        (other, ("--init", str(raw)), "of other classes"),
+        (shard, ("--init", str(raw), "--model", "width=32"), "cannot change the generator that --init loads"),
+        (shard, ("--init", str(tmp_path / "none")), "no generator at"),
+    ):
+        assert main(command(path, tmp_path / "refused", *more)) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "refused").exists()
 
 
 def test_a_time_limit_stops_a_generator_with_a_checkpoint(

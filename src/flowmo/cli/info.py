@@ -14,7 +14,7 @@ from ..codec import HEADER_SIZE, is_shard, read_file, read_shard
 from ..codec.file import MAGIC
 from ..config import to_dict
 from ..errors import ConfigError, TrainingError, WeightsError
-from ..generation import Generator, is_generator, read_generator_about
+from ..generation import PACKAGED_GENERATOR, Generator, generator_path, is_generator, read_generator_about
 from ..presets import PRESETS
 from ..quantize.tokens import Tokens
 from ..training.checkpoint import checkpoints
@@ -61,6 +61,8 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
     arguments.model, arguments.device = str(path) if path.exists() else target, "cpu"
     if path.is_dir():
         return _run_folder(path)
+    if target == PACKAGED_GENERATOR:
+        return {"what": "generator", "name": target} | _generator(generator_path(target))
     if path.is_file():
         with path.open("rb") as file:
             begins = file.read(len(MAGIC))

@@ -16,7 +16,16 @@ from .. import config as configs
 from ..data import to_image
 from ..errors import ConfigError, TrainingError
 from ..files import replacing
-from ..generation import DecodeSettings, Generator, GeneratorConfig, check_tokenizer, generate, read_class_names
+from ..generation import (
+    DecodeSettings,
+    Generator,
+    GeneratorConfig,
+    check_tokenizer,
+    generate,
+    load_generator,
+    read_class_names,
+    read_generator_about,
+)
 from ..generation.presets import PRESETS
 from ..tokenizer import FlowMo
 from ..training import Log, Run, World
@@ -38,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_loop_arguments(parser)
     parser.add_argument("--preset", default="maskgit-mini", help=f"one of {', '.join(PRESETS)} (default: %(default)s)")
     parser.add_argument("--recipe", choices=sorted(RECIPES), help="settings to start from; --set changes them")
+    parser.add_argument("--init", metavar="FILE", help="start from this generator, with fresh optimizer moments")
     parser.add_argument("--model", nargs="+", default=[], metavar="NAME=VALUE", help="generator settings to change")
     parser.add_argument("--class-names", type=Path, metavar="FILE", help="names of the labels: a line each, or JSON")
     parser.add_argument("--validation", metavar="SHARDS", help="held-out tokens to look at (default: the same shards)")
@@ -90,7 +100,8 @@ def _train(
     folder: Path = arguments.out
     checkpoint, config, about = going_on(arguments, config, world)
     torch.manual_seed(config.seed)
-    model = Generator(model_config, data.classes)
+    begun = checkpoint is not None or not arguments.init
+    model = Generator(model_config, data.classes) if begun else load_generator(arguments.init)
     step, ready, state, meter = assemble_generator(model, config, world, checkpoint)
     if checkpoint is not None:
         say(f"resuming at {state.images_seen:,} images")
@@ -113,12 +124,27 @@ def _data(arguments: argparse.Namespace) -> tuple[TokenSet, GeneratorConfig]:
     if arguments.preset not in PRESETS:
         raise ConfigError(f"no preset {arguments.preset!r}; there are {', '.join(PRESETS)}")
     names = read_class_names(arguments.class_names) if arguments.class_names else None
+    if arguments.init:
+        return _data_of_init(arguments, names)
     wanted = [value for name, _, value in (setting.partition("=") for setting in arguments.model) if name == GROUP]
     data = read_token_set(arguments.shards, _whole(wanted[-1]) if wanted else None, names)
     config = PRESETS[arguments.preset](data.layout, data.num_classes)
     config = configs.override(config, arguments.model)
     if config.tokens != data.layout or config.num_classes < data.num_classes:
         raise ConfigError("tokens and num_classes are those of the shards; leave them out of --model")
+    return data, config
+
+
+def _data_of_init(arguments: argparse.Namespace, names: list[str] | None) -> tuple[TokenSet, GeneratorConfig]:
+    """The same, for the generator that a run starts from."""
+    if arguments.model:
+        raise ConfigError("--model cannot change the generator that --init loads")
+    config, classes, _ = read_generator_about(arguments.init)
+    data = read_token_set(arguments.shards, config.bits_per_group, names)
+    if data.layout != config.tokens or data.classes != classes or data.num_classes > config.num_classes:
+        raise TrainingError(
+            f"{arguments.init} was trained on tokens of another tokenizer, or of other classes, than the shards hold"
+        )
     return data, config
 
 

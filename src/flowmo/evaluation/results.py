@@ -25,6 +25,7 @@ from ..config import SamplerConfig, from_dict, to_dict
 from ..data import to_uint8
 from ..errors import ConfigError, DataError
 from ..files import replacing
+from ..generation import Generator
 from ..provenance import code_version
 from ..tokenizer import FlowMo
 from .speed import machine
@@ -122,7 +123,7 @@ def short_name(name: str) -> str:
     return path.parent.name or path.name if path.name == "model.safetensors" else path.name or name
 
 
-def weights_checksum(model: FlowMo) -> str:
+def weights_checksum(model: FlowMo | Generator) -> str:
     """SHA-256 of a model's configuration without its sampler, and of its weights by name, in float32: equal for equal
     functions, whichever file they were read from."""
     config = {key: value for key, value in to_dict(model.config).items() if key != "sampler"}

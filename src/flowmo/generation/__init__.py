@@ -3,7 +3,14 @@
 from .classes import find_class, read_class_names, short_name
 from .config import GeneratorConfig, TokenLayout
 from .decode import DecodeSettings, decode, guided
-from .files import is_generator, load_generator, read_generator_about, save_generator
+from .files import (
+    PACKAGED_GENERATOR,
+    generator_path,
+    is_generator,
+    load_generator,
+    read_generator_about,
+    save_generator,
+)
 from .generate import generate, picture_seed
 from .groups import check_tokenizer, regroup, to_sequence, to_tokens
 from .loss import MaskedLoss, Predict, draw_masks, masked_loss
@@ -12,6 +19,7 @@ from .schedule import SCHEDULES, masked_share, random_masks, tokens_left
 
 __all__ = [
     "NO_CLASS",
+    "PACKAGED_GENERATOR",
     "SCHEDULES",
     "DecodeSettings",
     "Generator",
@@ -24,6 +32,7 @@ __all__ = [
     "draw_masks",
     "find_class",
     "generate",
+    "generator_path",
     "guided",
     "is_generator",
     "load_generator",

@@ -4,6 +4,7 @@ fingerprint of its tokenizer in the header."""
 from __future__ import annotations
 
 import json
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from .config import GeneratorConfig
 from .model import Generator
 
 FORMAT = "flowmo-generator-1"
+PACKAGED_GENERATOR = "maskgit-mini-64"
+"""100 classes of 64 x 64 pixels, over the tokens of the packaged tokenizer."""
 
 
 def save_generator(
@@ -42,8 +45,11 @@ def save_generator(
 
 
 def load_generator(path: str | Path, device: str | torch.device = "cpu") -> Generator:
-    """A generator written by :func:`save_generator`, in float32 and evaluation mode; path: its file, or the folder of a
-    run. Nothing in it is executed. Raises WeightsError for a missing, damaged or foreign file."""
+    """A generator written by :func:`save_generator`, in float32 and evaluation mode. Nothing in it is executed.
+
+    path: its file, the folder of a run, or ``PACKAGED_GENERATOR``. Raises WeightsError for a missing, damaged or
+    foreign file.
+    """
     path = generator_path(path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -86,7 +92,9 @@ def is_generator(path: Path) -> bool:
 
 
 def generator_path(path: str | Path) -> Path:
-    """The file that is meant by it or by the folder of its run."""
+    """The file that is meant by it, by the folder of its run, or by the name of the packaged one."""
+    if str(path) == PACKAGED_GENERATOR:
+        return Path(str(resources.files("flowmo"))) / "generation" / "packaged" / f"{PACKAGED_GENERATOR}.safetensors"
     path = Path(path).expanduser()
     return path / "model.safetensors" if path.is_dir() else path
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import ConfigError
-from ...generation import NO_CLASS, SCHEDULES, DecodeSettings, Generator, find_class, load_generator
+from ...generation import NO_CLASS, PACKAGED_GENERATOR, SCHEDULES, DecodeSettings, Generator, find_class, load_generator
 from ...viewing import captioned_grid, two_columns, write_png
 from ...weights.load import PACKAGED
 from .. import common
@@ -17,8 +17,13 @@ DEFAULTS = DecodeSettings()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--generator", metavar="FILE", help="generator, or the folder of its run")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--generator",
+        default=PACKAGED_GENERATOR,
+        metavar="FILE",
+        help="generator, or the folder of its run (default: %(default)s, which is packaged)",
+    )
     which.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two generators, for the same classes and seeds")
     parser.add_argument(
         "--tokenizer",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...config import to_dict
 from ...data import to_image
 from ...errors import TokenFileError
+from ...evaluation.results import weights_checksum
 from ...files import replacing
 from ...generation import (
     NO_CLASS,
@@ -103,26 +105,71 @@ def painters(
 
 
 def paint(painter: Painter, wishes: Wishes, on_done: Callable[[int], None]) -> dict[str, list[Image.Image]]:
-    """Paint and write every picture; the first ones of each class, for a grid."""
+    """Paint and write every picture; the first ones of each class, for a grid. With an ``.npz`` alone, a call that was
+    killed goes on where it was."""
     rows: dict[str, list[Image.Image]] = {title(painter.generator, label): [] for label in wishes.labels}
-    each, seeds, place = wishes.each, wishes.seeds, 0
-    size = painter.generator.config.tokens.image_size
-    with _array(wishes.npz, len(each), size) as pixels:
-        for tokens in generate(painter.generator, each, wishes.settings, seeds, wishes.batch_size):
-            for image in _images(painter, wishes, tokens, seeds[place : place + len(tokens)]):
-                picture, path = to_image(image), wishes.picture(place)
-                if pixels is not None:
-                    pixels[place] = np.asarray(picture)
-                if path is not None:
-                    write_png(path, picture)
-                row = rows[title(painter.generator, each[place])]
-                if len(row) < IN_A_ROW:
-                    row.append(picture)
-                place += 1
-            on_done(len(tokens))
-        if wishes.npz is not None and pixels is not None:
-            write_npz(wishes.npz, pixels, each)
+    each, seeds = wishes.each, wishes.seeds
+    array = Unfinished(painter, wishes) if wishes.npz is not None else None
+    place = array.done if array is not None else 0
+    on_done(place)
+    for tokens in generate(painter.generator, each[place:], wishes.settings, seeds[place:], wishes.batch_size):
+        for image in _images(painter, wishes, tokens, seeds[place : place + len(tokens)]):
+            picture, path = to_image(image), wishes.picture(place)
+            if array is not None:
+                array.pixels[place] = np.asarray(picture)
+            if path is not None:
+                write_png(path, picture)
+            row = rows[title(painter.generator, each[place])]
+            if len(row) < IN_A_ROW:
+                row.append(picture)
+            place += 1
+        if array is not None:
+            array.keep(place)
+        on_done(len(tokens))
+    if wishes.npz is not None and array is not None:
+        write_npz(wishes.npz, array.pixels, each)
+        array.remove()
     return rows
+
+
+class Unfinished:
+    """The pictures of an ``.npz`` that is being made, in a file beside it, so that 50,000 of them need no memory and a
+    kill loses one batch. pixels: uint8 N H W 3; done: so many of them are there, from the same weights and settings."""
+
+    def __init__(self, painter: Painter, wishes: Wishes) -> None:
+        assert wishes.npz is not None
+        self.file = wishes.npz.with_name(f".{wishes.npz.name}.npy")
+        self.note = wishes.npz.with_name(f".{wishes.npz.name}.json")
+        self.job = {
+            "generator": weights_checksum(painter.generator),
+            "tokenizer": weights_checksum(painter.tokenizer),
+            "sampler": to_dict(painter.tokenizer.config.sampler),
+            "decoder": wishes.decoder,
+            "settings": to_dict(wishes.settings),
+            "pictures": [wishes.labels, wishes.count, wishes.seed],
+        }
+        shape = (len(wishes.each), *painter.generator.config.tokens.image_size, 3)
+        self.done = 0 if wishes.folder else self._found(shape)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        mode = "r+" if self.done else "w+"
+        self.pixels = np.lib.format.open_memmap(self.file, mode, np.uint8, shape)
+
+    def _found(self, shape: tuple[int, ...]) -> int:
+        try:
+            note = json.loads(self.note.read_text())
+            same = note["job"] == json.loads(json.dumps(self.job))
+            return int(note["done"]) if same and np.load(self.file, mmap_mode="r").shape == shape else 0
+        except (OSError, ValueError, KeyError, TypeError, EOFError):
+            return 0
+
+    def keep(self, done: int) -> None:
+        self.pixels.flush()
+        with replacing(self.note) as part:
+            part.write_text(json.dumps({"job": self.job, "done": done}))
+
+    def remove(self) -> None:
+        self.note.unlink(missing_ok=True)
+        self.file.unlink(missing_ok=True)
 
 
 def write_npz(path: Path, pixels: np.ndarray, labels: Sequence[int]) -> None:
@@ -162,18 +209,3 @@ def title(generator: Generator, label: int) -> str:
 
 def _images(painter: Painter, wishes: Wishes, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
     return painter.tokenizer.detokenize(tokens, seed=list(seeds), **wishes.decoder).cpu()
-
-
-@contextlib.contextmanager
-def _array(path: Path | None, count: int, size: tuple[int, int]) -> Iterator[np.ndarray | None]:
-    """uint8 N H W 3 in a file beside ``path`` while pictures come, so that 50,000 of them need no memory; None without
-    a path."""
-    if path is None:
-        yield None
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.npy")
-    try:
-        yield np.lib.format.open_memmap(part, "w+", np.uint8, (count, *size, 3))
-    finally:
-        part.unlink(missing_ok=True)
