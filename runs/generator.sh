@@ -4,13 +4,14 @@
 # DATA: labelled pictures in parts "train" and "validation", such as Parquet files of 100 classes at 64 x 64 pixels.
 # PAINTER: tokenizer whose decoder paints the samples, where it is not TOKENIZER itself, such as one of several steps:
 # the guidance of DECODERS acts between its levels, and a decoder of one step has none there.
+# COUNT: of each part only the first pictures. EACH: samples a class. INIT: a generator to start from.
 # OUT: shards, the run, samples, pictures and results. docs/GENERATION.md explains the steps.
 set -euo pipefail
 data=$1 out=$2
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python} device=${DEVICE:-cpu} tokenizer=${TOKENIZER:-flowmo-mini-64}
-preset=${PRESET:-maskgit-mini} limit=${LIMIT:-90m} images=${IMAGES:-450000} cooldown=${COOLDOWN:-100000} batch=${BATCH:-64}
-painter=${PAINTER:-$tokenizer} first=${COUNT:-} each=${EACH:-10} steps=${STEPS:-64}  # COUNT: of each part only the first pictures; EACH: samples a class
+preset=${PRESET:-maskgit-mini} limit=${LIMIT:-90m} images=${IMAGES:-300000} cooldown=${COOLDOWN:-75000} batch=${BATCH:-32}
+painter=${PAINTER:-$tokenizer} first=${COUNT:-} each=${EACH:-10} steps=${STEPS:-64}
 guidances=${GUIDANCES-1 2 4} decoders=${DECODERS-1 1.5} temperatures=${TEMPERATURES-0.7 1 1.3} classes=${CLASSES:-}
 flowmo() { echo "+ flowmo $*" >&2; "$python" -m flowmo "$@"; }
 
@@ -22,8 +23,9 @@ done
 
 # 2. The generator.
 flowmo train-generator "$out/train.shard" "$out/run" --preset "$preset" --validation "$out/validation.shard" \
-  --tokenizer "$tokenizer" --time-limit "$limit" --device "$device" --set images="$images" cooldown_images="$cooldown" \
-  batch_size="$batch" learning_rate=1e-3 warmup_images=10000 check_images=45000 gradient_clip=1.0 | tee "$out/training.txt"
+  --tokenizer "$tokenizer" ${INIT:+--init "$INIT"} --time-limit "$limit" --device "$device" --set images="$images" \
+  cooldown_images="$cooldown" batch_size="$batch" learning_rate=1e-3 warmup_images=6000 check_images=30000 \
+  gradient_clip=1.0 | tee "$out/training.txt"
 tail -n 1 "$out/training.txt" | grep -q ^finished || { echo "not trained to the end; the same command goes on"; exit 0; }
 
 # 3. Samples: guidance in the generator, in the decoder and in both; temperatures; and a grid to look at.
