@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -201,7 +202,13 @@ def test_a_killed_npz_goes_on_where_it_was(generate: Command, folder: Path, weig
     pixels = np.load(".killed.npz.npy", mmap_mode="r+")
     pixels[0] = 77  # shows that what was there is not made again
     del pixels
+    for end in ("npy", "json"):
+        shutil.copy(f".killed.npz.{end}", f".other.npz.{end}")
+    assert generate(*arguments, "--npz", "other.npz", "--guidance", 3).code == 0  # other settings begin again
     assert generate(*arguments, "--npz", "killed.npz").code == 0
+    with np.load("other.npz") as other:
+        assert not (other["arr_0"][0] == 77).all()
+    Path("other.npz").unlink()
     with np.load("whole.npz") as whole, np.load("killed.npz") as killed:
         assert (killed["arr_0"][0] == 77).all()
         assert (killed["arr_0"][1:] == whole["arr_0"][1:]).all()
@@ -209,8 +216,7 @@ def test_a_killed_npz_goes_on_where_it_was(generate: Command, folder: Path, weig
     assert sorted(p.name for p in Path().iterdir()) == ["killed.npz", "whole.npz"]
 
 
-def test_other_settings_begin_again(generate: Command, folder: Path) -> None:
-    """What a killed call left is of its own settings."""
+def test_a_damaged_note_begins_again(generate: Command, folder: Path) -> None:
     arguments = ["--generator", folder / "a", "-n", 2, "--no-pictures", "--npz", "samples.npz"]
     assert generate(*arguments).code == 0
     with np.load("samples.npz") as file:
@@ -224,7 +230,18 @@ def test_other_settings_begin_again(generate: Command, folder: Path) -> None:
             assert (file["arr_0"] == whole).all()
 
 
+def test_a_kill_before_the_first_batch_leaves_no_note_of_an_earlier_call(generate: Command, folder: Path) -> None:
+    """A note would count pictures that are overwritten already."""
+    arguments = ["--generator", folder / "d", "-n", 2, "--no-pictures", "--npz", "samples.npz"]
+    Path(".samples.npz.json").write_text('{"job": {}, "done": 3}')
+    Path(".samples.npz.npy").mkdir()  # so that the call ends where it would begin to paint
+    assert generate(*arguments).code != 0
+    assert not Path("samples.npz").exists()
+    assert not Path(".samples.npz.json").exists()
+
+
 def test_info_about_a_generator(flowmo: Command, folder: Path) -> None:
+    assert flowmo("info", "maskgit-mini-64", "--json", model=False).json["tokenizer"] == "d8db2373"  # the packaged one
     content = flowmo("info", folder / "a" / "model.safetensors", "--json", model=False).json
     assert content["what"] == "generator"
     assert content["classes"] == CLASSES

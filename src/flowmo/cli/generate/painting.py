@@ -152,6 +152,8 @@ class Unfinished:
         self.done = 0 if wishes.folder else self._found(shape)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         mode = "r+" if self.done else "w+"
+        if not self.done:  # what an earlier note counts is about to be overwritten
+            self.note.unlink(missing_ok=True)
         self.pixels = np.lib.format.open_memmap(self.file, mode, np.uint8, shape)
 
     def _found(self, shape: tuple[int, ...]) -> int:
