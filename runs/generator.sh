@@ -2,8 +2,8 @@
 # Stage 2 from a data set to numbers: runs/generator.sh DATA OUT. Every step is passed over where it is done and goes on
 # where it was stopped, so the same command again continues; LIMIT bounds the training of one call (8m, 90m, 2h).
 # DATA: labelled pictures in parts "train" and "validation", such as Parquet files of 100 classes at 64 x 64 pixels.
-# PAINTER: tokenizer whose decoder paints the samples, where it is not TOKENIZER itself, such as one of several steps:
-# the guidance of DECODERS acts between its levels, and a decoder of one step has none there.
+# GUIDANCES: of the generator. DECODERS: of the decoder, for each of those; PAINTER: the tokenizer whose decoder these
+# guide, one of several steps with the tokens of TOKENIZER (a decoder of one step has no level where guidance acts).
 # COUNT: of each part only the first pictures. EACH: samples a class. INIT: a generator to start from.
 # OUT: shards, the run, samples, pictures and results. docs/GENERATION.md explains the steps.
 set -euo pipefail
@@ -11,8 +11,8 @@ data=$1 out=$2
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python} device=${DEVICE:-cpu} tokenizer=${TOKENIZER:-flowmo-mini-64}
 preset=${PRESET:-maskgit-mini} limit=${LIMIT:-90m} images=${IMAGES:-300000} cooldown=${COOLDOWN:-75000} batch=${BATCH:-32}
-painter=${PAINTER:-$tokenizer} first=${COUNT:-} each=${EACH:-10} steps=${STEPS:-64}
-guidances=${GUIDANCES-1 2 4} decoders=${DECODERS-1 1.5} temperatures=${TEMPERATURES-0.7 1 1.3} classes=${CLASSES:-}
+painter=${PAINTER:-$tokenizer} first=${COUNT:-} each=${EACH:-10} steps=${STEPS:-64} classes=${CLASSES:-}
+guidances=${GUIDANCES-1 2 4} decoders=${DECODERS-} temperatures=${TEMPERATURES-0.7 1.3} guidance=${GUIDANCE:-4}
 flowmo() { echo "+ flowmo $*" >&2; "$python" -m flowmo "$@"; }
 
 # 1. Tokens of both parts. CLASSES: a file of class names with their WordNet ids, where the data have none.
@@ -28,18 +28,22 @@ flowmo train-generator "$out/train.shard" "$out/run" --preset "$preset" --valida
   gradient_clip=1.0 | tee "$out/training.txt"
 tail -n 1 "$out/training.txt" | grep -q ^finished || { echo "not trained to the end; the same command goes on"; exit 0; }
 
-# 3. Samples: guidance in the generator, in the decoder and in both; temperatures; and a grid to look at.
-generate() { flowmo generate --generator "$out/run" --tokenizer "$painter" --device "$device" --steps "$steps" --batch-size 50 "$@"; }
+# 3. Samples: guidance in the generator, in the decoder and in both; temperatures, at GUIDANCE; and a grid to look at.
+generate() { flowmo generate --generator "$out/run" --device "$device" --steps "$steps" --batch-size 50 "$@"; }
 samples() { [ -f "$out/samples/$1.npz" ] || generate -n "$each" --npz "$out/samples/$1.npz" --no-pictures "${@:2}"; }
-for guidance in $guidances; do
+for strength in $guidances; do
+  samples "guidance-$strength" --tokenizer "$tokenizer" --guidance "$strength"
   for decoder in $decoders; do
-    samples "guidance-$guidance-decoder-$decoder" --guidance "$guidance" --decoder-guidance "$decoder"
+    samples "guidance-$strength-decoder-$decoder" --tokenizer "$painter" --guidance "$strength" --decoder-guidance "$decoder"
   done
 done
-for temperature in $temperatures; do samples "temperature-$temperature" --temperature "$temperature" --guidance 2; done
-[ -f "$out/pictures/grid.png" ] || generate -n "$each" --guidance 2 --out "$out/pictures" --show-steps 8
+for temperature in $temperatures; do
+  samples "guidance-$guidance-temperature-$temperature" --tokenizer "$tokenizer" --guidance "$guidance" --temperature "$temperature"
+done
+[ -f "$out/pictures/grid.png" ] ||
+  generate -n "$each" --tokenizer "$tokenizer" --guidance "$guidance" --out "$out/pictures" --show-steps 8
 
 # 4. Numbers against the validation part, beside those of the controls.
-"$python" "$root/tools/generator_controls.py" "$out" --tokenizer "$painter" --each "$each" --device "$device"
+"$python" "$root/tools/generator_controls.py" "$out" --tokenizer "$tokenizer" --each "$each" --device "$device"
 flowmo evaluate-generator "$out"/samples/*.npz "$data" --split validation ${first:+--limit "$first"} --out "$out/results" \
   --device "$device" --force

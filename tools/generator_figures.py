@@ -1,6 +1,6 @@
 """The figures of a generator's run, from what runs/generator.sh left: a plot of its sweeps, and neighbours.
 
-    python tools/generator_figures.py DATA OUT [--split train] [--shown N]
+    python tools/generator_figures.py DATA OUT [--split train] [--samples NAME] [--shown N]
 
 OUT/sweeps.png: FID and agreement by guidance in the generator, in the decoder and in both, and by temperature, with
 the controls as lines. OUT/neighbours.png: samples beside the nearest training pictures of their class, by the features
@@ -26,6 +26,8 @@ from flowmo.perceptual.classifier import Classifier, load_classifier
 from flowmo.viewing import captioned_grid, write_png
 from flowmo.viewing.plots import COLORS, new_figure, styled, write_plot
 
+OWN = "decoder as stored"
+CONTROLS = ("#2a9d5c", "#7a7a7a", "#b8860b", "#444444")
 SHOWN = (("fid", "FID, lower is closer"), ("agreement", "agreement with the class"))
 
 
@@ -35,9 +37,10 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--split", default="train")
     parser.add_argument("--shown", type=int, default=6)
+    parser.add_argument("--samples", help="of which neighbours are sought (default: the first by name)")
     arguments = parser.parse_args()
     sweeps(arguments.out)
-    neighbours(arguments.data, arguments.split, arguments.out, arguments.shown)
+    neighbours(arguments.data, arguments.split, arguments.out, arguments.samples or "guidance-*", arguments.shown)
 
 
 def sweeps(out: Path) -> None:
@@ -48,35 +51,38 @@ def sweeps(out: Path) -> None:
     with styled():
         axes = figure.subplots(len(SHOWN), 2, squeeze=False)
     for row, (metric, title) in zip(axes, SHOWN, strict=True):
-        found: dict[str, list[tuple[float, float]]] = {}
+        by_guidance: dict[str, dict[float, float]] = {}
+        by_temperature: dict[str, dict[float, float]] = {}
         for name, values in metrics.items():
-            match = re.fullmatch(r"guidance-([\d.]+)-decoder-([\d.]+)", name)
-            if match and metric in values:
-                found.setdefault(f"decoder {match[2]}", []).append((float(match[1]), values[metric]))
-            match = re.fullmatch(r"temperature-([\d.]+)", name)
-            if match and metric in values:
-                found.setdefault("temperature", []).append((float(match[1]), values[metric]))
-        temperature = found.pop("temperature", [])
-        for color, (label, points) in zip(COLORS, found.items(), strict=False):
-            row[0].plot(*zip(*sorted(points), strict=True), "o-", color=color, label=label)
-        if temperature:
-            row[1].plot(*zip(*sorted(temperature), strict=True), "o-", color=COLORS[0], label="guidance 2")
+            match = re.fullmatch(r"guidance-([\d.]+)(?:-decoder-([\d.]+))?(?:-temperature-([\d.]+))?", name)
+            if not match or metric not in values:
+                continue
+            guidance, decoder, temperature = match.groups()
+            if temperature:
+                own = metrics.get(f"guidance-{guidance}", {}).get(metric)
+                line = by_temperature.setdefault(f"guidance {guidance}", {} if own is None else {1.0: own})
+                line[float(temperature)] = values[metric]
+            else:
+                by_guidance.setdefault(f"decoder guided, {decoder}" if decoder else OWN, {})[float(guidance)] = values[metric]
+        for axis, lines in zip(row, (by_guidance, by_temperature), strict=True):
+            for color, (label, points) in zip(COLORS, lines.items(), strict=False):
+                axis.plot(*zip(*sorted(points.items()), strict=True), "o-", color=color, label=label)
         for axis, below in zip(row, ("guidance of the generator", "first temperature"), strict=True):
             for k, name in enumerate(n for n in metrics if n.startswith(("control-", "floor-"))):
                 if metric in metrics[name]:
                     label = name.partition("-")[2].replace("-", " ")
-                    axis.axhline(metrics[name][metric], color=COLORS[3 + k % 4], ls="--", lw=1, label=label)
+                    axis.axhline(metrics[name][metric], color=CONTROLS[k % 4], ls="--", lw=1, label=label)
             axis.set_xlabel(below)
             axis.set_ylabel(title)
             axis.legend()
     write_plot(out / "sweeps.png", figure)
 
 
-def neighbours(data: Path, split: str, out: Path, shown: int) -> None:
+def neighbours(data: Path, split: str, out: Path, samples: str, shown: int) -> None:
     """The first sample of some classes, and the three nearest training pictures of the class."""
     classifier = load_classifier()
     classes = read_shard(out / "train.shard").classes or []
-    with np.load(next(iter(sorted((out / "samples").glob("guidance-2-*.npz"))))) as file:
+    with np.load(next(iter(sorted((out / "samples").glob(f"{samples}.npz"))))) as file:
         pixels, labels = file["arr_0"], file["arr_1"]
     source = open_images(data, split=split)
     found = np.array([source.label(i) for i in range(len(source))])

@@ -111,6 +111,14 @@ def test_settings_matter(generate: Command, folder: Path) -> None:
     assert sorted(p.name for p in Path("any").iterdir()) == ["any-0000.png", "any-0001.png", "grid.png"]
 
 
+def test_a_guidance_that_acts_nowhere_is_said(generate: Command, folder: Path) -> None:
+    arguments = ("--generator", folder / "a", "--class", 0, "-n", 1, "--force")
+    idle = generate(*arguments, "--decoder-guidance", 3, "--decoder-steps", 1)
+    assert "note: --decoder-guidance 3 changes nothing" in idle.err
+    for other in ((), ("--decoder-guidance", 3), ("--decoder-guidance", 1, "--decoder-steps", 1)):
+        assert not generate(*arguments, *other).err
+
+
 def test_adms_layout(generate: Command, folder: Path) -> None:
     arguments = ["--generator", folder / "a", "-n", 2]
     assert generate(*arguments, "--npz", "s/samples.npz", "--out", "with").code == 0

@@ -46,6 +46,15 @@ def test_files_of_the_stated_size_come_back_as_reconstruct_paints_them(flowmo: C
     assert file.original_size == (256, 256)
 
 
+def test_a_guidance_that_acts_nowhere_is_said(flowmo: Command) -> None:
+    assert flowmo("tokenize", *FEW, "--out", "tokens").code == 0
+    for command in (("detokenize", "tokens"), ("reconstruct", *FEW)):
+        idle = flowmo(*command, "--out", command[0], "--steps", 1, "--guidance", 2)
+        assert "note: --guidance 2 changes nothing" in idle.err
+        for more in (("--steps", 1), ("--steps", 1, "--guidance", 2, "--interval", 0, 1), ("--guidance", 2)):
+            assert "note: --guidance" not in flowmo(*command, "--out", command[0], "--force", *more).err
+
+
 def test_batches_do_not_change_a_picture(flowmo: Command) -> None:
     assert flowmo("reconstruct", *FEW, "--out", "one", "--batch-size", 1).code == 0
     assert flowmo("reconstruct", *FEW, "--out", "all", "--batch-size", 3).code == 0

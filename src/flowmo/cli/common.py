@@ -19,6 +19,7 @@ from ..config import FlowMoConfig, SamplerConfig, to_dict
 from ..data import FITS
 from ..errors import ConfigError, FlowMoError, ImageError
 from ..files import replacing
+from ..flow import Guidance, shifted_grid
 from ..tokenizer import FlowMo
 from ..weights import load
 from ..weights.load import PACKAGED
@@ -146,6 +147,19 @@ def sampler_of(arguments: argparse.Namespace, model: FlowMo) -> SamplerConfig:
     """The model's own with what the arguments say. Raises ConfigError."""
     given = {name: value for name, value in sampling(arguments).items() if name != "seed" and value is not None}
     return replace(model.config.sampler, **given)
+
+
+def tell_idle_guidance(sampler: SamplerConfig, flag: str) -> None:
+    """A note on stderr where the guidance that ``flag`` asked for acts at none of the sampler's noise levels."""
+    guidance = Guidance(sampler.guidance_scale, sampler.guidance_interval)
+    levels = shifted_grid(sampler.num_steps, sampler.rho)[:-1].tolist()
+    if guidance.scale != 1 and not any(map(guidance.acts, levels)):
+        low, high = guidance.interval
+        print(
+            f"note: {flag} {guidance.scale:g} changes nothing: it acts between the noise levels {low:.2f} and {high:.2f}, "
+            f"where none of this decoder's {len(levels)} steps begins; ask for more steps",
+            file=sys.stderr,
+        )
 
 
 def sampling_used(arguments: argparse.Namespace, config: FlowMoConfig) -> dict[str, Any]:

@@ -34,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     files = find_token_files(arguments.files)
     model = common.load_model(arguments)
+    if arguments.guidance is not None:
+        common.tell_idle_guidance(common.sampler_of(arguments, model), "--guidance")
     progress = common.Progress(len(files))
     entries: list[Entry] = []
     names: list[Path] = []

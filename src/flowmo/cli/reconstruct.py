@@ -40,6 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     targets = [[out / f"{s}{suffix}" for suffix in SUFFIXES] for s in output_stems(names, SUFFIXES, [SHEET])]
     common.check_targets([*chain.from_iterable(targets), out / SHEET], paths, arguments.force)
     model = common.load_model(arguments)
+    if arguments.guidance is not None:
+        common.tell_idle_guidance(common.sampler_of(arguments, model), "--guidance")
     size = common.coded_size(arguments, model.config)
     progress = common.Progress(len(paths))
     lpips = _lpips(arguments, progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ...errors import ConfigError
@@ -101,6 +102,11 @@ def run(arguments: argparse.Namespace) -> int:
     generators = [load_generator(file, device) for file in files]
     labels = _labels(arguments, generators)
     both = painters(files, generators, arguments.tokenizer or [PACKAGED], device)
+    if arguments.decoder_guidance is not None:
+        for painter in both:
+            asked = {"guidance_scale": arguments.decoder_guidance, "num_steps": arguments.decoder_steps}
+            given = {name: value for name, value in asked.items() if value is not None}
+            common.tell_idle_guidance(replace(painter.tokenizer.config.sampler, **given), "--decoder-guidance")
     wishes = [_wishes(arguments, settings, painter, labels) for painter in both]
     targets = [path for wish in wishes for path in wish.targets]
     grid = None if arguments.no_pictures else arguments.out / "grid.png"
