@@ -45,5 +45,9 @@ done
 
 # 4. Numbers against the validation part, beside those of the controls.
 "$python" "$root/tools/generator_controls.py" "$out" --tokenizer "$tokenizer" --each "$each" --device "$device"
-flowmo evaluate-generator "$out"/samples/*.npz "$data" --split validation ${first:+--limit "$first"} --out "$out/results" \
-  --device "$device" --force
+unmeasured=()
+for file in "$out"/samples/*.npz; do
+  [ -f "$out/results/$(basename "$file" .npz).json" ] || unmeasured+=("$file")
+done
+[ ${#unmeasured[@]} = 0 ] || flowmo evaluate-generator "${unmeasured[@]}" "$data" --split validation \
+  ${first:+--limit "$first"} --out "$out/results" --device "$device"
