@@ -22,11 +22,12 @@ for part in train validation; do
 done
 
 # 2. The generator.
-flowmo train-generator "$out/train.shard" "$out/run" --preset "$preset" --validation "$out/validation.shard" \
+finished() { [ -f "$out/training.txt" ] && tail -n 1 "$out/training.txt" | grep -q ^finished; }
+finished || flowmo train-generator "$out/train.shard" "$out/run" --preset "$preset" --validation "$out/validation.shard" \
   --tokenizer "$tokenizer" ${INIT:+--init "$INIT"} --time-limit "$limit" --device "$device" --set images="$images" \
   cooldown_images="$cooldown" batch_size="$batch" learning_rate=1e-3 warmup_images=6000 check_images=30000 \
   gradient_clip=1.0 | tee "$out/training.txt"
-tail -n 1 "$out/training.txt" | grep -q ^finished || { echo "not trained to the end; the same command goes on"; exit 0; }
+finished || { echo "not trained to the end; the same command goes on"; exit 0; }
 
 # 3. Samples: guidance in the generator, in the decoder and in both; temperatures, at GUIDANCE; and a grid to look at.
 generate() { flowmo generate --generator "$out/run" --device "$device" --steps "$steps" --batch-size 50 "$@"; }
