@@ -41,6 +41,15 @@ POSTTRAINING = {
     "lpips_vgg": ("LPIPS VGG", ".4f", 1),
 }
 DECODING = {"passes": ("passes", "d"), "images_per_second": ("images/s", ".1f"), "speedup": ("times as fast", ".1f")}
+GENERATION = {
+    "fid": ("FID", ".1f"),
+    "sfid": ("sFID", ".1f"),
+    "kid": ("KID x1000", ".1f"),
+    "precision": ("precision", ".3f"),
+    "recall": ("recall", ".3f"),
+    "agreement": ("agreement", ".1%"),
+}
+GENERATED = {"floor": "{}, the floor", "control": "control: {}"}
 POSTTRAINED = {
     "before": "before",
     "1b": "**after Stage 1B**",
@@ -110,6 +119,35 @@ def decoding_table(result: dict) -> str:
     return "\n".join([conditions, "", *_beside_the_first(result, DECODING, {})])
 
 
+def generation() -> str:
+    """Samples of a generator between the tokenizer's own reconstructions and the controls, by agreement."""
+    results = {path.stem: read_result(path) for path in sorted((RESULTS / "generation").glob("*.json"))}
+    first = next(iter(results.values()))
+    reference, metrics = first.content["reference"], first.content["metrics"]
+    lines = [
+        f"{first.data.count:,} pictures in each row; FID and the like against {reference['count']:,} pictures of the "
+        f"{reference['split']} part. Agreement: of real pictures {metrics['agreement_reference']:.1%}, by chance "
+        f"{metrics['agreement_chance']:.1%}.",
+        "",
+        f"| | {' | '.join(title for title, _ in GENERATION.values())} |",
+        "|---|" + "---:|" * len(GENERATION),
+    ]
+    by_agreement = sorted(results.items(), key=lambda item: -item[1].content["metrics"]["agreement"])
+    for name, result in by_agreement:
+        kind, _, rest = name.partition("-")
+        label = GENERATED[kind].format(rest.replace("-", " ")) if kind in GENERATED else in_words(name)
+        cells = [
+            _number(metric, result.content["metrics"].get(metric), form) for metric, (_, form) in GENERATION.items()
+        ]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def in_words(samples: str) -> str:
+    """guidance-2-decoder-1.5 -> guidance 2, decoder 1.5"""
+    return re.sub(r"([\d.]+)-", r"\1, ", samples).replace("-", " ")
+
+
 def _seeds_in_words(result: dict) -> str:
     data, seeds = result["data"], result["seeds"]
     return (
@@ -143,7 +181,13 @@ def _beside_the_first(result: dict, plain: dict[str, tuple[str, str]], labels: d
     return lines
 
 
-TABLES = {"protocols": protocols, "comparison": comparison, "posttraining": posttraining, "decoding": decoding}
+TABLES = {
+    "protocols": protocols,
+    "comparison": comparison,
+    "posttraining": posttraining,
+    "decoding": decoding,
+    "generation": generation,
+}
 
 
 def rendered(text: str) -> str:
