@@ -11,7 +11,7 @@ data=$1 out=$2
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python} device=${DEVICE:-cpu} tokenizer=${TOKENIZER:-flowmo-mini-64}
 preset=${PRESET:-maskgit-mini} limit=${LIMIT:-90m} images=${IMAGES:-300000} cooldown=${COOLDOWN:-75000} batch=${BATCH:-32}
-painter=${PAINTER:-$tokenizer} first=${COUNT:-} each=${EACH:-10} steps=${STEPS:-64} classes=${CLASSES:-}
+painter=${PAINTER:-$tokenizer} first=${COUNT:-} each=${EACH:-10} steps=${STEPS:-64} noise=${NOISE:-4.5} classes=${CLASSES:-}
 guidances=${GUIDANCES-1 2 4} decoders=${DECODERS-} temperatures=${TEMPERATURES-0.7 1.3} guidance=${GUIDANCE:-4}
 flowmo() { echo "+ flowmo $*" >&2; "$python" -m flowmo "$@"; }
 
@@ -30,7 +30,7 @@ finished || flowmo train-generator "$out/train.shard" "$out/run" --preset "$pres
 finished || { echo "not trained to the end; the same command goes on"; exit 0; }
 
 # 3. Samples: guidance in the generator, in the decoder and in both; temperatures, at GUIDANCE; and a grid to look at.
-generate() { flowmo generate --generator "$out/run" --device "$device" --steps "$steps" --batch-size 50 "$@"; }
+generate() { flowmo generate --generator "$out/run" --device "$device" --steps "$steps" --choice-noise "$noise" --batch-size 50 "$@"; }
 samples() { [ -f "$out/samples/$1.npz" ] || generate -n "$each" --npz "$out/samples/$1.npz" --no-pictures "${@:2}"; }
 for strength in $guidances; do
   samples "guidance-$strength" --tokenizer "$tokenizer" --guidance "$strength"
