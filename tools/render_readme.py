@@ -49,7 +49,11 @@ GENERATION = {
     "recall": ("recall", ".3f"),
     "agreement": ("agreement", ".1%"),
 }
-GENERATED = {"floor": "{}, the floor", "control": "control: {}"}
+GENERATED = {
+    "floor-reconstructions": "the tokenizer's reconstructions, the floor",
+    "control-frequencies": "control: each integer from another picture",
+    "control-even": "control: even integers",
+}
 POSTTRAINED = {
     "before": "before",
     "1b": "**after Stage 1B**",
@@ -134,8 +138,7 @@ def generation() -> str:
     ]
     by_agreement = sorted(results.items(), key=lambda item: -item[1].content["metrics"]["agreement"])
     for name, result in by_agreement:
-        kind, _, rest = name.partition("-")
-        label = GENERATED[kind].format(rest.replace("-", " ")) if kind in GENERATED else in_words(name)
+        label = GENERATED.get(name, f"samples, {in_words(name)}")
         cells = [
             _number(metric, result.content["metrics"].get(metric), form) for metric, (_, form) in GENERATION.items()
         ]

@@ -156,8 +156,8 @@ def tell_idle_guidance(sampler: SamplerConfig, flag: str) -> None:
     if guidance.scale != 1 and not any(map(guidance.acts, levels)):
         low, high = guidance.interval
         print(
-            f"note: {flag} {guidance.scale:g} changes nothing: it acts between the noise levels {low:.2f} and {high:.2f}, "
-            f"where none of this decoder's {len(levels)} steps begins; ask for more steps",
+            f"note: {flag} {guidance.scale:g} changes nothing: it acts between the noise levels {low:.2f} and "
+            f"{high:.2f}, where none of this decoder's {len(levels)} steps begins; ask for more steps",
             file=sys.stderr,
         )
 
