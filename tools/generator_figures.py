@@ -63,9 +63,8 @@ def sweeps(out: Path) -> None:
                 line = by_temperature.setdefault(f"guidance {guidance}", {} if own is None else {1.0: own})
                 line[float(temperature)] = values[metric]
             else:
-                by_guidance.setdefault(f"decoder guided, {decoder}" if decoder else OWN, {})[float(guidance)] = values[
-                    metric
-                ]
+                line = by_guidance.setdefault(f"decoder guided, {decoder}" if decoder else OWN, {})
+                line[float(guidance)] = values[metric]
         for axis, lines in zip(row, (by_guidance, by_temperature), strict=True):
             for color, (label, points) in zip(COLORS, lines.items(), strict=False):
                 axis.plot(*zip(*sorted(points.items()), strict=True), "o-", color=color, label=label)
