@@ -85,6 +85,20 @@ def test_tokens_and_labels_of_all(many: Path, weights: Path, whole: Path) -> Non
     assert shard.fingerprint == model.fingerprint()
 
 
+def test_mirrored_pictures(many: Path, weights: Path, whole: Path, tmp_path: Path) -> None:
+    flipped, twice = tmp_path / "flipped.shard", tmp_path / "twice.shard"
+    assert main([*command(many, weights, flipped), "--limit", "70", "--flip"]) == 0
+    mirrored = tmp_path / "mirrored.npy"
+    np.save(mirrored, np.ascontiguousarray(np.load(many)[:70, :, ::-1]))
+    assert main(command(mirrored, weights, twice)) == 0
+    ours, plain = read_shard(flipped), read_shard(whole)
+    assert ours.tokens == read_shard(twice).tokens
+    assert ours.tokens.indices.ne(plain.tokens.indices[:70]).any(-1).any(-1).all()
+    assert ours.labels is not None
+    assert plain.labels is not None
+    assert torch.equal(ours.labels, plain.labels[:70])
+
+
 def test_killed_it_goes_on_and_ends_the_same(
     many: Path, weights: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shard.add_argument("--shard", type=Path, metavar="FILE", help="write all into this .shard or .safetensors file")
     shard.add_argument("--split", help="part of a data set that has several, such as train")
     shard.add_argument("--limit", type=common.positive, metavar="N", help="code the first N pictures only")
+    shard.add_argument("--flip", action="store_true", help="code the pictures mirrored: a second shard to train on")
     shard.add_argument(
         "--labels", action="store_true", help="number the sub-folders as classes; other data sets bring their labels"
     )
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     if target is None and arguments.out is not None and arguments.out.suffix in SHARDS:
         target = arguments.out
     if target is None:
-        for name in ("labels", "label_file", "class_names", "split", "limit"):
+        for name in ("labels", "label_file", "class_names", "split", "limit", "flip"):
             if getattr(arguments, name):
                 flag = f"--{name.replace('_', '-')}"
                 raise ConfigError(f"{flag} is for a shard of a data set; give --out NAME.shard too")
@@ -80,7 +81,8 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
         arguments.device = str(world.device)
         model = common.load_model(arguments)
         size = common.coded_size(arguments, model.config)
-        job = CodingJob(source, size, arguments.fit, labels, classes if labels else None, arguments.batch_size)
+        classes = classes if labels else None
+        job = CodingJob(source, size, arguments.fit, labels, classes, arguments.batch_size, arguments.flip)
         progress = common.Progress(len(source))
         new, start = 0, time.perf_counter()
 

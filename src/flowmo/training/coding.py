@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from PIL import ImageOps
 from torch import Tensor
 
 from ..codec import Shard, read_shard, write_shard
@@ -36,7 +37,7 @@ PART = 1024
 @dataclass(frozen=True)
 class CodingJob:
     """What becomes of the images of ``source``. size: (height, width) in pixels that they get by ``fit``. labels: one
-    an image, or None; classes: their names, or None."""
+    an image, or None; classes: their names, or None. flip: each image is mirrored, left to right."""
 
     source: ImageSource
     size: tuple[int, int]
@@ -44,6 +45,7 @@ class CodingJob:
     labels: Sequence[int] | None = None
     classes: list[str] | None = None
     batch_size: int = 16
+    flip: bool = False
 
     def __post_init__(self) -> None:
         if self.fit not in FITS:
@@ -57,7 +59,7 @@ class CodingJob:
         for i in range(len(self.source)):
             label = None if self.labels is None else int(self.labels[i])
             digest.update(json.dumps([self.source.name(i), label]).encode())
-        settings = [fingerprint, list(self.size), self.fit, self.classes, PART, digest.hexdigest()]
+        settings = [fingerprint, list(self.size), self.fit, self.classes, PART, digest.hexdigest(), self.flip]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
 
@@ -181,6 +183,8 @@ def _read(job: CodingJob, places: range) -> Iterator[list[tuple[int, Tensor | Im
     def load(place: int) -> tuple[int, Tensor | ImageError, tuple[int, int]]:
         try:
             image = job.source[place]
+            if job.flip:
+                image = ImageOps.mirror(image)
             return place, to_tensor(fit_picture(image, *job.size, job.fit)), (image.height, image.width)
         except ImageError as error:
             return place, error, (0, 0)
