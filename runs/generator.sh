@@ -4,7 +4,8 @@
 # DATA: labelled pictures in parts "train" and "validation", such as Parquet files of 100 classes at 64 x 64 pixels.
 # GUIDANCES: of the generator. DECODERS: of the decoder, for each of those; PAINTER: the tokenizer whose decoder these
 # guide, one of several steps with the tokens of TOKENIZER (a decoder of one step has no level where guidance acts).
-# COUNT: of each part only the first pictures. EACH: samples a class. INIT: a generator to start from.
+# COUNT: of each part only the first pictures. EACH: samples a class. INIT: a generator to start from. FLIP=1: train on
+# the mirrored pictures as well.
 # OUT: shards, the run, samples, pictures and results. docs/GENERATION.md explains the steps.
 set -euo pipefail
 data=$1 out=$2
@@ -16,14 +17,17 @@ guidances=${GUIDANCES-1 2 4} decoders=${DECODERS-} temperatures=${TEMPERATURES-0
 flowmo() { echo "+ flowmo $*" >&2; "$python" -m flowmo "$@"; }
 
 # 1. Tokens of both parts. CLASSES: a file of class names with their WordNet ids, where the data have none.
-for part in train validation; do
-  [ -f "$out/$part.shard" ] || flowmo tokenize "$data" --split $part --model "$tokenizer" --out "$out/$part.shard" \
-    ${first:+--limit "$first"} ${classes:+--class-names "$classes"} --batch-size 64 --device "$device"
-done
+shard() {
+  [ -f "$out/$2.shard" ] || flowmo tokenize "$data" --split "$1" --model "$tokenizer" --out "$out/$2.shard" \
+    ${first:+--limit "$first"} ${classes:+--class-names "$classes"} --batch-size 64 --device "$device" "${@:3}"
+}
+shard train train
+shard validation validation
+[ -z "${FLIP:-}" ] || shard train train-flipped --flip
 
 # 2. The generator.
 finished() { [ -f "$out/training.txt" ] && tail -n 1 "$out/training.txt" | grep -q ^finished; }
-finished || flowmo train-generator "$out/train.shard" "$out/run" --preset "$preset" --validation "$out/validation.shard" \
+finished || flowmo train-generator "$out/train*.shard" "$out/run" --preset "$preset" --validation "$out/validation.shard" \
   --tokenizer "$tokenizer" ${INIT:+--init "$INIT"} --time-limit "$limit" --device "$device" --set images="$images" \
   cooldown_images="$cooldown" batch_size="$batch" learning_rate=1e-3 warmup_images=6000 check_images=30000 \
   gradient_clip=1.0 | tee "$out/training.txt"

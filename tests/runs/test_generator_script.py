@@ -27,7 +27,7 @@ def test_the_generators_pipeline_stops_and_goes_on(shared: Path, tmp_path: Path)
             for place in np.flatnonzero(labels == label)[:6]:
                 source[int(place)].save(data / part / name / f"{place}.png")
     settings = {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    settings |= {"PRESET": "tiny", "IMAGES": "48", "COOLDOWN": "16", "BATCH": "8", "LIMIT": "0s"}
+    settings |= {"PRESET": "tiny", "IMAGES": "48", "COOLDOWN": "16", "BATCH": "8", "LIMIT": "0s", "FLIP": "1"}
 
     def run() -> str:
         done = subprocess.run(
@@ -43,12 +43,13 @@ def test_the_generators_pipeline_stops_and_goes_on(shared: Path, tmp_path: Path)
         return done.stdout
 
     first, second = run(), run()
-    assert first.count("flowmo tokenize") == 2
+    assert first.count("flowmo tokenize") == 3  # the mirrored pictures are the third
     assert "flowmo tokenize" not in second  # done before
     assert "resuming at 8 images" in second
     shard = read_shard(out / "train.shard")
     assert shard.classes == ["a pizza", "b alp"]
     assert shard.labels is not None
     assert shard.labels.tolist() == [0] * 6 + [1] * 6
+    assert "24 images of 2 classes in 2 shards" in first
     assert json.loads((out / "run" / "config.json").read_text())["model"]["tokens"]["num_tokens"] == 64
     assert not (out / "samples").exists()  # they come when it is trained to the end

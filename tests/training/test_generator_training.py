@@ -148,7 +148,7 @@ def test_a_later_run_starts_from_the_weights_of_an_earlier_one(
     other = tmp_path / "other.shard"
     write_shard(other, replace(read_shard(shard), classes=["margherita", "mountain"]))
     for path, more, said in (
-        (other, ("--init", str(raw)), "of other classes"),
+        (other, ("--init", str(raw)), "the generator's own (flowmo info --json lists them) with --class-names"),
         (shard, ("--init", str(raw), "--model", "width=32"), "cannot change the generator that --init loads"),
         (shard, ("--init", str(tmp_path / "none")), "no generator at"),
     ):

@@ -141,9 +141,12 @@ def _data_of_init(arguments: argparse.Namespace, names: list[str] | None) -> tup
         raise ConfigError("--model cannot change the generator that --init loads")
     config, classes, _ = read_generator_about(arguments.init)
     data = read_token_set(arguments.shards, config.bits_per_group, names)
-    if data.layout != config.tokens or data.classes != classes or data.num_classes > config.num_classes:
+    if data.layout != config.tokens:
+        raise TrainingError(f"{arguments.init} was trained on tokens of another tokenizer than the shards hold")
+    if data.classes != classes or data.num_classes > config.num_classes:
         raise TrainingError(
-            f"{arguments.init} was trained on tokens of another tokenizer, or of other classes, than the shards hold"
+            f"{arguments.init} was trained on other classes than the shards name; where only the names differ, give "
+            f"the generator's own (flowmo info --json lists them) with --class-names"
         )
     return data, config
 
