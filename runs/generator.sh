@@ -42,6 +42,7 @@ for strength in $guidances; do
     samples "guidance-$strength-decoder-$decoder" --tokenizer "$painter" --guidance "$strength" --decoder-guidance "$decoder"
   done
 done
+samples "guidance-$guidance" --tokenizer "$tokenizer" --guidance "$guidance"
 for temperature in $temperatures; do
   samples "guidance-$guidance-temperature-$temperature" --tokenizer "$tokenizer" --guidance "$guidance" --temperature "$temperature"
 done
@@ -49,7 +50,8 @@ done
   generate -n "$each" --tokenizer "$tokenizer" --guidance "$guidance" --out "$out/pictures" --show-steps 8
 
 # 4. Numbers against the validation part, beside those of the controls.
-"$python" "$root/tools/generator_controls.py" "$out" --tokenizer "$tokenizer" --each "$each" --device "$device"
+"$python" "$root/tools/generator_controls.py" "$out" --tokenizer "$tokenizer" --each "$each" --samples "guidance-$guidance" \
+  --device "$device"
 unmeasured=()
 for file in "$out"/samples/*.npz; do
   [ -f "$out/results/$(basename "$file" .npz).json" ] || unmeasured+=("$file")

@@ -1,10 +1,10 @@
 """Controls for a generator's numbers: pictures that its samples must lie between.
 
-    python tools/generator_controls.py OUT [--tokenizer MODEL] [--each N]
+    python tools/generator_controls.py OUT [--tokenizer MODEL] [--each N] [--samples NAME]
 
 Writes into OUT/samples, in the layout of 'flowmo generate --npz', as many pictures as the samples have: what the
 tokenizer makes of the tokens of real pictures (the floor), of tokens drawn evenly, and of tokens drawn place by place
-from their frequencies in the training part; and the first set of samples with shuffled labels. OUT is a folder of
+from their frequencies in the training part; and a set of samples with shuffled labels. OUT is a folder of
 runs/generator.sh.
 """
 
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--tokenizer", default="flowmo-mini-64")
     parser.add_argument("--each", type=int, default=10)
+    parser.add_argument("--samples", default="guidance-*", help="whose labels are shuffled (default: the first set)")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     model = load(arguments.tokenizer, device=arguments.device)
@@ -43,7 +44,7 @@ def main() -> None:
     frequent = train.tokens.indices.gather(0, rows)  # each place from another picture
     for name, drawn in (("floor-reconstructions", indices), ("control-even", even), ("control-frequencies", frequent)):
         write(samples / f"{name}.npz", paint(model, held_out.tokens, drawn), labels[places])
-    for own in sorted(samples.glob("guidance-*.npz"))[:1]:
+    for own in sorted(samples.glob(f"{arguments.samples}.npz"))[:1]:
         with np.load(own) as file:
             write(samples / "control-shuffled-labels.npz", file["arr_0"], random.permutation(file["arr_1"]))
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +25,16 @@ from flowmo.evaluation.results import read_result
 from flowmo.generation import short_name
 from flowmo.perceptual.classifier import Classifier, load_classifier
 from flowmo.viewing import captioned_grid, write_png
-from flowmo.viewing.plots import COLORS, new_figure, styled, write_plot
+from flowmo.viewing.plots import COLORS, INK, new_figure, styled, write_plot
 
 OWN = "decoder as stored"
-CONTROLS = ("#2a9d5c", "#7a7a7a", "#b8860b", "#444444")
+SHUFFLED = "control-shuffled-labels"
+CONTROLS = {  # the style of its line, its name
+    "floor-reconstructions": ("-", "reconstructions, the floor"),
+    SHUFFLED: ("--", "shuffled labels"),
+    "control-frequencies": ("-.", "integers of other pictures"),
+    "control-even": (":", "even integers"),
+}
 SHOWN = (("fid", "FID, lower is closer"), ("agreement", "agreement with the class"))
 
 
@@ -47,36 +54,46 @@ def sweeps(out: Path) -> None:
     results = {path.stem: read_result(path) for path in sorted((out / "results").glob("*.json"))}
     metrics = {name: result.content["metrics"] for name, result in results.items()}
     count = max(result.data.count for result in results.values())
-    figure = new_figure(9, 6, "A generator by guidance and temperature", f"{count} samples each, of {out.name}")
+    figure = new_figure(10, 6, "A generator by guidance and temperature", f"{count} samples each")
     with styled():
         axes = figure.subplots(len(SHOWN), 2, squeeze=False)
-    for row, (metric, title) in zip(axes, SHOWN, strict=True):
-        by_guidance: dict[str, dict[float, float]] = {}
-        by_temperature: dict[str, dict[float, float]] = {}
-        for name, values in metrics.items():
-            match = re.fullmatch(r"guidance-([\d.]+)(?:-decoder-([\d.]+))?(?:-temperature-([\d.]+))?", name)
-            if not match or metric not in values:
-                continue
-            guidance, decoder, temperature = match.groups()
-            if temperature:
-                own = metrics.get(f"guidance-{guidance}", {}).get(metric)
-                line = by_temperature.setdefault(f"guidance {guidance}", {} if own is None else {1.0: own})
-                line[float(temperature)] = values[metric]
-            else:
-                line = by_guidance.setdefault(f"decoder guided, {decoder}" if decoder else OWN, {})
-                line[float(guidance)] = values[metric]
-        for axis, lines in zip(row, (by_guidance, by_temperature), strict=True):
-            for color, (label, points) in zip(COLORS, lines.items(), strict=False):
-                axis.plot(*zip(*sorted(points.items()), strict=True), "o-", color=color, label=label)
-        for axis, below in zip(row, ("guidance of the generator", "first temperature"), strict=True):
-            for k, name in enumerate(n for n in metrics if n.startswith(("control-", "floor-"))):
-                if metric in metrics[name]:
-                    label = name.partition("-")[2].replace("-", " ")
-                    axis.axhline(metrics[name][metric], color=CONTROLS[k % 4], ls="--", lw=1, label=label)
-            axis.set_xlabel(below)
-            axis.set_ylabel(title)
-            axis.legend()
+        for row, (metric, title) in zip(axes, SHOWN, strict=True):
+            for axis, (below, lines), colors in zip(
+                row, lines_of(metrics, metric).items(), (COLORS, COLORS[::-1]), strict=True
+            ):
+                for color, (label, points) in zip(colors, lines.items(), strict=False):
+                    axis.plot(*zip(*sorted(points.items()), strict=True), "o-", color=color, label=label)
+                for name, (style, label) in CONTROLS.items():
+                    # samples with shuffled labels are the same pictures, so their FID says nothing
+                    if metric in metrics.get(name, {}) and (metric, name) != ("fid", SHUFFLED):
+                        axis.axhline(metrics[name][metric], color=INK, lw=1, label=label, ls=style)
+                axis.set(xlabel=below, ylabel=title)
+        entries: dict[str, Any] = {}
+        for axis in axes.flat:
+            entries |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+        titles = [label for _, label in CONTROLS.values() if label in entries]
+        shown = [label for label in entries if label not in titles] + titles
+        figure.legend([entries[label] for label in shown], shown, loc="outside right upper")
     write_plot(out / "sweeps.png", figure)
+
+
+def lines_of(metrics: dict[str, dict[str, float]], metric: str) -> dict[str, dict[str, dict[float, float]]]:
+    """By what varies, then by what is held: the points of one metric."""
+    by_guidance: dict[str, dict[float, float]] = {}
+    by_temperature: dict[str, dict[float, float]] = {}
+    for name, values in metrics.items():
+        match = re.fullmatch(r"guidance-([\d.]+)(?:-decoder-([\d.]+))?(?:-temperature-([\d.]+))?", name)
+        if not match or metric not in values:
+            continue
+        guidance, decoder, temperature = match.groups()
+        if temperature:
+            own = metrics.get(f"guidance-{guidance}", {}).get(metric)
+            line = by_temperature.setdefault(f"guidance {guidance}", {} if own is None else {1.0: own})
+            line[float(temperature)] = values[metric]
+        else:
+            line = by_guidance.setdefault(f"other decoder, guidance {decoder}" if decoder else OWN, {})
+            line[float(guidance)] = values[metric]
+    return {"guidance of the generator": dict(sorted(by_guidance.items())), "first temperature": by_temperature}
 
 
 def neighbours(data: Path, split: str, out: Path, samples: str, shown: int) -> None:

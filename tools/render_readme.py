@@ -51,6 +51,7 @@ GENERATION = {
 }
 GENERATED = {
     "floor-reconstructions": "the tokenizer's reconstructions, the floor",
+    "control-shuffled-labels": "control: the samples with shuffled labels",
     "control-frequencies": "control: each integer from another picture",
     "control-even": "control: even integers",
 }
