@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import run_support
+import torch
 from torch import Tensor
 
 from flowmo.data import to_uint8
+
+torch.set_num_threads(1)  # as processes that tests start: rounding differs between one thread and several
 
 
 @pytest.fixture(scope="session")

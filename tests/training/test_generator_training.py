@@ -58,7 +58,13 @@ def learned(shard: Path) -> tuple[Generator, TokenSet, GeneratorTrainConfig]:
     """A generator of a quarter of a million parameters after 400 small steps."""
     data = read_token_set(shard)
     config = GeneratorTrainConfig(
-        images=3200, batch_size=8, learning_rate=3e-3, warmup_images=80, cooldown_images=0, precision="fp32"
+        images=3200,
+        batch_size=8,
+        learning_rate=2e-3,
+        warmup_images=400,
+        cooldown_images=0,
+        gradient_clip=1.0,
+        precision="fp32",
     )
     torch.manual_seed(0)
     step, ready, state, meter = assemble_generator(Generator(tiny(data.layout, 2), data.classes), config, World())
@@ -80,10 +86,10 @@ def test_it_learns_tokens_and_classes(learned: Learned) -> None:
     share = np.bincount(data.sequences.ravel(), minlength=512) / data.sequences.size
     frequencies = -(share[share > 0] * np.log(share[share > 0])).sum()
     result = held_out(model, data, config)
-    assert result.validation < np.log(512) - 0.8
-    assert result.validation < frequencies - 0.5
-    assert result.validation + 0.03 < result.validation_no_class
-    assert result.validation + 0.25 < result.validation_wrong_class
+    assert result.validation < np.log(512) - 3
+    assert result.validation < frequencies - 2
+    assert result.validation + 0.02 < result.validation_no_class
+    assert result.validation + 0.15 < result.validation_wrong_class
 
 
 def test_samples_are_of_the_class_that_was_asked(learned: Learned) -> None:
