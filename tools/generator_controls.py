@@ -31,8 +31,10 @@ def main() -> None:
     parser.add_argument("--samples", default="guidance-*", help="whose labels are shuffled (default: the first set)")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    model = load(arguments.tokenizer, device=arguments.device)
     samples = arguments.out / "samples"
+    if not (own := sorted(samples.glob(f"{arguments.samples}.npz"))):
+        parser.error(f"no {arguments.samples}.npz in {samples}; make samples first, or name others with --samples")
+    model = load(arguments.tokenizer, device=arguments.device)
     held_out, train = (read_shard(arguments.out / f"{part}.shard") for part in ("validation", "train"))
     assert held_out.labels is not None
     labels = held_out.labels.numpy()
@@ -44,9 +46,8 @@ def main() -> None:
     frequent = train.tokens.indices.gather(0, rows)  # each place from another picture
     for name, drawn in (("floor-reconstructions", indices), ("control-even", even), ("control-frequencies", frequent)):
         write(samples / f"{name}.npz", paint(model, held_out.tokens, drawn), labels[places])
-    for own in sorted(samples.glob(f"{arguments.samples}.npz"))[:1]:
-        with np.load(own) as file:
-            write(samples / "control-shuffled-labels.npz", file["arr_0"], random.permutation(file["arr_1"]))
+    with np.load(own[0]) as file:
+        write(samples / "control-shuffled-labels.npz", file["arr_0"], random.permutation(file["arr_1"]))
 
 
 def paint(model: FlowMo, kind: Tokens, indices: torch.Tensor) -> np.ndarray:

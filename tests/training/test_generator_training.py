@@ -88,8 +88,8 @@ def test_it_learns_tokens_and_classes(learned: Learned) -> None:
     result = held_out(model, data, config)
     assert result.validation < np.log(512) - 3
     assert result.validation < frequencies - 2
-    assert result.validation + 0.02 < result.validation_no_class
-    assert result.validation + 0.15 < result.validation_wrong_class
+    assert result.validation + 0.03 < result.validation_no_class
+    assert result.validation + 0.25 < result.validation_wrong_class
 
 
 def test_samples_are_of_the_class_that_was_asked(learned: Learned) -> None:
@@ -154,13 +154,18 @@ def test_a_later_run_starts_from_the_weights_of_an_earlier_one(
     other = tmp_path / "other.shard"
     write_shard(other, replace(read_shard(shard), classes=["margherita", "mountain"]))
     for path, more, said in (
-        (other, ("--init", str(raw)), "the generator's own (flowmo info --json lists them) with --class-names"),
+        (other, ("--init", str(raw)), "trained on other classes than the shards name"),
         (shard, ("--init", str(raw), "--model", "width=32"), "cannot change the generator that --init loads"),
         (shard, ("--init", str(tmp_path / "none")), "no generator at"),
     ):
         assert main(command(path, tmp_path / "refused", *more)) == 2
         assert said in capsys.readouterr().err
     assert not (tmp_path / "refused").exists()
+    assert main(["info", str(raw), "--json"]) == 0  # the way out that the refusal names
+    (tmp_path / "names.json").write_text(capsys.readouterr().out)
+    names = ("--init", str(raw), "--class-names", str(tmp_path / "names.json"))
+    assert main(command(other, tmp_path / "renamed", *names, images=8)) == 0
+    assert load_generator(tmp_path / "renamed").classes == ["pizza", "alp"]
 
 
 def test_a_time_limit_stops_a_generator_with_a_checkpoint(

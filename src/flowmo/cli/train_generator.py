@@ -145,8 +145,8 @@ def _data_of_init(arguments: argparse.Namespace, names: list[str] | None) -> tup
         raise TrainingError(f"{arguments.init} was trained on tokens of another tokenizer than the shards hold")
     if data.classes != classes or data.num_classes > config.num_classes:
         raise TrainingError(
-            f"{arguments.init} was trained on other classes than the shards name; where only the names differ, give "
-            f"the generator's own (flowmo info --json lists them) with --class-names"
+            f"{arguments.init} was trained on other classes than the shards name; where only the names differ, take "
+            f"the generator's own: flowmo info {arguments.init} --json > names.json, then --class-names names.json"
         )
     return data, config
 

@@ -49,7 +49,8 @@ def short_name(name: str) -> str:
 
 
 def read_class_names(path: Path) -> list[str]:
-    """Names of classes in order: a line each, a JSON list, or JSON with ``names`` and, if they are there, ``wnids``.
+    """Names of classes in order: a line each, a JSON list, or JSON with ``names`` and, if they are there, ``wnids``, or
+    with ``classes``, as ``flowmo info --json`` prints it.
 
     Raises DataError for a file that is none of these.
     """
@@ -69,8 +70,9 @@ def _from_json(path: Path, text: str) -> list[str]:
     try:
         data = json.loads(text)
         if isinstance(data, dict):
-            wnids = data.get("wnids") or [""] * len(data["names"])
-            data = [f"{wnid} {name}".strip() for wnid, name in zip(wnids, data["names"], strict=True)]
+            names = data["classes"] if "classes" in data else data["names"]
+            wnids = data.get("wnids") or [""] * len(names)
+            data = [f"{wnid} {name}".strip() for wnid, name in zip(wnids, names, strict=True)]
         if not isinstance(data, list) or not all(isinstance(name, str) for name in data):
             raise ValueError("it is not a list of texts")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
