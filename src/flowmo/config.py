@@ -103,6 +103,35 @@ class SamplerConfig:
 
 
 @dataclass(frozen=True)
+class TransformConfig:
+    """The transform start (arch/transform.py; O12): a token belongs to one patch and begins as its best linear code."""
+
+    patch_size: int
+    """Side of the patch of one token, in pixels."""
+    allocation: tuple[int, ...]
+    """The component that each bit of a token refines, from the most important bit on."""
+    rates: tuple[int, ...]
+    """Bits a token for which the decoder has a linear map of its own, rising; between them it interpolates."""
+    linear_channels: int = 96
+    """Components of a patch that the linear maps give."""
+    learned_encoder: bool = False
+    """Whether a transformer adds to the components before they are quantized."""
+
+    def __post_init__(self) -> None:
+        bits = len(self.allocation)
+        if self.patch_size < 1 or self.linear_channels < 1:
+            raise ConfigError("transform.patch_size and transform.linear_channels must be at least 1")
+        if not bits or min(self.allocation) < 0 or max(self.allocation) >= 3 * self.patch_size**2:
+            raise ConfigError("transform.allocation must name a component of the patch for each bit of a token")
+        if not self.rates or list(self.rates) != sorted(set(self.rates)) or not 0 < self.rates[0] <= self.rates[-1] <= bits:
+            raise ConfigError(f"transform.rates must rise from at least 1 to at most {bits} bits, got {self.rates}")
+
+    @property
+    def num_components(self) -> int:
+        return max(self.allocation) + 1
+
+
+@dataclass(frozen=True)
 class FlowMoConfig:
     """A whole tokenizer. The defaults of the four options at the end are the paper's (docs/DEVIATIONS.md).
 
@@ -123,9 +152,11 @@ class FlowMoConfig:
     prediction: Literal["velocity", "clean"] = "velocity"
     modulation: Literal["per_block", "shared"] = "per_block"
     initial_latent: Literal["zeros", "learned"] = "zeros"
-    latent_positions: Literal["diagonal", "grid"] = "diagonal"
+    latent_positions: Literal["diagonal", "grid", "patches"] = "diagonal"
+    transform: TransformConfig | None = None
 
     def __post_init__(self) -> None:
+        self._check_transform()
         if min(self.image_size, self.num_tokens, self.bits_per_token) < 1:
             raise ConfigError("image_size, num_tokens and bits_per_token must be at least 1")
         if not 1 <= self.bits_per_group <= 24:
@@ -145,6 +176,37 @@ class FlowMoConfig:
                 raise ConfigError(f"image_size {self.image_size} is not a multiple of the {name}'s patch size {patch}")
         if self.latent_positions == "grid" and math.isqrt(self.num_tokens) ** 2 != self.num_tokens:
             raise ConfigError(f'latent_positions "grid" needs a square number of tokens, got {self.num_tokens}')
+
+    def _check_transform(self) -> None:
+        t = self.transform
+        if t is None:
+            if self.latent_positions == "patches":
+                raise ConfigError('latent_positions "patches" needs a transform, whose tokens belong to patches')
+            return
+        if self.quantizer.kind != "lfq" or self.prediction != "clean" or self.latent_positions != "patches":
+            raise ConfigError(
+                'a transform needs quantizer.kind "lfq", prediction "clean" and latent_positions "patches"'
+            )
+        if t.patch_size % self.decoder.patch_size:
+            raise ConfigError(
+                f"transform.patch_size {t.patch_size} is not a multiple of the decoder's patch size "
+                f"{self.decoder.patch_size}"
+            )
+        if len(t.allocation) != self.bits_per_token:
+            raise ConfigError(
+                f"transform.allocation names {len(t.allocation)} bits, but bits_per_token is {self.bits_per_token}"
+            )
+        if self.num_tokens != self.tokens_of((self.image_size, self.image_size)):
+            raise ConfigError(
+                f"num_tokens must be {self.tokens_of((self.image_size, self.image_size))}, one a patch of "
+                f"{t.patch_size} pixels; got {self.num_tokens}"
+            )
+
+    def tokens_of(self, size: tuple[int, int]) -> int:
+        """Tokens of an image of this height and width: one a patch with a transform, else ``num_tokens``."""
+        if self.transform is None:
+            return self.num_tokens
+        return (size[0] // self.transform.patch_size) * (size[1] // self.transform.patch_size)
 
     @property
     def num_groups(self) -> int:

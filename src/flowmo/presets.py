@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
-from .config import FlowMoConfig, TransformerConfig
+from .config import FlowMoConfig, SamplerConfig, TransformConfig, TransformerConfig
 
 
 def flowmo_lo() -> FlowMoConfig:
@@ -74,6 +75,35 @@ def flowmo_mini_lo() -> FlowMoConfig:
     return replace(flowmo_mini_hi(), bits_per_token=18, bits_per_group=9)
 
 
+def flowmo_mini() -> FlowMoConfig:
+    """The packaged model: pictures of any size, any rate up to 56 bits a token of 16 x 16 pixels (0.219 bits per pixel).
+
+    It begins as a linear code (arch/transform.py); the allocation here is that of natural photographs, and
+    ``flowmo fit-transform`` finds its own. One step of the sampler, no guidance.
+    """
+    return FlowMoConfig(
+        encoder=TransformerConfig(patch_size=16, width=256, depth=4, heads=4),
+        decoder=TransformerConfig(patch_size=16, width=384, depth=6, heads=6),
+        bits_per_token=56,
+        bits_per_group=1,
+        sampler=SamplerConfig(num_steps=1, rho=math.inf, guidance_scale=1.0),
+        prediction="clean",
+        modulation="shared",
+        latent_positions="patches",
+        transform=TransformConfig(
+            patch_size=16,
+            allocation=NATURAL,
+            rates=(9, 12, 18, 24, 32, 40, 48, 56),
+        ),
+    )
+
+
+NATURAL = (
+    *(0, 0, 0, 1, 1, 2, 0, 1, 2, 3, 3, 2, 3, 5, 4, 4, 1, 5, 0, 6, 6, 7, 7, 2, 3, 4, 5, 8),
+    *(8, 6, 9, 9, 10, 10, 1, 11, 11, 7, 12, 12, 0, 4, 15, 15, 2, 13, 13, 16, 16, 3, 8, 14, 14, 5, 6, 9),
+)
+
+
 def tiny() -> FlowMoConfig:
     """For tests: 32 x 32 pixels, 16 tokens x 18 bits, a few hundred thousand parameters."""
     return FlowMoConfig(
@@ -91,5 +121,6 @@ PRESETS = {
     "flowmo-mini-64": flowmo_mini_64,
     "flowmo-mini-hi": flowmo_mini_hi,
     "flowmo-mini-lo": flowmo_mini_lo,
+    "flowmo-mini": flowmo_mini,
     "tiny": tiny,
 }

@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from .arch import Decoder, Encoder, masked_code, null_code
+from .arch import Decoder, Encoder, TransformEncoder, masked_code, null_code
 from .config import FlowMoConfig
 from .errors import ConfigError, ImageError
 from .flow import Guidance, euler, seeded_noise, shifted_grid, velocity_from_estimate
@@ -48,13 +48,13 @@ class FlowMo(nn.Module):
     def __init__(self, config: FlowMoConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
+        self.encoder = Encoder(config) if config.transform is None else TransformEncoder(config)
         self.decoder = Decoder(config)
         self.prepared = Prepared()
 
     @property
     def device(self) -> torch.device:
-        return self.encoder.readout.weight.device
+        return self.decoder.readout.weight.device
 
     def prepare(
         self,
@@ -153,6 +153,7 @@ class FlowMo(nn.Module):
         t = grid[:-1].to(noise.device, noise.dtype)
         levels, table = decoder.each_level(t), decoder.table(noise)
         steps = [(now, after, guidance.acts(now)) for now, after in pairwise(grid.tolist())]
+        linear = decoder.linear_image(masked_code(code).to(dtype), noise)
         one = both = decoder.code_in(masked_code(code).to(dtype))
         if any(guided for *_, guided in steps):
             null = decoder.code_in(null_code(1, self.config, code).to(dtype))
@@ -164,7 +165,7 @@ class FlowMo(nn.Module):
                 x = x.repeat(2, 1, 1, 1)
             if compiled and x.is_cuda:
                 torch.compiler.cudagraph_mark_step_begin()  # nothing refers any more to what the pass before put out
-            v = (compiled or decoder.paint)(x, both if guided else one, levels[k], table).to(x.dtype)
+            v = (compiled or decoder.paint)(x, both if guided else one, levels[k], table, linear).to(x.dtype)
             if self.config.prediction == "clean":
                 v = velocity_from_estimate(x, v, t[k])
             return guidance.combine(*v.chunk(2)) if guided else v

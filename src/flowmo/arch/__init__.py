@@ -2,5 +2,6 @@
 
 from .decoder import Decoder, masked_code, null_code
 from .encoder import Encoder
+from .transform import LinearDecoder, TransformEncoder
 
-__all__ = ["Decoder", "Encoder", "masked_code", "null_code"]
+__all__ = ["Decoder", "Encoder", "LinearDecoder", "TransformEncoder", "masked_code", "null_code"]

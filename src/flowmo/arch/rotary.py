@@ -27,7 +27,14 @@ def positions(rows: int, columns: int, num_tokens: int, latent_positions: str) -
         torch.arange(rows, dtype=torch.float64), torch.arange(columns, dtype=torch.float64), indexing="ij"
     )
     image = torch.stack([torch.zeros_like(row), row, column], dim=-1).reshape(-1, 3)
-    if latent_positions == "diagonal":
+    if latent_positions == "patches":  # one latent token a patch of a coarser or equal lattice of the same shape
+        per_side = math.isqrt(rows * columns // num_tokens)
+        row, column = torch.meshgrid(
+            *((torch.arange(n // per_side, dtype=torch.float64) + 0.5) * per_side - 0.5 for n in (rows, columns)),
+            indexing="ij",
+        )
+        latent = torch.stack([torch.zeros_like(row), row, column], dim=-1).reshape(-1, 3)
+    elif latent_positions == "diagonal":
         latent = torch.arange(num_tokens, dtype=torch.float64)[:, None].expand(-1, 3)
     else:
         side = math.isqrt(num_tokens)
