@@ -123,7 +123,11 @@ class TransformConfig:
             raise ConfigError("transform.patch_size and transform.linear_channels must be at least 1")
         if not bits or min(self.allocation) < 0 or max(self.allocation) >= 3 * self.patch_size**2:
             raise ConfigError("transform.allocation must name a component of the patch for each bit of a token")
-        if not self.rates or list(self.rates) != sorted(set(self.rates)) or not 0 < self.rates[0] <= self.rates[-1] <= bits:
+        if (
+            not self.rates
+            or list(self.rates) != sorted(set(self.rates))
+            or not 0 < self.rates[0] <= self.rates[-1] <= bits
+        ):
             raise ConfigError(f"transform.rates must rise from at least 1 to at most {bits} bits, got {self.rates}")
 
     @property

@@ -76,7 +76,7 @@ def flowmo_mini_lo() -> FlowMoConfig:
 
 
 def flowmo_mini() -> FlowMoConfig:
-    """The packaged model: pictures of any size, any rate up to 56 bits a token of 16 x 16 pixels (0.219 bits per pixel).
+    """The packaged model: any size, any rate up to 56 bits a token of 16 x 16 pixels (0.219 bits per pixel).
 
     It begins as a linear code (arch/transform.py); the allocation here is that of natural photographs, and
     ``flowmo fit-transform`` finds its own. One step of the sampler, no guidance.

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .arch import Decoder, Encoder, TransformEncoder, masked_code, null_code
@@ -18,6 +19,7 @@ from .errors import ConfigError, ImageError
 from .flow import Guidance, euler, seeded_noise, shifted_grid, velocity_from_estimate
 from .quantize import Average, Quantized, dequantize, quantize
 from .quantize.tokens import Tokens
+from .tiles import decode_tiled
 
 SMALLEST_TRAINING_T = 0.05  # keeps the loss of a clean prediction finite at low noise
 TOKENS_AT_ONCE = {"cpu": 2**12, "cuda": 2**17}
@@ -36,6 +38,29 @@ class Prepared:
     def __reduce__(self) -> tuple[type[Prepared], tuple[int | None]]:
         """Copies, and models out of a pickle, are not compiled: compiled passes belong to one model's weights."""
         return Prepared, (self.chunk_size,)
+
+
+def check_tokens(tokens: Tokens, config: FlowMoConfig) -> None:
+    """Raises ConfigError for tokens that a model of this configuration cannot decode.
+
+    A model with a transform takes any number of groups up to its own.
+    """
+    wanted = (config.tokens_of(tokens.image_size), config.num_groups, config.bits_per_group)
+    found = (tokens.num_tokens, tokens.num_groups, tokens.bits_per_group)
+    fewer = config.transform is not None and found[1] < wanted[1]
+    if (found[0], found[2]) != (wanted[0], wanted[2]) or not (fewer or found[1] == wanted[1]):
+        raise ConfigError(
+            f"tokens are {found[0]} x {found[1]} groups of {found[2]} bits, but the "
+            f"model reads {wanted[0]} x {wanted[1]} of {wanted[2]}; use the model that they came from"
+        )
+
+
+def all_channels(code: Tensor, config: FlowMoConfig) -> Tensor:
+    """Return a code B N K with zeros, which are neither sign, for the groups that were cut off."""
+    if code.shape[-1] == config.latent_dim:
+        return code
+    groups = code.unflatten(-1, (config.bits_per_group, -1))  # channel = bit * G + group (A8)
+    return F.pad(groups, (0, config.num_groups - groups.shape[-1])).flatten(-2)
 
 
 class FlowMo(nn.Module):
@@ -176,8 +201,11 @@ class FlowMo(nn.Module):
         return x
 
     @torch.no_grad()
-    def tokenize(self, images: Tensor) -> Tokens:
-        """images: float B 3 H W in [-1, 1] -> Tokens, on the CPU."""
+    def tokenize(self, images: Tensor, bits_per_token: int | None = None) -> Tokens:
+        """images: float B 3 H W in [-1, 1] -> Tokens, on the CPU.
+
+        bits_per_token: only the first so many bits of each token, a lower rate (models with a transform).
+        """
         self._check(images)
         if self.config.quantizer.kind == "continuous":
             raise ConfigError('a model with quantizer "continuous" has no tokens; use encode() and quantize().code')
@@ -189,7 +217,8 @@ class FlowMo(nn.Module):
             tokens = self.quantize(read(images[rows].to(self.device), table)).tokens
             assert tokens is not None
             parts.append(tokens[:count].cpu())
-        return Tokens(torch.cat(parts), self.config.bits_per_group, size)
+        tokens = Tokens(torch.cat(parts), self.config.bits_per_group, size)
+        return tokens if bits_per_token is None else tokens.truncate(bits_per_token)
 
     @torch.no_grad()
     def detokenize(
@@ -208,21 +237,21 @@ class FlowMo(nn.Module):
         changes nothing. The other arguments default to what is stored with the weights (``config.sampler``).
         """
         c = self.config
-        if (tokens.num_tokens, tokens.num_groups, tokens.bits_per_group) != (
-            c.num_tokens,
-            c.num_groups,
-            c.bits_per_group,
-        ):
-            raise ConfigError(
-                f"tokens are {tokens.num_tokens} x {tokens.num_groups} groups of {tokens.bits_per_group} bits, but the "
-                f"model reads {c.num_tokens} x {c.num_groups} of {c.bits_per_group}; use the model that they came from"
-            )
+        check_tokens(tokens, c)
         noise = seeded_noise(seed, len(tokens), (3, *tokens.image_size))
         parts = []
         for rows, count in self._chunks(len(tokens), tokens.image_size):
-            code = dequantize(tokens.indices[rows].to(self.device), c)
+            code = all_channels(dequantize(tokens.indices[rows].to(self.device), c), c)
             start = noise[rows].to(self.device)
-            image = self.sample(code, start, num_steps, rho, guidance_scale, guidance_interval)
+
+            def decode(code: Tensor, start: Tensor) -> Tensor:
+                return self.sample(code, start, num_steps, rho, guidance_scale, guidance_interval)
+
+            image = (
+                decode(code, start)
+                if c.transform is None
+                else decode_tiled(decode, code, start, c.transform.patch_size)
+            )
             parts.append(image[:count].clamp(-1, 1))
         return torch.cat(parts)
 
@@ -233,7 +262,7 @@ class FlowMo(nn.Module):
         c = self.config
         patches = size[0] * size[1] // min(c.encoder.patch_size, c.decoder.patch_size) ** 2
         budget = TOKENS_AT_ONCE.get(self.device.type, TOKENS_AT_ONCE["cuda"])
-        return max(1, budget // (c.num_tokens + patches))
+        return max(1, budget // (c.tokens_of(size) + patches))
 
     def _chunks(self, count: int, size: tuple[int, int]) -> Iterator[tuple[slice | list[int], int]]:
         """Which images of a batch come together, and how many of them are wanted: a compiled pass takes whole chunks

@@ -24,8 +24,8 @@ from .rotary import rotary_table
 class TransformEncoder(nn.Module):
     """e_theta as a transform: image B 3 H W -> latent B N K, N = (H / p) (W / p), one token a patch in reading order.
 
-    With ``transform.learned_encoder`` a two-stream transformer adds to the components before they are quantized; it adds
-    nothing at the start. Without it a token depends on the pixels of its own patch alone.
+    With ``transform.learned_encoder`` a two-stream transformer adds to the components before they are quantized; at the
+    start it adds nothing. Without it a token depends on the pixels of its own patch alone.
     """
 
     def __init__(self, config: FlowMoConfig) -> None:

@@ -14,12 +14,13 @@ from ..files import replacing
 from ..quantize.tokens import Tokens, check_size, payload_size
 
 MAGIC = b"FMO"
-VERSION = 1
-FITS = ("crop", "pad", "stretch")  # their place in this tuple is their number in the header
-FIELDS = struct.Struct("<3sBIHHHHHBB")
+VERSION, WIDE = 1, 2  # the second has a wider number of tokens, for images of more than MAX_NARROW
+FITS = ("crop", "pad", "stretch", "whole")  # their place in this tuple is their number in the header
+FIELDS = {VERSION: struct.Struct("<3sBIHHHHHBB"), WIDE: struct.Struct("<3sBIHHHHIBB")}
 CHECKSUM = struct.Struct("<I")
-HEADER_SIZE = FIELDS.size + CHECKSUM.size
-MAX_SIDE = MAX_TOKENS = 2**16 - 1
+HEADER_SIZE = FIELDS[VERSION].size + CHECKSUM.size
+MAX_SIDE = MAX_NARROW = 2**16 - 1
+MAX_TOKENS = 2**20
 MAX_BITS_PER_TOKEN = 2**8 - 1
 MAX_FILE_SIZE = HEADER_SIZE + payload_size(MAX_TOKENS, MAX_BITS_PER_TOKEN)
 
@@ -60,9 +61,10 @@ class TokenFile:
 def encode_file(file: TokenFile) -> bytes:
     """The bytes of a ``.flowmo`` file: ``HEADER_SIZE`` and the payload (256 tokens of 18 bits: 24 + 576)."""
     tokens = file.tokens
-    fields = FIELDS.pack(
+    version = VERSION if tokens.num_tokens <= MAX_NARROW else WIDE
+    fields = FIELDS[version].pack(
         MAGIC,
-        VERSION | FITS.index(file.fit) << 4,
+        version | FITS.index(file.fit) << 4,
         file.fingerprint,
         *tokens.image_size,
         *file.original_size,
@@ -83,14 +85,18 @@ def decode_file(data: bytes, fingerprint: int | None = None) -> TokenFile:
         raise TokenFileError('not a .flowmo file: it does not begin with "FMO"')
     if len(data) < HEADER_SIZE:
         raise TokenFileError(f"truncated: {len(data)} bytes, where the header alone takes {HEADER_SIZE}")
-    fields, payload = data[: FIELDS.size], data[HEADER_SIZE:]
-    _, version_and_fit, found, height, width, *original, num_tokens, token_bits, group_bits = FIELDS.unpack(fields)
-    version, fit = version_and_fit & 15, version_and_fit >> 4
-    if version != VERSION:
+    version, fit = data[len(MAGIC)] & 15, data[len(MAGIC)] >> 4
+    if version not in FIELDS:
         raise TokenFileError(
-            f"format version {version}, but this program reads version {VERSION}; "
+            f"format version {version}, but this program reads versions {VERSION} and {WIDE}; "
             "install a newer flowmo, or the file is damaged"
         )
+    layout = FIELDS[version]
+    header_size = layout.size + CHECKSUM.size
+    if len(data) < header_size:
+        raise TokenFileError(f"truncated: {len(data)} bytes, where the header alone takes {header_size}")
+    fields, payload = data[: layout.size], data[header_size:]
+    _, _, found, height, width, *original, num_tokens, token_bits, group_bits = layout.unpack(fields)
     expected = payload_size(num_tokens, token_bits)
     if len(payload) != expected:
         problem = "truncated" if len(payload) < expected else "too long"
@@ -98,7 +104,7 @@ def decode_file(data: bytes, fingerprint: int | None = None) -> TokenFile:
             f"{problem} or damaged: {len(payload)} bytes follow the header, which announces {expected} "
             f"({num_tokens} tokens of {token_bits} bits)"
         )
-    if _checksum(fields, payload) != CHECKSUM.unpack_from(data, FIELDS.size)[0]:
+    if _checksum(fields, payload) != CHECKSUM.unpack_from(data, layout.size)[0]:
         raise TokenFileError("damaged: the checksum does not match; copy the file again from its source")
     if fit >= len(FITS):
         raise TokenFileError(f"damaged: fit {fit} is none of 0 to {len(FITS) - 1}")

@@ -4,7 +4,7 @@ from .batch import Batch
 from .batches import PictureBatch, picture_batches
 from .crops import center_crop, random_crop, shorter_side_to, to_float, to_image, to_tensor, to_uint8
 from .decode import IMAGE_SUFFIXES, MAX_PIXELS, decode
-from .fit import FITS, Fit, fit_picture, kept_size, restore_size
+from .fit import FITS, Fit, fit_picture, kept_size, restore_size, whole_size
 from .hugging_face import HuggingFaceSource
 from .inputs import Picture, PictureList, find_pictures, open_picture
 from .loader import BatchLoader
@@ -54,4 +54,5 @@ __all__ = [
     "to_image",
     "to_tensor",
     "to_uint8",
+    "whole_size",
 ]

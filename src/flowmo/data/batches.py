@@ -13,7 +13,7 @@ import torch
 
 from ..errors import ImageError
 from .crops import to_tensor
-from .fit import Fit, fit_picture
+from .fit import Fit, fit_picture, whole_size
 from .inputs import open_picture
 
 
@@ -28,18 +28,23 @@ class PictureBatch:
 
 def picture_batches(
     paths: Sequence[Path],
-    size: tuple[int, int],
+    size: tuple[int, int] | None,
     fit: Fit,
     batch_size: int,
     on_bad: Callable[[Path, ImageError], None],
     workers: int | None = None,
+    multiple: int = 1,
 ) -> Iterator[PictureBatch]:
-    """Every picture that can be read, in order, fitted to ``size`` = (height, width). Every other goes to ``on_bad``,
+    """Every picture that can be read, in order, fitted to ``size`` = (height, width); None leaves each unscaled,
+    with its edges repeated up to a ``multiple``, and a batch holds pictures of one size. Every other goes to ``on_bad``,
     in order too. A batch with bad pictures is smaller than ``batch_size``; one without good ones is left out."""
 
     def load(path: Path) -> tuple[torch.Tensor, tuple[int, int]] | ImageError:
         try:
             picture = open_picture(path)
+            if size is None:
+                own = whole_size((picture.image.height, picture.image.width), multiple)
+                return to_tensor(fit_picture(picture.image, *own, "whole")), picture.original_size
             return to_tensor(fit_picture(picture.image, *size, fit)), picture.original_size
         except ImageError as error:
             return error
@@ -57,12 +62,17 @@ def picture_batches(
 def _collect(
     start: int, futures: list[Future], paths: Sequence[Path], on_bad: Callable[[Path, ImageError], None]
 ) -> Iterator[PictureBatch]:
-    images, indices, sizes = [], [], []
+    images: list[torch.Tensor] = []
+    indices: list[int] = []
+    sizes: list[tuple[int, int]] = []
     for index, future in enumerate(futures, start):
         result = future.result()
         if isinstance(result, ImageError):
             on_bad(paths[index], result)
         else:
+            if images and images[0].shape != result[0].shape:
+                yield PictureBatch(torch.stack(images), indices, sizes)
+                images, indices, sizes = [], [], []
             images.append(result[0])
             indices.append(index)
             sizes.append(result[1])

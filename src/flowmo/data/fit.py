@@ -10,8 +10,8 @@ from PIL import Image
 from ..errors import ConfigError, ImageError
 from .decode import MAX_PIXELS
 
-Fit = Literal["crop", "pad", "stretch"]
-FITS: tuple[Fit, ...] = ("crop", "pad", "stretch")
+Fit = Literal["crop", "pad", "stretch", "whole"]
+FITS: tuple[Fit, ...] = ("crop", "pad", "stretch", "whole")
 
 
 def fit_picture(image: Image.Image, height: int, width: int, fit: Fit = "crop") -> Image.Image:
@@ -19,9 +19,11 @@ def fit_picture(image: Image.Image, height: int, width: int, fit: Fit = "crop") 
 
     crop: scaled until it covers the size, then the centre, like the paper (C1: PIL bilinear; a square size gives what
     ``center_crop(shorter_side_to(...))`` gives). pad: all of it, centred, its edges repeated outwards. stretch: all of
-    it, proportions lost.
+    it, proportions lost. whole: not scaled; its right and lower edges are repeated up to the size (:func:`whole_size`).
     """
     _check(fit, (height, width))
+    if fit == "whole":
+        return _extend(image, height, width)
     if image.size == (width, height):
         return image
     if fit == "stretch":
@@ -39,12 +41,19 @@ def restore_size(image: Image.Image, original_size: tuple[int, int], fit: str) -
     """
     _check(fit, original_size)
     height, width = original_size
+    if fit == "whole":
+        return image.crop((0, 0, width, height))
     if fit == "pad":
         left, top, inner_width, inner_height = _padded_box(height, width, image.height, image.width)
         image = image.crop((left, top, left + inner_width, top + inner_height))
     elif fit == "crop":
         height, width = kept_size(original_size, image.height, image.width)
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def whole_size(original_size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """Height and width of an image that is not scaled, each up to the next ``multiple`` of the model's patch."""
+    return -(-original_size[0] // multiple) * multiple, -(-original_size[1] // multiple) * multiple
 
 
 def kept_size(original_size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
@@ -78,6 +87,13 @@ def _pad(image: Image.Image, height: int, width: int) -> Image.Image:
     inner = np.asarray(image.resize((inner_width, inner_height), Image.Resampling.LANCZOS))
     below, right = height - top - inner_height, width - left - inner_width
     return Image.fromarray(np.pad(inner, ((top, below), (left, right), (0, 0)), mode="edge"))
+
+
+def _extend(image: Image.Image, height: int, width: int) -> Image.Image:
+    if image.height > height or image.width > width:
+        raise ImageError(f"{image.height}x{image.width} pixels do not fit into {height}x{width} unscaled")
+    beyond = ((0, height - image.height), (0, width - image.width), (0, 0))
+    return image if image.size == (width, height) else Image.fromarray(np.pad(np.asarray(image), beyond, mode="edge"))
 
 
 def _padded_box(original_height: int, original_width: int, height: int, width: int) -> tuple[int, int, int, int]:

@@ -75,6 +75,18 @@ class Tokens:
         height, width = self.image_size
         return self.bits_per_image / (height * width)
 
+    def truncate(self, bits: int) -> Tokens:
+        """Return the first ``bits`` of every token, a code at a lower rate where bits are in order of importance.
+
+        Raises ConfigError for more bits than there are, or for a part of a group.
+        """
+        if bits % self.bits_per_group or not 0 < bits <= self.bits_per_token:
+            raise ConfigError(
+                f"a token of {self.bits_per_token} bits can be cut to a multiple of {self.bits_per_group}, at most all "
+                f"of them; got {bits}"
+            )
+        return Tokens(self.indices[:, :, : bits // self.bits_per_group], self.bits_per_group, self.image_size)
+
     def __len__(self) -> int:
         return self.num_images
 

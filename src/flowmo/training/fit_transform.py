@@ -1,12 +1,13 @@
 """Computes the transform start in closed form from streamed statistics of a data set (O12; arch/transform.py).
 
 Three passes over the images. The covariance of patches gives principal components. A sample of components gives the
-steps of successive approximation, and the greedy order of the bits. The second moments of the bits of 3 x 3 patches give
-the linear maps: the best map of the first k bits needs a sub-block of the same moments, so all rates come out of one.
+steps of successive approximation, and the greedy order of the bits. The second moments of the bits of 3 x 3 patches
+give the linear maps: the best map of the first k bits needs a sub-block of the same moments, so all rates come out of one.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -49,7 +50,8 @@ def fit_transform(config: FlowMoConfig, images: Images, seed: int = 0) -> FlowMo
     torch.manual_seed(seed)
     model = FlowMo(replace(config, transform=replace(t, allocation=plan.allocation)))
     encoder, linear = model.encoder, model.decoder.linear
-    assert isinstance(encoder, TransformEncoder) and isinstance(linear, LinearDecoder)
+    assert isinstance(encoder, TransformEncoder)
+    assert isinstance(linear, LinearDecoder)
     with torch.no_grad():
         for parameter, value in (
             (encoder.mean, mean),
@@ -117,7 +119,7 @@ def plan_bits(components: Tensor, bits: int) -> BitPlan:
             x = components[:, k]
             best = min(_first_steps(x), key=lambda first: sum(torch.tensor(errors(x, first, count)[1:]).log()))
             curve = errors(x, best, count)
-            gains_of[k], first_of[k] = [a - b for a, b in zip(curve, curve[1:], strict=False)], best
+            gains_of[k], first_of[k] = [a - b for a, b in itertools.pairwise(curve)], best
     allocation: list[int] = []
     steps: list[float] = []
     for _ in range(bits):
@@ -180,7 +182,9 @@ def default_rates(bits: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, round(bits * (k / 8) ** 1.3)) for k in range(2, 9)}))
 
 
-def transform_config(patch_size: int, bits: int, linear_channels: int = 96, learned_encoder: bool = False) -> TransformConfig:
+def transform_config(
+    patch_size: int, bits: int, linear_channels: int = 96, learned_encoder: bool = False
+) -> TransformConfig:
     """Return a transform whose allocation is not fitted yet."""
     channels = min(linear_channels, 3 * patch_size**2)
     return TransformConfig(patch_size, tuple(range(bits)), default_rates(bits), channels, learned_encoder)

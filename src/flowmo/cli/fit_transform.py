@@ -1,0 +1,89 @@
+"""``flowmo fit-transform``: fits the best linear code of a data set, in closed form and in minutes. The model that it
+writes codes and decodes like any other, and training starts from it: flowmo train DATA OUT --init start.safetensors."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import Tensor, stack
+
+from .. import config as configs
+from ..config import FlowMoConfig
+from ..data import ImageSource, center_crop, open_images, shorter_side_to, to_tensor
+from ..errors import ConfigError, DataError, ImageError
+from ..presets import PRESETS
+from ..training.fit_transform import fit_transform
+from ..weights import save_model
+from . import common
+
+BATCH = 32
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "data", help="folder of images, tars, Parquet files or folder of them, hf:NAME, or .npy of images"
+    )
+    parser.add_argument("--out", "-o", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
+    parser.add_argument("--preset", default="flowmo-mini", help="a preset with a transform (default: %(default)s)")
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the model to change")
+    parser.add_argument("--split", help="split of the data (default: train, where there are several)")
+    parser.add_argument(
+        "--count", type=common.positive, default=4_000, metavar="N", help="images to use, spread over the data (4000)"
+    )
+    parser.add_argument("--seed", type=common.seed, default=0, metavar="N", help="of the transformer's weights")
+    parser.add_argument("--force", action="store_true", help="overwrite FILE")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.preset not in PRESETS:
+        raise ConfigError(f"no preset {arguments.preset!r}; there are {', '.join(PRESETS)}")
+    config = configs.override(PRESETS[arguments.preset](), arguments.set)
+    if config.transform is None:
+        raise ConfigError(f"preset {arguments.preset} has no transform; use flowmo-mini")
+    if arguments.out.suffix != ".safetensors":
+        raise ConfigError(f"--out {arguments.out}: the name of a file of weights ends in .safetensors")
+    common.check_targets([arguments.out], [], arguments.force)
+    source = open_images(arguments.data, split=arguments.split)
+    images = Images(source, config, arguments.count)
+    start = time.perf_counter()
+    model = fit_transform(config, images, arguments.seed)
+    about = {"weights": "the best linear code", "images": 0, "fitted_on": images.used}
+    save_model(model, arguments.out, about=about)
+    print(
+        f"{arguments.out}: {config.bits_per_token} bits a token, fitted on {images.used:,} images in "
+        f"{time.perf_counter() - start:.0f} s"
+    )
+    for name, reason in images.bad.items():
+        print(f"skipped {name}: {reason}")
+    return 1 if images.bad else 0
+
+
+class Images:
+    """Batches of centre crops spread over a data set, the same at every call; broken images are left out and named."""
+
+    def __init__(self, source: ImageSource, config: FlowMoConfig, count: int) -> None:
+        self.source, self.size = source, config.image_size
+        self.places = range(0, len(source), max(1, len(source) // count))[:count]
+        self.bad: dict[str, str] = {}
+        self.used = 0
+
+    def __call__(self) -> Iterator[Tensor]:
+        batch: list[Tensor] = []
+        self.used = 0
+        for place in self.places:
+            try:
+                batch.append(to_tensor(center_crop(shorter_side_to(self.source[place], self.size), self.size)))
+            except ImageError as error:
+                self.bad[self.source.name(place)] = str(error)
+                continue
+            self.used += 1
+            if len(batch) == BATCH:
+                yield stack(batch)
+                batch = []
+        if batch:
+            yield stack(batch)
+        if not self.used:
+            raise DataError("none of the images can be read")

@@ -1,0 +1,194 @@
+"""The transform start (O12): the code is linear, in order of importance, of any rate and any size."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from flowmo import FlowMo
+from flowmo.arch.transform import TransformEncoder
+from flowmo.config import FlowMoConfig, SamplerConfig, TransformerConfig
+from flowmo.errors import ConfigError, DataError
+from flowmo.tiles import OVERLAP, TILE_SIDE, WHOLE_TOKENS, decode_tiled, spans, tiles
+from flowmo.training.fit_transform import errors, fit_transform, plan_bits, transform_config
+
+BITS = 24
+
+
+def small() -> FlowMoConfig:
+    return FlowMoConfig(
+        encoder=TransformerConfig(patch_size=8, width=32, depth=1, heads=2),
+        decoder=TransformerConfig(patch_size=8, width=32, depth=2, heads=2),
+        image_size=64,
+        num_tokens=64,
+        bits_per_token=BITS,
+        bits_per_group=1,
+        sampler=SamplerConfig(num_steps=1, rho=math.inf, guidance_scale=1.0),
+        prediction="clean",
+        modulation="shared",
+        latent_positions="patches",
+        transform=transform_config(8, BITS, linear_channels=48),
+    )
+
+
+def smooth(count: int, side: int = 64, seed: int = 0) -> Tensor:
+    """Images with the falling spectrum of photographs, in [-1, 1]."""
+    rng = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]) + 1 / side
+    shape = (count, 3, side, side // 2 + 1)
+    spectrum = (rng.normal(size=shape) + 1j * rng.normal(size=shape)) / frequency**1.5
+    pictures = np.fft.irfft2(spectrum, s=(side, side))
+    return torch.from_numpy(np.tanh(pictures / pictures.std() / 2)).float()
+
+
+@pytest.fixture(scope="module")
+def model() -> FlowMo:
+    images = smooth(64)
+    return fit_transform(small(), lambda: images.split(16))
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    return float((10 * torch.log10(4 / ((a - b) ** 2).flatten(1).mean(1))).mean())
+
+
+def test_the_latent_is_what_the_bits_before_have_left(model: FlowMo) -> None:
+    images = smooth(4, seed=1)
+    encoder = model.encoder
+    assert isinstance(encoder, TransformEncoder)
+    components, latent = encoder.components(images), encoder(images)
+    signs = torch.where(latent > 0, 1.0, -1.0)
+    for j, component in enumerate(encoder.allocation):
+        before = [i for i in range(j) if encoder.allocation[i] == component]
+        said = sum((encoder.step[i] * signs[..., i] for i in before), torch.zeros_like(components[..., 0]))
+        torch.testing.assert_close(latent[..., j], components[..., component] - said, rtol=1e-4, atol=1e-5)
+
+
+def test_each_further_bit_makes_held_out_images_better(model: FlowMo) -> None:
+    images = smooth(32, seed=1)
+    whole = model.tokenize(images)
+    rates = [3, 6, 9, 12, 18, BITS]
+    found = [psnr(model.detokenize(whole.truncate(bits)), images) for bits in rates]
+    assert all(b > a + 0.15 for a, b in itertools.pairwise(found)), found
+    assert found[-1] > 18
+
+
+def test_the_linear_map_is_the_least_squares_one(model: FlowMo) -> None:
+    """No other map of the same bits of the 3 x 3 patches around comes nearer the images that it was fitted on."""
+    images = smooth(64)
+    code = torch.where(model.encode(images) > 0, 1.0, -1.0)
+    linear = model.decoder.linear
+    assert linear is not None
+    best = float(((linear(code, (64, 64)) - images) ** 2).mean())
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        other = linear.maps.weight + 0.003 * torch.randn(linear.maps.weight.shape, generator=generator)
+        kept, linear.maps.weight.data = linear.maps.weight.data, other.detach()
+        assert float(((linear(code, (64, 64)) - images) ** 2).mean()) > best
+        linear.maps.weight.data = kept
+
+
+def test_a_cut_code_is_the_code_of_the_lower_rate(model: FlowMo) -> None:
+    images = smooth(3, seed=2)
+    assert model.tokenize(images).truncate(9).to_bytes() == model.tokenize(images, bits_per_token=9).to_bytes()
+    assert model.tokenize(images, bits_per_token=9).bits_per_pixel == 9 / 64
+    with pytest.raises(ConfigError, match="can be cut to"):
+        model.tokenize(images).truncate(BITS + 1)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (64, 32), (40, 104)])
+def test_images_of_any_size(model: FlowMo, size: tuple[int, int]) -> None:
+    image = smooth(1, 104, seed=3)[..., : size[0], : size[1]]
+    tokens = model.tokenize(image)
+    assert tokens.num_tokens == size[0] * size[1] // 64
+    assert model.detokenize(tokens).shape == image.shape
+
+
+def test_a_token_depends_on_its_own_patch_alone(model: FlowMo) -> None:
+    image = smooth(1, seed=4)
+    changed = image.clone()
+    changed[..., :8, :8] = 0.9
+    same = (model.tokenize(image).indices == model.tokenize(changed).indices).all(-1)[0]
+    assert not same[0]
+    assert same[1:].all()
+
+
+def test_the_transformer_learns_from_the_first_step(model: FlowMo) -> None:
+    """A readout of zero, but behind open gates: it has a gradient, and after one step all blocks have."""
+    model = FlowMo(model.config)
+    images = smooth(2, seed=5)
+    code = torch.where(model.encode(images) > 0, 1.0, -1.0)
+    optimizer = torch.optim.SGD((p for p in model.decoder.parameters() if p.requires_grad), lr=1.0)
+    for _ in range(2):
+        optimizer.zero_grad()
+        v = model.velocity(torch.randn_like(images), code, torch.ones(2))
+        v.square().mean().backward()
+        optimizer.step()
+    blocks = [p for n, p in model.decoder.named_parameters() if "blocks" in n and n.endswith("mlp_in.weight")]
+    assert all(p.grad is not None and float(p.grad.norm()) > 0 for p in blocks)
+
+
+def test_a_learned_encoder_starts_as_the_transform_and_has_a_gradient(model: FlowMo) -> None:
+    config = model.config
+    assert config.transform is not None
+    learned = FlowMo(replace(config, transform=replace(config.transform, learned_encoder=True)))
+    learned.load_state_dict(model.state_dict(), strict=False)
+    images = smooth(2, seed=6)
+    assert torch.equal(learned.encode(images), model.encode(images))
+    learned.quantize(learned.encode(images)).code.square().mean().backward()
+    assert isinstance(learned.encoder, TransformEncoder)
+    assert float(learned.encoder.readout.weight.grad.norm()) > 0  # type: ignore[union-attr]
+
+
+def test_greedy_order_lowers_the_error_most_first() -> None:
+    generator = torch.Generator().manual_seed(0)
+    components = torch.randn(4000, 3, generator=generator, dtype=torch.float64) * torch.tensor([8.0, 2.0, 0.5])
+    plan = plan_bits(components, 6)
+    assert plan.allocation[0] == 0
+    assert plan.allocation.count(0) > plan.allocation.count(1) >= plan.allocation.count(2)
+    firsts = [plan.step[plan.allocation.index(k)] for k in (0, 1)]
+    assert firsts[0] > 2 * firsts[1]
+
+
+def test_one_bit_of_a_normal_component_leaves_what_theory_says() -> None:
+    """The best code of one bit of N(0, 1) has the error 1 - 2 / pi."""
+    x = torch.randn(200_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert errors(x, math.sqrt(2 / math.pi), 1)[1] == pytest.approx(1 - 2 / math.pi, abs=0.005)
+
+
+def test_too_few_patches_are_an_error() -> None:
+    images = smooth(1)
+    with pytest.raises(DataError, match="too few"):
+        fit_transform(small(), lambda: [images[..., :8, :8]])
+
+
+def test_spans_cover_evenly() -> None:
+    for length in range(1, 200):
+        found = spans(length)
+        assert found[0][0] == 0
+        assert found[-1][1] == length
+        assert all(stop - start <= TILE_SIDE for start, stop in found)
+        assert all(a[1] - b[0] >= OVERLAP for a, b in itertools.pairwise(found))
+
+
+def test_small_images_are_one_tile() -> None:
+    assert len(tiles(32, WHOLE_TOKENS // 32)) == 1
+    assert len(tiles(33, WHOLE_TOKENS // 32)) > 1
+
+
+def test_tiles_of_a_local_decoder_give_exactly_its_whole_image() -> None:
+    """Where a pixel depends on its own token alone, tiles and blending must not be seen at all."""
+    rows, columns, patch = 50, 70, 2
+    code = torch.randn(2, rows * columns, 3, generator=torch.Generator().manual_seed(0))
+    noise = torch.zeros(2, 3, rows * patch, columns * patch)
+
+    def decode(code: Tensor, noise: Tensor) -> Tensor:
+        lattice = code.unflatten(1, (noise.shape[-2] // patch, noise.shape[-1] // patch)).permute(0, 3, 1, 2)
+        return lattice.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+
+    torch.testing.assert_close(decode_tiled(decode, code, noise, patch), decode(code, noise))
