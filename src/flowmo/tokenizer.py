@@ -217,8 +217,8 @@ class FlowMo(nn.Module):
             tokens = self.quantize(read(images[rows].to(self.device), table)).tokens
             assert tokens is not None
             parts.append(tokens[:count].cpu())
-        tokens = Tokens(torch.cat(parts), self.config.bits_per_group, size)
-        return tokens if bits_per_token is None else tokens.truncate(bits_per_token)
+        whole = Tokens(torch.cat(parts), self.config.bits_per_group, size)
+        return whole if bits_per_token is None else whole.truncate(bits_per_token)
 
     @torch.no_grad()
     def detokenize(

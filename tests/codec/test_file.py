@@ -140,8 +140,8 @@ def test_every_single_bit_flip_and_truncation_is_refused():
     ("offset", "replacement", "message"),
     [
         (0, b"GIF", "not a .flowmo file"),
-        (3, b"\x02", "format version 2"),
-        (3, b"\x31", "fit 3"),
+        (3, b"\x03", "format version 3"),
+        (3, b"\x41", "fit 4"),
         (8, b"\0\0", "image_size"),
         (14, b"\0\0", "original_size"),
         (16, b"\0\1", "announces 576"),
@@ -223,7 +223,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
         ({"original": (0, 5)}, "original_size"),
         ({"original": (5, 65536)}, "at most 65535"),
         ({"size": (65536, 5)}, "at most 65535"),
-        ({"n": 65536, "g": 1}, "num_tokens is 65536"),
+        ({"n": 2**20 + 1, "g": 1, "bits": 1}, "num_tokens is 1048577"),
         ({"g": 16, "bits": 16}, "bits_per_token is 256"),
     ],
 )
@@ -237,3 +237,17 @@ def test_one_image_a_file():
     for some in (tokens, tokens[:0]):
         with pytest.raises(ConfigError, match="one image"):
             TokenFile(some, 0, "crop", (8, 8))
+
+
+def test_an_image_of_many_tokens_has_a_wider_header():
+    tokens = Tokens(torch.randint(0, 2, (1, 70_000, 1)), 1, (4000, 4480))
+    file = TokenFile(tokens, 7, "whole", (3999, 4475))
+    data = encode_file(file)
+    assert data[3] == 2 | 3 << 4
+    assert len(data) == HEADER_SIZE + 2 + 70_000 // 8
+    again = decode_file(data)
+    assert again.tokens == tokens
+    assert (again.fit, again.original_size) == ("whole", (3999, 4475))
+    for cut in (0, 10, HEADER_SIZE, HEADER_SIZE + 1, len(data) - 1):
+        with pytest.raises(TokenFileError):
+            decode_file(data[:cut])

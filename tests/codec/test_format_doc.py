@@ -72,8 +72,8 @@ def test_header_table_adds_up():
         assert int(start) == offset
         offset += sizes[kind]
     assert offset == HEADER_SIZE == struct.calcsize("<3sBIHHHHHBBI")
-    assert "0 crop, 1 pad, 2 stretch" in TEXT
-    assert FITS == ("crop", "pad", "stretch")
+    assert "0 crop, 1 pad, 2 stretch, 3 whole" in TEXT
+    assert FITS == ("crop", "pad", "stretch", "whole")
 
 
 def test_the_worked_example_is_right():

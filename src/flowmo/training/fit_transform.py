@@ -2,7 +2,7 @@
 
 Three passes over the images. The covariance of patches gives principal components. A sample of components gives the
 steps of successive approximation, and the greedy order of the bits. The second moments of the bits of 3 x 3 patches
-give the linear maps: the best map of the first k bits needs a sub-block of the same moments, so all rates come out of one.
+give the linear maps; the best map of the first k bits needs a part of the same moments, so one pass serves all rates.
 """
 
 from __future__ import annotations
