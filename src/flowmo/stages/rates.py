@@ -1,0 +1,48 @@
+"""How many bits of its tokens each image keeps in a step of training, so that one model decodes every rate (O12)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+
+
+@dataclass(frozen=True)
+class RateConfig:
+    """The rates of a batch. The defaults suit a model that is to be best at all of its bits and good at 18."""
+
+    full_share: float = 0.4
+    """Share of the images that keep all bits."""
+    often_share: float = 0.25
+    """Share of the images that keep ``often`` bits."""
+    often: int = 18
+    """A rate that is trained more than others, as far as the model has so many bits."""
+    fewest: int = 9
+    """The least bits that any other image keeps; the logarithm of their number is uniform from there to all."""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.full_share <= 1 and 0 <= self.often_share <= 1 - self.full_share):
+            raise ConfigError("rates.full_share and rates.often_share must be at least 0 and at most 1 together")
+        if min(self.often, self.fewest) < 1:
+            raise ConfigError("rates.often and rates.fewest must be at least 1")
+
+
+def draw_kept_bits(config: RateConfig, batch: int, bits: int, generator: torch.Generator) -> Tensor:
+    """Return how many bits a token each image keeps, (B,) int64 from 1 to ``bits``, drawn from ``generator``."""
+    device = generator.device
+    choice = torch.rand(batch, generator=generator, device=device)
+    uniform = torch.rand(batch, generator=generator, device=device)
+    low = math.log(min(config.fewest, bits))
+    other = torch.exp(low + uniform * (math.log(bits + 1) - low)).long().clamp(1, bits)
+    often = torch.full_like(other, min(config.often, bits))
+    kept = torch.where(choice < config.full_share + config.often_share, often, other)
+    return torch.where(choice < config.full_share, torch.full_like(kept, bits), kept)
+
+
+def kept_mask(kept: Tensor, bits: int) -> Tensor:
+    """Return 1 for the bits that an image keeps and 0 for the others: kept (B,) -> B 1 K, for a code B N K."""
+    return (torch.arange(bits, device=kept.device) < kept[:, None]).float()[:, None]
