@@ -29,3 +29,9 @@ class DataError(FlowMoError):
 
 class TrainingError(FlowMoError):
     """A training run that cannot start, continue, or be resumed."""
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise ConfigError with ``message`` unless ``holds``."""
+    if not holds:
+        raise ConfigError(message)

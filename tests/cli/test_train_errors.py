@@ -51,11 +51,11 @@ def test_the_true_reason_why_data_cannot_be_read(
     assert "pip install 'flowmo[data]'" in fails(tmp_path)
 
 
-def test_a_broken_picture_among_those_to_look_at(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_image_among_those_to_validate_on(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (pictures / "a.jpg").write_text("not a picture")
     run = ["train", str(pictures), str(pictures.parent / "run"), "--preset", "tiny", "--device", "cpu", *SHORT]
     assert main(run) == 0
-    assert "not looked at" in capsys.readouterr().err
+    assert "left out of validation" in capsys.readouterr().err
     assert (pictures.parent / "run" / "model.safetensors").is_file()
 
 

@@ -12,7 +12,17 @@ from torch import Tensor, nn
 
 from flowmo.flow import ThickTailedLogitNormal, shifted_grid
 from flowmo.presets import tiny
-from flowmo.stages import distillation_loss, draw, draw_chain
+from flowmo.stages import (
+    DistillationConfig,
+    DistillationLoss,
+    DistillConfig,
+    PerceptualDistance,
+    SampleDistanceConfig,
+    draw,
+    draw_chain,
+)
+from flowmo.stages import distillation_loss as loss_of
+from flowmo.stages.mode_matching import Draws
 from flowmo.stages.mode_seeking import ChainDraws
 from flowmo.tokenizer import FlowMo
 
@@ -44,6 +54,25 @@ def student(teacher: FlowMo) -> FlowMo:
     return model.train()
 
 
+def distillation_loss(
+    student: FlowMo,
+    image: Tensor,
+    chain: ChainDraws,
+    perceptual: PerceptualDistance | None,
+    pixel_weight: float,
+    sample_weight: float,
+    teacher: FlowMo | None = None,
+    recompute: bool = True,
+    draws: Draws | None = None,
+    flow_weight: float = 0.0,
+) -> DistillationLoss:
+    config = DistillationConfig(
+        sample=SampleDistanceConfig(weight=sample_weight, recompute=recompute),
+        distill=DistillConfig(pixel_weight=pixel_weight, flow_weight=flow_weight),
+    )
+    return loss_of(student, image, chain, draws, config, perceptual, teacher)
+
+
 def distance(image: Tensor, reference: Tensor) -> Tensor:
     return (image - reference).abs().mean((1, 2, 3))
 
@@ -52,7 +81,7 @@ def chain_of(images: Tensor, steps: int, share: float = 1.0) -> ChainDraws:
     return draw_chain(images, steps, torch.Generator().manual_seed(1), share, shifted_grid(steps, 2.0))
 
 
-def painted_by(model: FlowMo, code: Tensor, x: Tensor, levels: list[float], scale: float = 1.0) -> Tensor:
+def sampled_by(model: FlowMo, code: Tensor, x: Tensor, levels: list[float], scale: float = 1.0) -> Tensor:
     """Euler steps by hand, with guidance within the published interval."""
     low, high = model.config.sampler.guidance_interval
     for now, then in pairwise(levels):
@@ -72,10 +101,10 @@ def test_compared_with_the_teacher(steps: int, student: FlowMo, teacher: FlowMo,
     chain = chain_of(images, steps)
     loss = distillation_loss(student, images, chain, distance, 0.7, 0.3, teacher)
     code = student.quantize(student.encode(images)).code
-    ours = painted_by(student, code, chain.noise, [(k / steps) ** 2 for k in range(steps, -1, -1)])
-    theirs = painted_by(teacher, code, chain.noise, [(k / 5) ** 2 for k in range(5, -1, -1)], 1.5)
+    ours = sampled_by(student, code, chain.noise, [(k / steps) ** 2 for k in range(steps, -1, -1)])
+    theirs = sampled_by(teacher, code, chain.noise, [(k / 5) ** 2 for k in range(5, -1, -1)], 1.5)
     assert not torch.allclose(
-        theirs, painted_by(teacher, code, chain.noise, [(k / 5) ** 2 for k in range(5, -1, -1)]), atol=1e-3
+        theirs, sampled_by(teacher, code, chain.noise, [(k / 5) ** 2 for k in range(5, -1, -1)]), atol=1e-3
     )
     assert theirs.abs().max() > 1
     pixel = (ours - theirs.clamp(-1, 1)).square().mean()
@@ -90,7 +119,7 @@ def test_compared_with_the_pictures(student: FlowMo, images: Tensor) -> None:
     chain = chain_of(images, 2, share=0.5)
     loss = distillation_loss(student, images, chain, distance, 1.0, 2.0)
     code = student.quantize(student.encode(images)).code[:2]
-    ours = painted_by(student, code, chain.noise, [1, 0.25, 0])
+    ours = sampled_by(student, code, chain.noise, [1, 0.25, 0])
     assert torch.allclose(loss.pixel, (ours - images[:2]).square().mean(), rtol=1e-4)
     assert torch.allclose(loss.total, loss.pixel + 2 * (ours - images[:2]).abs().mean(), rtol=1e-4)
 

@@ -13,14 +13,24 @@ from torch import Tensor, nn
 from flowmo.config import TransformerConfig
 from flowmo.flow import ThickTailedLogitNormal, image_estimate, integrate, shifted_grid
 from flowmo.presets import flowmo_mini_64, tiny
-from flowmo.stages import LossWeights, ModeSeekingLoss, draw, draw_chain, mode_seeking_loss, sample_chain
+from flowmo.stages import (
+    ModeSeekingConfig,
+    ModeSeekingLoss,
+    PerceptualDistance,
+    QuantizerWeights,
+    SampleLossConfig,
+    draw,
+    draw_chain,
+    sample_chain,
+)
+from flowmo.stages import mode_seeking_loss as loss_of
 from flowmo.stages.mode_matching import Draws
 from flowmo.stages.mode_seeking import ChainDraws
 from flowmo.tokenizer import FlowMo
 from flowmo.training.memory import LiveTensors
 
 SLOW = os.environ.get("FLOWMO_SLOW")
-WEIGHTS = LossWeights(perceptual=0.0)
+WEIGHTS = QuantizerWeights()
 
 
 @pytest.fixture
@@ -43,6 +53,21 @@ def draws_for(images: Tensor, dropout: float = 0.0) -> Draws:
     return draw(images, ThickTailedLogitNormal(), dropout, generator())
 
 
+def mode_seeking_loss(
+    model: FlowMo,
+    image: Tensor,
+    draws: Draws,
+    chain: ChainDraws | None,
+    weight: float,
+    perceptual: PerceptualDistance,
+    losses: QuantizerWeights,
+    share: float = 1.0,
+    recompute: bool = True,
+) -> ModeSeekingLoss:
+    sample = SampleLossConfig(weight=weight, share=share, recompute=recompute)
+    return loss_of(model, image, draws, chain, ModeSeekingConfig(losses=losses, sample=sample), perceptual)
+
+
 def distance(image: Tensor, reference: Tensor) -> Tensor:
     return (image - reference).square().mean((1, 2, 3))
 
@@ -59,7 +84,7 @@ def furthest(a: list[Tensor], b: list[Tensor]) -> float:
 
 
 def test_terms_are_named_and_add_up(model: FlowMo, images: Tensor) -> None:
-    weights = LossWeights(perceptual=0.0, entropy=0.2, commitment=0.05)
+    weights = QuantizerWeights(entropy=0.2, commitment=0.05)
     chain = draw_chain(images, 3, generator())
     loss = mode_seeking_loss(model, images, draws_for(images), chain, 0.7, distance, weights)
     assert isinstance(loss, ModeSeekingLoss)

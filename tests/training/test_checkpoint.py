@@ -39,7 +39,7 @@ def test_what_comes_back_is_what_was_saved(tmp_path: Path, state: TrainState) ->
     for parameter in state.trained:
         parameter.grad = torch.randn_like(parameter)
     state.optimizer.step()
-    state.average.update(0.5)
+    state.ema.update(0.5)
     path = save(tmp_path, state, 8)
     other = TrainState.start(FlowMo(tiny()), TrainConfig())
     read_checkpoint(path).restore(other, HERE)

@@ -19,9 +19,10 @@ from flowmo.config import FlowMoConfig, QuantizerConfig
 from flowmo.perceptual.lpips import Network, build_stages
 from flowmo.presets import PRESETS, flowmo_mini_64, tiny
 from flowmo.stages import LossWeights, draw, mode_matching_loss
+from flowmo.stages.curriculum import noise_levels
 from flowmo.stages.mode_matching import encode
 from flowmo.tokenizer import FlowMo
-from flowmo.training import TrainConfig, World, schedule, spread
+from flowmo.training import TrainConfig, World, spread
 from flowmo.training.cost import flops_per_image, matrix_ceiling, parameter_count, utilisation_cost
 
 
@@ -48,7 +49,7 @@ def counted(config: FlowMoConfig, frozen: bool = False, recompute: bool = False)
         spread(model, World(), recompute=recompute)
         image = torch.empty(1, 3, config.image_size, config.image_size)
         code = torch.empty(1, config.num_tokens, config.latent_dim)
-        draws = draw(image, schedule.noise_levels(TrainConfig(), 0), 0.1, torch.Generator())
+        draws = draw(image, noise_levels(TrainConfig(), 0), 0.1, torch.Generator())
         with FlopCounterMode(display=False) as encoder:
             encode(model, image)
         with FlopCounterMode(display=False) as decoder:

@@ -23,7 +23,7 @@ from flowmo.presets import tiny
 from flowmo.stages import LossWeights, draw, mode_matching_loss
 from flowmo.tokenizer import FlowMo
 from flowmo.training import TrainConfig, TrainState, World, read_newest
-from flowmo.training.early_stopping import checks_of
+from flowmo.training.early_stopping import validations_of
 from flowmo.weights import load_model, save_model
 
 DATA = pictures.paths()[0].parent
@@ -123,7 +123,7 @@ def test_encoder_and_tokens_are_bitwise_what_they_were(learned: Path, teacher: P
     checkpoint.restore(state, World())
     files = [load_model(learned / f"{name}.safetensors") for name in ("model", "best")]
     for name, weight in before.encoder.named_parameters():
-        found = [model.encoder.get_parameter(name), state.average.average[f"encoder.{name}"]]
+        found = [model.encoder.get_parameter(name), state.ema.weights[f"encoder.{name}"]]
         for other in [*found, *(file.encoder.get_parameter(name) for file in files)]:
             assert torch.equal(other.view(torch.int32), weight.view(torch.int32)), name
     assert torch.signbit(files[0].encoder.readout.weight[0, 0])
@@ -141,7 +141,7 @@ def test_the_sampler_that_is_stored_and_the_teacher_that_is_named(learned: Path,
         assert checkpoint is not None
         assert checkpoint.about["teacher"]["sha256"] == sha256
         assert checkpoint.about["teacher"]["sampler"]["num_steps"] == 4
-        checks = checks_of(folder / "log.jsonl")
+        checks = validations_of(folder / "log.jsonl")
         assert next(check["images"] for check in checks) == 0
         assert all(check["teacher"] == f"sha256 {sha256[:8]}, 4 steps, rho 1, guidance 1.5" for check in checks)
         assert (checks[-1]["psnr"] == checks[-1]["psnr_one_step"]) == (steps == 1)  # of the student's own sampler
@@ -157,7 +157,7 @@ def test_stopped_and_resumed_it_is_the_same_run(
     assert main(command(tmp_path, teacher, **SHORT)) == 0
     assert "resuming at 8 images" in capsys.readouterr().out
     assert log_of(tmp_path) == log_of(whole)
-    assert checks_of(tmp_path / "log.jsonl") == checks_of(whole / "log.jsonl")
+    assert validations_of(tmp_path / "log.jsonl") == validations_of(whole / "log.jsonl")
     for name in ("model", "best"):
         ours, theirs = (load_model(folder / f"{name}.safetensors") for folder in (tmp_path, whole))
         assert all(torch.equal(ours.get_parameter(n), p) for n, p in theirs.named_parameters())

@@ -20,8 +20,9 @@ from flowmo.presets import tiny
 from flowmo.stages import LossWeights, draw, mode_matching_loss
 from flowmo.tokenizer import FlowMo
 from flowmo.training import Log, Run, SampleLossConfig, World, assemble, read_newest
-from flowmo.training.early_stopping import best, checks_of, hacks_reward, verdict
+from flowmo.training.early_stopping import best, hacks_reward, validations_of, verdict
 from flowmo.training.recipes import post_training
+from flowmo.training.start import TOKENIZER
 from flowmo.weights import load_model, read_about
 
 
@@ -87,8 +88,8 @@ def test_the_best_is_that_of_the_lowest_rfid() -> None:
 def test_checks_are_found_in_the_log(tmp_path: Path) -> None:
     lines = [START, {"images": 5, "total": 1.0}, BETTER]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert checks_of(tmp_path / "log.jsonl") == [START, BETTER]
-    assert checks_of(tmp_path / "none.jsonl") == []
+    assert validations_of(tmp_path / "log.jsonl") == [START, BETTER]
+    assert validations_of(tmp_path / "none.jsonl") == []
 
 
 def begun(images: Tensor) -> FlowMo:
@@ -128,12 +129,12 @@ def test_a_run_that_hacks_its_reward_is_stopped(
     def run(model: FlowMo) -> tuple[bool, int, str]:
         step, ready, state, _ = assemble(model, config, World(), network, read_newest(tmp_path))
         log = Log(tmp_path, state.images_seen, said.append, tensorboard=False)
-        run = Run(tmp_path, config, step, ready, state, log=log, check=check, patience=2)
+        run = Run(tmp_path, config, step, TOKENIZER, ready, state, log=log, validation=check, patience=2)
         outcome = run.train(BatchLoader(open_images(str(data)), 8, 32, 0, start=state.images_seen, workers=0))
         return outcome.finished, outcome.images_seen, outcome.reason
 
     finished, seen, reason = run(start)
-    checks = checks_of(tmp_path / "log.jsonl")
+    checks = validations_of(tmp_path / "log.jsonl")
     assert finished
     assert seen < 800
     assert reason.startswith("stopped early, reward hacking since")

@@ -21,6 +21,7 @@ from flowmo.generation.presets import tiny
 from flowmo.training import Run, World
 from flowmo.training.checkpoint import read_checkpoint
 from flowmo.training.generator import (
+    GENERATOR,
     GeneratorStep,
     GeneratorTrainConfig,
     assemble_generator,
@@ -68,9 +69,9 @@ def learned(shard: Path) -> tuple[Generator, TokenSet, GeneratorTrainConfig]:
     )
     torch.manual_seed(0)
     step, ready, state, meter = assemble_generator(Generator(tiny(data.layout, 2), data.classes), config, World())
-    run = Run(shard.parent, config, step, ready, state, meter=meter)
+    run = Run(shard.parent, config, step, GENERATOR, ready, state, meter=meter)
     for batch in TokenLoader(data, config.batch_size, config.seed):
-        run.update(batch, [])  # type: ignore[arg-type]
+        run.update(batch)
         if state.images_seen >= config.images:
             return step.model.eval(), data, config
     raise AssertionError

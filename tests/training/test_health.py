@@ -18,6 +18,7 @@ from flowmo.stages import LossWeights
 from flowmo.tokenizer import FlowMo
 from flowmo.training import Log, Run, TrainConfig, World, assemble
 from flowmo.training.health import usage_of_bits
+from flowmo.training.start import TOKENIZER
 
 CONFIG = TrainConfig(
     images=64, batch_size=BATCH, learning_rate=1e-3, warmup_images=0, cooldown_images=0, workers=1, log_steps=1,
@@ -28,7 +29,7 @@ CONFIG = TrainConfig(
 def real_run(data: Path, folder: Path, config: TrainConfig = CONFIG) -> tuple[Run, BatchLoader]:
     step, ready, state, meter = assemble(FlowMo(tiny()), config, World())
     log = Log(folder, say=lambda _: None, tensorboard=False)
-    run = Run(folder, config, step, ready, state, World(), log, meter=meter)
+    run = Run(folder, config, step, TOKENIZER, ready, state, World(), log, meter=meter)
     return run, BatchLoader(open_images(data), BATCH, 32, 0, workers=1)
 
 

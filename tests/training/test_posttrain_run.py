@@ -19,7 +19,7 @@ from flowmo.perceptual import load_classifier
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.training import TrainConfig, TrainState, World, read_newest
-from flowmo.training.early_stopping import best, checks_of
+from flowmo.training.early_stopping import best, validations_of
 from flowmo.weights import load_model, read_about, save_model
 
 BATCH, STEPS = 8, 12
@@ -85,7 +85,7 @@ def test_the_encoder_is_bitwise_what_it_was(whole: Path, weights: Path) -> None:
     for name, p in before.named_parameters():
         if name.startswith("encoder."):
             assert torch.equal(model.get_parameter(name), p), name
-            assert torch.equal(state.average.average[name], p), name
+            assert torch.equal(state.ema.weights[name], p), name
     moved = [not torch.equal(model.get_parameter(f"decoder.{n}"), p) for n, p in before.decoder.named_parameters()]
     assert all(moved)
     for name in ("model", "best", "raw_before_cooldown"):
@@ -97,7 +97,7 @@ def test_a_run_of_stage_1b_leaves_what_it_promises(whole: Path) -> None:
     log = log_of(whole)
     assert list(log) == list(range(1, STEPS + 1))
     assert {"total", "flow", "sample", "sample_entropy", "codebook_entropy", "commitment"} <= set(log[1])
-    checks = checks_of(whole / "log.jsonl")
+    checks = validations_of(whole / "log.jsonl")
     assert [check["images"] for check in checks] == [0, 32, 64, 96]
     assert all({"distance", "psnr", "psnr_one_step"} <= set(check) for check in checks)
     assert all(check["network"].startswith("efficientnet_lite0 at 32 px (sha256 57934424") for check in checks)
@@ -120,7 +120,7 @@ def test_killed_and_resumed_it_is_the_same_run(data: Path, weights: Path, whole:
     output = finish(start(command(data, tmp_path, weights)))
     assert "resuming at" in output
     assert log_of(tmp_path) == log_of(whole)
-    assert checks_of(tmp_path / "log.jsonl") == checks_of(whole / "log.jsonl")
+    assert validations_of(tmp_path / "log.jsonl") == validations_of(whole / "log.jsonl")
     assert same(tmp_path / "model.safetensors", whole / "model.safetensors")
     assert same(tmp_path / "best.safetensors", whole / "best.safetensors")
 
@@ -136,7 +136,7 @@ def test_a_time_limit_and_weights_that_are_gone(
     begin.unlink()
     assert main(arguments) == 0
     assert "resuming at 8 images" in capsys.readouterr().out
-    assert [check["images"] for check in checks_of(run / "log.jsonl")] == [0]  # the first look is not repeated
+    assert [check["images"] for check in validations_of(run / "log.jsonl")] == [0]  # the first look is not repeated
     begin.write_bytes(weights.read_bytes())
     save_model(FlowMo(tiny()), begin)
     assert main(arguments) == 2

@@ -9,6 +9,7 @@ from flowmo.arch.mup import learning_rate_scales
 from flowmo.config import override
 from flowmo.presets import PRESETS
 from flowmo.stages import LossWeights
+from flowmo.stages.curriculum import code_dropout, noise_levels
 from flowmo.tokenizer import FlowMo
 from flowmo.training import schedule as schedules
 from flowmo.training.recipes import RECIPES, model_of, published
@@ -40,9 +41,9 @@ def test_the_published_settings(preset: str, steps: int) -> None:
     ]
     assert config.precision == "bf16"  # A17
     assert not config.flip  # C1
-    levels = schedules.noise_levels(config, 0)
+    levels = noise_levels(config, 0)
     assert (levels.uniform_mass, levels.location, levels.scale, levels.pure_noise_mass) == (0.1, 0.0, 1.0, 0.0)  # C2
-    assert schedules.code_dropout(config, 0) == 0.1  # C3
+    assert code_dropout(config, 0) == 0.1  # C3
     assert config.stage == "mode_matching"
 
 

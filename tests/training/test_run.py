@@ -16,6 +16,7 @@ from flowmo.cli.main import main
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.training import Run, TrainConfig, TrainState, World, read_newest
+from flowmo.training.validation import Validator
 from flowmo.weights import load_model, read_about, save_model
 
 
@@ -80,19 +81,19 @@ def test_a_finished_run_has_nothing_left_to_do(data: Path, whole: Path, capsys: 
 def test_killed_between_its_last_checkpoint_and_its_weights(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights of an earlier look are not left as those of the finished run; the same command writes the latter."""
+    """Weights of an earlier validation are not left as those of the finished run; the same command writes those."""
 
     class Killed(BaseException):
         pass
 
-    def killed(run: Run) -> None:
-        if run.state.images_seen == 48:
+    def killed(validator: Validator) -> str | None:
+        if validator.state.images_seen == 48:
             raise Killed
-        look(run)
+        return validate(validator)
 
-    look, settings = Run.look, {"images": 48, "check_images": 16, "cooldown_images": 0}
+    validate, settings = Validator.validate, {"images": 48, "check_images": 16, "cooldown_images": 0}
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "look", killed)
+        patch.setattr(Validator, "validate", killed)
         with pytest.raises(Killed):
             main(command(data, tmp_path, **settings))
     assert not (tmp_path / "model.safetensors").exists()
@@ -107,7 +108,7 @@ def test_crops_smaller_than_the_model_is_meant_for(
     seen: list[torch.Tensor] = []
     update = Run.update
     monkeypatch.setattr(
-        Run, "update", lambda run, batch, wishes: seen.append(batch.pixels) or update(run, batch, wishes)
+        Run, "update", lambda run, batch, signals: seen.append(batch.pixels) or update(run, batch, signals)
     )  # type: ignore[func-returns-value]
     assert main(command(data, tmp_path / "run", images=16, crop_size=24, workers=0)) == 0
     assert {tuple(pixels.shape) for pixels in seen} == {(BATCH, 3, 24, 24)}

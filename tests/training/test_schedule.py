@@ -10,8 +10,9 @@ import pytest
 
 from flowmo.config import from_json, override, to_json
 from flowmo.errors import ConfigError
+from flowmo.stages.curriculum import code_dropout, noise_levels
 from flowmo.training import NoiseLevelConfig, TrainConfig
-from flowmo.training.schedule import code_dropout, ema_decay, learning_rate, noise_levels
+from flowmo.training.schedule import ema_decay, learning_rate
 
 RUN = TrainConfig(images=10_000, batch_size=10, learning_rate=2e-3, warmup_images=1_000, cooldown_images=2_000)
 

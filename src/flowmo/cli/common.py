@@ -99,19 +99,28 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def load_model(arguments: argparse.Namespace) -> FlowMo:
     """The model that the arguments name, on their device. Raises WeightsError or ConfigError."""
-    device = find_device(arguments.device)
+    return load_named(arguments, arguments.model, arguments.raw_weights, find_device(arguments.device))
+
+
+def load_named(
+    arguments: argparse.Namespace, name: str, raw_weights: bool = False, device: torch.device | str = "cpu"
+) -> FlowMo:
+    """Return the model ``name`` on a device; of a released .pth the arguments say how many tokens it has, and so on.
+
+    raw_weights: of a released .pth, those that are not averaged. Raises WeightsError or ConfigError.
+    """
     extra = {
         name: getattr(arguments, name)
         for name in ("num_tokens", "image_size", "bits_per_group")
         if getattr(arguments, name) is not None
     }
-    released = Path(arguments.model).suffix in (".pth", ".pt")
-    if (extra or arguments.raw_weights) and not released:
+    released = Path(name).suffix in (".pth", ".pt")
+    if (extra or raw_weights) and not released:
         raise ConfigError(
             "--raw-weights, --num-tokens, --image-size and --bits-per-group are for released .pth files; "
-            f"{arguments.model} says these things itself. Did you mean --size?"
+            f"{name} says these things itself. Did you mean --size?"
         )
-    return load(arguments.model, ema=not arguments.raw_weights, device=device, **extra)
+    return load(name, ema=not raw_weights, device=device, **extra)
 
 
 def find_device(name: str) -> torch.device:

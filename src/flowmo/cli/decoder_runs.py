@@ -1,5 +1,5 @@
-"""What commands share that train the decoder of a finished tokenizer on what it paints: where they begin, their checks
-on held-out images, and OUT/best.safetensors (Section 3.3, Stage 1B; O11)."""
+"""What commands share that train the decoder of a finished tokenizer on its own samples: where they begin, their
+validation on held-out images, and OUT/best.safetensors (Section 3.3, Stage 1B; O11)."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from ..evaluation.results import weights_checksum
 from ..perceptual import load_distance, load_lpips
 from ..presets import PRESETS
 from ..tokenizer import FlowMo
-from ..training import Checkpoint, TrainConfig
+from ..training import Checkpoint, DistillTrainConfig, PostTrainConfig, TokenizerPlan, train
 from ..training.checkpoint import checkpoints
-from ..training.early_stopping import best, checks_of
+from ..training.early_stopping import best, validations_of
 from ..training.logs import NAME as LOG
-from ..training.loop import PICTURES, Check
 from ..training.start import raw_model
+from ..training.validation import IMAGES, Validation
 from ..viewing.check_curves import check_figure
 from ..viewing.plots import write_plot
 from ..weights import read_about, weights_path
 from . import common
-from .runs import Stage, add_run_arguments, run_training
+from .runs import add_run_arguments, held_out, open_data, options_of
 
 Network = TypeVar("Network")
 
@@ -59,11 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_decoder(
     arguments: argparse.Namespace,
-    config: TrainConfig,
+    config: PostTrainConfig | DistillTrainConfig,
     new_model: Callable[[], FlowMo],
     teacher: FlowMo | None = None,
 ) -> int:
-    """All of a command after its settings are known; the exit code. new_model: from --init; it is asked again on
+    """Train after the settings are known; return the exit code. new_model: from --init; it is asked again on
     resume, for its weights. teacher: on the CPU, the same on resume."""
     s = config.sample
     network, described = load_distance(s.network, arguments.network, s.network_side)
@@ -97,25 +97,27 @@ def run_decoder(
         except WeightsError:
             return True
 
-    def check(images: Tensor, distance: nn.Module | None) -> Check:
-        return _check(arguments, named, images, distance)
+    def validation(model: FlowMo, device: torch.device) -> Validation:
+        images = held_out(arguments, model.config.image_size, arguments.check_count, arguments.check_skip)
+        return _validation(arguments, named, images.to(device), network)
 
     if not checkpoints(arguments.out):
         print(*(f"{what}: {words}" for what, words in named.items()), sep="\n", flush=True)
-    counts = (arguments.check_count, arguments.check_skip)
-    stage = Stage(config, begin, fits, lambda: network, check, *counts, about, teacher)
-    code = run_training(arguments, stage)
+    options = options_of(arguments)
+    source = open_data(arguments.data, arguments.split, "train")
+    plan = TokenizerPlan(config, begin, validation, fits, about, perceptual=network, teacher=teacher)
+    train(plan, source, arguments.out, options)
     _draw(arguments.out)
-    return code
+    return 0
 
 
 def _draw(folder: Path) -> None:
-    """The curves of the run's checks, where there are two and matplotlib is there."""
-    checks = checks_of(folder / LOG)
-    if len(checks) < 2:
+    """Draw the curves of the run's validations, where there are two and matplotlib is there."""
+    found = validations_of(folder / LOG)
+    if len(found) < 2:
         return
     try:
-        write_plot(folder / PICTURES / "checks.png", check_figure(checks, best(checks)["images"]))
+        write_plot(folder / IMAGES / "checks.png", check_figure(found, best(found)["images"]))
     except ConfigError as error:
         print(f"note: no curves are drawn: {error}", file=sys.stderr)
 
@@ -132,8 +134,7 @@ def load_init(arguments: argparse.Namespace, raw: bool = False) -> FlowMo:
                 f"{arguments.init} holds averaged weights, and raw ones are wanted; give a released .pth file, the "
                 "folder of a run with its checkpoints, or raw_before_cooldown.safetensors; or leave out --recipe"
             )
-        settings = {**vars(arguments), "model": arguments.init, "raw_weights": wants_raw and released, "device": "cpu"}
-        model = common.load_model(argparse.Namespace(**settings))
+        model = common.load_named(arguments, arguments.init, wants_raw and released)
     if arguments.preset and PRESETS[arguments.preset]() != model.config:
         raise WeightsError(
             f"{arguments.init} is not of the configuration {arguments.preset} "
@@ -147,8 +148,10 @@ def _difference(preset: str, model: FlowMo) -> str:
     return ", ".join(f"{n}: {found[n]} there, {wanted[n]} wanted" for n in wanted if wanted[n] != found[n])
 
 
-def _check(arguments: argparse.Namespace, named: dict[str, str], images: Tensor, distance: nn.Module | None) -> Check:
-    """named: more for each line of the log."""
+def _validation(
+    arguments: argparse.Namespace, named: dict[str, str], images: Tensor, distance: nn.Module
+) -> Validation:
+    """Return what measures samples of held-out images, on their device. named: more for each line of the log."""
 
     def there(load: Callable[[], Network], file: Path | None, what: str) -> Network | None:
         try:
@@ -159,16 +162,15 @@ def _check(arguments: argparse.Namespace, named: dict[str, str], images: Tensor,
             print(f"note: checks leave {what} out: {error}", file=sys.stderr)
             return None
 
-    device = torch.device(arguments.device)
-    lpips = there(lambda: load_lpips("alex", arguments.lpips).to(device), arguments.lpips, "LPIPS")
+    lpips = there(lambda: load_lpips("alex", arguments.lpips).to(images.device), arguments.lpips, "LPIPS")
     inception = None
     if not arguments.no_rfid:
         inception = there(
-            lambda: load_inception(arguments.inception, None, STANDARD.inception).to(device),
+            lambda: load_inception(arguments.inception, None, STANDARD.inception).to(images.device),
             arguments.inception,
             "rFID",
         )
-    measure = make_sampler_check(images.to(device), arguments.out / PICTURES, distance, lpips, inception)
+    measure = make_sampler_check(images, arguments.out / IMAGES, distance, lpips, inception)
     return lambda model, seen: measure(model, seen) | named
 
 

@@ -1,6 +1,6 @@
-"""``flowmo distill``: a trained tokenizer's decoder learns to paint in one or a few unguided steps what it takes many
-for; the encoder, and so every token file, stays as it is. Samples are compared with those of a frozen teacher, the
-model itself unless another is named, or with the pictures themselves (--set distill.target=image). The new weights
+"""``flowmo distill``: a trained tokenizer's decoder learns to sample in one or a few unguided steps what it takes
+many for; the encoder, and so every token file, stays as it is. Samples are compared with those of a frozen teacher, the
+model itself unless another is named, or with the images themselves (--set distill.target=image). The new weights
 store their own sampler, so that they are fast wherever they are used. Checks, OUT/best.safetensors and going on are as
 in flowmo posttrain."""
 
@@ -11,10 +11,12 @@ import argparse
 from .. import config as configs
 from ..errors import ConfigError
 from ..tokenizer import FlowMo
-from ..training import TrainConfig
+from ..training import DistillTrainConfig
 from ..training.distillation import check_pair, student_of, teacher_of
 from ..training.recipes import distillation
+from ..training.settings import with_settings
 from . import common, decoder_runs
+from .runs import tell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    config = configs.override(distillation(), arguments.set)
-    if config.stage != "distillation":
+    if any(setting.startswith("stage=") and setting != "stage=distillation" for setting in arguments.set):
         raise ConfigError("flowmo distill trains for few steps alone; use flowmo posttrain or train for other stages")
+    config = with_settings(distillation(), arguments.set, tell)
     teacher = _teacher(arguments, config)
 
     def new_model() -> FlowMo:
@@ -42,12 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
     return decoder_runs.run_decoder(arguments, config, new_model, teacher)
 
 
-def _teacher(arguments: argparse.Namespace, config: TrainConfig) -> FlowMo | None:
+def _teacher(arguments: argparse.Namespace, config: DistillTrainConfig) -> FlowMo | None:
     if config.distill.target == "image":
         if arguments.teacher:
             raise ConfigError("--teacher is of no use with distill.target=image; leave one of them out")
         return None
     if arguments.teacher is None:
         return teacher_of(decoder_runs.load_init(arguments), config)
-    named = argparse.Namespace(**vars(arguments) | {"model": arguments.teacher, "device": "cpu"})
-    return teacher_of(common.load_model(named), config)
+    return teacher_of(common.load_named(arguments, arguments.teacher, arguments.raw_weights), config)

@@ -1,4 +1,4 @@
-"""``flowmo posttrain``: Stage 1B, a trained tokenizer's decoder on the pictures that it paints; the encoder, and so
+"""``flowmo posttrain``: Stage 1B, a trained tokenizer's decoder on its own samples; the encoder, and so
 every token file, stays as it is. Checks on held-out images tell whether the pictures get better or only the distance
 that is minimised; OUT/best.safetensors holds the best weights. The same command again goes on, exactly."""
 
@@ -10,7 +10,9 @@ from functools import partial
 from .. import config as configs
 from ..errors import ConfigError
 from ..training.recipes import post_training, published_post_training
+from ..training.settings import with_settings
 from . import decoder_runs
+from .runs import tell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,9 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    config = configs.override(published_post_training() if arguments.recipe else post_training(), arguments.set)
-    if config.stage != "mode_seeking":
+    if any(setting.startswith("stage=") and setting != "stage=mode_seeking" for setting in arguments.set):
         raise ConfigError("flowmo posttrain runs Stage 1B alone; use flowmo train for other stages")
+    config = with_settings(published_post_training() if arguments.recipe else post_training(), arguments.set, tell)
     new_model = partial(decoder_runs.load_init, arguments, raw=bool(arguments.recipe))
     if arguments.dry_run:
         print(configs.to_json(new_model().config), configs.to_json(config), sep="\n")

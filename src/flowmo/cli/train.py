@@ -4,11 +4,10 @@ on from the newest checkpoint in OUT, exactly."""
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
-from functools import partial
+from dataclasses import fields, replace
 from pathlib import Path
 
-from torch import Tensor, nn
+import torch
 
 from .. import config as configs
 from ..config import FlowMoConfig
@@ -18,13 +17,14 @@ from ..perceptual import load_lpips
 from ..presets import PRESETS
 from ..stages import reconstruct
 from ..tokenizer import FlowMo
-from ..training import Checkpoint, TrainConfig
-from ..training.loop import PICTURES, Check
+from ..training import AutoencodeTrainConfig, Checkpoint, TokenizerPlan, TrainConfig, train
 from ..training.recipes import RECIPES, check_weights, model_of
+from ..training.settings import with_settings
 from ..training.start import stored_model_config
+from ..training.validation import IMAGES, Validation
 from ..weights import load
 from .common import add_device_argument
-from .runs import Stage, add_run_arguments, run_training
+from .runs import add_run_arguments, held_out, open_data, options_of, tell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,28 +51,35 @@ def run(arguments: argparse.Namespace) -> int:
         model_config, weights = _model(arguments)
         return weights or FlowMo(model_config)
 
-    def perceptual() -> nn.Module | None:
-        return load_lpips(config.perceptual_network, arguments.lpips) if config.losses.perceptual else None
+    def fits(checkpoint: Checkpoint) -> bool:  # of a run that began from weights, those are no longer needed
+        return bool(arguments.init) or stored_model_config(checkpoint) == _model(arguments)[0]
 
-    def check(images: Tensor, network: nn.Module | None) -> Check:
-        paint = reconstruct if config.stage == "autoencode" else None
-        return make_check(images, arguments.out / PICTURES, network, paint=paint)
+    def validation(model: FlowMo, device: torch.device) -> Validation:
+        images = held_out(arguments, model.config.image_size)
+        decode = reconstruct if config.stage == "autoencode" else None
+        return make_check(images, arguments.out / IMAGES, perceptual, paint=decode)
 
-    return run_training(arguments, Stage(config, new_model, partial(_fits, arguments), perceptual, check))
+    options = options_of(arguments)
+    source = open_data(arguments.data, arguments.split, "train")
+    perceptual = load_lpips(config.perceptual_network, arguments.lpips) if config.losses.perceptual else None
+    train(TokenizerPlan(config, new_model, validation, fits, perceptual=perceptual), source, arguments.out, options)
+    return 0
 
 
-def _fits(arguments: argparse.Namespace, checkpoint: Checkpoint) -> bool:
-    """Of a run that began from weights, those are no longer needed."""
-    return bool(arguments.init) or stored_model_config(checkpoint) == _model(arguments)[0]
-
-
-def _train_config(arguments: argparse.Namespace) -> TrainConfig:
+def _train_config(arguments: argparse.Namespace) -> TrainConfig | AutoencodeTrainConfig:
+    config: TrainConfig | AutoencodeTrainConfig
     config = RECIPES[arguments.recipe](arguments.preset) if arguments.recipe else TrainConfig()
-    if arguments.stage:
-        config = replace(config, stage=arguments.stage)
+    named = [setting.partition("=")[2] for setting in arguments.set if setting.startswith("stage=")]
+    stage = named[-1] if named else arguments.stage or "mode_matching"
+    if stage in ("mode_seeking", "distillation"):
+        command = "posttrain" if stage == "mode_seeking" else "distill"
+        raise ConfigError(f"flowmo train runs no stage of the decoder alone; use flowmo {command}")
+    if stage == "autoencode":
+        shared = {f.name: getattr(config, f.name) for f in fields(AutoencodeTrainConfig) if f.name != "stage"}
+        config = AutoencodeTrainConfig(**shared)
     if arguments.freeze_encoder:
         config = replace(config, freeze_encoder_after=0)
-    return configs.override(config, arguments.set)
+    return with_settings(config, arguments.set, tell)
 
 
 def _model(arguments: argparse.Namespace) -> tuple[FlowMoConfig, FlowMo | None]:

@@ -7,7 +7,8 @@ differ by position only, as the encoder's latent tokens do. Stage 1A then trains
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,15 @@ from torch import Tensor
 from ..flow import image_estimate
 from ..quantize import Average
 from ..tokenizer import FlowMo
-from .mode_matching import LossWeights, PerceptualDistance, bit_share, encode, perceptual_loss
+from .base import ImageBatch, LossParts, PerceptualDistance, Stage
+from .mode_matching import EndToEndConfig, LossWeights, bit_share, encode, perceptual_loss
+
+
+@dataclass(frozen=True)
+class AutoencodeConfig(EndToEndConfig):
+    """What the regression can be told: what Stage 1A can without its noise."""
+
+    stage: Literal["autoencode"] = "autoencode"
 
 
 class AutoencodeLoss(NamedTuple):
@@ -40,7 +49,7 @@ def autoencode_loss(
     perceptual_share: float = 1.0,
     average: Average | None = None,
 ) -> AutoencodeLoss:
-    """Eq. 9 with the squared error of one pass in place of the flow loss; image B 3 H W in [-1, 1].
+    """Return Eq. 9 with the squared error of one pass in place of the flow loss; image B 3 H W in [-1, 1].
 
     The same weights, and the other arguments as in ``mode_matching_loss``. No code is dropped.
     """
@@ -55,12 +64,34 @@ def autoencode_loss(
 
 
 def regress(model: FlowMo, code: Tensor, shape: torch.Size) -> Tensor:
-    """The image that a model of this stage makes of a code B N K in one pass: float32, of ``shape`` B 3 H W."""
+    """Return the image that a model of this stage makes of a code B N K in one pass: float32, ``shape`` B 3 H W."""
     x_t = torch.zeros(shape, device=code.device)
     t = torch.ones(shape[0], device=code.device)
     return image_estimate(x_t, model.velocity(x_t, code, t).float(), t)
 
 
 def reconstruct(model: FlowMo, image: Tensor) -> Tensor:
-    """image B 3 H W in [-1, 1], coded and painted by :func:`regress`, clipped."""
+    """Return images B 3 H W in [-1, 1] encoded and decoded by :func:`regress`, clipped."""
     return regress(model, model.quantize(model.encode(image)).code, image.shape).clamp(-1, 1)
+
+
+class Autoencode(Stage):
+    """The regression on one micro-batch. It needs no randomness."""
+
+    model: FlowMo
+
+    def __init__(self, model: FlowMo, config: AutoencodeConfig, parts: LossParts | None = None) -> None:
+        super().__init__()
+        self.model, self.config, self.parts = model, config, parts or LossParts()
+
+    def forward(self, batch: ImageBatch, generator: torch.Generator, images_seen: int) -> AutoencodeLoss:
+        """Return the loss of ``batch``."""
+        config = self.config
+        return autoencode_loss(
+            self.model,
+            batch.images,
+            config.losses,
+            perceptual=self.parts.perceptual,
+            perceptual_share=config.perceptual_share,
+            average=self.parts.average if config.entropy_over == "processes" else None,
+        )

@@ -1,18 +1,82 @@
-"""Few-step decoding, not in the paper (O11): the decoder learns to paint in one or a few unguided steps what many
-guided ones paint, on a frozen code."""
+"""Few-step decoding, not in the paper (O11): on a frozen code, the decoder learns to sample in one or a few unguided
+steps what it takes many guided ones for."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..flow import interpolate, velocity_target
+from ..errors import require
+from ..flow import interpolate, shifted_grid, velocity_target
 from ..tokenizer import FlowMo
-from .mode_matching import Draws, PerceptualDistance, encode
-from .mode_seeking import ChainDraws, sample_chain
+from .base import ImageBatch, LossParts, PerceptualDistance, Stage, StageConfig
+from .curriculum import NoiseLevelConfig, code_dropout, noise_levels
+from .mode_matching import Draws, draw, encode, require_dropout
+from .mode_seeking import ChainDraws, SampleDistanceConfig, draw_chain, sample_chain
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """What samples are compared with, and in how many steps they are made."""
+
+    steps: tuple[int, ...] = (1,)  # numbers of steps that one set of weights serves, in turn; the first is stored
+    target: Literal["teacher", "image"] = "teacher"  # the teacher's sample of the same noise and code, or the image
+    teacher_steps: int | None = None  # of the teacher's sampler; None is what is stored with it
+    teacher_rho: float | None = None  # likewise
+    teacher_guidance: float | None = None  # likewise
+    pixel_weight: float = 1.0  # of the mean squared error of the samples
+    flow_weight: float = 0.0  # of the flow term of Stage 1A
+
+    def __post_init__(self) -> None:
+        require(
+            bool(self.steps) and min(self.steps) >= 1 and len(set(self.steps)) == len(self.steps),
+            f"distill.steps must be different numbers of at least 1, got {list(self.steps)}",
+        )
+        for name in ("pixel_weight", "flow_weight"):
+            value = getattr(self, name)
+            require(0 <= value < math.inf, f"distill.{name} must be at least 0, got {value}")
+        given = [n for n in ("teacher_steps", "teacher_rho", "teacher_guidance") if getattr(self, n) is not None]
+        require(
+            self.target == "teacher" or not given,
+            f"there is no teacher with distill.target=image; leave out distill.{', distill.'.join(given)}",
+        )
+
+    def steps_at(self, update: int) -> int:
+        """Return the number of steps of an update's chains; updates count from 0."""
+        return self.steps[update % len(self.steps)]
+
+
+@dataclass(frozen=True)
+class DistillationConfig(StageConfig):
+    """What distillation can be told."""
+
+    decoder_only: ClassVar[bool] = True
+
+    stage: Literal["distillation"] = "distillation"
+    sample: SampleDistanceConfig = field(default_factory=SampleDistanceConfig)  # d_perc of the samples
+    distill: DistillConfig = field(default_factory=DistillConfig)  # what they are compared with
+    noise_levels: NoiseLevelConfig = field(default_factory=NoiseLevelConfig)  # p(t) of the flow term
+    code_dropout: float = 0.1  # share of the codes that the flow term drops
+
+    def __post_init__(self) -> None:
+        require_dropout(self.code_dropout)
+        require(
+            self.distill.pixel_weight + self.sample.weight > 0,
+            "nothing to minimise: distill.pixel_weight and sample.weight are both 0",
+        )
+
+    @property
+    def chain_steps(self) -> float:
+        return self.sample.share * (sum(self.distill.steps) / len(self.distill.steps))
+
+    @property
+    def has_flow_term(self) -> bool:
+        return self.distill.flow_weight > 0
 
 
 class DistillationLoss(NamedTuple):
@@ -29,38 +93,56 @@ def distillation_loss(
     model: FlowMo,
     image: Tensor,
     chain: ChainDraws,
+    draws: Draws | None,
+    config: DistillationConfig,
     perceptual: PerceptualDistance | None,
-    pixel_weight: float,
-    sample_weight: float,
     teacher: FlowMo | None = None,
-    recompute: bool = True,
-    draws: Draws | None = None,
-    flow_weight: float = 0.0,
 ) -> DistillationLoss:
-    """Distance of the student's samples along ``chain`` from the images, B 3 H W in [-1, 1], that it gets them for.
+    """Return the distance of the student's samples along ``chain`` from the images, B 3 H W in [-1, 1].
 
-    teacher: the samples are compared with its own instead, from the same noise and code, painted by its stored sampler,
-    guidance included. A weight of 0 asks for no d_perc. draws: of the flow term, which keeps the decoder a velocity
-    model at other noise levels; with a ``flow_weight`` of 0 there is none, nor its pass.
+    draws: of the flow term, which keeps the decoder a velocity model at other noise levels; None leaves it out.
+    perceptual: d_perc; a ``sample.weight`` of 0 does not ask it.
+    teacher: its samples from the same noise and code, guidance included, take the place of the images.
     """
     code = encode(model, image).code
-    seen = code[: len(chain.noise)]
-    reference = image[: len(chain.noise)] if teacher is None else teacher_sample(teacher, seen, chain.noise)
-    painted = sample_chain(model, seen, chain, recompute)
-    pixel = F.mse_loss(painted, reference)
-    total, sample, flow = pixel_weight * pixel, pixel.new_zeros(()), None
-    if perceptual is not None and sample_weight:
-        sample = perceptual(painted, reference).mean()
-        total = total + sample_weight * sample
-    if draws is not None and flow_weight:
+    chained = code[: len(chain.noise)]
+    reference = image[: len(chain.noise)] if teacher is None else teacher_sample(teacher, chained, chain.noise)
+    num_steps = chain.grid.shape[-1] - 1
+    samples = sample_chain(model, chained, chain, config.sample.recompute and num_steps > 1)  # one is not worth it
+    pixel = F.mse_loss(samples, reference)
+    total, sample, flow = config.distill.pixel_weight * pixel, pixel.new_zeros(()), None
+    if perceptual is not None and config.sample.weight:
+        sample = perceptual(samples, reference).mean()
+        total = total + config.sample.weight * sample
+    if draws is not None and config.distill.flow_weight:
         x_t = interpolate(image, draws.noise, draws.t)
         velocity = model.velocity(x_t, code, draws.t, draws.keep).float()
         flow = F.mse_loss(velocity, velocity_target(image, draws.noise))
-        total = total + flow_weight * flow
+        total = total + config.distill.flow_weight * flow
     return DistillationLoss(total, pixel, sample, flow)
 
 
 @torch.no_grad()
 def teacher_sample(teacher: FlowMo, code: Tensor, noise: Tensor) -> Tensor:
-    """What the teacher paints of a code S N K from noise S 3 H W by its stored sampler: clipped, as ``detokenize``."""
+    """Return what the teacher's stored sampler makes of a code S N K from noise S 3 H W: clipped, as ``detokenize``."""
     return teacher.sample(code, noise).clamp(-1, 1)
+
+
+class Distillation(Stage):
+    """Distillation on one micro-batch. All micro-batches of an update take the same number of steps."""
+
+    model: FlowMo
+
+    def __init__(self, model: FlowMo, config: DistillationConfig, parts: LossParts | None = None) -> None:
+        super().__init__()
+        self.model, self.config, self.parts = model, config, parts or LossParts()
+
+    def forward(self, batch: ImageBatch, generator: torch.Generator, images_seen: int) -> DistillationLoss:
+        """Return the loss of ``batch``, with the number of steps of the update that follows ``images_seen``."""
+        config, image, s = self.config, batch.images, self.config.sample
+        num_steps = config.distill.steps_at(images_seen // self.parts.batch_size)
+        grid = shifted_grid(num_steps, self.model.config.sampler.rho)
+        chain, draws = draw_chain(image, num_steps, generator, s.share, grid), None
+        if config.distill.flow_weight:
+            draws = draw(image, noise_levels(config, images_seen), code_dropout(config, images_seen), generator)
+        return distillation_loss(self.model, image, chain, draws, config, self.parts.perceptual, self.parts.teacher)

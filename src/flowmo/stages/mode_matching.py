@@ -2,32 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+import math
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import require
 from ..flow import ThickTailedLogitNormal, image_estimate, interpolate, velocity_target
 from ..quantize import Average, Quantized, QuantizerLosses
 from ..tokenizer import FlowMo
-
-PerceptualDistance = Callable[[Tensor, Tensor], Tensor]
-"""d_perc: two batches of images B 3 H W in [-1, 1] -> distances (B,). The second is the reference."""
+from .base import ImageBatch, LossParts, PerceptualDistance, QuantizerWeights, Stage, StageConfig
+from .curriculum import NoiseLevelConfig, code_dropout, noise_levels
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """The lambdas of Eq. 9, as the released weights were trained (A1, A11). A perceptual weight of 0 skips d_perc."""
+    """The lambdas of Eq. 9, as the released weights were trained (A1, A11)."""
 
-    perceptual: float = 0.1
-    entropy: float = 0.0025
-    commitment: float = 0.000625
+    perceptual: float = 0.1  # of L_perc; 0 skips d_perc
+    entropy: float = 0.0025  # of L_ent
+    commitment: float = 0.000625  # of L_commit
+
+    def __post_init__(self) -> None:
+        require(0 <= self.perceptual < math.inf, f"losses.perceptual must be at least 0, got {self.perceptual}")
+        QuantizerWeights(self.entropy, self.commitment)  # checks them
 
     def quantizer_loss(self, losses: QuantizerLosses) -> Tensor:
-        return self.entropy * losses.entropy + self.commitment * losses.commitment
+        """Return the weighted sum of the quantizer's terms, a scalar."""
+        return QuantizerWeights(self.entropy, self.commitment).quantizer_loss(losses)
+
+
+@dataclass(frozen=True)
+class EndToEndConfig(StageConfig):
+    """What the stages that train the encoder too can be told, Stage 1A and the regression of F5."""
+
+    losses: LossWeights = field(default_factory=LossWeights)  # the lambdas of Eq. 9
+    perceptual_network: Literal["vgg", "alex"] = "vgg"  # whose features LPIPS compares
+    perceptual_share: float = 1.0  # share of a batch that d_perc sees, see :func:`mode_matching_loss`
+    freeze_encoder_after: int | None = None  # images; then the optimizer is built anew without it (A14)
+    entropy_over: Literal["micro_batch", "processes"] = "micro_batch"  # images that share a codebook entropy (A7)
+
+    def __post_init__(self) -> None:
+        share, freeze = self.perceptual_share, self.freeze_encoder_after
+        require(0 < share <= 1, f"perceptual_share must be above 0 and at most 1, got {share}")
+        require(freeze is None or freeze >= 0, f"freeze_encoder_after must be at least 0, got {freeze}")
+
+    @property
+    def encoder_images(self) -> int | None:
+        return self.freeze_encoder_after
+
+
+@dataclass(frozen=True)
+class ModeMatchingConfig(EndToEndConfig):
+    """What Stage 1A can be told. The defaults are as published."""
+
+    stage: Literal["mode_matching"] = "mode_matching"
+    noise_levels: NoiseLevelConfig = field(default_factory=NoiseLevelConfig)  # p(t)
+    code_dropout: float = 0.1  # share of the codes that are dropped, for guidance (C3)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_dropout(self.code_dropout)
+
+
+def require_dropout(share: float) -> None:
+    """Raise ConfigError for a share of dropped codes that leaves nothing to learn from."""
+    require(0 <= share < 1, f"code_dropout must be at least 0 and below 1, got {share}")
 
 
 class Draws(NamedTuple):
@@ -105,3 +148,27 @@ def mode_matching_loss(
         distance = perceptual_loss(perceptual, estimate, image, perceptual_share)
     total = flow + weights.perceptual * distance + weights.quantizer_loss(quantized.losses)
     return ModeMatchingLoss(total, flow, distance, *quantized.losses, bit_share(model, quantized))
+
+
+class ModeMatching(Stage):
+    """Stage 1A on one micro-batch: its randomness, and Eq. 9."""
+
+    model: FlowMo
+
+    def __init__(self, model: FlowMo, config: ModeMatchingConfig, parts: LossParts | None = None) -> None:
+        super().__init__()
+        self.model, self.config, self.parts = model, config, parts or LossParts()
+
+    def forward(self, batch: ImageBatch, generator: torch.Generator, images_seen: int) -> ModeMatchingLoss:
+        """Return the loss of ``batch``, with noise levels and code dropout as after ``images_seen`` images."""
+        config, image = self.config, batch.images
+        dropout = code_dropout(config, images_seen)
+        return mode_matching_loss(
+            self.model,
+            image,
+            draw(image, noise_levels(config, images_seen), dropout, generator),
+            config.losses,
+            perceptual=self.parts.perceptual,
+            perceptual_share=config.perceptual_share,
+            average=self.parts.average if config.entropy_over == "processes" else None,
+        )

@@ -1,18 +1,85 @@
-"""Stage 1B, mode-seeking post-training: the decoder alone, on what it paints (Section 3.3, Eq. 10-12; A.2; D1-D6)."""
+"""Stage 1B, mode-seeking post-training: the decoder alone, on its own samples (Section 3.3, Eq. 10-12; A.2; D1-D6)."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..flow import image_estimate, integrate, interpolate, random_grid, velocity_target
+from ..errors import require
+from ..flow import image_estimate, integrate, interpolate, random_grid, shifted_grid, velocity_target
+from ..perceptual.distances import DistanceName
 from ..quantize import Average
 from ..tokenizer import FlowMo
-from .mode_matching import Draws, LossWeights, PerceptualDistance, bit_share, encode
+from .base import ImageBatch, LossParts, PerceptualDistance, QuantizerWeights, Stage, StageConfig
+from .curriculum import NoiseLevelConfig, code_dropout, noise_levels
+from .mode_matching import Draws, bit_share, draw, encode, require_dropout
+
+
+@dataclass(frozen=True)
+class SampleDistanceConfig:
+    """How far samples are from what they are compared with, in Stage 1B and in distillation.
+
+    The network is not the published one, whose weights not everyone has (D1, D2).
+    """
+
+    weight: float = 0.01  # of d_perc of the samples; lambda_sample
+    rho: float | None = None  # of the shifted grid; None is that which is stored with the model
+    network: DistanceName = "efficientnet_lite0"  # d_perc, see ``perceptual.load_distance``
+    network_side: int = 224  # pixels that a classifier sees of an image
+    share: float = 1.0  # share of a batch that gets a chain
+    recompute: bool = True  # each step again in the backward pass: memory of one, a fourth slower
+    patience: int = 2  # validations in a row that show reward hacking before the run stops; 0 never stops
+
+    def __post_init__(self) -> None:
+        require(0 <= self.weight < math.inf, f"sample.weight must be at least 0, got {self.weight}")
+        require(
+            self.rho is None or self.rho > 0,
+            f"sample.rho must be positive (inf is one step from t = 1), got {self.rho}",
+        )
+        require(self.network_side >= 32, f"sample.network_side must be at least 32, got {self.network_side}")
+        require(0 < self.share <= 1, f"sample.share must be above 0 and at most 1, got {self.share}")
+        require(self.patience >= 0, f"sample.patience must be at least 0, got {self.patience}")
+
+
+@dataclass(frozen=True)
+class SampleLossConfig(SampleDistanceConfig):
+    """L_sample of Stage 1B (Eq. 11-12, A.2), as published (D1, D2) but for the network."""
+
+    mode: Literal["chain", "one_step"] = "chain"  # the whole sample, or the flow term's image estimate (Table 7)
+    num_steps: int = 8  # n, of the chain
+    grid: Literal["random", "shifted"] = "random"  # gaps for each image by itself, or the sampler's for all
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.num_steps >= 1, f"sample.num_steps must be at least 1, got {self.num_steps}")
+
+
+@dataclass(frozen=True)
+class ModeSeekingConfig(StageConfig):
+    """What Stage 1B can be told. The defaults are as published but for the network."""
+
+    decoder_only: ClassVar[bool] = True
+
+    stage: Literal["mode_seeking"] = "mode_seeking"
+    losses: QuantizerWeights = field(default_factory=QuantizerWeights)  # without gradient: the encoder is frozen (D2)
+    sample: SampleLossConfig = field(default_factory=SampleLossConfig)  # L_sample
+    noise_levels: NoiseLevelConfig = field(default_factory=NoiseLevelConfig)  # p(t) of the flow term
+    code_dropout: float = 0.1  # share of the codes that the flow term drops, for guidance (C3)
+    entropy_over: Literal["micro_batch", "processes"] = "micro_batch"  # images that share a codebook entropy (A7)
+
+    def __post_init__(self) -> None:
+        require_dropout(self.code_dropout)
+
+    @property
+    def chain_steps(self) -> float:
+        s = self.sample
+        return s.share * s.num_steps if s.mode == "chain" and s.weight else 0.0
 
 
 class ModeSeekingLoss(NamedTuple):
@@ -70,30 +137,55 @@ def mode_seeking_loss(
     image: Tensor,
     draws: Draws,
     chain: ChainDraws | None,
-    sample_weight: float,
+    config: ModeSeekingConfig,
     perceptual: PerceptualDistance | None,
-    weights: LossWeights,
-    share: float = 1.0,
-    recompute: bool = True,
     average: Average | None = None,
 ) -> ModeSeekingLoss:
-    """Eq. 12 on one batch, image B 3 H W in [-1, 1]: L_flow + lambda_sample L_sample.
+    """Return Eq. 12 on one batch, image B 3 H W in [-1, 1]: L_flow + lambda_sample L_sample.
 
-    draws: of the flow term, with code dropout (C3). chain: of L_sample, whose codes are never dropped; None compares
-    the one-step image estimate of the flow term, of a ``share`` of the batch, in its place (Table 7, F7). With a
-    sample_weight of 0 there is no L_sample. weights: of the quantizer's terms. recompute: see :func:`sample_chain`.
+    draws: of the flow term, with code dropout (C3).
+    chain: of L_sample, whose codes are never dropped; None compares the one-step image estimate of the flow term, of a
+    ``sample.share`` of the batch, in its place (Table 7, F7). With a ``sample.weight`` of 0 there is no L_sample.
     average: see ``FlowMo.quantize``.
     """
     quantized = encode(model, image, average)
     x_t = interpolate(image, draws.noise, draws.t)
     velocity = model.velocity(x_t, quantized.code, draws.t, draws.keep).float()
     flow = F.mse_loss(velocity, velocity_target(image, draws.noise))
-    sample = flow.new_zeros(())
-    if perceptual is not None and sample_weight:
+    distance = flow.new_zeros(())
+    if perceptual is not None and config.sample.weight:
         if chain is None:
-            painted = image_estimate(x_t, velocity, draws.t)[: max(1, round(share * image.shape[0]))]
+            sample = image_estimate(x_t, velocity, draws.t)[: max(1, round(config.sample.share * image.shape[0]))]
         else:
-            painted = sample_chain(model, quantized.code[: len(chain.noise)], chain, recompute)
-        sample = perceptual(painted, image[: len(painted)]).mean()
-    total = flow + sample_weight * sample + weights.quantizer_loss(quantized.losses)
-    return ModeSeekingLoss(total, flow, sample, *quantized.losses, bit_share(model, quantized))
+            sample = sample_chain(model, quantized.code[: len(chain.noise)], chain, config.sample.recompute)
+        distance = perceptual(sample, image[: len(sample)]).mean()
+    total = flow + config.sample.weight * distance + config.losses.quantizer_loss(quantized.losses)
+    return ModeSeekingLoss(total, flow, distance, *quantized.losses, bit_share(model, quantized))
+
+
+class ModeSeeking(Stage):
+    """Stage 1B on one micro-batch: its randomness, and Eq. 12."""
+
+    model: FlowMo
+
+    def __init__(self, model: FlowMo, config: ModeSeekingConfig, parts: LossParts | None = None) -> None:
+        super().__init__()
+        self.model, self.config, self.parts = model, config, parts or LossParts()
+
+    def forward(self, batch: ImageBatch, generator: torch.Generator, images_seen: int) -> ModeSeekingLoss:
+        """Return the loss of ``batch``, with noise levels and code dropout as after ``images_seen`` images."""
+        config, image = self.config, batch.images
+        s, dropout = config.sample, code_dropout(config, images_seen)
+        draws = draw(image, noise_levels(config, images_seen), dropout, generator)
+        chain = None
+        if s.mode == "chain" and s.weight:
+            chain = draw_chain(image, s.num_steps, generator, s.share, self.fixed_grid())
+        average = self.parts.average if config.entropy_over == "processes" else None
+        return mode_seeking_loss(self.model, image, draws, chain, config, self.parts.perceptual, average)
+
+    def fixed_grid(self) -> Tensor | None:
+        """Return the noise levels of every chain, (n + 1,); None where each image has its own."""
+        s = self.config.sample
+        if s.grid == "random":
+            return None
+        return shifted_grid(s.num_steps, self.model.config.sampler.rho if s.rho is None else s.rho)

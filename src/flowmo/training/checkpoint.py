@@ -27,13 +27,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
-from ..config import from_dict, to_dict
+from ..config import to_dict
 from ..errors import TrainingError
 from ..files import sync_folder
 from .config import TrainConfig
 from .distributed import World, local
 from .run_config import RunConfig
 from .state import TrainState
+from .stored_config import stored_config
 
 FORMAT = "flowmo-checkpoint-2"
 ABOUT, METER = "checkpoint.json", "meter.safetensors"
@@ -54,7 +55,7 @@ class Checkpoint:
 
     @property
     def train_config(self) -> RunConfig:
-        return from_dict(self.kind, self.about["train_config"])
+        return stored_config(self.kind, self.about["train_config"])
 
     def meter(self, device: torch.device) -> dict[str, Tensor]:
         return load_file(self.path / METER, device=str(device))
@@ -170,7 +171,7 @@ def read_checkpoint(path: Path, world: World | None = None, kind: type[RunConfig
             trains = about.get("trains", TrainConfig.trains)
             if trains != kind.trains:
                 return f"{path} is of a run that trains a {trains}, not a {kind.trains}"
-            from_dict(kind, about["train_config"])
+            stored_config(kind, about["train_config"])
         except (OSError, TrainingError, AttributeError, KeyError) as error:
             return _first_line(error) if isinstance(error, TrainingError) else f"{path} is damaged: {error}"
         return about

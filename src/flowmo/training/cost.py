@@ -18,7 +18,7 @@ from ..arch.modulation import TIME_CHANNELS
 from ..config import FlowMoConfig, TransformerConfig
 from ..perceptual.lpips import Network, build_stages
 from ..tokenizer import FlowMo
-from .config import TrainConfig
+from .config import TokenizerConfig
 from .run_config import RunConfig
 
 _CEILINGS: dict[tuple[torch.device, torch.dtype], float] = {}
@@ -115,21 +115,16 @@ def matrix_ceiling(device: torch.device | str, dtype: torch.dtype) -> float:
 
 
 def utilisation_cost(
-    model: FlowMoConfig, train: TrainConfig, device: torch.device, images_seen: int = 0
+    model: FlowMoConfig, train: TokenizerConfig, device: torch.device, images_seen: int = 0
 ) -> tuple[float, float]:
     """FLOPs of one training image at this point of a run, d_perc's not counted, and the FLOP/s that the device has for
     them. A chain of Stage 1B takes a whole forward and backward pass of the decoder a step; what it computes again is
     not counted, nor is a teacher."""
-    frozen = train.freeze_encoder_after is not None and images_seen >= train.freeze_encoder_after
+    frozen = train.encoder_images is not None and images_seen >= train.encoder_images
     seen = replace(model, image_size=train.crop_size or model.image_size)
     flops = flops_per_image(seen, None, encoder_frozen=frozen)
-    s, d, chain, rest = train.sample, train.distill, 0.0, flops.training
-    if train.stage == "mode_seeking" and s.mode == "chain" and s.weight:
-        chain = s.num_steps
-    if train.stage == "distillation":
-        chain = sum(d.steps) / len(d.steps)
-        rest = flops.training if d.flow_weight else flops.encoder
-    return rest + s.share * chain * 3 * flops.decoder, matrix_ceiling(device, precision(train))
+    rest = flops.training if train.has_flow_term else flops.encoder
+    return rest + train.chain_steps * 3 * flops.decoder, matrix_ceiling(device, precision(train))
 
 
 def precision(train: RunConfig) -> torch.dtype:

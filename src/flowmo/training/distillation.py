@@ -8,11 +8,11 @@ from typing import Any
 from ..errors import ConfigError, WeightsError
 from ..flow.passes import decoder_passes
 from ..tokenizer import FlowMo
-from .config import TrainConfig
+from .config import DistillTrainConfig
 
 
-def student_of(model: FlowMo, config: TrainConfig) -> FlowMo:
-    """The same model with the sampler that it is trained for stored: few steps, no guidance."""
+def student_of(model: FlowMo, config: DistillTrainConfig) -> FlowMo:
+    """Return the same model with the sampler that it is trained for stored: few steps, no guidance."""
     s = model.config.sampler
     rho = s.rho if config.sample.rho is None else config.sample.rho
     sampler = replace(s, num_steps=config.distill.steps[0], rho=rho, guidance_scale=1.0)
@@ -20,8 +20,8 @@ def student_of(model: FlowMo, config: TrainConfig) -> FlowMo:
     return model
 
 
-def teacher_of(model: FlowMo, config: TrainConfig) -> FlowMo:
-    """The same model, frozen, with the sampler that its samples are painted by. Raises ConfigError for one that takes
+def teacher_of(model: FlowMo, config: DistillTrainConfig) -> FlowMo:
+    """Return the same model, frozen, with the sampler that makes its samples. Raises ConfigError for one that takes
     no more passes than the student."""
     d, s = config.distill, model.config.sampler
     given: dict[str, Any] = {"num_steps": d.teacher_steps, "rho": d.teacher_rho, "guidance_scale": d.teacher_guidance}
@@ -38,7 +38,7 @@ def teacher_of(model: FlowMo, config: TrainConfig) -> FlowMo:
 
 
 def check_pair(student: FlowMo, teacher: FlowMo) -> None:
-    """Raises WeightsError for a teacher that reads other tokens, or paints pictures of another size."""
+    """Raise WeightsError for a teacher with other tokens, or with images of another size."""
     ours, theirs = (f"{model.fingerprint():08x}" for model in (student, teacher))
     if ours != theirs:
         raise WeightsError(
@@ -47,6 +47,7 @@ def check_pair(student: FlowMo, teacher: FlowMo) -> None:
         )
     if student.config.image_size != teacher.config.image_size:
         raise WeightsError(
-            f"the teacher paints {teacher.config.image_size} pixels, the model to train {student.config.image_size}; "
+            f"the teacher decodes to {teacher.config.image_size} pixels, the model to train to "
+            f"{student.config.image_size}; "
             "give a teacher of the same image_size"
         )

@@ -36,7 +36,7 @@ class Log:
         self.wandb = _wandb(wandb, folder, about or {}) if wandb else None
 
     def write(self, line: dict[str, Any]) -> None:
-        """line: "images" and numbers; what is no number goes into the JSON lines alone."""
+        """Write one line. line: "images" and numbers; what is no number goes into the JSON lines alone."""
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         numbers = {name: value for name, value in line.items() if isinstance(value, (int, float))}
@@ -48,8 +48,8 @@ class Log:
         if self.wandb:
             self.wandb.log(numbers)
 
-    def picture(self, path: Path, images: int) -> None:
-        """A contact sheet that was written to ``path``."""
+    def image(self, path: Path, images: int) -> None:
+        """Show a contact sheet, which was written to ``path``, on TensorBoard and Weights & Biases."""
         if not (self.board or self.wandb) or not path.exists():
             return
         import numpy as np
@@ -65,6 +65,7 @@ class Log:
             self.wandb.log({"images": images, "reconstructions": wandb.Image(pixels)})
 
     def close(self) -> None:
+        """End what this process told TensorBoard and Weights & Biases."""
         if self.board:
             self.board.close()
         if self.wandb:

@@ -1,12 +1,10 @@
-"""The training loop of every stage: batches in, updates, log lines, checkpoints, on one process or many."""
+"""The training loop of every stage: fetch, step, log, validate, save, on one process or many."""
 
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,123 +14,136 @@ import torch
 from torch import nn
 
 from ..errors import TrainingError
+from ..stages import Stage
 from . import health, schedule
 from .checkpoint import AFTER_DIVERGENCE, save_checkpoint
-from .distributed import World, gradients_exchanged, whole
-from .early_stopping import best, checks_of, verdict
+from .distributed import World, gradients_exchanged
 from .logs import Log
 from .run_config import RunConfig
+from .signals import Signals, stop_requests
 from .state import TrainState
-from .steps import Loader, TrainBatch, TrainStep
+from .trained import Loader, ModelKind, TrainBatch
+from .validation import Validation, Validator
 
-PICTURES, BEST = "pictures", "best"
-Check = Callable[[Any, int], dict[str, Any]]
-"""Looks at the averaged model after so many images, writes ``pictures/<images>.png``, returns numbers for the log."""
+FROZEN = "encoder frozen"
+NO_SIGNALS = Signals()
 
 
 class Outcome(NamedTuple):
-    """reason: why training stopped, in words. again: the run is to be built anew from its newest checkpoint."""
+    """How a call of the loop ended."""
 
-    finished: bool
-    images_seen: int
-    reason: str
-    again: bool = False
+    finished: bool  # whether the run has nothing left to do
+    images_seen: int  # over the whole run
+    reason: str  # why training stopped, in words
+    again: bool = False  # whether the run is to be built anew from its newest checkpoint, and to go on
 
 
 @dataclass
 class Run:
-    """One process of a run: what it trains, where it writes, when it stops.
-
-    step: the stage; ready: the same, spread over the world (``distributed.spread``). log: in the main process only.
-    deadline: by ``time.monotonic()``. about: more for the checkpoints. cost: floating-point operations of one image and
-    those that the device could do in a second, for the utilisation. patience: of a run that its checks may end
-    (``early_stopping.py``); None for any other.
-    """
+    """One process of a run: what it trains, where it writes, when it stops."""
 
     folder: Path
     config: RunConfig
-    step: TrainStep
-    ready: nn.Module
+    stage: Stage  # gives the loss; holds the model
+    kind: ModelKind  # how its model is written
+    ready: nn.Module  # the stage, spread over the world (``distributed.spread``)
     state: TrainState
     world: World = field(default_factory=World)
-    log: Log | None = None
-    check: Check | None = None
-    deadline: float = math.inf
-    about: dict[str, Any] = field(default_factory=dict)
-    cost: tuple[float, float] | None = None
+    log: Log | None = None  # in the main process only
+    validation: Validation | None = None  # likewise
+    deadline: float = math.inf  # by ``time.monotonic()``
+    about: dict[str, Any] = field(default_factory=dict)  # more for the checkpoints
+    cost: tuple[float, float] | None = None  # operations of an image, and of the device in a second: for utilisation
     meter: health.Meter = field(default_factory=health.Meter)
-    patience: int | None = None
-    skipped_in_a_row: int = 0
+    patience: int | None = None  # of a run that validation may end (``early_stopping.py``); None for any other
+    rebuild_after: int | None = None  # images after which the run is to be built anew, the encoder frozen (A14)
+    skipped_in_a_row: int = field(default=0, init=False)
+    last_checkpoint: float = field(default=0.0, init=False)
 
     def train(self, loader: Loader) -> Outcome:
-        """Until the configured images are seen, the deadline is near, SIGTERM or SIGINT asks to stop, the encoder is to
-        be frozen, or checks end it; each ends with a checkpoint. ``loader`` starts at ``state.images_seen``.
+        """Train until the configured images are seen, the time is over, SIGTERM or SIGINT asks to stop, the encoder is
+        to be frozen, or validation ends it. Each ends with a checkpoint. ``loader`` starts at ``state.images_seen``.
 
         Raises TrainingError when too many steps in a row are not finite, after a checkpoint of the last good one.
         """
-        config, state = self.config, self.state
-        reason, again, trained, last_checkpoint = "finished", False, False, time.monotonic()
-        early = self.begin_checks()
+        validator = self.validator()
+        early, reason, trained = validator.begin(), None, False
+        self.last_checkpoint = time.monotonic()
         with stop_requests() as stop, loader:
             batches = iter(loader)
             self.meter.restart_clock()
-            while state.images_seen < config.images and not early:
-                asked = time.monotonic()
-                batch = next(batches)
-                self.meter.waited += time.monotonic() - asked
-                minutes = (time.monotonic() - last_checkpoint) / 60
-                wishes = [bool(stop), time.monotonic() > self.deadline, minutes > config.checkpoint_minutes]
-                stopped, late, due, broken = self.update(batch, [*wishes, bool(batch.skipped)])
+            while self.state.images_seen < self.config.images and not early and not reason:
+                batch = self.fetch(batches)
+                signals = self.update(batch, self.signals(bool(stop), batch))
                 trained = True
-                if broken:
-                    self.name_broken(batch)
-                if state.step % config.log_steps == 0:
-                    self.write_line()
-                if config.cooldown_images and self.crossed(config.images - config.cooldown_images):
-                    self.save_weights("raw_before_cooldown", "raw, before the cool-down")
-                if self.crossed_multiple(config.check_images) and state.images_seen < config.images:
-                    early = self.look()
-                if stopped or late:
-                    reason = "stopped on request" if stopped else "time limit"
-                    break
-                if self.step.ends_after is not None and self.crossed(self.step.ends_after):
-                    reason, again = "encoder frozen", True
-                    break
-                if self.skipped_in_a_row >= config.most_skipped:
+                self.log_step(batch, signals)
+                if self.cooldown_begins():
+                    validator.save_raw("raw_before_cooldown", "raw, before the cool-down")
+                if self.validation_due():
+                    early = validator.validate()
+                reason = self.reason_to_stop(signals)
+                if signals.save and not reason:
                     self.save()
-                    raise TrainingError(
-                        f"{self.skipped_in_a_row} steps in a row had a loss or gradient that is not finite, the last "
-                        f"at step {state.step}; the weights of the last good step are saved. {AFTER_DIVERGENCE}"
-                    )
-                if due:
-                    self.save()
-                    last_checkpoint = time.monotonic()
-        finished = state.images_seen >= config.images or bool(early)
-        # An older one must not pass for the final, if a kill comes now.
-        if finished and trained and not early and self.world.main:
-            (self.folder / "model.safetensors").unlink(missing_ok=True)
-        if trained or not finished:
-            self.save()
-        if early:
-            return Outcome(True, state.images_seen, early)
-        if finished and (trained or not (self.folder / "model.safetensors").exists()):
-            self.look()
-        return Outcome(finished, state.images_seen, reason, again and not finished)
+        return self.finish(validator, early, reason, trained)
 
-    def update(self, batch: TrainBatch, wishes: list[bool]) -> list[bool]:
-        """One optimizer step on this process's share of a batch, in micro-batches. A step that is not finite changes
-        neither weights, moments nor averages.
+    def validator(self) -> Validator:
+        """Return what validates this run and writes its weights."""
+        return Validator(
+            self.folder,
+            self.config,
+            self.kind,
+            self.state,
+            self.world,
+            self.log,
+            self.validation,
+            patience=self.patience,
+            meter=self.meter,
+        )
 
-        All randomness follows from the seed, the step's number and the micro-batch's, which are numbered over all
-        processes: one process with micro-batches takes the step that several without them take. Returns ``wishes`` as
-        all processes agreed on them: what one wants, all do.
+    def fetch(self, batches: Iterator[TrainBatch]) -> TrainBatch:
+        """Return the next batch of this process; the wait for it is measured."""
+        asked = time.monotonic()
+        batch = next(batches)
+        self.meter.waited += time.monotonic() - asked
+        return batch
+
+    def signals(self, stop: bool, batch: TrainBatch) -> Signals:
+        """Return what this process wants before a step."""
+        now = time.monotonic()
+        save = (now - self.last_checkpoint) / 60 > self.config.checkpoint_minutes
+        return Signals(stop, now > self.deadline, save, bool(batch.skipped))
+
+    def update(self, batch: TrainBatch, signals: Signals = NO_SIGNALS) -> Signals:
+        """Take one optimizer step on this process's share of a batch, in micro-batches; return what all agreed on.
+
+        A step that is not finite changes neither weights, moments nor EMA. All randomness follows from the seed, the
+        step's number and the micro-batch's, which are numbered over all processes: one process with micro-batches takes
+        the step that several without them take.
         """
         config, state, world = self.config, self.state, self.world
-        parts = config.micro_batches(world.size)
         self.ready.train()
         for group in state.optimizer.param_groups:
             group["lr"] = schedule.learning_rate(config, state.images_seen) * group["scale"]
         state.optimizer.zero_grad(set_to_none=True)
+        sums = self.differentiate(batch)
+        norm = health.gradient_norm(state)
+        finite = bool((norm + sums["total"]).isfinite())
+        agreed = signals._replace(not_finite=not finite).agreed(world)
+        if agreed.not_finite:
+            self.skip(batch, float(sums["total"]), float(norm))
+        else:
+            self.apply(norm)
+            self.meter.add(sums | {"gradient_norm": norm})
+            self.skipped_in_a_row = 0
+        state.step += 1
+        state.images_seen += config.batch_size
+        self.meter.images += config.batch_size
+        return agreed
+
+    def differentiate(self, batch: TrainBatch) -> dict[str, torch.Tensor]:
+        """Compute the gradient of a batch's loss; return the means of the loss terms over its micro-batches."""
+        config, state, world = self.config, self.state, self.world
+        parts = config.micro_batches(world.size)
         sums: dict[str, torch.Tensor] = {}
         for k in range(parts):
             part = batch.part(k, parts).to(world.device)
@@ -145,26 +156,19 @@ class Run:
             for name, value in terms._asdict().items():
                 if value is not None:
                     sums[name] = sums.get(name, 0) + value.detach() / parts
-        norm = health.gradient_norm(state)
-        finite = bool((norm + sums["total"]).isfinite())
-        bad, *agreed = world.largest([float(not finite), *map(float, wishes)])
-        if bad:
-            self.skip(batch, float(sums["total"]), float(norm))
-        else:
-            if config.gradient_clip is not None:
-                health.clip_gradient(state, norm, config.gradient_clip)
-            state.optimizer.step()
-            if state.normalization:
-                state.normalization.apply()
-            decay = schedule.ema_decay(config, state.step)
-            if decay is not None:
-                state.average.update(decay)
-            self.meter.add(sums | {"gradient_norm": norm})
-            self.skipped_in_a_row = 0
-        state.step += 1
-        state.images_seen += config.batch_size
-        self.meter.images += config.batch_size
-        return [bool(wish) for wish in agreed]
+        return sums
+
+    def apply(self, norm: torch.Tensor) -> None:
+        """Move weights, moments and EMA by the gradient, whose norm is ``norm``."""
+        config, state = self.config, self.state
+        if config.gradient_clip is not None:
+            health.clip_gradient(state, norm, config.gradient_clip)
+        state.optimizer.step()
+        if state.normalization:
+            state.normalization.apply()
+        decay = schedule.ema_decay(config, state.step)
+        if decay is not None:
+            state.ema.update(decay)
 
     def skip(self, batch: TrainBatch, loss: float, norm: float) -> None:
         """Count a step that was not finite, and write down what it was fed."""
@@ -182,6 +186,13 @@ class Run:
             }
             self.log.write(line)
 
+    def log_step(self, batch: TrainBatch, signals: Signals) -> None:
+        """Write what a step has to tell: broken images, and every few steps a line of means."""
+        if signals.broken:
+            self.name_broken(batch)
+        if self.state.step % self.config.log_steps == 0:
+            self.write_line()
+
     def name_broken(self, batch: TrainBatch) -> None:
         """Count the broken images that others stood in for, and write down their names. Every process must call it."""
         names = [name for each in self.world.gather(list(batch.skipped)) for name in each]
@@ -192,7 +203,7 @@ class Run:
             self.log.say(f"broken, others are shown instead: {', '.join(names)}")
 
     def write_line(self) -> None:
-        """The means since the last line, and how the run does."""
+        """Write the means since the last line, and how the run does. Every process must call it."""
         state, config = self.state, self.config
         means = self.meter.means(self.world)
         speed = self.meter.speed(state, config.images)
@@ -207,85 +218,56 @@ class Run:
             self.log.write({name: value for name, value in line.items() if value is not None})
         self.meter.restart()
 
+    def reason_to_stop(self, signals: Signals) -> str | None:
+        """Return why training is to stop after this step, in words; None to go on. Raises TrainingError, after a
+        checkpoint, where too many steps in a row were not finite."""
+        if signals.stop or signals.deadline:
+            return "stopped on request" if signals.stop else "time limit"
+        if self.rebuild_after is not None and self.crossed(self.rebuild_after):
+            return FROZEN
+        if self.skipped_in_a_row >= self.config.most_skipped:
+            self.save()
+            raise TrainingError(
+                f"{self.skipped_in_a_row} steps in a row had a loss or gradient that is not finite, the last "
+                f"at step {self.state.step}; the weights of the last good step are saved. {AFTER_DIVERGENCE}"
+            )
+        return None
+
+    def finish(self, validator: Validator, early: str | None, reason: str | None, trained: bool) -> Outcome:
+        """Write the last checkpoint and weights; return how training ended. early: why validation ended it."""
+        images_seen, weights = self.state.images_seen, self.folder / "model.safetensors"
+        finished = images_seen >= self.config.images or bool(early)
+        # An older one must not pass for the final, if a kill comes now.
+        if finished and trained and not early and self.world.main:
+            weights.unlink(missing_ok=True)
+        if trained or not finished:
+            self.save()
+        if early:
+            return Outcome(True, images_seen, early)
+        if finished and (trained or not weights.exists()):
+            validator.validate()
+        return Outcome(finished, images_seen, reason or "finished", reason == FROZEN and not finished)
+
     def crossed(self, mark: int) -> bool:
-        """Whether the last step reached this number of images."""
+        """Return whether the last step reached this number of images."""
         return self.state.images_seen - self.config.batch_size < mark <= self.state.images_seen
 
-    def crossed_multiple(self, every: int) -> bool:
-        return self.crossed(self.state.images_seen // every * every)
+    def cooldown_begins(self) -> bool:
+        """Return whether the last step was the last one before the cool-down."""
+        return bool(self.config.cooldown_images) and self.crossed(self.config.images - self.config.cooldown_images)
+
+    def validation_due(self) -> bool:
+        """Return whether a validation is due, other than the one at the end."""
+        seen, every = self.state.images_seen, self.config.check_images
+        return self.crossed(seen // every * every) and seen < self.config.images
 
     def save(self) -> None:
-        about = self.step.about() | self.about
+        """Write a checkpoint. Every process must call it."""
+        about = self.kind.about(self.stage.model) | self.about
         save_checkpoint(self.folder, self.state, self.config, self.world, about, self.meter.state(self.world))
-
-    def begin_checks(self) -> str | None:
-        """Where checks may end the run: a first one before any training; or why they have ended it already."""
-        if self.patience is None:
-            return None
-        checks = self.world.share(checks_of(self.log.path) if self.log else None)
-        return verdict(checks, self.patience) if checks else self.look()
-
-    def look(self) -> str | None:
-        """Pictures, numbers and weights of the averaged model. Where checks may end the run, its best weights so far
-        too, and why it is to stop if it is."""
-        images, early = self.state.images_seen, None
-        model = self.save_weights("model", "moving average")
-        if model is not None and self.check and self.log:
-            with torch.no_grad():
-                numbers = {"images": images} | self.check(model.to(self.world.device).eval(), images)
-            self.log.write(numbers)
-            self.log.picture(self.folder / PICTURES / f"{images:010d}.png", images)
-            if self.patience is not None:
-                checks = checks_of(self.log.path)
-                if best(checks) == numbers:
-                    about = {"weights": "moving average, the best check"} | numbers
-                    self.step.save(model, self.folder / f"{BEST}.safetensors", about)
-                early = verdict(checks, self.patience)
-        self.world.wait()
-        self.meter.restart_clock()
-        return self.world.share(early)
-
-    def save_weights(self, name: str, what: str) -> nn.Module | None:
-        """Write the averaged or the raw weights as a model file; the model that holds them, in the main process."""
-        state, averaged = self.state, what == "moving average"
-        source = state.average.average if averaged else dict(state.model.named_parameters())
-        weights = {}
-        for key, tensor in source.items():
-            full = whole(tensor.detach())
-            if self.world.main:
-                weights[key] = full.cpu().clone()
-        if not self.world.main:
-            return None
-        model = self.step.new_model()
-        model.load_state_dict(weights)
-        about = {"images": state.images_seen, "weights": what}
-        dtype = torch.float16 if averaged else torch.float32
-        self.step.save(model, self.folder / f"{name}.safetensors", about, dtype)
-        return model
+        self.last_checkpoint = time.monotonic()
 
 
 def _seed(seed: int, step: int, micro_batch: int) -> int:
     words = np.random.SeedSequence([seed, step, micro_batch]).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))
-
-
-@contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """A list that SIGTERM or SIGINT makes non-empty; a second one interrupts at once. Main thread only."""
-    requests: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        if requests:
-            raise KeyboardInterrupt
-        requests.append(number)
-
-    try:
-        old = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not the main thread: nothing to listen to
-        yield requests
-        return
-    try:
-        yield requests
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -21,7 +21,7 @@ from .cost import flops_per_image, matrix_ceiling, precision, synchronize
 from .distributed import World
 from .loop import Run
 from .memory import LiveTensors
-from .start import assemble
+from .start import TOKENIZER, assemble
 
 
 class Speed(NamedTuple):
@@ -51,12 +51,12 @@ def measure_updates(
     """
     train = replace(train, batch_size=len(batch), micro_batch=len(batch))
     torch.manual_seed(train.seed)
-    step, ready, state, meter = assemble(FlowMo(model), train, World(device=device), perceptual)
-    run = Run(Path(), train, step, ready, state, World(device=device), meter=meter)
+    stage, ready, state, meter = assemble(FlowMo(model), train, World(device=device), perceptual)
+    run = Run(Path(), train, stage, TOKENIZER, ready, state, World(device=device), meter=meter)
 
     def update() -> float:
         start = time.perf_counter()
-        run.update(batch, [])
+        run.update(batch)
         synchronize(device)
         return time.perf_counter() - start
 

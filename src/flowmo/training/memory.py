@@ -28,11 +28,12 @@ from ..config import FlowMoConfig
 from ..data import Batch
 from ..perceptual import LPIPS
 from ..perceptual.lpips import Network, build_stages
+from ..stages import LossParts
 from ..tokenizer import FlowMo
-from .config import TrainConfig
+from .config import STAGES, AutoencodeTrainConfig, TrainConfig
 from .distributed import World, blocks, spread
-from .steps import LossParts, TokenizerStep
 
+EndToEnd = TrainConfig | AutoencodeTrainConfig
 FLOAT32 = 4  # bytes: of weights, gradients, moments and averages whatever the precision of the matrix products
 
 
@@ -88,7 +89,7 @@ class LiveTensors(TorchDispatchMode):
         return result
 
 
-def memory_per_rank(model: FlowMoConfig, train: TrainConfig, world: int = 1, device: str = "cuda") -> Memory:
+def memory_per_rank(model: FlowMoConfig, train: EndToEnd, world: int = 1, device: str = "cuda") -> Memory:
     """An estimate for one of ``world`` processes that train as ``train`` says, on a GPU ("cuda") or a "cpu".
 
     ``train.compile`` is not considered: compiled blocks keep no more. Raises ConfigError for a batch that the processes
@@ -129,12 +130,13 @@ class Traced(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def _trace(config: FlowMoConfig, train: TrainConfig, device: str) -> Traced:
+def _trace(config: FlowMoConfig, train: EndToEnd, device: str) -> Traced:
     """One micro-batch of ``train.batch_size`` images."""
     with torch.device("meta"):
-        step = TokenizerStep(FlowMo(config), train)
+        model = FlowMo(config)
+    step = STAGES[train.stage].stage(model, train)
     if train.freeze_encoder_after == 0:
-        step.freeze_encoder()
+        model.encoder.requires_grad_(False)
     network = untrained_lpips(train.perceptual_network) if train.losses.perceptual else None
     live, beside_gradients, kept = LiveTensors(), LiveTensors(), 0
 
@@ -194,14 +196,14 @@ def untrained_lpips(network: Network) -> LPIPS:
     return LPIPS(network, tensors)
 
 
-def _what_matters(train: TrainConfig, micro: int) -> TrainConfig:
+def _what_matters(train: EndToEnd, micro: int) -> EndToEnd:
     """The settings that change a pass, the others as they are by default, so that a pass is traced once."""
     same = {
         name: getattr(train, name)
-        for name in ("stage", "losses", "perceptual_network", "perceptual_share", "precision", "recompute_blocks")
+        for name in ("losses", "perceptual_network", "perceptual_share", "precision", "recompute_blocks")
     }
     frozen = 0 if train.freeze_encoder_after == 0 else None
-    return replace(TrainConfig(**same), batch_size=micro, freeze_encoder_after=frozen)
+    return replace(type(train)(**same), batch_size=micro, freeze_encoder_after=frozen)
 
 
 def _empty(module: nn.Module | None) -> None:

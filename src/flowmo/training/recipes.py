@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from ..config import FlowMoConfig, TransformerConfig
 from ..errors import ConfigError
-from ..stages import LossWeights
-from .config import SampleLossConfig, TrainConfig
+from ..stages import SampleDistanceConfig, SampleLossConfig
+from .config import DistillTrainConfig, PostTrainConfig, TrainConfig
 
 BATCH = 128  # two micro-batches of 8 on each of 8 GPUs (A13)
 POST_BATCH = 64
@@ -22,8 +22,9 @@ EXPLORATORY_WIDTH = 768
 
 
 def published(preset: str) -> TrainConfig:
-    """Stage 1A as the released FlowMo-Lo and FlowMo-Hi were trained (A1-A18, C1-C3), on any number of processes that
-    divides 16; other presets for as long as the paper's exploratory one.
+    """Return Stage 1A as the released FlowMo-Lo and FlowMo-Hi were trained (A1-A18, C1-C3).
+
+    It runs on any number of processes that divides 16; other presets run as long as the paper's exploratory one.
 
     Constant rate without warm-up, cool-down or clipping (A12); codebook entropy over the 8 images of a micro-batch
     (A7); the encoder frozen and the optimizer built anew after 200,000 steps (A14); an average of decay 0.9999^10 every
@@ -46,58 +47,64 @@ def published(preset: str) -> TrainConfig:
     )
 
 
-def post_training() -> TrainConfig:
-    """Stage 1B for a short run on one device: half the batch and rate of such a Stage 1A, in two micro-batches, with
-    warm-up and cool-down."""
-    return TrainConfig(
-        stage="mode_seeking",
+def post_training() -> PostTrainConfig:
+    """Return Stage 1B for a short run on one device: half the batch and rate of such a Stage 1A, in two micro-batches,
+    with warm-up and cool-down."""
+    return PostTrainConfig(
         images=100_000,
         batch_size=16,
         micro_batch=8,
         learning_rate=5e-5,
         warmup_images=1_000,
         cooldown_images=25_000,
-        freeze_encoder_after=0,
-        losses=LossWeights(perceptual=0.0),
         check_images=10_000,
     )
 
 
-def distillation() -> TrainConfig:
-    """Few-step decoding in a short run on one device (O11): post-training's batch, squared error and LPIPS (VGG)."""
-    return replace(
-        post_training(),
-        stage="distillation",
+def distillation() -> DistillTrainConfig:
+    """Return few-step decoding in a short run on one device (O11): post-training's batch, squared error and LPIPS
+    (VGG)."""
+    return DistillTrainConfig(
+        images=100_000,
+        batch_size=16,
+        micro_batch=8,
         learning_rate=1e-4,
-        sample=SampleLossConfig(weight=1.0, network="lpips_vgg"),
+        warmup_images=1_000,
+        cooldown_images=25_000,
+        check_images=10_000,
+        sample=SampleDistanceConfig(weight=1.0, network="lpips_vgg"),
     )
 
 
-def published_post_training() -> TrainConfig:
-    """Stage 1B as released (D1-D6): 25,000 steps of 64 images, two micro-batches of 4 on each of 8 GPUs, from raw
-    weights with fresh moments, logits of ResNet-50; looked at every 5,000 steps."""
-    return replace(
-        published("flowmo-lo"),
-        stage="mode_seeking",
+def published_post_training() -> PostTrainConfig:
+    """Return Stage 1B as released (D1-D6): 25,000 steps of 64 images, two micro-batches of 4 on each of 8 GPUs, from
+    raw weights with fresh moments, logits of ResNet-50; validated every 5,000 steps. The rest is Stage 1A's."""
+    return PostTrainConfig(
         images=POST_BATCH * 25_000,
         batch_size=POST_BATCH,
         micro_batch=4,
         learning_rate=5e-5,
-        freeze_encoder_after=0,
-        losses=LossWeights(perceptual=0.0),
+        betas=(0.9, 0.95),
+        warmup_images=0,
+        cooldown_images=0,
+        entropy_over="micro_batch",
+        ema_decay=0.9999,
+        ema_every=10,
+        precision="bf16",
         sample=SampleLossConfig(network="resnet50"),
         check_images=POST_BATCH * 5_000,
     )
 
 
 def mup(preset: str) -> TrainConfig:
-    """What the paper says it did: settings found in the exploratory configuration, "mu-transferred" to other widths
-    (Section 4.1, A.1). The settings are the published ones; :func:`model_of` makes the model follow its width (B1)."""
+    """Return what the paper says it did: settings found in the exploratory configuration, "mu-transferred" to other
+    widths (Section 4.1, A.1). The settings are the published ones; :func:`model_of` makes the model follow its width
+    (B1)."""
     return published(preset)
 
 
 def model_of(recipe: str | None, config: FlowMoConfig) -> FlowMoConfig:
-    """The model as a recipe wants it: for ``mup`` with the exploratory width as base of either side that has none."""
+    """Return the model as a recipe wants it: for ``mup``, a side without a base width gets the exploratory one."""
     if recipe != "mup":
         return config
 
@@ -108,7 +115,7 @@ def model_of(recipe: str | None, config: FlowMoConfig) -> FlowMoConfig:
 
 
 def check_weights(recipe: str | None, config: FlowMoConfig) -> None:
-    """Raises ConfigError where a recipe would make another function of stored weights: a base width is part of a model
+    """Raise ConfigError where a recipe would make another function of stored weights: a base width is part of a model
     from its beginning."""
     wanted = model_of(recipe, config)
     for stored, asked in ((config.encoder, wanted.encoder), (config.decoder, wanted.decoder)):

@@ -8,12 +8,12 @@ from typing import ClassVar, Literal
 
 import torch
 
-from ..errors import ConfigError
+from ..errors import ConfigError, require
 
 
 def fast_precision() -> Literal["bf16", "fp32"]:
-    """bf16 (A17) where there is a GPU or the processor multiplies it; elsewhere products in bf16 take tens of times as
-    long as in fp32."""
+    """Return bf16 (A17) where a GPU or the processor multiplies it, fp32 elsewhere: there bf16 takes tens of times as
+    long."""
     has: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest PyTorch that works
     processor = any(has.get(name) for name in ("avx512_bf16", "amx_bf16"))
     return "bf16" if torch.cuda.is_available() or processor else "fp32"
@@ -21,46 +21,32 @@ def fast_precision() -> Literal["bf16", "fp32"]:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Base of a stage's configuration, which adds what its loss needs.
-
-    images: length of the run, cool-down included. batch_size: images of one update, over all processes; each forward
-    pass takes ``micro_batch`` of them in each process (all of its share by default). learning_rate rises over
-    ``warmup_images``, stays, and falls linearly to 0 over the last ``cooldown_images``. gradient_clip: largest norm of
-    the whole gradient, none as published (A12). weight_normalization: see ``WeightNormalization``. ema_horizon:
-    averaging length as a share of the run; ``ema_decay`` fixes the decay a step instead (0.9999 as published, A16), and
-    ``ema_every`` steps are averaged at once.
-
-    How it runs: precision, of matrix products, see :func:`fast_precision`; strategy, several processes keep the whole
-    model each (ddp) or a part (fsdp); recompute_blocks saves memory for time; compile, the blocks by torch.compile (for
-    GPUs; on a CPU it gains nothing). A step whose loss or gradient is not finite changes nothing; ``most_skipped`` of
-    them in a row end the run. Every ``check_images`` the averaged model is looked at and written, every
-    ``checkpoint_minutes`` a checkpoint, of which ``keep`` are kept.
-    """
+    """Base of every run's configuration: what the loop reads, whatever it trains. A stage adds what its loss needs."""
 
     trains: ClassVar[str] = "tokenizer"
 
-    images: int = 1_000_000
-    batch_size: int = 32
-    micro_batch: int | None = None
+    images: int = 1_000_000  # length of the run, cool-down included
+    batch_size: int = 32  # images of one update, over all processes
+    micro_batch: int | None = None  # of them in one forward pass of one process; None is all of its share
     learning_rate: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.95)
-    warmup_images: int = 5_000
-    cooldown_images: int = 250_000
-    weight_normalization: bool = True
-    gradient_clip: float | None = None
-    ema_horizon: float = 0.04
-    ema_decay: float | None = None
-    ema_every: int = 1
-    precision: Literal["bf16", "fp32"] = field(default_factory=fast_precision)
-    seed: int = 0
-    strategy: Literal["ddp", "fsdp"] = "ddp"
-    recompute_blocks: bool = False
-    compile: bool = False
-    most_skipped: int = 10
-    log_steps: int = 20
-    check_images: int = 50_000
-    checkpoint_minutes: float = 10.0
-    keep: int = 2
+    betas: tuple[float, float] = (0.9, 0.95)  # of Adam (A12)
+    warmup_images: int = 5_000  # over which the rate rises
+    cooldown_images: int = 250_000  # the last ones, over which it falls linearly to 0
+    weight_normalization: bool = True  # see ``WeightNormalization`` (A15)
+    gradient_clip: float | None = None  # largest norm of the whole gradient; none as published (A12)
+    ema_horizon: float = 0.04  # averaging length as a share of the run
+    ema_decay: float | None = None  # or a fixed decay a step, 0.9999 as published (A16)
+    ema_every: int = 1  # steps that are averaged at once
+    precision: Literal["bf16", "fp32"] = field(default_factory=fast_precision)  # of matrix products
+    seed: int = 0  # of all randomness
+    strategy: Literal["ddp", "fsdp"] = "ddp"  # several processes keep the whole model each, or a part of it
+    recompute_blocks: bool = False  # activation checkpointing: less memory, more time
+    compile: bool = False  # the blocks by torch.compile, for GPUs; on a CPU it gains nothing
+    most_skipped: int = 10  # steps in a row that are not finite, and change nothing, before the run ends
+    log_steps: int = 20  # steps between lines of the log
+    check_images: int = 50_000  # images between validations of the averaged model, which is written then too
+    checkpoint_minutes: float = 10.0  # minutes between checkpoints
+    keep: int = 2  # checkpoints that are kept
 
     def __post_init__(self) -> None:
         for name in ("images", "batch_size", "ema_every", "most_skipped", "log_steps", "check_images", "keep"):
@@ -76,7 +62,7 @@ class RunConfig:
         require(clip is None or clip > 0, f"gradient_clip must be positive, got {clip}")
 
     def micro_batches(self, processes: int) -> int:
-        """Forward passes of one process in one update. Raises ConfigError for a batch that cannot be split so."""
+        """Return the forward passes of one process in one update. Raises ConfigError for one that cannot be split."""
         micro = self.micro_batch or self.batch_size // processes
         if micro == 0 or self.batch_size % (micro * processes):
             raise ConfigError(
@@ -84,9 +70,3 @@ class RunConfig:
                 f"{self.micro_batch or 'equal size'}; make it a multiple of {(self.micro_batch or 1) * processes}"
             )
         return self.batch_size // (micro * processes)
-
-
-def require(holds: bool, message: str) -> None:
-    """Raises ConfigError unless ``holds``."""
-    if not holds:
-        raise ConfigError(message)

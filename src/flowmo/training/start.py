@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from torch import nn
 
+from ..arch.mup import learning_rate_scales
 from ..config import FlowMoConfig, from_dict, to_dict
 from ..errors import ConfigError, TrainingError
-from ..stages.mode_matching import PerceptualDistance
+from ..stages import LossParts, PerceptualDistance, Stage
 from ..tokenizer import FlowMo
+from ..weights import save_model
 from .checkpoint import Checkpoint, read_newest
-from .config import TrainConfig
+from .config import STAGES, ImageRunConfig, TokenizerConfig
 from .distributed import World, spread
 from .health import Meter
 from .run_config import RunConfig
 from .state import TrainState
-from .steps import LossParts, TokenizerStep
+from .trained import ModelKind
 
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
+AnyStage = TypeVar("AnyStage", bound=Stage)
 MAY_CHANGE = frozenset(
     {"images", "cooldown_images", "strategy", "recompute_blocks", "compile", "workers", "most_skipped"}
     | {"log_steps", "check_images", "checkpoint_minutes", "keep"}
@@ -28,43 +32,70 @@ MAY_CHANGE = frozenset(
 """Settings that a run may be continued with other values of: they change its length or how it runs, not what it is."""
 
 
-class Assembled(NamedTuple):
-    step: TokenizerStep
-    ready: nn.Module
+class Assembled(NamedTuple, Generic[AnyStage]):
+    """What one process trains."""
+
+    stage: AnyStage  # holds the model
+    ready: nn.Module  # the same, spread over the processes
     state: TrainState
     meter: Meter
 
 
 def assemble(
     model: FlowMo,
-    config: TrainConfig,
+    config: TokenizerConfig,
     world: World,
     perceptual: PerceptualDistance | None = None,
     checkpoint: Checkpoint | None = None,
     teacher: FlowMo | None = None,
-) -> Assembled:
-    """A run of a tokenizer's stage, where ``checkpoint`` left it or at the beginning. teacher: of distillation.
+) -> Assembled[Stage]:
+    """Return a run of a tokenizer's stage, where ``checkpoint`` left it or at the beginning. teacher: of distillation.
 
-    The encoder is frozen once ``config.freeze_encoder_after`` images are seen; the optimizer is then built anew with
-    the decoder alone, so its moments start again (A14). Raises TrainingError for a checkpoint of another model.
+    The encoder is frozen once ``config.encoder_images`` are seen; the optimizer is then built anew with the decoder
+    alone, so its moments start again (A14). Raises TrainingError for a checkpoint of another model.
     """
-    step = TokenizerStep(model.to(world.device), config, LossParts(perceptual, world.average, teacher))
     if checkpoint is not None and checkpoint.about["model_config"] != to_dict(model.config):
         raise TrainingError(f"{checkpoint.path} is of another model")
     seen = checkpoint.about["images_seen"] if checkpoint else 0
-    frozen = config.freeze_encoder_after is not None and seen >= config.freeze_encoder_after
+    frozen = config.encoder_images is not None and seen >= config.encoder_images
     if frozen:
-        step.freeze_encoder()
-    ready = spread(step, world, config.strategy, config.recompute_blocks, config.compile)
-    state, meter = TrainState.start(step.model, config, step.learning_rate_scales()), Meter()
+        model.encoder.requires_grad_(False)
+    parts = LossParts(perceptual, world.average, teacher, config.batch_size)
+    stage = STAGES[config.stage].stage(model.to(world.device), config, parts)
+    moments = checkpoint is not None and checkpoint.about["encoder_frozen"] == frozen
+    return started(stage, config, world, checkpoint, moments, learning_rate_scales(model))
+
+
+def started(
+    stage: AnyStage,
+    config: RunConfig,
+    world: World,
+    checkpoint: Checkpoint | None,
+    moments: bool = True,
+    scales: Mapping[str, float] | None = None,
+) -> Assembled[AnyStage]:
+    """Return a stage spread over the world, with its state where ``checkpoint`` left it or fresh.
+
+    moments: whether those of the checkpoint are taken over. scales: of the learning rate, by parameter name (muP).
+    """
+    ready = spread(stage, world, config.strategy, config.recompute_blocks, config.compile)
+    state, meter = TrainState.start(stage.model, config, scales), Meter()
     if checkpoint is not None:
-        checkpoint.restore(state, world, moments=checkpoint.about["encoder_frozen"] == frozen)
+        checkpoint.restore(state, world, moments=moments)
         meter.sums |= checkpoint.meter(world.device)
-    return Assembled(step, ready, state, meter)
+    return Assembled(stage, ready, state, meter)
 
 
-def crop_size(model: FlowMoConfig, config: TrainConfig) -> int:
-    """Side of the pictures that the run trains on. Raises ConfigError for one that the model cannot take."""
+def _about(model: FlowMo) -> dict[str, Any]:
+    frozen = not any(p.requires_grad for p in model.encoder.parameters())
+    return {"model_config": to_dict(model.config), "encoder_frozen": frozen}
+
+
+TOKENIZER = ModelKind(lambda model: FlowMo(model.config), save_model, _about)
+
+
+def crop_size(model: FlowMoConfig, config: ImageRunConfig) -> int:
+    """Return the side of the images that the run trains on. Raises ConfigError for one that the model cannot take."""
     size = config.crop_size or model.image_size
     for side in (model.encoder, model.decoder):
         if size % side.patch_size or size > model.image_size:
@@ -76,7 +107,7 @@ def crop_size(model: FlowMoConfig, config: TrainConfig) -> int:
 
 
 def raw_model(folder: Path) -> FlowMo:
-    """The model with the raw weights of the newest checkpoint in a run's folder, not their average (D4). Raises
+    """Return the model with the raw weights of the newest checkpoint in a run's folder, not their average (D4). Raises
     TrainingError where there is none that is whole."""
     checkpoint = read_newest(folder)
     if checkpoint is None:
@@ -88,14 +119,16 @@ def raw_model(folder: Path) -> FlowMo:
 
 
 def stored_model_config(checkpoint: Checkpoint) -> FlowMoConfig:
-    """Raises ConfigError for one that this version does not know."""
+    """Return the model configuration of a checkpoint. Raises ConfigError for one that this version does not know."""
     return from_dict(FlowMoConfig, checkpoint.about["model_config"])
 
 
 def check_same(checkpoint: Checkpoint, asked: RunConfig) -> None:
-    """Raises TrainingError for settings that would make another run of the one in the checkpoint."""
+    """Raise TrainingError for settings that would make another run of the one in the checkpoint."""
     a, b = to_dict(checkpoint.train_config), to_dict(asked)
-    changed = [name for name in a if a[name] != b[name] and name not in MAY_CHANGE]
+    changed = [name for name in a if name not in b or (a[name] != b[name] and name not in MAY_CHANGE)]
+    if "stage" in changed:
+        changed = ["stage"]
     if changed:
         raise TrainingError(
             f"{checkpoint.path.parent} holds a run with other settings "
@@ -105,7 +138,7 @@ def check_same(checkpoint: Checkpoint, asked: RunConfig) -> None:
 
 
 def cooled_down(config: AnyConfig, checkpoint: Checkpoint, images: int) -> AnyConfig:
-    """The run's settings with a cool-down over its next ``images``; or over those that are left of it, where the
+    """Return the run's settings with a cool-down over its next ``images``; or over those that are left of it, where the
     checkpoint is already of that cool-down."""
     if checkpoint.about.get("cooldown") == images:
         return replace(config, images=checkpoint.train_config.images, cooldown_images=images)

@@ -1,4 +1,4 @@
-"""What a run consists of between two updates, by name: weights, their average, moments, and how far it has come."""
+"""What a run consists of between two updates, by name: weights, their EMA, moments, and how far it has come."""
 
 from __future__ import annotations
 
@@ -8,29 +8,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .averages import MovingAverage, WeightNormalization
+from .ema import EMA, WeightNormalization
 from .run_config import RunConfig
 
 
 @dataclass
 class TrainState:
-    """A model in training. images_seen is the position in the data too; all randomness follows from it, the step's
-    number and the seed. step: updates tried; skipped: those that changed nothing because a number was not finite."""
+    """A model in training."""
 
     model: nn.Module
-    average: MovingAverage
+    ema: EMA
     normalization: WeightNormalization | None
     optimizer: torch.optim.Optimizer
-    step: int = 0
-    images_seen: int = 0
-    skipped: int = 0
-    broken_images: int = 0
+    step: int = 0  # updates tried; all randomness follows from it, the position and the seed
+    images_seen: int = 0  # the position in the data too
+    skipped: int = 0  # updates that changed nothing, because a number was not finite
+    broken_images: int = 0  # images that could not be read, for which others stood in
 
     @classmethod
     def start(
         cls, model: nn.Module, config: RunConfig, learning_rate_scales: Mapping[str, float] | None = None
     ) -> TrainState:
-        """Fresh moments and average around a model, of the parameters that train. Adam as published: no decay (A12).
+        """Return fresh moments and EMA around a model, of the parameters that train. Adam as published: no decay (A12).
 
         learning_rate_scales: by parameter name, 1 where there is none; muP's.
         """
@@ -40,7 +39,7 @@ class TrainState:
                 groups.setdefault((learning_rate_scales or {}).get(name, 1.0), []).append(parameter)
         return cls(
             model,
-            MovingAverage(model),
+            EMA(model),
             WeightNormalization(model) if config.weight_normalization else None,
             torch.optim.Adam(
                 [{"params": parameters, "scale": scale} for scale, parameters in groups.items()],
@@ -52,16 +51,17 @@ class TrainState:
 
     @property
     def trained(self) -> list[nn.Parameter]:
+        """The parameters that the optimizer moves."""
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def tensors(self, moments: bool = True) -> dict[str, Tensor]:
-        """Every tensor of the state by name, sharded as the model is; writing into them changes the state.
+        """Return every tensor of the state by name, sharded as the model is; writing into them changes the state.
 
         moments: with those of the optimizer, which are made (zero) where no update has made them yet.
         """
         named = {name: p.detach() for name, p in self.model.named_parameters()}
         found = {f"model.{name}": tensor for name, tensor in named.items()}
-        found |= {f"average.{name}": tensor for name, tensor in self.average.average.items()}
+        found |= {f"average.{name}": tensor for name, tensor in self.ema.weights.items()}
         if self.normalization:
             found |= {f"norm.{name}": norm for name, norm in self.normalization.norms.items()}
         if moments:

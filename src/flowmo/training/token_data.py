@@ -38,6 +38,10 @@ class TokenSet:
         """Of the names, or the largest label and one."""
         return len(self.classes) or int(self.labels.max()) + 1
 
+    def describe(self) -> str:
+        """Return what the data are, in words."""
+        return self.described
+
     def rows(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Tokens int64 B L and labels int64 (B,)."""
         tokens = torch.from_numpy(self.sequences[indices].astype(np.int64))

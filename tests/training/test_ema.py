@@ -13,7 +13,7 @@ from flowmo.presets import flowmo_mini_64, tiny
 from flowmo.stages import LossWeights, draw, mode_matching_loss
 from flowmo.tokenizer import FlowMo
 from flowmo.training import TrainConfig, TrainState
-from flowmo.training.averages import MovingAverage, WeightNormalization
+from flowmo.training.ema import EMA, WeightNormalization
 
 
 def block_linears(model: FlowMo) -> dict[str, nn.Linear]:
@@ -67,21 +67,21 @@ def test_norms_are_those_of_the_weights_at_the_start() -> None:
 
 def test_moving_average_is_the_weighted_mean() -> None:
     model = nn.Linear(3, 2)
-    average = MovingAverage(model)
+    average = EMA(model)
     expected = model.weight.detach().clone()
     for decay in (0.5, 0.9, 0.0, 0.99):
         with torch.no_grad():
             model.weight += torch.randn(2, 3)
         average.update(decay)
         expected = decay * expected + (1 - decay) * model.weight.detach()
-        assert torch.allclose(average.average["weight"], expected, atol=1e-6)
+        assert torch.allclose(average.weights["weight"], expected, atol=1e-6)
 
 
 def test_the_average_of_frozen_weights_is_they_to_the_bit() -> None:
     """The sign of a zero too: it enters the fingerprint, by which token files know their model."""
     weights = torch.tensor([-0.0, 0.0, 1 / 3, -1e-30])
     model = nn.ParameterDict({"frozen": nn.Parameter(weights.clone(), requires_grad=False)})
-    average = MovingAverage(model)
+    average = EMA(model)
     for _ in range(3):
         average.update(0.7)
-    assert torch.equal(average.average["frozen"].view(torch.int32), weights.view(torch.int32))
+    assert torch.equal(average.weights["frozen"].view(torch.int32), weights.view(torch.int32))

@@ -1,4 +1,5 @@
-"""After each update: forced weight normalisation and the moving average of the weights (Section 4.1; A15, A16)."""
+"""After each update: forced weight normalisation, and the exponential moving average (EMA) of the weights (Section 4.1;
+A15, A16)."""
 
 from __future__ import annotations
 
@@ -20,22 +21,24 @@ class WeightNormalization:
 
     @torch.no_grad()
     def apply(self) -> None:
+        """Bring every weight back to its norm."""
         weights = [weight.detach() for weight in self.weights.values()]
         if weights:
             ratios = torch._foreach_div(list(self.norms.values()), norms(weights))
             torch._foreach_mul_([local(weight) for weight in weights], ratios)
 
 
-class MovingAverage:
-    """Exponential moving average of a model's parameters, in float32; sharded like them."""
+class EMA:
+    """The exponential moving average of a model's parameters, in float32; sharded like them."""
 
     def __init__(self, model: nn.Module) -> None:
         self.source = dict(model.named_parameters())
-        self.average: dict[str, Tensor] = {name: p.detach().clone() for name, p in self.source.items()}
+        self.weights: dict[str, Tensor] = {name: p.detach().clone() for name, p in self.source.items()}
 
     @torch.no_grad()
     def update(self, decay: float) -> None:
-        average = [local(a) for a in self.average.values()]
+        """Move the average a share 1 - ``decay`` of the way to the parameters."""
+        average = [local(mean) for mean in self.weights.values()]
         torch._foreach_lerp_(average, [local(p.detach()) for p in self.source.values()], 1 - decay)
         for mean, parameter in zip(average, self.source.values(), strict=True):
             if not parameter.requires_grad:  # to the bit, for the fingerprint: above, a -0 becomes a 0

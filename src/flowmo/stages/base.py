@@ -1,0 +1,100 @@
+"""What all stages share: the face of a stage, what its loss is given, and the weights of the quantizer's terms (Eq. 9).
+
+A stage is one file with its configuration, its loss, and a :class:`Stage` that draws the randomness of one micro-batch
+and calls the loss. Adding one touches its file, ``training/config.py`` and its test.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import require
+from ..quantize import Average, QuantizerLosses
+from ..tokenizer import FlowMo
+
+PerceptualDistance = Callable[[Tensor, Tensor], Tensor]
+"""d_perc: two batches of images B 3 H W in [-1, 1] -> distances (B,). The second is the reference."""
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """Base of the stages' configurations; says what the loop has to know of a stage."""
+
+    decoder_only: ClassVar[bool] = False
+    """Whether the decoder alone trains, on samples that it makes, and validation may end the run."""
+
+    @property
+    def encoder_images(self) -> int | None:
+        """Images after which the encoder is frozen: 0 where it never trains, None where it always does."""
+        return 0
+
+    @property
+    def chain_steps(self) -> float:
+        """Mean number of decoder passes with gradient that an image gets beside that of the flow term."""
+        return 0.0
+
+    @property
+    def has_flow_term(self) -> bool:
+        """Whether the decoder is asked for the velocity at one random noise level."""
+        return True
+
+
+@dataclass(frozen=True)
+class QuantizerWeights:
+    """The lambdas of the quantizer's terms in Eq. 9, as the released weights were trained (A1, A11)."""
+
+    entropy: float = 0.0025  # of L_ent
+    commitment: float = 0.000625  # of L_commit
+
+    def __post_init__(self) -> None:
+        for name in ("entropy", "commitment"):
+            value = getattr(self, name)
+            require(0 <= value < math.inf, f"losses.{name} must be at least 0, got {value}")
+
+    def quantizer_loss(self, losses: QuantizerLosses) -> Tensor:
+        """Return the weighted sum of the quantizer's terms, a scalar."""
+        return self.entropy * losses.entropy + self.commitment * losses.commitment
+
+
+@dataclass(frozen=True)
+class LossParts:
+    """What a stage is given beside the model and its configuration."""
+
+    perceptual: PerceptualDistance | None = None  # d_perc
+    average: Average | None = None  # the mean over the processes
+    teacher: FlowMo | None = None  # of distillation, frozen
+    batch_size: int = 1  # images of one update, over all processes
+
+
+class LossTerms(Protocol):
+    """What a stage returns: a named tuple of scalars, of which ``total`` is minimised. ``bit_share`` may be a tensor;
+    any but ``total`` may be None."""
+
+    @property
+    def total(self) -> Tensor: ...
+
+    def _asdict(self) -> dict[str, Tensor | None]: ...
+
+
+class ImageBatch(Protocol):
+    """What a tokenizer's stage asks of a batch: ``images``, float B 3 H W in [-1, 1]."""
+
+    @property
+    def images(self) -> Tensor: ...
+
+
+class Stage(nn.Module):
+    """Base of the stages. ``model`` trains; whatever else a loss needs must not be a parameter of this module."""
+
+    model: nn.Module
+    parts: LossParts
+
+    def forward(self, batch: Any, generator: torch.Generator, images_seen: int) -> LossTerms:
+        """Return the loss of one micro-batch. All randomness comes from ``generator``, on the model's device."""
+        raise NotImplementedError

@@ -1,0 +1,169 @@
+"""What a run trains: the plan that :func:`flowmo.training.train` is given, for tokenizers and for generators."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
+
+from ..data import BatchLoader, ImageSource
+from ..generation import Generator
+from ..tokenizer import FlowMo
+from .checkpoint import Checkpoint
+from .config import TokenizerConfig
+from .cost import matrix_ceiling, precision, utilisation_cost
+from .distributed import World
+from .generator import GENERATOR, GeneratorTrainConfig, assemble_generator, flops_per_image
+from .run_config import RunConfig
+from .start import TOKENIZER, Assembled, assemble, crop_size, stored_model_config
+from .token_data import TokenLoader, TokenSet
+from .trained import Loader, ModelKind
+from .validation import Validation
+
+Model = TypeVar("Model", bound=nn.Module)
+Config = TypeVar("Config", bound=RunConfig)
+Source = TypeVar("Source")
+MakeValidation = Callable[[Any, torch.device], Validation]
+"""(model at the beginning, device) -> what validates its EMA; asked in the main process only."""
+
+
+def always(checkpoint: Checkpoint) -> bool:
+    """Accept the run of any checkpoint."""
+    return True
+
+
+@dataclass(frozen=True)
+class Plan(ABC, Generic[Model, Config, Source]):
+    """Base of the plans: the settings of a run, and the model it begins with.
+
+    The model is made by ``new_model`` after ``torch.manual_seed(config.seed)``, and only where the folder holds no
+    checkpoint to go on from.
+    """
+
+    config: Config
+    new_model: Callable[[], Model]
+    validation: MakeValidation | None = None  # of the EMA, every ``config.check_images``
+    fits: Callable[[Checkpoint], bool] = always  # whether a checkpoint is of the run that is meant
+    about: dict[str, Any] = field(default_factory=dict)  # more for the checkpoints
+
+    @property
+    @abstractmethod
+    def kind(self) -> ModelKind:
+        """How its models are written."""
+
+    @abstractmethod
+    def stored_model(self, checkpoint: Checkpoint) -> Model:
+        """Return a model of the configuration of a checkpoint, whose weights are to be replaced."""
+
+    @abstractmethod
+    def assemble(self, model: Model, config: Config, world: World, checkpoint: Checkpoint | None) -> Assembled[Any]:
+        """Return the run of this process. Raises TrainingError for a checkpoint of another model."""
+
+    @abstractmethod
+    def loader(self, source: Source, model: Model, config: Config, world: World, start: int) -> Loader:
+        """Return this process's batches, from position ``start`` on."""
+
+    @abstractmethod
+    def cost(self, model: Model, config: Config, device: torch.device, images_seen: int) -> tuple[float, float]:
+        """Return the operations of one image, and those that the device can do in a second."""
+
+    def to(self, device: torch.device) -> None:
+        """Move what the loss needs beside the model to the device."""
+
+    def rebuild_after(self, config: Config) -> int | None:
+        """Return the images after which the run is to be built anew, or None."""
+        return None
+
+    def patience(self, config: Config) -> int | None:
+        """Return the patience of a run that validation may end, or None."""
+        return None
+
+    def seeded_model(self) -> Model:
+        """Return the model that the run begins with."""
+        torch.manual_seed(self.config.seed)
+        return self.new_model()
+
+
+@dataclass(frozen=True)
+class TokenizerPlan(Plan[FlowMo, TokenizerConfig, ImageSource]):
+    """Training of a tokenizer on images, in the stage that the configuration is of."""
+
+    perceptual: nn.Module | None = None  # d_perc of the loss
+    teacher: FlowMo | None = None  # of distillation
+
+    @property
+    def kind(self) -> ModelKind:
+        return TOKENIZER
+
+    def stored_model(self, checkpoint: Checkpoint) -> FlowMo:
+        return FlowMo(stored_model_config(checkpoint))
+
+    def assemble(
+        self, model: FlowMo, config: TokenizerConfig, world: World, checkpoint: Checkpoint | None
+    ) -> Assembled[Any]:
+        crop_size(model.config, config)  # tells early that crops do not fit the model
+        return assemble(model, config, world, self.perceptual, checkpoint, self.teacher)
+
+    def loader(
+        self, source: ImageSource, model: FlowMo, config: TokenizerConfig, world: World, start: int
+    ) -> BatchLoader:
+        return BatchLoader(
+            source,
+            config.batch_size // world.size,
+            crop_size(model.config, config),
+            config.seed,
+            start=start,
+            flip=config.flip,
+            workers=config.workers,
+            rank=world.rank,
+            world=world.size,
+            scale_to=model.config.image_size,
+        )
+
+    def cost(
+        self, model: FlowMo, config: TokenizerConfig, device: torch.device, images_seen: int
+    ) -> tuple[float, float]:
+        return utilisation_cost(model.config, config, device, images_seen)
+
+    def to(self, device: torch.device) -> None:
+        for network in (self.perceptual, self.teacher):
+            if network is not None:
+                network.to(device)
+
+    def rebuild_after(self, config: TokenizerConfig) -> int | None:
+        return config.encoder_images or None
+
+    def patience(self, config: TokenizerConfig) -> int | None:
+        sample = getattr(config, "sample", None)
+        return sample.patience if sample is not None else None
+
+
+@dataclass(frozen=True)
+class GeneratorPlan(Plan[Generator, GeneratorTrainConfig, TokenSet]):
+    """Training of a generator on tokens with labels (Section 3.5)."""
+
+    @property
+    def kind(self) -> ModelKind:
+        return GENERATOR
+
+    def stored_model(self, checkpoint: Checkpoint) -> Generator:
+        return self.new_model()
+
+    def assemble(
+        self, model: Generator, config: GeneratorTrainConfig, world: World, checkpoint: Checkpoint | None
+    ) -> Assembled[Any]:
+        return assemble_generator(model, config, world, checkpoint)
+
+    def loader(
+        self, source: TokenSet, model: Generator, config: GeneratorTrainConfig, world: World, start: int
+    ) -> TokenLoader:
+        return TokenLoader(source, config.batch_size // world.size, config.seed, start, world.rank, world.size)
+
+    def cost(
+        self, model: Generator, config: GeneratorTrainConfig, device: torch.device, images_seen: int
+    ) -> tuple[float, float]:
+        return flops_per_image(model), matrix_ceiling(device, precision(config))

@@ -1,0 +1,150 @@
+"""One call that trains: tokenizer, post-training, distillation or generator, on one process or many, from a notebook or
+a command (Section 4.1).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import to_dict
+from ..errors import ConfigError, TrainingError
+from ..provenance import code_version
+from .checkpoint import Checkpoint, checkpoints, read_checkpoint, read_newest
+from .distributed import World
+from .logs import Log
+from .loop import Outcome, Run
+from .plan import Plan
+from .run_config import RunConfig
+from .run_folder import WEIGHTS, run_folder, write_config
+from .start import check_same, cooled_down
+from .trained import Loader
+
+
+def say_on_stdout(line: str) -> None:
+    """Print a line at once."""
+    print(line, flush=True)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How one call of :func:`train` runs; a later call may have others."""
+
+    device: str = "cpu"  # or cuda: under torchrun each process takes the GPU of its local rank
+    seconds: float = math.inf  # time limit; training then stops with a checkpoint
+    resume: Path | None = None  # a checkpoint of another run, to begin from where the folder holds none
+    cooldown: int | None = None  # images of a cool-down with which the run is to end from where it is
+    wandb: str | None = None  # project of Weights & Biases to report to
+    command: str = ""  # what made the run, for its checkpoints
+    say: Callable[[str], None] = say_on_stdout  # told lines for a person, in the main process
+
+
+def train(plan: Plan[Any, Any, Any], source: Any, folder: Path, options: TrainOptions | None = None) -> Outcome:
+    """Train what ``plan`` says on ``source`` and write to ``folder``; return how it ended.
+
+    source: images (``data.open_images``) or tokens (``training.read_token_set``), as the plan takes them.
+    folder: gets checkpoints, ``config.json``, ``log.jsonl``, sample images and, in the end, ``model.safetensors``. The
+    same call again goes on from its newest checkpoint, exactly.
+    Raises ConfigError for settings that do not fit, TrainingError for a folder of another run and for a training that
+    cannot go on.
+    """
+    options = options or TrainOptions()
+    deadline = time.monotonic() + options.seconds
+    world = World.join(options.device)
+    say: Callable[[str], None] = options.say if world.main else lambda line: None
+    try:
+        plan.config.micro_batches(world.size)  # tells early that a batch cannot be split
+        plan.to(world.device)
+        fresh = [] if checkpoints(folder) or options.resume else [plan.seeded_model()]  # before the folder is made
+        with run_folder(folder, world):
+            say(f"training on {source.describe()}")
+            session = Session(plan, source, folder, options, world, say, deadline)
+            while (outcome := session.run(fresh)).again:
+                say(f"{outcome.reason} after {outcome.images_seen:,} images")
+                free_memory(world.device)
+    finally:
+        world.leave()
+    what_now = folder / WEIGHTS if outcome.finished else "the same command goes on"
+    say(f"{outcome.reason} after {outcome.images_seen:,} images; {what_now}")
+    return outcome
+
+
+@dataclass(frozen=True)
+class Session:
+    """One call of :func:`train` in one process."""
+
+    plan: Plan[Any, Any, Any]
+    source: Any
+    folder: Path
+    options: TrainOptions
+    world: World
+    say: Callable[[str], None]
+    deadline: float
+
+    def run(self, fresh: list[Any]) -> Outcome:
+        """Train from the newest checkpoint, or from the model in ``fresh``, which is taken out, so that nothing keeps
+        it alive when the run is built anew."""
+        run, loader, log = self.begin(fresh)
+        with contextlib.closing(log) if log else contextlib.nullcontext():
+            return run.train(loader)
+
+    def begin(self, fresh: list[Any]) -> tuple[Run, Loader, Log | None]:
+        """Return the run where it stands, and its data from there."""
+        plan, world = self.plan, self.world
+        checkpoint, config, about = self.going_on()
+        if checkpoint is None:
+            model = fresh.pop() if fresh else plan.seeded_model()
+        else:
+            model = plan.stored_model(checkpoint)
+            if not plan.fits(checkpoint):
+                raise TrainingError(
+                    f"{self.folder} holds a run of another model; give another folder, or the run's own settings"
+                )
+            self.say(f"resuming at {checkpoint.about['images_seen']:,} images")
+        about |= plan.about
+        stage, ready, state, meter = plan.assemble(model, config, world, checkpoint)
+        log = validation = None
+        if world.main:
+            validation = plan.validation(model, world.device) if plan.validation else None
+            write_config(self.folder, model.config, config)
+            identity = to_dict(config) | about
+            log = Log(self.folder, state.images_seen, self.say, wandb=self.options.wandb, about=identity)
+        run = Run(self.folder, config, stage, plan.kind, ready, state, world, log, validation, self.deadline, about)
+        run.cost, run.meter = plan.cost(model, config, world.device, state.images_seen), meter
+        run.patience, run.rebuild_after = plan.patience(config), plan.rebuild_after(config)
+        return run, plan.loader(self.source, model, config, world, state.images_seen), log
+
+    def going_on(self) -> tuple[Checkpoint | None, RunConfig, dict[str, Any]]:
+        """Return the checkpoint that the run goes on from, None at its beginning; its settings, with the cool-down that
+        is asked for; what its checkpoints are to say. Raises TrainingError where it would be another run."""
+        config, options, kind = self.plan.config, self.options, type(self.plan.config)
+        checkpoint = read_newest(self.folder, self.world, kind)
+        if checkpoint is None and options.resume:
+            checkpoint = read_checkpoint(options.resume, self.world, kind)
+        about: dict[str, Any] = {"command": options.command, "code": code_version()}
+        if options.cooldown:
+            if checkpoint is None:
+                raise ConfigError(
+                    f"--cooldown goes on from a checkpoint, and {self.folder} holds none; name one by --resume"
+                )
+            config = cooled_down(config, checkpoint, options.cooldown)
+            about["cooldown"] = options.cooldown
+        if checkpoint is not None:
+            check_same(checkpoint, config)
+        return checkpoint, config, about
+
+
+def free_memory(device: torch.device) -> None:
+    """Free a run that is over, with its moments and gradients, before another is built: the parts of a network that are
+    spread refer to each other, and are freed by the garbage collector alone."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

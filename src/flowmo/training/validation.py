@@ -1,0 +1,99 @@
+"""Validation while training: numbers, images and weights of the EMA, and the best weights of a run that may stop early
+(Section 3.3; D3)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .distributed import World, whole
+from .early_stopping import SECONDS, best, validations_of, verdict
+from .health import Meter
+from .logs import Log
+from .run_config import RunConfig
+from .state import TrainState
+from .trained import ModelKind, with_weights
+
+IMAGES, BEST = "pictures", "best"  # the folder of sample images, and the name of the best weights, in a run's folder
+MOST_TIME = 0.03  # share of a run that validation may take without a warning
+Validation = Callable[[Any, int], dict[str, Any]]
+"""(EMA model in evaluation mode, images seen) -> numbers for the log; writes ``pictures/<images>.png``."""
+
+
+@dataclass
+class Validator:
+    """Validates a run and writes its weights."""
+
+    folder: Path
+    config: RunConfig
+    kind: ModelKind
+    state: TrainState
+    world: World
+    log: Log | None  # in the main process only
+    validation: Validation | None = None  # likewise
+    patience: int | None = None  # of a run that validation may end
+    meter: Meter = field(default_factory=Meter)  # its clock leaves validation out
+    began: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0  # that validation has taken
+    warned: bool = False
+
+    def begin(self) -> str | None:
+        """Validate once before any training, where validation may end the run; return why it has ended already."""
+        if self.patience is None:
+            return None
+        found = self.world.share(validations_of(self.log.path) if self.log else None)
+        return verdict(found, self.patience) if found else self.validate()
+
+    def validate(self) -> str | None:
+        """Write images, numbers and weights of the EMA; return why the run is to stop, if it is. Every process must
+        call it. Where validation may end the run, the best weights so far are kept too."""
+        start, images, early = time.monotonic(), self.state.images_seen, None
+        model = self.write_weights("model", "moving average", self.state.ema.weights, torch.float16)
+        if model is not None and self.validation and self.log:
+            with torch.no_grad():
+                numbers = {"images": images} | self.validation(model.to(self.world.device).eval(), images)
+            self.log.write(numbers | {SECONDS: round(time.monotonic() - start, 3)})
+            self.log.image(self.folder / IMAGES / f"{images:010d}.png", images)
+            if self.patience is not None:
+                found = validations_of(self.log.path)
+                if best(found) == numbers:
+                    about = {"weights": "moving average, the best check"} | numbers
+                    self.kind.save(model, self.folder / f"{BEST}.safetensors", torch.float16, about)
+                early = verdict(found, self.patience)
+        self.world.wait()
+        self.seconds += time.monotonic() - start
+        self.warn()
+        self.meter.restart_clock()
+        return self.world.share(early)
+
+    def warn(self) -> None:
+        """Say once that validation takes more than 3 % of the time, and what to do about it."""
+        share = self.seconds / max(time.monotonic() - self.began, 1e-9)
+        if self.log and not self.warned and share > MOST_TIME and 0 < self.state.images_seen < self.config.images:
+            self.warned = True
+            rarer = round(self.config.check_images * share / MOST_TIME)
+            self.log.say(f"note: validation takes {share:.0%} of the time so far; check_images={rarer} makes it 3 %")
+
+    def save_raw(self, name: str, what: str) -> None:
+        """Write the raw weights, not their average, to NAME.safetensors in float32. Every process must call it."""
+        self.write_weights(name, what, dict(self.state.model.named_parameters()), torch.float32)
+
+    def write_weights(self, name: str, what: str, source: dict[str, Any], dtype: torch.dtype) -> nn.Module | None:
+        """Write ``source`` as a model file; return the model that holds it, on the CPU, in the main process."""
+        weights: dict[str, Tensor] = {}
+        for key, tensor in source.items():
+            full = whole(tensor.detach())
+            if self.world.main:
+                weights[key] = full.cpu().clone()
+        if not self.world.main:
+            return None
+        model = with_weights(self.kind, self.state.model, weights)
+        about = {"images": self.state.images_seen, "weights": what}
+        self.kind.save(model, self.folder / f"{name}.safetensors", dtype, about)
+        return model
