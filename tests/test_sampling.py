@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import flowmo
-from flowmo import tokenizer
+from flowmo import inference
 from flowmo.config import SamplerConfig
 from flowmo.errors import ConfigError
 from flowmo.flow import seeded_noise
@@ -50,7 +50,7 @@ def test_it_is_the_plain_sampler(
     sampler = SamplerConfig(*steps, *guidance)
     expected = plain_sample(model, code, noise, sampler)
     with torch.no_grad():
-        found = model.sample(code, noise, *steps, *guidance)
+        found = model.sample(code, noise, sampler)
     assert (found - expected).abs().max() < 1e-5 * max(1.0, float(expected.abs().max()))
     assert not torch.allclose(expected, noise, atol=0.1)
 
@@ -62,8 +62,7 @@ def test_it_keeps_gradients(model: FlowMo, samples: Callable[[int], Tensor]) -> 
     sampler = SamplerConfig(3, 2.0, 1.5, (0.0, 0.5))
     gradients = []
     plain = plain_sample.__wrapped__  # type: ignore[attr-defined]
-    settings = (sampler.num_steps, sampler.rho, sampler.guidance_scale, sampler.guidance_interval)
-    for sample in (lambda c: plain(model, c, noise, sampler), lambda c: model.sample(c, noise, *settings)):
+    for sample in (lambda c: plain(model, c, noise, sampler), lambda c: model.sample(c, noise, sampler)):
         code = code_of(model, images).requires_grad_()
         sample(code).square().mean().backward()
         assert code.grad is not None
@@ -84,7 +83,7 @@ def test_the_host_never_waits(model: FlowMo, samples: Callable[[int], Tensor], m
 
         monkeypatch.setattr(Tensor, name, noted)
     with torch.no_grad():
-        model.sample(code, noise, 4, 1.0, 1.5, (0.0, 1.0))
+        model.sample(code, noise, SamplerConfig(4, 1.0, 1.5, (0.0, 1.0)))
     assert asked == ["tolist"]  # of the grid, which lies on the host
 
 
@@ -96,7 +95,7 @@ def test_a_level_is_computed_once(model: FlowMo, samples: Callable[[int], Tensor
         if name == "code_in" or name.endswith(("time_embedding", "modulation")):
             module.register_forward_hook(lambda *_, name=name: calls.update({name: calls.get(name, 0) + 1}))
     with torch.no_grad():
-        model.sample(code, noise, 5, 1.0, 1.5, (0.0, 1.0))
+        model.sample(code, noise, SamplerConfig(5, 1.0, 1.5, (0.0, 1.0)))
     assert calls.pop("code_in") == 2
     assert len(calls) > 2
     assert set(calls.values()) == {1}
@@ -119,7 +118,7 @@ def test_chunks_change_nothing(chunk_size: int, model: FlowMo, samples: Callable
 
 def test_the_usual_chunk_follows_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     model = FlowMo(tiny())
-    monkeypatch.setattr(tokenizer, "TOKENS_AT_ONCE", {"cpu": 64, "cuda": 64})
+    monkeypatch.setattr(inference, "TOKENS_AT_ONCE", {"cpu": 64, "cuda": 64})
     assert [model.chunk_size(size) for size in ((32, 32), (64, 64), (256, 256))] == [2, 1, 1]
     assert model.tokenize(torch.zeros(5, 3, 32, 32)).indices.shape == (5, 16, 2)
 
@@ -159,7 +158,11 @@ def test_a_copy_of_a_prepared_model_runs_its_own_weights(again: Callable[[FlowMo
     model = FlowMo(tiny()).prepare(compile="eager", chunk_size=2)
     names = list(FlowMo(tiny()).state_dict())
     copied = again(model)
-    assert (copied.prepared.chunk_size, copied.prepared.read, copied.prepared.paint) == (2, None, None)
+    assert (copied.inference.chunk_size, copied.inference.encoder_pass, copied.inference.decoder_pass) == (
+        2,
+        None,
+        None,
+    )
     assert list(copied.state_dict()) == list(model.state_dict()) == names
 
 

@@ -88,9 +88,15 @@ class SamplerConfig:
     """How a code becomes an image (Section 3.4, Appendix B): the values that ``detokenize`` uses by default."""
 
     num_steps: int = 25
+    """n, steps from noise to image."""
     rho: float = 4.0
+    """How much steps are bunched toward the image (Eq. 14); 1 is evenly, inf a single step from t = 1."""
     guidance_scale: float = 1.5
+    """1 is no guidance."""
     guidance_interval: tuple[float, float] = (0.17 / 1.17, 1.02 / 2.02)
+    """Noise levels t where guidance acts, ends included: sigma from 0.17 to 1.02 in the convention of EDM."""
+    solver: Literal["euler", "heun"] = "euler"
+    """Euler as published, or Heun, which asks twice a step and errs less."""
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:

@@ -1,43 +1,33 @@
-"""FlowMo, the diffusion autoencoder: parts for training and the user's verbs (Section 3, Figure 3)."""
+"""FlowMo, the diffusion autoencoder: parts for training and the user's verbs (Section 3, Figure 3).
+
+image -> encoder -> latent -> quantizer -> code --> decoder(x_t, code, t) -> velocity -> solver -> image
+ B 3 H W            B N K        |         B N K
+                               tokens B N G
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .arch import Decoder, Encoder, TransformEncoder, masked_code, null_code
-from .config import FlowMoConfig
+from .arch import Condition, Decoder, Encoder, TransformEncoder
+from .config import FlowMoConfig, SamplerConfig
 from .errors import ConfigError, ImageError
-from .flow import Guidance, euler, seeded_noise, shifted_grid, velocity_from_estimate
-from .quantize import Average, Quantized, dequantize, quantize
+from .flow import Guidance, Solver, seeded_noise, shifted_grid, solve, velocity_from_estimate
+from .inference import Inference, new_outputs, prepare
+from .quantize import Average, Quantized, make_quantizer
 from .quantize.tokens import Tokens
 from .tiles import decode_tiled
 
 SMALLEST_TRAINING_T = 0.05  # keeps the loss of a clean prediction finite at low noise
-TOKENS_AT_ONCE = {"cpu": 2**12, "cuda": 2**17}
-"""Latent and image tokens that the verbs give a network at once: as many as fit a cache, or fill a GPU and fit it."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """How the verbs run. chunk_size: images at a time, None for as many as TOKENS_AT_ONCE. read, paint: the passes of
-    encoder and decoder compiled for batches of that size and no other, None for those of the modules."""
-
-    chunk_size: int | None = None
-    read: Callable[..., Tensor] | None = None
-    paint: Callable[..., Tensor] | None = None
-
-    def __reduce__(self) -> tuple[type[Prepared], tuple[int | None]]:
-        """Copies, and models out of a pickle, are not compiled: compiled passes belong to one model's weights."""
-        return Prepared, (self.chunk_size,)
+NO_TOKENS = 'a model with quantizer "continuous" has no tokens; use encode() and quantize().code'
 
 
 def check_tokens(tokens: Tokens, config: FlowMoConfig) -> None:
@@ -63,6 +53,19 @@ def all_channels(code: Tensor, config: FlowMoConfig) -> Tensor:
     return F.pad(groups, (0, config.num_groups - groups.shape[-1])).flatten(-2)
 
 
+def sampler_with(sampler: SamplerConfig, given: dict[str, Any]) -> SamplerConfig:
+    """Return the sampler with what is given in place of its own; None leaves a setting as it is.
+
+    Raises ConfigError for a name that it does not have.
+    """
+    changed = {name: value for name, value in given.items() if value is not None}
+    try:
+        return replace(sampler, **changed)
+    except TypeError:
+        known = ", ".join(SamplerConfig.__dataclass_fields__)
+        raise ConfigError(f"unknown setting of the sampler among {', '.join(given)}; there are {known}") from None
+
+
 class FlowMo(nn.Module):
     """Image -> latent -> code (+ tokens) -> image.
 
@@ -74,11 +77,13 @@ class FlowMo(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config) if config.transform is None else TransformEncoder(config)
+        self.quantizer = make_quantizer(config)
         self.decoder = Decoder(config)
-        self.prepared = Prepared()
+        self.inference = Inference()
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.decoder.readout.weight.device
 
     def prepare(
@@ -88,38 +93,17 @@ class FlowMo(nn.Module):
         compile: bool | str = False,
         chunk_size: int | None = None,
     ) -> Self:
-        """Make this model ready to code and paint, and return it; in place, as ``to`` does.
+        """Make this model ready to encode and decode, and return it; in place, as ``to`` does.
 
         dtype: of the weights; the sampler's state and steps stay float32. compile: the passes of both networks by
         torch.compile, with CUDA graphs on a GPU; a name is one of its backends. A compiled model takes batches of
         ``chunk_size`` images alone: the verbs pad the last one, so choose a size that you fill. It compiles at the
-        first call for each size of pictures; copies and saved models are not compiled. chunk_size: images at a time,
+        first call for each size of images; copies and saved models are not compiled. chunk_size: images at a time,
         by default as many as suit the device.
         Raises ConfigError for a device that is not there, or for settings that cannot be.
         """
-        if chunk_size is not None and chunk_size < 1:
-            raise ConfigError(f"chunk_size must be at least 1, got {chunk_size}")
-        if dtype is not None and not dtype.is_floating_point:
-            raise ConfigError(f"dtype must be one of weights, float32, bfloat16 or float16; got {dtype}")
-        try:
-            self.to(device, dtype)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ConfigError(f'the model cannot be put on {device} ({reason[:90]}); try device="cpu"') from None
-        self.eval()
-        self.prepared = Prepared(chunk_size)
-        if compile:
-            how: dict[str, Any] = {"backend": compile} if isinstance(compile, str) else {}
-            if not how and self.device.type == "cuda":
-                how = {"mode": "reduce-overhead"}
-            try:
-                passes = [
-                    torch.compile(f, fullgraph=True, dynamic=False, **how)
-                    for f in (self.encoder.read, self.decoder.paint)
-                ]
-            except Exception as error:  # the compiler has errors of its own, for an unknown backend among others
-                raise ConfigError(f"torch.compile does not take {compile!r}: {str(error)[:200]}") from None
-            self.prepared = Prepared(chunk_size, *passes)
+        passes = (self.encoder.forward_blocks, self.decoder.forward_blocks)
+        self.inference = prepare(self, *passes, device, dtype, compile, chunk_size)
         return self
 
     def encode(self, image: Tensor) -> Tensor:
@@ -131,74 +115,73 @@ class FlowMo(nn.Module):
 
         average: over processes, so that the entropy of the mean code (Eq. 7) is that of all their samples (A7).
         """
-        return quantize(latent, self.config, average)
+        return self.quantizer(latent, average)
 
-    def velocity(
-        self, x_t: Tensor, code: Tensor | None, t: Tensor, keep: Tensor | None = None, exact: bool = False
-    ) -> Tensor:
+    def velocity(self, x_t: Tensor, given: Tensor | Condition | None, t: Tensor, exact: bool = False) -> Tensor:
         """v = d_theta(x_t, c, t) (Eq. 3): B 3 H W.
 
-        code: B N K, or None for the null condition; the mask channel is added here (B7). t: (B,) in [0, 1].
-        keep: (B,) of bool; images where it is False are given the null condition (code dropout).
-        exact: as in sampling, a clean prediction is divided by t itself in training mode too: held above a grid's last
-        levels, t would leave noise in the image (O3).
+        given: a code B N K, or a condition in which parts of one are given, or None for the null condition. t: (B,) in
+        [0, 1]. exact: as in sampling, a clean prediction is divided by t itself in training mode too: held above a
+        grid's last levels, t would leave noise in the image (O3).
         """
-        condition = null_code(x_t.shape[0], self.config, x_t) if code is None else masked_code(code, keep)
-        output = self.decoder(x_t, condition.to(self.decoder.code_in.weight.dtype), t)
-        if self.config.prediction == "velocity":
-            return output
+        if given is None:
+            size = (x_t.shape[-2], x_t.shape[-1])
+            given = Condition(x_t.new_zeros(len(x_t), self.config.tokens_of(size), self.config.latent_dim)).null()
+        channels = Condition.of(given).channels().to(self.decoder.code_in.weight.dtype)
         smallest_t = SMALLEST_TRAINING_T if self.training and not exact else 0.0
-        return velocity_from_estimate(x_t, output, t, smallest_t)
+        return self._as_velocity(self.decoder(x_t, channels, t), x_t, t, smallest_t)
 
     def sample(
         self,
-        code: Tensor,
+        given: Tensor | Condition,
         noise: Tensor,
-        num_steps: int | None = None,
-        rho: float | None = None,
-        guidance_scale: float | None = None,
-        guidance_interval: tuple[float, float] | None = None,
+        sampler: SamplerConfig | None = None,
+        on_step: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
-        """Integrate from noise B 3 H W to an image, not clipped (Section 3.4). Defaults: ``config.sampler``.
+        """Integrate from noise B 3 H W to an image, not clipped (Section 3.4). sampler: ``config.sampler`` by default.
 
-        The same as ``integrate`` with ``Guidance`` over :meth:`velocity`, pass by pass, in fewer operations: what the
-        noise levels and the code decide is computed once, before the first step; where guidance acts, both conditions
-        share a pass; and the host knows the grid, so that it never waits for the device.
+        on_step: sees (k, state) after each step.
         """
-        given: dict[str, Any] = {
-            "num_steps": num_steps,
-            "rho": rho,
-            "guidance_scale": guidance_scale,
-            "guidance_interval": guidance_interval,
-        }
-        sampler = replace(self.config.sampler, **{name: value for name, value in given.items() if value is not None})
-        guidance = Guidance(sampler.guidance_scale, sampler.guidance_interval)
-        grid = shifted_grid(sampler.num_steps, sampler.rho)
-        decoder, dtype = self.decoder, self.decoder.code_in.weight.dtype
-        t = grid[:-1].to(noise.device, noise.dtype)
-        levels, table = decoder.each_level(t), decoder.table(noise)
-        steps = [(now, after, guidance.acts(now)) for now, after in pairwise(grid.tolist())]
-        linear = decoder.linear_image(masked_code(code).to(dtype), noise)
-        one = both = decoder.code_in(masked_code(code).to(dtype))
-        if any(guided for *_, guided in steps):
-            null = decoder.code_in(null_code(1, self.config, code).to(dtype))
-            both = torch.cat([one, null.expand_as(one)])
-        compiled = None if torch.is_grad_enabled() else self.prepared.paint
+        sampler = sampler or self.config.sampler
+        levels = shifted_grid(sampler.num_steps, sampler.rho).tolist()  # on the host, which never waits for the device
+        velocity = self.level_velocity(Condition.of(given), noise, levels, Guidance.of(sampler), sampler.solver)
+        return solve(velocity, noise, levels, sampler.solver, on_step)
 
-        def velocity(x: Tensor, k: int, guided: bool) -> Tensor:
-            if guided:
-                x = x.repeat(2, 1, 1, 1)
-            if compiled and x.is_cuda:
-                torch.compiler.cudagraph_mark_step_begin()  # nothing refers any more to what the pass before put out
-            v = (compiled or decoder.paint)(x, both if guided else one, levels[k], table, linear).to(x.dtype)
-            if self.config.prediction == "clean":
-                v = velocity_from_estimate(x, v, t[k])
+    def level_velocity(
+        self, condition: Condition, noise: Tensor, levels: Sequence[float], guidance: Guidance, solver: Solver = "euler"
+    ) -> Callable[[Tensor, int], Tensor]:
+        """Return (state, k) -> guided velocity at the k-th level.
+
+        The same as :meth:`velocity` with ``guidance``, pass by pass, in fewer operations: what the levels and the code
+        decide is computed here, once; and where guidance acts, both conditions share a pass.
+        """
+        decoder = self.decoder
+        t = torch.tensor(levels[:-1], dtype=torch.float64).to(noise.device, noise.dtype)
+        conditionings = decoder.conditionings(t)
+        alone = both = decoder.context(condition.channels(), noise)
+        if any(guidance.acts(level) for level in levels[:-1]):
+            null = decoder.context(condition.null().channels()[:1], noise[:1])
+            linear = alone.linear
+            if linear is not None and null.linear is not None:
+                linear = torch.cat([linear, null.linear.expand_as(linear)])
+            both = alone._replace(code=torch.cat([alone.code, null.code.expand_as(alone.code)]), linear=linear)
+        compiled = None if torch.is_grad_enabled() else self.inference.decoder_pass
+
+        def velocity(x: Tensor, k: int) -> Tensor:
+            guided = guidance.acts(levels[k])
+            x = x.repeat(2, 1, 1, 1) if guided else x
+            new_outputs(compiled, x)
+            output = (compiled or decoder.forward_blocks)(x, both if guided else alone, conditionings[k]).to(x.dtype)
+            v = self._as_velocity(output, x, t[k])
             return guidance.combine(*v.chunk(2)) if guided else v
 
-        x = noise
-        for k, (now, after, guided) in enumerate(steps):
-            x = euler(x, velocity(x, k, guided), after - now)
-        return x
+        return velocity
+
+    def _as_velocity(self, output: Tensor, x_t: Tensor, t: Tensor, smallest_t: float = 0.0) -> Tensor:
+        """The decoder's output as a velocity, whichever of the two it predicts (O2)."""
+        if self.config.prediction == "velocity":
+            return output
+        return velocity_from_estimate(x_t, output, t, smallest_t)
 
     @torch.no_grad()
     def tokenize(self, images: Tensor, bits_per_token: int | None = None) -> Tokens:
@@ -207,73 +190,49 @@ class FlowMo(nn.Module):
         bits_per_token: only the first so many bits of each token, a lower rate (models with a transform).
         """
         self._check(images)
-        if self.config.quantizer.kind == "continuous":
-            raise ConfigError('a model with quantizer "continuous" has no tokens; use encode() and quantize().code')
-        read, size, parts = self.prepared.read or self.encoder.read, (images.shape[2], images.shape[3]), []
+        if not self.quantizer.has_tokens:
+            raise ConfigError(NO_TOKENS)
+        encoder_pass = self.inference.encoder_pass or self.encoder.forward_blocks
+        size, parts = (images.shape[2], images.shape[3]), []
         table = self.encoder.table(images[:0].to(self.device))
-        for rows, count in self._chunks(len(images), size):
-            if self.prepared.read and table.is_cuda:
-                torch.compiler.cudagraph_mark_step_begin()
-            tokens = self.quantize(read(images[rows].to(self.device), table)).tokens
+        for rows, count in self.inference.chunks(len(images), self.chunk_size(size)):
+            new_outputs(self.inference.encoder_pass, table)
+            tokens = self.quantize(encoder_pass(images[rows].to(self.device), table)).tokens
             assert tokens is not None
             parts.append(tokens[:count].cpu())
         whole = Tokens(torch.cat(parts), self.config.bits_per_group, size)
         return whole if bits_per_token is None else whole.truncate(bits_per_token)
 
     @torch.no_grad()
-    def detokenize(
-        self,
-        tokens: Tokens,
-        *,
-        num_steps: int | None = None,
-        rho: float | None = None,
-        guidance_scale: float | None = None,
-        guidance_interval: tuple[float, float] | None = None,
-        seed: int | Sequence[int] = 0,
-    ) -> Tensor:
+    def detokenize(self, tokens: Tokens, *, seed: int | Sequence[int] = 0, **sampler: Any) -> Tensor:
         """Tokens -> images B 3 H W in [-1, 1], on the model's device.
 
         seed: one integer gives every image the same starting noise, a list one each; the batch an image stands in
-        changes nothing. The other arguments default to what is stored with the weights (``config.sampler``).
+        changes nothing. sampler: ``num_steps``, ``rho``, ``guidance_scale``, ``guidance_interval``, ``solver``; what is
+        not given, or None, is as stored with the weights (``config.sampler``).
         """
-        c = self.config
-        check_tokens(tokens, c)
+        check_tokens(tokens, self.config)
+        chosen = sampler_with(self.config.sampler, sampler)
         noise = seeded_noise(seed, len(tokens), (3, *tokens.image_size))
         parts = []
-        for rows, count in self._chunks(len(tokens), tokens.image_size):
-            code = all_channels(dequantize(tokens.indices[rows].to(self.device), c), c)
-            start = noise[rows].to(self.device)
-
-            def decode(code: Tensor, start: Tensor) -> Tensor:
-                return self.sample(code, start, num_steps, rho, guidance_scale, guidance_interval)
-
-            image = (
-                decode(code, start)
-                if c.transform is None
-                else decode_tiled(decode, code, start, c.transform.patch_size)
-            )
+        for rows, count in self.inference.chunks(len(tokens), self.chunk_size(tokens.image_size)):
+            image = self.decode(self.code_of(tokens.indices[rows]), noise[rows].to(self.device), chosen)
             parts.append(image[:count].clamp(-1, 1))
         return torch.cat(parts)
 
+    def code_of(self, indices: Tensor) -> Tensor:
+        """Integers B N G -> their code B N K on the model's device, with zeros for groups that were cut off."""
+        return all_channels(self.quantizer.decode(indices.to(self.device)), self.config)
+
+    def decode(self, code: Tensor, noise: Tensor, sampler: SamplerConfig | None = None) -> Tensor:
+        """:meth:`sample`, in tiles that overlap where an image is larger than attention should see at once."""
+        if self.config.transform is None:
+            return self.sample(code, noise, sampler)
+        return decode_tiled(lambda c, z: self.sample(c, z, sampler), code, noise, self.config.transform.patch_size)
+
     def chunk_size(self, size: tuple[int, int]) -> int:
         """Images of this height and width that the verbs give the networks at a time."""
-        if self.prepared.chunk_size is not None:
-            return self.prepared.chunk_size
-        c = self.config
-        patches = size[0] * size[1] // min(c.encoder.patch_size, c.decoder.patch_size) ** 2
-        budget = TOKENS_AT_ONCE.get(self.device.type, TOKENS_AT_ONCE["cuda"])
-        return max(1, budget // (c.tokens_of(size) + patches))
-
-    def _chunks(self, count: int, size: tuple[int, int]) -> Iterator[tuple[slice | list[int], int]]:
-        """Which images of a batch come together, and how many of them are wanted: a compiled pass takes whole chunks
-        alone, so the last image stands for those that lack. One empty chunk of an empty batch."""
-        chunk = self.chunk_size(size)
-        for first in range(0, max(count, 1), chunk):
-            here = min(chunk, count - first)
-            if self.prepared.paint is None or here == 0:
-                yield slice(first, first + here), here
-            else:
-                yield [min(first + i, count - 1) for i in range(chunk)], here
+        return self.inference.images_at_once(self.config, size, self.device)
 
     def reconstruct(self, images: Tensor, **settings: object) -> Tensor:
         """``detokenize(tokenize(images))``; settings as in :meth:`detokenize`."""
@@ -300,6 +259,9 @@ class FlowMo(nn.Module):
         }
         if c.encoder.width_multiplier != 1:
             settings["width_multiplier"] = c.encoder.width_multiplier
+        if c.transform is not None:
+            settings |= {"patch_size": c.transform.patch_size, "allocation": c.transform.allocation}
+            del settings["num_tokens"]  # those of one size of image, and it codes any
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name, weight in sorted(self.encoder.state_dict().items()):
             digest.update(name.encode())

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from flowmo.arch import masked_code
+from flowmo.arch import Condition
 from flowmo.arch.block import attention
 from flowmo.arch.patches import patchify, unpatchify
 from flowmo.arch.rotary import axis_sizes, positions, rotary_table, rotate
@@ -184,13 +184,13 @@ def test_latent_tokens_differ_though_they_start_alike(lively: Callable[[nn.Modul
 def test_null_condition_hides_the_code_and_its_mask(lively: Callable[[nn.Module], nn.Module]) -> None:
     code = torch.where(torch.randn(2, 16, 18) > 0, 1.0, -1.0)
     keep = torch.tensor([True, False])
-    masked = masked_code(code, keep)
+    masked = Condition(code).keep_images(keep).channels()
     assert torch.equal(masked[0], torch.cat([code[0], torch.ones(16, 1)], dim=-1))
     assert not masked[1].any()
     model = lively(FlowMo(tiny()))
     x_t, t = torch.randn(2, 3, 32, 32), torch.tensor([0.7, 0.4])
     dropped, given_, null = (
-        model.velocity(x_t, code, t, keep),
+        model.velocity(x_t, Condition(code).keep_images(keep), t),
         model.velocity(x_t, code, t),
         model.velocity(x_t, None, t),
     )
@@ -204,7 +204,7 @@ def test_clean_prediction_is_a_velocity_outside(lively: Callable[[nn.Module], nn
     x_t = torch.randn(3, 3, 32, 32)
     code = torch.where(torch.randn(3, 16, 18) > 0, 1.0, -1.0)
     t = torch.tensor([1.0, 0.5, 0.01])
-    estimate = model.decoder(x_t, masked_code(code), t)
+    estimate = model.decoder(x_t, Condition(code).channels(), t)
 
     def expected(level: Tensor) -> Tensor:
         return (x_t - estimate) / level[:, None, None, None]

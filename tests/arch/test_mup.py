@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flowmo.arch.mup import learning_rate_scales
+from flowmo.arch.mup import Readout, learning_rate_scales
 from flowmo.config import FlowMoConfig, from_json, override, to_json
 from flowmo.errors import ConfigError
 from flowmo.presets import PRESETS, flowmo_mini_64, tiny
@@ -86,7 +86,7 @@ def test_without_a_base_nothing_is_scaled(name: str) -> None:
     model = on_meta(PRESETS[name]())
     assert set(learning_rate_scales(model).values()) == {1.0}
     assert list(learning_rate_scales(model)) == [name for name, _ in model.named_parameters()]
-    assert model.encoder.readout.multiplier == model.decoder.readout.multiplier == 1
+    assert {module.multiplier for module in model.modules() if isinstance(module, Readout)} == {1}
 
 
 def test_at_base_width_everything_is_the_default_bit_for_bit() -> None:

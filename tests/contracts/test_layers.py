@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "flowmo"
 LAYERS = {
     0: ("config", "errors", "files", "provenance", "samples"),
-    1: ("presets", "arch", "quantize", "flow", "perceptual", "tiles"),
+    1: ("presets", "arch", "quantize", "flow", "perceptual", "tiles", "inference"),
     2: ("tokenizer",),
     3: ("stages", "generation", "weights", "codec", "data"),
     4: ("training", "evaluation", "viewing"),

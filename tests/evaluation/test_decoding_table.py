@@ -19,7 +19,7 @@ from flowmo.config import SamplerConfig
 from flowmo.errors import DataError
 from flowmo.evaluation.across_seeds import compare_seeds
 from flowmo.evaluation.decoding import compare_decoding, time_in_turn
-from flowmo.flow.passes import decoder_passes
+from flowmo.flow import function_evaluations
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.weights import load_model, save_model
@@ -97,8 +97,8 @@ def test_all_take_their_turn_in_each_round() -> None:
 
 
 def test_the_papers_sampler_takes_31_passes() -> None:
-    assert decoder_passes(SamplerConfig()) == 31
-    assert decoder_passes(SamplerConfig(num_steps=4, guidance_scale=1.0)) == 4
+    assert function_evaluations(SamplerConfig()) == 31
+    assert function_evaluations(SamplerConfig(num_steps=4, guidance_scale=1.0)) == 4
 
 
 def test_the_tool_and_the_table_of_the_readme(folder: Path, tmp_path: Path, render_readme: ModuleType) -> None:

@@ -37,7 +37,7 @@ def paint(model: FlowMo, images: Tensor, noise: Tensor) -> Tensor:
     code = model.quantize(model.encode(images)).code
     s = SAMPLER
     with torch.no_grad():
-        return model.sample(code, noise, s.num_steps, s.rho, s.guidance_scale, s.guidance_interval).clamp(-1, 1)
+        return model.sample(code, noise, s).clamp(-1, 1)
 
 
 def test_published_is_the_released_loop(

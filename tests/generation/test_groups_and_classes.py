@@ -21,7 +21,7 @@ from flowmo.generation import (
     to_sequence,
     to_tokens,
 )
-from flowmo.quantize import quantize
+from flowmo.quantize import make_quantizer
 from flowmo.quantize.tokens import Tokens
 
 CLASSES = ["n01443537 goldfish, Carassius auratus", "n02099712 Labrador retriever", "n02123394 crane", "crane, lifter"]
@@ -35,7 +35,7 @@ def test_any_group_size_holds_the_same_channels(bits: int) -> None:
 
     def indices(bits_per_group: int) -> torch.Tensor:
         config = FlowMoConfig(side, side, image_size=32, num_tokens=16, bits_per_group=bits_per_group)
-        tokens = quantize(latent, config).tokens
+        tokens = make_quantizer(config)(latent).tokens
         assert tokens is not None
         return tokens
 

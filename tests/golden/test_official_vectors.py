@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 import flowmo.weights
+from flowmo.config import SamplerConfig
 from flowmo.flow import image_estimate, integrate, interpolate, random_grid, shifted_grid, velocity_target
 from flowmo.flow.guidance import Guidance
 from flowmo.stages import LossWeights, sample_chain
@@ -101,7 +102,7 @@ def samples(model: FlowMo, golden: dict[str, Tensor]) -> dict[str, Tensor]:
     found = {}
     with torch.no_grad():
         for name, (steps, rho, scale) in SAMPLERS.items():
-            found[f"sample_{name}"] = model.sample(code, noise, steps, rho, scale).clamp(-1, 1)
+            found[f"sample_{name}"] = model.sample(code, noise, SamplerConfig(steps, rho, scale)).clamp(-1, 1)
         states: list[Tensor] = []
         velocity = Guidance(1.5)(lambda x, t: model.velocity(x, code, t), lambda x, t: model.velocity(x, None, t))
         integrate(velocity, noise, shifted_grid(4, 4.0), on_step=lambda _, state: states.append(state))

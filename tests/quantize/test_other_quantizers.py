@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from flowmo.config import FlowMoConfig, QuantizerConfig, override
 from flowmo.errors import ConfigError
 from flowmo.presets import tiny
-from flowmo.quantize import dequantize, quantize
+from flowmo.quantize import make_quantizer
 from flowmo.quantize.continuous import quantize_continuous
 from flowmo.quantize.fsq import fsq_code_from_tokens, quantize_fsq
 
@@ -94,24 +94,24 @@ def configured(kind: str, **settings: object) -> FlowMoConfig:
 def test_one_interface(kind: str) -> None:
     config = configured(kind)
     latent = torch.randn(2, 16, config.latent_dim)
-    quantized = quantize(latent, config)
+    quantized = make_quantizer(config)(latent)
     assert quantized.code.shape == latent.shape
     if kind == "continuous":
         assert quantized.tokens is None
         with pytest.raises(ConfigError, match="no tokens"):
-            dequantize(torch.zeros(2, 16, 2, dtype=torch.int64), config)
+            make_quantizer(config).decode(torch.zeros(2, 16, 2, dtype=torch.int64))
     else:
         assert quantized.tokens is not None
         assert quantized.tokens.shape == (2, 16, config.num_groups)
-        assert torch.allclose(dequantize(quantized.tokens, config), quantized.code, atol=1e-6)
+        assert torch.allclose(make_quantizer(config).decode(quantized.tokens), quantized.code, atol=1e-6)
 
 
 def test_settings_reach_the_quantizer() -> None:
     latent = torch.randn(2, 16, 18)
-    cold, warm = (quantize(latent, configured("lfq", temperature=t)).losses.sample_entropy for t in (0.01, 1.0))
+    cold, warm = (make_quantizer(configured("lfq", temperature=t))(latent).losses.sample_entropy for t in (0.01, 1.0))
     assert cold < warm
-    bounded = quantize(latent, configured("lfq", tanh_bound=True)).losses.commitment
-    assert not torch.equal(bounded, quantize(latent, configured("lfq")).losses.commitment)
+    bounded = make_quantizer(configured("lfq", tanh_bound=True))(latent).losses.commitment
+    assert not torch.equal(bounded, make_quantizer(configured("lfq"))(latent).losses.commitment)
 
 
 @pytest.mark.parametrize(

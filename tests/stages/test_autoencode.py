@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flowmo.arch import masked_code
+from flowmo.arch import Condition
 from flowmo.flow import ThickTailedLogitNormal
 from flowmo.presets import tiny
 from flowmo.stages import LossWeights, autoencode_loss, draw, mode_matching_loss, regress
@@ -33,7 +33,7 @@ def test_terms_written_out(prediction: str, images: Tensor, lively: Callable[[nn
     weights = LossWeights(perceptual=0.3, entropy=0.2, commitment=0.05)
     loss = autoencode_loss(model, images, weights, distance, 0.5)  # type: ignore[arg-type]
     quantized = model.quantize(model.encode(images))
-    output = model.decoder(torch.zeros_like(images), masked_code(quantized.code), torch.ones(8))
+    output = model.decoder(torch.zeros_like(images), Condition(quantized.code).channels(), torch.ones(8))
     estimate = output if prediction == "clean" else -output
     assert torch.allclose(loss.reconstruction, ((estimate - images) ** 2).mean(), rtol=1e-5)
     assert torch.allclose(loss.perceptual, distance(estimate[:4], images[:4]).mean(), rtol=1e-5)

@@ -130,7 +130,7 @@ def test_the_flow_term_is_that_of_stage_1a(student: FlowMo, images: Tensor) -> N
     loss = distillation_loss(student, images, chain, None, 1.0, 1.0, draws=draws, flow_weight=0.1)
     t = draws.t[:, None, None, None]
     code = student.quantize(student.encode(images)).code
-    velocity = student.velocity((1 - t) * images + t * draws.noise, code, draws.t, draws.keep)
+    velocity = student.velocity((1 - t) * images + t * draws.noise, draws.condition(code), draws.t)
     assert loss.flow is not None
     assert torch.allclose(loss.flow, (velocity - (draws.noise - images)).square().mean(), rtol=1e-5)
     assert torch.allclose(loss.total, loss.pixel + 0.1 * loss.flow)

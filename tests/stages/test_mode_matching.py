@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from flowmo.arch import Condition
 from flowmo.flow import ThickTailedLogitNormal
 from flowmo.presets import tiny
 from flowmo.stages import LossWeights, ModeMatchingLoss, draw, mode_matching_loss
@@ -58,7 +59,7 @@ def test_terms_written_out(model: FlowMo, images: Tensor) -> None:
     code = model.quantize(model.encode(images)).code
     level = t[:, None, None, None]
     x_t = level * noise + (1 - level) * images
-    velocity = model.velocity(x_t, code, t, keep)
+    velocity = model.velocity(x_t, Condition(code).keep_images(keep), t)
     assert torch.allclose(loss.flow, ((velocity - (noise - images)) ** 2).mean(), rtol=1e-5)
     estimate = x_t - level * velocity
     assert estimate.abs().max() > 1

@@ -102,7 +102,7 @@ def test_written_out(model: FlowMo, images: Tensor) -> None:
     loss = mode_seeking_loss(model, images, draws, chain, 0.01, distance, WEIGHTS)
     code = model.quantize(model.encode(images)).code
     t = draws.t[:, None, None, None]
-    velocity = model.velocity((1 - t) * images + t * draws.noise, code, draws.t, draws.keep)
+    velocity = model.velocity((1 - t) * images + t * draws.noise, draws.condition(code), draws.t)
     assert torch.allclose(loss.flow, (velocity - (draws.noise - images)).square().mean(), rtol=1e-5)
     x = chain.noise
     for k in range(4):
@@ -146,7 +146,7 @@ def test_one_step_compares_the_image_estimate(model: FlowMo, images: Tensor) -> 
     t = draws.t[:, None, None, None]
     x_t = (1 - t) * images + t * draws.noise
     code = model.quantize(model.encode(images)).code
-    estimate = image_estimate(x_t, model.velocity(x_t, code, draws.t, draws.keep), draws.t)
+    estimate = image_estimate(x_t, model.velocity(x_t, draws.condition(code), draws.t), draws.t)
     assert torch.allclose(loss.sample, (estimate - images).square().mean(), rtol=1e-5)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flowmo.errors import ConfigError
-from flowmo.stages.rates import RateConfig, draw_kept_bits, kept_mask
+from flowmo.stages.rates import RateConfig, draw_kept_bits
 
 
 def test_shares_and_range() -> None:
@@ -26,11 +26,6 @@ def test_a_model_of_few_bits_keeps_at_most_its_own() -> None:
 def test_the_generator_decides() -> None:
     first, again = (draw_kept_bits(RateConfig(), 50, 56, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first, again)
-
-
-def test_the_mask_keeps_the_first_bits() -> None:
-    mask = kept_mask(torch.tensor([1, 3]), 4)
-    assert mask.tolist() == [[[1, 0, 0, 0]], [[1, 1, 1, 0]]]
 
 
 def test_shares_beyond_one_are_refused() -> None:

@@ -1,7 +1,8 @@
 """Section 3.1: the two transformers and what they are made of."""
 
-from .decoder import Decoder, masked_code, null_code
+from .condition import Condition
+from .decoder import Context, Decoder
 from .encoder import Encoder
 from .transform import LinearDecoder, TransformEncoder
 
-__all__ = ["Decoder", "Encoder", "LinearDecoder", "TransformEncoder", "masked_code", "null_code"]
+__all__ = ["Condition", "Context", "Decoder", "Encoder", "LinearDecoder", "TransformEncoder"]

@@ -17,11 +17,20 @@ from .rotary import rotary_table
 from .transform import LinearDecoder
 
 
-class Levels(NamedTuple):
+class NoiseConditioning(NamedTuple):
     """What the decoder makes of noise levels. blocks: of each block, what conditions its code and its image stream."""
 
     blocks: list[tuple[Conditioning, Conditioning]]
     readout: Modulation
+
+
+class Context(NamedTuple):
+    """What the decoder makes of a condition, once for all noise levels: the code stream's input B N width, the rotary
+    table, and the linear image B 3 H W of a model with a transform."""
+
+    code: Tensor
+    table: Tensor
+    linear: Tensor | None = None
 
 
 class Decoder(nn.Module):
@@ -66,16 +75,20 @@ class Decoder(nn.Module):
                 for gate in module.linear.bias.chunk(6)[2::3]:
                     gate.fill_(0.3)
 
-    def forward(self, x_t: Tensor, masked_code: Tensor, t: Tensor) -> Tensor:
-        """x_t: B 3 H W; masked_code: B N K+1; t: (B,) -> B 3 H W, a velocity or a clean image by configuration."""
-        linear = self.linear_image(masked_code, x_t)
-        return self.paint(x_t, self.code_in(masked_code), self.levels(t), self.table(x_t), linear)
+    def forward(self, x_t: Tensor, channels: Tensor, t: Tensor) -> Tensor:
+        """x_t: B 3 H W; channels: B N K+1, see ``Condition.channels``; t: (B,) -> B 3 H W, a velocity or a clean image by configuration."""
+        return self.forward_blocks(x_t, self.context(channels, x_t), self.conditioning(t))
 
-    def linear_image(self, masked_code: Tensor, x_t: Tensor) -> Tensor | None:
+    def context(self, channels: Tensor, x_t: Tensor) -> Context:
+        """What a condition gives for images of the size of ``x_t``, the same at every noise level."""
+        channels = channels.to(self.code_in.weight.dtype)
+        return Context(self.code_in(channels), self.table(x_t), self.linear_image(channels, x_t))
+
+    def linear_image(self, channels: Tensor, x_t: Tensor) -> Tensor | None:
         """What the linear map makes of a code, B 3 H W; None in a model without a transform."""
         if self.linear is None:
             return None
-        return self.linear(masked_code[..., :-1], (x_t.shape[-2], x_t.shape[-1]))
+        return self.linear(channels[..., :-1], (x_t.shape[-2], x_t.shape[-1]))
 
     def table(self, x_t: Tensor) -> Tensor:
         """Rotary table of code tokens and patches."""
@@ -85,52 +98,43 @@ class Decoder(nn.Module):
             num_tokens = rows * columns * self.patch_size**2 // self.linear.patch_size**2
         return rotary_table(rows, columns, num_tokens, self.latent_positions, self.head_dim, x_t.device)
 
-    def levels(self, t: Tensor) -> Levels:
+    def conditioning(self, t: Tensor) -> NoiseConditioning:
         """Of noise levels (B,), one an image; each block makes its own modulations of it."""
         conditioning = self.time_embedding(t)
         code = image = conditioning
         if self.code_modulation is not None and self.image_modulation is not None:
             code = _stacked(self.code_modulation, conditioning)
             image = _stacked(self.image_modulation, conditioning)
-        return Levels([(code, image)] * len(self.blocks), self.readout_modulation(conditioning)[0])
+        return NoiseConditioning([(code, image)] * len(self.blocks), self.readout_modulation(conditioning)[0])
 
-    def each_level(self, t: Tensor) -> list[Levels]:
+    def conditionings(self, t: Tensor) -> list[NoiseConditioning]:
         """Of noise levels (n,) known beforehand: n conditionings with all modulations made, each for a whole batch."""
-        blocks, readout = self.levels(t)
+        blocks, readout = self.conditioning(t)
         made: list[tuple[list[Modulation], list[Modulation]]] = []
         for block, (code, image) in zip(self.blocks, blocks, strict=True):
             assert isinstance(block, TwoStreamBlock)
             streams = (block.code_stream.modulations(code), block.image_stream.modulations(image))
             made.append(cast(tuple[list[Modulation], list[Modulation]], streams))
         return [
-            Levels([([m.at(k) for m in code], [m.at(k) for m in image]) for code, image in made], readout.at(k))
+            NoiseConditioning(
+                [([m.at(k) for m in code], [m.at(k) for m in image]) for code, image in made], readout.at(k)
+            )
             for k in range(len(t))
         ]
 
-    def paint(self, x_t: Tensor, code: Tensor, levels: Levels, table: Tensor, linear: Tensor | None = None) -> Tensor:
-        """The pass itself. code: B N width, what ``code_in`` makes of a masked code. linear: see :meth:`linear_image`.
-        Returns B 3 H W."""
+    def forward_blocks(self, x_t: Tensor, context: Context, conditioning: NoiseConditioning) -> Tensor:
+        """The pass itself: x_t B 3 H W -> B 3 H W."""
+        code, table, linear = context
         # The state stays in the sampler's precision, whatever that of the weights.
         seen = x_t if linear is None else torch.cat([x_t, linear.to(x_t.dtype)], dim=1)
         image = self.image_in(patchify(seen, self.patch_size).to(self.image_in.weight.dtype))
-        for block, conditioning in zip(self.blocks, levels.blocks, strict=True):
-            code, image = block(code, image, table, *conditioning)
-        image = modulated_norm(image, levels.readout)
+        for block, given in zip(self.blocks, conditioning.blocks, strict=True):
+            code, image = block(code, image, table, *given)
+        image = modulated_norm(image, conditioning.readout)
         # A second norm after the modulation, to match the released weights (B6).
         image = self.readout(F.layer_norm(image, image.shape[-1:], eps=1e-6))
         image = unpatchify(image, self.patch_size, *x_t.shape[-2:])
         return image if linear is None else linear + image
-
-
-def masked_code(code: Tensor, keep: Tensor | None = None) -> Tensor:
-    """Append the mask channel of ones; images where ``keep`` (B,) is False get the all-zero null condition (B7)."""
-    code = torch.cat([code, torch.ones_like(code[..., :1])], dim=-1)
-    return code if keep is None else code * keep.to(code.dtype)[:, None, None]
-
-
-def null_code(batch: int, config: FlowMoConfig, like: Tensor) -> Tensor:
-    """The null condition, B N K+1 of zeros (B7), of the dtype and on the device of ``like``."""
-    return like.new_zeros(batch, config.num_tokens, config.latent_dim + 1)
 
 
 def _stacked(modulation: AdaLN, conditioning: Tensor) -> Tensor:

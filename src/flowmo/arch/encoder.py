@@ -42,14 +42,14 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """image: B 3 H W in [-1, 1], sides multiples of the patch size -> latent: B N K."""
-        return self.read(image, self.table(image))
+        return self.forward_blocks(image, self.table(image))
 
     def table(self, image: Tensor) -> Tensor:
         """Rotary table of latent tokens and patches."""
         rows, columns = (side // self.patch_size for side in image.shape[-2:])
         return rotary_table(rows, columns, self.num_tokens, self.latent_positions, self.head_dim, image.device)
 
-    def read(self, image: Tensor, table: Tensor) -> Tensor:
+    def forward_blocks(self, image: Tensor, table: Tensor) -> Tensor:
         """The pass itself."""
         patches = self.image_in(patchify(image, self.patch_size).to(self.image_in.weight.dtype))
         code = self.code_in(self.initial_latent).expand(image.shape[0], -1, -1)

@@ -51,7 +51,7 @@ class TransformEncoder(nn.Module):
             nn.init.zeros_(self.readout.bias)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.read(image, self.table(image))
+        return self.forward_blocks(image, self.table(image))
 
     def table(self, image: Tensor) -> Tensor:
         rows, columns = (side // self.patch_size for side in image.shape[-2:])
@@ -61,7 +61,7 @@ class TransformEncoder(nn.Module):
         """Principal components of every patch: B N C, float32."""
         return (patchify(image.float(), self.patch_size) - self.mean.float()) @ self.basis.float()
 
-    def read(self, image: Tensor, table: Tensor) -> Tensor:
+    def forward_blocks(self, image: Tensor, table: Tensor) -> Tensor:
         with torch.autocast(image.device.type, enabled=False):
             components = self.components(image)
         if self.blocks:

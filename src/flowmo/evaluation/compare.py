@@ -22,7 +22,7 @@ from torch import Tensor
 from ..codec import HEADER_SIZE
 from ..data import to_float, to_tensor
 from ..errors import ConfigError
-from ..flow.passes import decoder_passes
+from ..flow import function_evaluations
 from ..provenance import code_version
 from .adapters import FlowMoPeer, Peer, ThumbnailPeer
 from .codecs import Codec, CodedPicture, Counted, restore
@@ -120,7 +120,7 @@ def control_contenders(peer: FlowMoPeer, images: Tensor, seeds: Sequence[int]) -
     name = f"{peer.name}, another picture's code"
     controls = [replace(one_step, group="control"), replace(itself, name=name, group="control", paint=paint)]
     given = {setting: value for setting, value in peer.settings.items() if value is not None}
-    return controls if decoder_passes(replace(peer.model.config.sampler, **given)) > 1 else controls[1:]
+    return controls if function_evaluations(replace(peer.model.config.sampler, **given)) > 1 else controls[1:]
 
 
 def compare(

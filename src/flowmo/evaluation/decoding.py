@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..config import SamplerConfig, from_dict
 from ..errors import DataError
-from ..flow.passes import decoder_passes
+from ..flow import function_evaluations
 from ..quantize.tokens import Tokens
 from ..tokenizer import FlowMo
 from .across_seeds import compare_seeds
@@ -41,7 +41,7 @@ def compare_decoding(
         if found["sampler"] is None:
             raise DataError(f"the evaluations of {name} name no sampler")
         sampler: SamplerConfig = from_dict(SamplerConfig, found["sampler"])
-        found["passes"] = decoder_passes(sampler)
+        found["passes"] = function_evaluations(sampler)
         work[name] = painting(model, tokens, sampler)
     seconds = time_in_turn(work, repeats)
     first = next(iter(seconds.values()))

@@ -67,7 +67,7 @@ def discoloration(
     """Reconstruct images B 3 H W in [-1, 1], from one seed each, and follow their mean colours along the sampler."""
     s = sampler or model.config.sampler
     grid = shifted_grid(s.num_steps, s.rho)
-    guidance = Guidance(s.guidance_scale, s.guidance_interval)
+    guidance = Guidance.of(s)
     noise = seeded_noise(list(seeds), len(images), (3, *images.shape[2:]))
     estimates: list[list[Tensor]] = [[] for _ in range(s.num_steps)]
     results = []

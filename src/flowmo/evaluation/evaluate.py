@@ -22,7 +22,6 @@ from ..codec import HEADER_SIZE, TokenFile, decode_file, encode_file
 from ..config import SamplerConfig
 from ..data import ImageSource, center_crop, shorter_side_to, to_tensor
 from ..errors import DataError, ImageError, WeightsError
-from ..quantize import dequantize
 from ..quantize.tokens import Tokens
 from ..tokenizer import FlowMo
 from .networks import Networks, features_of
@@ -164,7 +163,7 @@ def _measure_batch(
     images = _stack(pictures).to(model.device)
     code, columns = _code(model, fingerprint, images)
     start = noise.of([p.place for p in pictures]).to(model.device)
-    again = model.sample(code, start, s.num_steps, s.rho, s.guidance_scale, s.guidance_interval).clamp(-1, 1)
+    again = model.sample(code, start, s).clamp(-1, 1)
     if not again.isfinite().all():
         raise WeightsError("the model paints values that are not finite; its weights or its sampler are unusable")
     ours, theirs = protocol.to_uint8(again), protocol.to_uint8(images)
@@ -193,7 +192,7 @@ def _code(model: FlowMo, fingerprint: int, images: Tensor) -> tuple[Tensor, dict
         "file_bytes": sizes,
         "payload_bytes": sizes - HEADER_SIZE,
     }
-    return dequantize(read.to(model.device), model.config), columns
+    return model.code_of(read), columns
 
 
 def _read(

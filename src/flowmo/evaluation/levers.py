@@ -10,10 +10,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..arch import masked_code
+from ..arch import Condition
 from ..config import SamplerConfig
-from ..flow import Guidance, Velocity, integrate, seeded_noise, shifted_grid, velocity_from_estimate
-from ..flow.passes import decoder_passes
+from ..flow import (
+    Guidance,
+    Velocity,
+    function_evaluations,
+    integrate,
+    seeded_noise,
+    shifted_grid,
+    velocity_from_estimate,
+)
 from ..tokenizer import FlowMo
 from .decoding import time_in_turn
 from .speed import precision
@@ -40,13 +47,13 @@ def measure_levers(
 
     dtype "bf16" runs all of them under autocast. A compiled path is measured on a GPU alone.
     """
-    device, settings = model.device, _settings(sampler)
+    device = model.device
     images = images.to(device)
     code = model.quantize(model.encode(images)).code
     noise = seeded_noise(0, len(images), (3, *images.shape[2:])).to(device)
 
     def fast(ready: FlowMo) -> Callable[[], Tensor]:
-        return lambda: ready.sample(code, noise, *settings)
+        return lambda: ready.sample(code, noise, sampler)
 
     half = copy.deepcopy(model).prepare(dtype=torch.bfloat16)
     paths = {
@@ -69,7 +76,7 @@ def measure_levers(
 
     with precision(device, dtype):
         seconds = time_in_turn({name: timed(name) for name in paths}, repeats)
-    passes, plain = decoder_passes(sampler), seconds["plain"]
+    passes, plain = function_evaluations(sampler), seconds["plain"]
     found = []
     for name, times in seconds.items():
         median = statistics.median(times)
@@ -81,7 +88,7 @@ def measure_levers(
 
 def plain_sample(model: FlowMo, code: Tensor, noise: Tensor, sampler: SamplerConfig) -> Tensor:
     """Each pass by itself (Eq. 13-14, E1)."""
-    velocity = _guidance(sampler)(
+    velocity = Guidance.of(sampler)(
         lambda x, t: model.velocity(x, code, t, exact=True), lambda x, t: model.velocity(x, None, t, exact=True)
     )
     return integrate(velocity, noise, shifted_grid(sampler.num_steps, sampler.rho))
@@ -89,12 +96,13 @@ def plain_sample(model: FlowMo, code: Tensor, noise: Tensor, sampler: SamplerCon
 
 def one_pass_sample(model: FlowMo, code: Tensor, noise: Tensor, sampler: SamplerConfig) -> Tensor:
     """Where guidance acts, both conditions share a pass; the null condition is a dropped code."""
-    guidance, keep = _guidance(sampler), torch.arange(2 * len(code), device=code.device) < len(code)
+    guidance, keep = Guidance.of(sampler), torch.arange(2 * len(code), device=code.device) < len(code)
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         if not guidance.acts(float(t[0])):
             return model.velocity(x, code, t, exact=True)
-        both = model.velocity(x.repeat(2, 1, 1, 1), code.repeat(2, 1, 1), t.repeat(2), keep, exact=True)
+        either = Condition(code.repeat(2, 1, 1)).keep_images(keep)
+        both = model.velocity(x.repeat(2, 1, 1, 1), either, t.repeat(2), exact=True)
         return guidance.combine(*both.chunk(2))
 
     return integrate(velocity, noise, shifted_grid(sampler.num_steps, sampler.rho))
@@ -104,25 +112,15 @@ def levels_once_sample(model: FlowMo, code: Tensor, noise: Tensor, sampler: Samp
     """Embeddings and modulations of all noise levels before the first step, rotary table and ``code_in`` too."""
     grid, decoder = shifted_grid(sampler.num_steps, sampler.rho), model.decoder
     t = grid[:-1].to(noise)
-    levels = dict(zip(t.tolist(), decoder.each_level(t), strict=True))
-    table = decoder.table(noise)
+    levels = dict(zip(t.tolist(), decoder.conditionings(t), strict=True))
 
-    def condition(kept: bool) -> Velocity:
-        given = masked_code(code, torch.full((len(code),), kept, device=code.device))
-        ready = decoder.code_in(given.to(decoder.code_in.weight.dtype))
+    def prepared(given: Condition) -> Velocity:
+        context = decoder.context(given.channels(), noise)
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
-            output = decoder.paint(x, ready, levels[float(t[0])], table)
+            output = decoder.forward_blocks(x, context, levels[float(t[0])])
             return output if model.config.prediction == "velocity" else velocity_from_estimate(x, output, t)
 
         return velocity
 
-    return integrate(_guidance(sampler)(condition(True), condition(False)), noise, grid)
-
-
-def _guidance(sampler: SamplerConfig) -> Guidance:
-    return Guidance(sampler.guidance_scale, sampler.guidance_interval)
-
-
-def _settings(sampler: SamplerConfig) -> tuple[int, float, float, tuple[float, float]]:
-    return sampler.num_steps, sampler.rho, sampler.guidance_scale, sampler.guidance_interval
+    return integrate(Guidance.of(sampler)(prepared(Condition(code)), prepared(Condition(code).null())), noise, grid)

@@ -36,11 +36,9 @@ def paint(
     size: (H, W). seeds: one an image. sampler: the model's own unless given. noise_scale: what x_1, the starting
     noise, is multiplied with (Appendix C); 1 is ordinary sampling, 0 starts from its most likely value.
     """
-    s = sampler or model.config.sampler
     noise = noise_scale * seeded_noise(list(seeds), len(codes), (3, *size))
-    settings = (s.num_steps, s.rho, s.guidance_scale, s.guidance_interval)
     painted = [
-        model.sample(c.to(model.device), z.to(model.device), *settings).clamp(-1, 1).cpu()
+        model.sample(c.to(model.device), z.to(model.device), sampler).clamp(-1, 1).cpu()
         for c, z in zip(codes.split(batch_size), noise.split(batch_size), strict=True)
     ]
     return torch.cat(painted)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..flow.passes import decoder_passes
+from ..flow import function_evaluations
 from ..tokenizer import FlowMo
 
 
@@ -58,7 +58,7 @@ def time_decode(
             return model.detokenize(tokens, num_steps=num_steps, guidance_scale=scale)
 
         seconds, memory = _median(decode, model.device, dtype, repeats)
-        passes = decoder_passes(replace(sampler, num_steps=num_steps, guidance_scale=scale))
+        passes = function_evaluations(replace(sampler, num_steps=num_steps, guidance_scale=scale))
         yield _timing("decode", len(images), seconds, memory, num_steps, scale, passes)
 
 

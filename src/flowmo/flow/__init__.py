@@ -2,19 +2,22 @@
 
 from .grids import random_grid, shifted_grid, uniform_grid
 from .guidance import PAPER_INTERVAL, Guidance, Velocity, level_from_sigma
+from .integrate import integrate
 from .noise import seeded_noise
 from .noise_levels import LogitNormal, ThickTailedLogitNormal, Uniform
 from .path import image_estimate, interpolate, velocity_from_estimate, velocity_target
-from .sampler import euler, integrate
+from .solvers import Solver, euler, function_evaluations, solve
 
 __all__ = [
     "PAPER_INTERVAL",
     "Guidance",
     "LogitNormal",
+    "Solver",
     "ThickTailedLogitNormal",
     "Uniform",
     "Velocity",
     "euler",
+    "function_evaluations",
     "image_estimate",
     "integrate",
     "interpolate",
@@ -22,6 +25,7 @@ __all__ = [
     "random_grid",
     "seeded_noise",
     "shifted_grid",
+    "solve",
     "uniform_grid",
     "velocity_from_estimate",
     "velocity_target",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..config import SamplerConfig
+
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """(x_t, t) -> v; t is (B,)."""
 
@@ -16,7 +18,7 @@ def level_from_sigma(sigma: float) -> float:
     return sigma / (1 + sigma)
 
 
-PAPER_INTERVAL = (level_from_sigma(0.17), level_from_sigma(1.02))
+PAPER_INTERVAL = SamplerConfig.guidance_interval
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,11 @@ class Guidance:
 
     scale: float = 1.5
     interval: tuple[float, float] = PAPER_INTERVAL
+
+    @classmethod
+    def of(cls, sampler: SamplerConfig) -> Guidance:
+        """Return the guidance of a sampler."""
+        return cls(sampler.guidance_scale, sampler.guidance_interval)
 
     def acts(self, t: float) -> bool:
         return self.scale != 1.0 and self.interval[0] <= t <= self.interval[1]
@@ -43,7 +50,3 @@ class Guidance:
             return self.combine(v, null(x_t, t))
 
         return velocity
-
-    def passes(self, grid: Tensor) -> int:
-        """Network passes that sampling on ``grid`` takes: 31 for 25 steps with the paper's values."""
-        return sum(2 if self.acts(float(t)) else 1 for t in grid[:-1])

@@ -1,11 +1,15 @@
-"""What every quantizer returns (Section 3.2)."""
+"""What every quantizer is and returns (Section 3.2).
+
+A quantizer is a module in a file of its own. Adding one touches that file, ``QuantizerConfig`` and its test.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 Average = Callable[[Tensor], Tensor]
 """Mean of a tensor without gradient over all processes of a training, the same in each."""
@@ -33,6 +37,24 @@ class Quantized(NamedTuple):
     losses: QuantizerLosses
 
 
+class Quantizer(nn.Module, ABC):
+    """From latents to codes and integers, and back from integers."""
+
+    has_tokens: ClassVar[bool] = True
+    """Whether a code is integers too."""
+    has_bits: ClassVar[bool] = False
+    """Whether every channel of a code is a sign."""
+
+    @abstractmethod
+    def forward(self, latent: Tensor, average: Average | None = None) -> Quantized:
+        """latent B N K -> Quantized. average: see ``entropies``."""
+
+    @abstractmethod
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Integers B N G -> code B N K, float32. Raises ConfigError for integers that no latent gives."""
+
+
 def no_losses(latent: Tensor) -> QuantizerLosses:
+    """Return zeros for a quantizer without terms of its own."""
     zero = latent.new_zeros(())
     return QuantizerLosses(zero, zero, zero)

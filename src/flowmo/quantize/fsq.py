@@ -7,8 +7,23 @@ import math
 import torch
 from torch import Tensor
 
+from ..config import FlowMoConfig
 from ..errors import ConfigError
-from .base import Quantized, no_losses
+from .base import Average, Quantized, Quantizer, no_losses
+
+
+class FSQ(Quantizer):
+    """Finite scalar quantization of a model's configuration; it has no weights."""
+
+    def __init__(self, config: FlowMoConfig) -> None:
+        super().__init__()
+        self.levels = config.quantizer.levels
+
+    def forward(self, latent: Tensor, average: Average | None = None) -> Quantized:
+        return quantize_fsq(latent, self.levels)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        return fsq_code_from_tokens(tokens, self.levels)
 
 
 def quantize_fsq(latent: Tensor, levels: tuple[int, ...]) -> Quantized:

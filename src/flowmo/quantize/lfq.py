@@ -6,9 +6,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Average, Quantized, QuantizerLosses
+from ..config import FlowMoConfig
+from .base import Average, Quantized, Quantizer, QuantizerLosses
 
 EPSILON = 1e-5  # inside the logarithm of the codebook entropy, as published (A6)
+
+
+class LFQ(Quantizer):
+    """Lookup-free quantization of a model's configuration; it has no weights."""
+
+    has_bits = True
+
+    def __init__(self, config: FlowMoConfig) -> None:
+        super().__init__()
+        self.bits_per_group, self.config = config.bits_per_group, config.quantizer
+
+    def forward(self, latent: Tensor, average: Average | None = None) -> Quantized:
+        q = self.config
+        return quantize_lfq(latent, self.bits_per_group, q.temperature, q.tanh_bound, average)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        return code_from_tokens(tokens, self.bits_per_group)
 
 
 def quantize_lfq(

@@ -116,7 +116,7 @@ def distillation_loss(
         total = total + config.sample.weight * sample
     if draws is not None and config.distill.flow_weight:
         x_t = interpolate(image, draws.noise, draws.t)
-        velocity = model.velocity(x_t, code, draws.t, draws.keep).float()
+        velocity = model.velocity(x_t, draws.condition(code), draws.t).float()
         flow = F.mse_loss(velocity, velocity_target(image, draws.noise))
         total = total + config.distill.flow_weight * flow
     return DistillationLoss(total, pixel, sample, flow)

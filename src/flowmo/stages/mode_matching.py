@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..arch import Condition
 from ..errors import require
 from ..flow import ThickTailedLogitNormal, image_estimate, interpolate, velocity_target
 from ..quantize import Average, Quantized, QuantizerLosses
 from ..tokenizer import FlowMo
 from .base import ImageBatch, LossParts, PerceptualDistance, QuantizerWeights, Stage, StageConfig
 from .curriculum import NoiseLevelConfig, code_dropout, noise_levels
+from .rates import RateConfig, draw_kept_bits
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class EndToEndConfig(StageConfig):
     losses: LossWeights = field(default_factory=LossWeights)  # the lambdas of Eq. 9
     perceptual_network: Literal["vgg", "alex"] = "vgg"  # whose features LPIPS compares
     perceptual_share: float = 1.0  # share of a batch that d_perc sees, see :func:`mode_matching_loss`
+    perceptual_crop: int | None = None  # side of the part of each image that d_perc sees, at a random place (O6)
     freeze_encoder_after: int | None = None  # images; then the optimizer is built anew without it (A14)
     entropy_over: Literal["micro_batch", "processes"] = "micro_batch"  # images that share a codebook entropy (A7)
 
@@ -49,6 +52,8 @@ class EndToEndConfig(StageConfig):
         share, freeze = self.perceptual_share, self.freeze_encoder_after
         require(0 < share <= 1, f"perceptual_share must be above 0 and at most 1, got {share}")
         require(freeze is None or freeze >= 0, f"freeze_encoder_after must be at least 0, got {freeze}")
+        crop = self.perceptual_crop
+        require(crop is None or crop >= 16, f"perceptual_crop must be at least 16, got {crop}")
 
     @property
     def encoder_images(self) -> int | None:
@@ -62,6 +67,7 @@ class ModeMatchingConfig(EndToEndConfig):
     stage: Literal["mode_matching"] = "mode_matching"
     noise_levels: NoiseLevelConfig = field(default_factory=NoiseLevelConfig)  # p(t)
     code_dropout: float = 0.1  # share of the codes that are dropped, for guidance (C3)
+    rates: RateConfig | None = None  # bits a token that images keep, of a model that is to decode any rate (O12)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,11 +80,23 @@ def require_dropout(share: float) -> None:
 
 
 class Draws(NamedTuple):
-    """The randomness of one step. noise: B 3 H W; t: (B,); keep: (B,) bool, False where the code is dropped (C3)."""
+    """The randomness of one step. noise: B 3 H W; t: (B,); keep: (B,) bool, False where the code is dropped (C3).
+    bits: (B,), how many bits of a token are kept (O12), or None for all."""
 
     noise: Tensor
     t: Tensor
     keep: Tensor
+    bits: Tensor | None = None
+
+    def condition(self, code: Tensor) -> Condition:
+        """Return what the decoder is given of a code B N K."""
+        kept = Condition(code).keep_images(self.keep)
+        return kept if self.bits is None else kept.keep_bits(self.bits)
+
+
+Window = tuple[slice, slice]
+"""Rows and columns of pixels."""
+WHOLE: Window = (slice(None), slice(None))
 
 
 class ModeMatchingLoss(NamedTuple):
@@ -114,14 +132,25 @@ def encode(model: FlowMo, image: Tensor, average: Average | None = None) -> Quan
 def bit_share(model: FlowMo, quantized: Quantized) -> Tensor | None:
     """The share of the batch in which each bit of the code is set, N K, to see whether bits are used; None where the
     code has no bits of its own."""
-    return (quantized.code.detach() > 0).float().mean(0) if model.config.quantizer.kind == "lfq" else None
+    return (quantized.code.detach() > 0).float().mean(0) if model.quantizer.has_bits else None
 
 
-def perceptual_loss(perceptual: PerceptualDistance, estimate: Tensor, image: Tensor, share: float) -> Tensor:
+def perceptual_loss(
+    perceptual: PerceptualDistance, estimate: Tensor, image: Tensor, share: float, window: Window = WHOLE
+) -> Tensor:
     """Mean d_perc over a share of the batch; a mean needs no other weight. Rows are independent, so the first ones
-    will do."""
-    rows = slice(max(1, round(share * image.shape[0])))
-    return perceptual(estimate[rows], image[rows]).mean()
+    will do. window: the part of each image that is compared."""
+    part = (slice(max(1, round(share * image.shape[0]))), ..., *window)
+    return perceptual(estimate[part], image[part]).mean()
+
+
+def draw_window(image: Tensor, side: int | None, generator: torch.Generator) -> Window:
+    """Return a random square of ``side`` pixels inside the images, B 3 H W; all of them where they are smaller."""
+    if side is None:
+        return WHOLE
+    places = torch.rand(2, generator=generator, device=generator.device).tolist()
+    starts = [int(place * (max(0, length - side) + 1)) for place, length in zip(places, image.shape[-2:], strict=True)]
+    return slice(starts[0], starts[0] + side), slice(starts[1], starts[1] + side)
 
 
 def mode_matching_loss(
@@ -132,20 +161,22 @@ def mode_matching_loss(
     perceptual: PerceptualDistance | None = None,
     perceptual_share: float = 1.0,
     average: Average | None = None,
+    window: Window = WHOLE,
 ) -> ModeMatchingLoss:
     """Eq. 9 on one batch, image B 3 H W in [-1, 1].
 
     perceptual_share: the share of the batch that d_perc sees, nearly the same objective at part of the cost.
+    window: the part of each image that it sees, likewise.
     average: see ``FlowMo.quantize``.
     """
     quantized = encode(model, image, average)
     x_t = interpolate(image, draws.noise, draws.t)
-    velocity = model.velocity(x_t, quantized.code, draws.t, draws.keep).float()
+    velocity = model.velocity(x_t, draws.condition(quantized.code), draws.t).float()
     flow = F.mse_loss(velocity, velocity_target(image, draws.noise))  # a mean, not Eq. 5's sum (A3)
     distance = flow.new_zeros(())
     if perceptual is not None and weights.perceptual:
         estimate = image_estimate(x_t, velocity, draws.t)  # not clamped (A5)
-        distance = perceptual_loss(perceptual, estimate, image, perceptual_share)
+        distance = perceptual_loss(perceptual, estimate, image, perceptual_share, window)
     total = flow + weights.perceptual * distance + weights.quantizer_loss(quantized.losses)
     return ModeMatchingLoss(total, flow, distance, *quantized.losses, bit_share(model, quantized))
 
@@ -163,12 +194,17 @@ class ModeMatching(Stage):
         """Return the loss of ``batch``, with noise levels and code dropout as after ``images_seen`` images."""
         config, image = self.config, batch.images
         dropout = code_dropout(config, images_seen)
+        draws = draw(image, noise_levels(config, images_seen), dropout, generator)
+        if config.rates is not None:
+            bits = draw_kept_bits(config.rates, len(image), self.model.config.bits_per_token, generator)
+            draws = draws._replace(bits=bits.to(image.device))
         return mode_matching_loss(
             self.model,
             image,
-            draw(image, noise_levels(config, images_seen), dropout, generator),
+            draws,
             config.losses,
             perceptual=self.parts.perceptual,
             perceptual_share=config.perceptual_share,
             average=self.parts.average if config.entropy_over == "processes" else None,
+            window=draw_window(image, config.perceptual_crop, generator),
         )

@@ -150,7 +150,7 @@ def mode_seeking_loss(
     """
     quantized = encode(model, image, average)
     x_t = interpolate(image, draws.noise, draws.t)
-    velocity = model.velocity(x_t, quantized.code, draws.t, draws.keep).float()
+    velocity = model.velocity(x_t, draws.condition(quantized.code), draws.t).float()
     flow = F.mse_loss(velocity, velocity_target(image, draws.noise))
     distance = flow.new_zeros(())
     if perceptual is not None and config.sample.weight:

@@ -41,8 +41,3 @@ def draw_kept_bits(config: RateConfig, batch: int, bits: int, generator: torch.G
     often = torch.full_like(other, min(config.often, bits))
     kept = torch.where(choice < config.full_share + config.often_share, often, other)
     return torch.where(choice < config.full_share, torch.full_like(kept, bits), kept)
-
-
-def kept_mask(kept: Tensor, bits: int) -> Tensor:
-    """Return 1 for the bits that an image keeps and 0 for the others: kept (B,) -> B 1 K, for a code B N K."""
-    return (torch.arange(bits, device=kept.device) < kept[:, None]).float()[:, None]

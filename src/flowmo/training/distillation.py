@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import ConfigError, WeightsError
-from ..flow.passes import decoder_passes
+from ..flow import function_evaluations
 from ..tokenizer import FlowMo
 from .config import DistillTrainConfig
 
@@ -26,7 +26,7 @@ def teacher_of(model: FlowMo, config: DistillTrainConfig) -> FlowMo:
     d, s = config.distill, model.config.sampler
     given: dict[str, Any] = {"num_steps": d.teacher_steps, "rho": d.teacher_rho, "guidance_scale": d.teacher_guidance}
     sampler = replace(s, **{name: value for name, value in given.items() if value is not None})
-    count, most = decoder_passes(sampler), max(d.steps)
+    count, most = function_evaluations(sampler), max(d.steps)
     if count <= most:
         raise ConfigError(
             f"the teacher takes {count} pass{'es' * (count > 1)} (num_steps {sampler.num_steps}, guidance_scale "

@@ -16,7 +16,7 @@ from ...config import SamplerConfig, to_dict
 from ...errors import WeightsError
 from ...evaluation.levers import Lever, measure_levers
 from ...evaluation.speed import Timing, machine, time_decode, time_encode
-from ...flow.passes import decoder_passes
+from ...flow import function_evaluations
 from ...presets import PRESETS
 from ...provenance import code_version
 from ...tokenizer import FlowMo
@@ -94,7 +94,7 @@ def _levers(arguments: argparse.Namespace, model: FlowMo, images: torch.Tensor) 
     height, width = images.shape[2:]
     content: dict[str, Any] = {"levers": {"sampler": to_dict(sampler), "rows": [asdict(lever) for lever in found]}}
     if height == width:
-        flops = flops_per_image(replace(model.config, image_size=height), None).decoder * decoder_passes(sampler)
+        flops = flops_per_image(replace(model.config, image_size=height), None).decoder * function_evaluations(sampler)
         for row in content["levers"]["rows"]:
             half = arguments.dtype == "bf16" or "bf16" in row["name"]
             row["utilisation"] = (
@@ -103,7 +103,9 @@ def _levers(arguments: argparse.Namespace, model: FlowMo, images: torch.Tensor) 
                 / matrix_ceiling(model.device, torch.bfloat16 if half else torch.float32)
             )
     if not arguments.json:
-        print(f"\n{sampler.num_steps} steps, guidance {sampler.guidance_scale:g}, {decoder_passes(sampler)} passes:")
+        print(
+            f"\n{sampler.num_steps} steps, guidance {sampler.guidance_scale:g}, {function_evaluations(sampler)} passes:"
+        )
         _print_levers(found, content["levers"]["rows"])
     return content
 

@@ -1,0 +1,36 @@
+"""Integrating the probability-flow ODE between noise and image (Section 3.4, Eq. 10, 13). Knows no network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from .guidance import Velocity
+from .solvers import Solver, solve
+
+
+def integrate(
+    velocity: Velocity,
+    x: Tensor,
+    grid: Tensor,
+    on_step: Callable[[int, Tensor], None] | None = None,
+    solver: Solver = "euler",
+) -> Tensor:
+    """Return the state at the end of ``grid``, with or without gradients as the caller has it.
+
+    velocity: any (x_t, t) -> v with t of shape (B,). x: the state at ``grid[0]``, B ...; it stays in its own
+    precision. grid: (n + 1,), or B (n + 1) with levels of its own for each image, for Euler's solver alone. on_step(k,
+    state) sees every state after step k. Works in both directions of time.
+    """
+    if grid.ndim == 1:
+        levels = grid.to(x.device, x.dtype)
+        return solve(lambda y, k: velocity(y, levels[k].expand(len(y))), x, grid.tolist(), solver, on_step)
+    grid = grid.to(x.device)
+    for k in range(grid.shape[1] - 1):
+        step = (grid[:, k + 1] - grid[:, k]).to(x.dtype)
+        v = velocity(x, grid[:, k].to(x.dtype))
+        x = x + step.reshape(-1, *(1,) * (x.ndim - 1)) * v.to(x.dtype)
+        if on_step is not None:
+            on_step(k, x)
+    return x
