@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import json
+import re
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -58,9 +61,6 @@ def test_a_notebook_trains_validates_and_goes_on(data: Path, tmp_path: Path) -> 
 def test_validation_says_what_it_costs(data: Path, tmp_path: Path) -> None:
     """Every validation's seconds are in the log; one note says that they are more than 3 % of the run, and the way
     out. A run whose validation is cheap says nothing."""
-    import json
-    import time
-
     for name, wait in (("slow", 0.5), ("fast", 0.0)):
         said: list[str] = []
 
@@ -139,3 +139,14 @@ def test_what_does_not_fit_is_said_before_a_folder_is_made(data: Path, tmp_path:
     with pytest.raises(TrainingError, match="holds a run of another model"):
         train(stranger, source, tmp_path / "run", TrainOptions(say=lambda _: None))
     assert World().size == 1
+
+
+def test_the_documented_call_runs(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program of docs/TRAINING.md, on real images."""
+    text = (Path(__file__).parents[2] / "docs" / "TRAINING.md").read_text()
+    (program,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(program.replace('"photos/"', repr(str(data))), names)
+    assert (names["outcome"].finished, names["outcome"].images_seen) == (True, 64)
+    assert names["model"].config == tiny()
