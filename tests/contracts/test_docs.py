@@ -13,9 +13,12 @@ import pytest
 import flowmo
 from flowmo import config as configs
 from flowmo.cli.main import build_parser
+from flowmo.errors import ConfigError
 from flowmo.generation.presets import maskgit_397m
-from flowmo.training import TrainConfig
+from flowmo.training import DistillTrainConfig, PostTrainConfig, TrainConfig
+from flowmo.training.config import STAGES
 from flowmo.training.generator import GeneratorTrainConfig
+from flowmo.training.stored_config import known_settings
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "flowmo"
@@ -116,12 +119,20 @@ def test_every_switch_of_the_deviations_works(row: list[str]) -> None:
         if flag == "--protocol":
             assert build_parser().parse_args(["evaluate", "m", "d", flag, *settings]).protocol == settings[0]
             continue
-        wholes = {"--set": TrainConfig(), "--model": flowmo.flowmo_lo()}
+        stages = [entry.config() for entry in STAGES.values()]
+        wholes = {"--set": stages, "--model": [flowmo.flowmo_lo()]}
         if switch.startswith("train-generator "):
-            wholes = {"--set": GeneratorTrainConfig(), "--model": maskgit_397m()}
-        whole = wholes[flag]
-        changed = configs.override(whole, settings)
-        assert changed is not whole
+            wholes = {"--set": [GeneratorTrainConfig()], "--model": [maskgit_397m()]}
+        assert any(takes(whole, settings) for whole in wholes[flag]), switch
+
+
+def takes(whole: object, settings: list[str]) -> bool:
+    """Whether a configuration has these settings, with these values."""
+    try:
+        configs.override(whole, settings)
+    except ConfigError:
+        return False
+    return True
 
 
 def test_the_training_settings_are_all_listed_with_their_defaults() -> None:
@@ -134,7 +145,8 @@ def test_the_training_settings_are_all_listed_with_their_defaults() -> None:
     plain = {True: "true", False: "false", None: "null"}
     expected = {
         name: plain[value] if isinstance(value, bool | None) else str(value)
-        for name, value in flat(configs.to_dict(TrainConfig(precision="bf16"))).items()
+        for entry in reversed(STAGES.values())
+        for name, value in flat(configs.to_dict(entry.config(precision="bf16"))).items()
     }
     start = TRAINING.index("| setting |")
     listed = {code_spans(row[0])[0]: row[1] for row in rows(TRAINING[start:])}
@@ -146,7 +158,7 @@ def test_the_generators_own_settings_are_listed_with_their_defaults() -> None:
     generation = (ROOT / "docs" / "GENERATION.md").read_text()
     table = generation[generation.index("| setting |") : generation.index("`--model` changes")]
     listed = {code_spans(row[0])[0]: row[1] for row in rows(table)}
-    own = set(configs.to_dict(GeneratorTrainConfig())) - set(configs.to_dict(TrainConfig()))
+    own = set(configs.to_dict(GeneratorTrainConfig())) - known_settings()
     assert listed == {name: str(getattr(GeneratorTrainConfig(), name)) for name in own}
 
 
@@ -164,6 +176,10 @@ def test_commands_in_documents_parse(document: str, line: str) -> None:
     """Every flag exists and has a value that it takes; settings are those of the configurations."""
     words = shlex.split(line)
     arguments = build_parser().parse_args(words[words.index("flowmo") + 1 :])
+    if arguments.command == "posttrain":
+        configs.override(PostTrainConfig(), arguments.set)
+    if arguments.command == "distill":
+        configs.override(DistillTrainConfig(), arguments.set)
     if arguments.command == "train":
         configs.override(TrainConfig(), arguments.set)
         configs.override(flowmo.flowmo_mini_64(), arguments.model)

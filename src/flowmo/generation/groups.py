@@ -40,7 +40,7 @@ def to_tokens(sequence: Tensor, config: GeneratorConfig) -> Tokens:
 
 
 def check_tokenizer(layout: TokenLayout, fingerprint: int) -> None:
-    """Raises TokenFileError unless a tokenizer of that fingerprint paints these tokens."""
+    """Raise TokenFileError unless a tokenizer of that fingerprint decodes these tokens."""
     if layout.fingerprint != f"{fingerprint:08x}":
         raise TokenFileError(
             f"the generator was trained on tokens of the tokenizer {layout.fingerprint}, but this one is "

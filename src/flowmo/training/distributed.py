@@ -65,7 +65,7 @@ class World:
 
     @property
     def main(self) -> bool:
-        """Whether this process writes the log, the pictures and the weights."""
+        """Whether this process writes the log, the images and the weights."""
         return self.rank == 0
 
     def largest(self, values: Sequence[float]) -> list[float]:

@@ -1,0 +1,152 @@
+"""``flowmo.training.train``, as a notebook calls it: no command, no arguments, and what it says while it runs."""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import flowmo
+from flowmo.data import open_images
+from flowmo.errors import ConfigError, TrainingError
+from flowmo.presets import tiny
+from flowmo.stages import LossWeights
+from flowmo.training import Run, TokenizerPlan, TrainConfig, TrainOptions, World, session, train
+from flowmo.weights import load_model
+
+QUICK = TrainConfig(
+    images=32, batch_size=8, warmup_images=0, cooldown_images=0, precision="fp32", workers=0, log_steps=1,
+    losses=LossWeights(perceptual=0),
+)  # fmt: skip
+
+
+def plan_of(config: TrainConfig = QUICK, **more: Any) -> TokenizerPlan:
+    return TokenizerPlan(config, lambda: flowmo.FlowMo(tiny()), **more)
+
+
+def test_a_notebook_trains_validates_and_goes_on(data: Path, tmp_path: Path) -> None:
+    """In two calls: the second goes on where the first stopped, to the weights of a run in one call."""
+    source, said, seen = open_images(str(data)), [], []
+
+    def validation(model: nn.Module, device: torch.device) -> Callable[[Any, int], dict[str, float]]:
+        def measure(ema: flowmo.FlowMo, images: int) -> dict[str, float]:
+            assert not ema.training
+            assert torch.is_grad_enabled() is False
+            seen.append(images)
+            return {"norm": float(ema.decoder.readout.weight.norm())}
+
+        return measure
+
+    plan = plan_of(validation=validation, about={"of": "a notebook"})
+    first = train(plan, source, tmp_path / "run", TrainOptions(seconds=0, say=said.append))
+    assert (first.finished, first.images_seen, first.reason) == (False, 8, "time limit")
+    assert said[-1] == "time limit after 8 images; the same command goes on"
+    last = train(plan, source, tmp_path / "run", TrainOptions(say=said.append))
+    assert (last.finished, last.images_seen, seen) == (True, 32, [32])
+    assert "resuming at 8 images" in said
+    train(plan, source, tmp_path / "whole", TrainOptions(say=lambda _: None))
+    ours, theirs = (load_model(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
+    assert all(torch.equal(ours.get_parameter(n), p) for n, p in theirs.named_parameters())
+
+
+def test_validation_says_what_it_costs(data: Path, tmp_path: Path) -> None:
+    """Every validation's seconds are in the log; one note says that they are more than 3 % of the run, and the way
+    out. A run whose validation is cheap says nothing."""
+    for name, wait in (("slow", 0.5), ("fast", 0.0)):
+        said: list[str] = []
+
+        def validation(model: nn.Module, device: torch.device, wait: float = wait) -> Callable[[Any, int], dict]:
+            return lambda ema, images: (time.sleep(wait), {"number": 1.0})[1]
+
+        config = TrainConfig(**(vars(QUICK) | {"check_images": 8 if wait else 1000}))
+        train(
+            plan_of(config, validation=validation),
+            open_images(str(data)),
+            tmp_path / name,
+            TrainOptions(say=said.append),
+        )
+        lines = [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        seconds = [line["validation_seconds"] for line in lines if "number" in line]
+        assert len(seconds) == (4 if wait else 1)
+        assert min(seconds) >= wait
+        notes = [line for line in said if line.startswith("note: validation takes")]
+        assert len(notes) == (1 if wait else 0)
+        assert all("check_images=" in note for note in notes)
+
+
+def test_the_old_run_is_freed_before_the_new_one_is_built(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the encoder freezes: model, gradients, moments and EMA of the run before are gone (A14)."""
+    begin, alive, begun = session.Session.begin, [], []
+
+    def spied(self: session.Session, fresh: list[Any]) -> Any:
+        begun.append(sum(reference() is not None for reference in alive))
+        result = begin(self, fresh)
+        run: Run = result[0]
+        alive.extend(map(weakref.ref, [run.stage.model, run.state.optimizer, *run.state.tensors(False).values()]))
+        return result
+
+    monkeypatch.setattr(session.Session, "begin", spied)
+    config = TrainConfig(**(vars(QUICK) | {"freeze_encoder_after": 16, "recompute_blocks": True}))
+    gc.disable()  # what is freed is not so by luck
+    try:
+        assert train(plan_of(config), open_images(str(data)), tmp_path, TrainOptions(say=lambda _: None)).finished
+    finally:
+        gc.enable()
+    assert len(alive) > 100
+    assert begun == [0, 0]
+
+
+def test_no_model_is_initialised_to_be_thrown_away(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights for validation and for files go into a model without memory of its own."""
+    made: list[str] = []
+    original = flowmo.FlowMo.__init__
+
+    def spied(self: flowmo.FlowMo, config: Any) -> None:
+        original(self, config)
+        made.append(next(self.parameters()).device.type)
+
+    monkeypatch.setattr(flowmo.FlowMo, "__init__", spied)
+    config = TrainConfig(**(vars(QUICK) | {"check_images": 16, "cooldown_images": 8}))
+    train(plan_of(config), open_images(str(data)), tmp_path, TrainOptions(say=lambda _: None))
+    assert made == [
+        "cpu",
+        "meta",
+        "meta",
+        "meta",
+    ]  # the run's own; two validations, and the weights before the cool-down
+
+
+def test_what_does_not_fit_is_said_before_a_folder_is_made(data: Path, tmp_path: Path) -> None:
+    source = open_images(str(data))
+    with pytest.raises(ConfigError, match="cannot be split over 1 processes"):
+        train(plan_of(TrainConfig(batch_size=8, micro_batch=3)), source, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError, match="--cooldown goes on from a checkpoint"):
+        train(plan_of(), source, tmp_path / "other", TrainOptions(cooldown=8, say=lambda _: None))
+    train(plan_of(), source, tmp_path / "run", TrainOptions(seconds=0, say=lambda _: None))
+    stranger = plan_of(fits=lambda checkpoint: False)
+    with pytest.raises(TrainingError, match="holds a run of another model"):
+        train(stranger, source, tmp_path / "run", TrainOptions(say=lambda _: None))
+    assert World().size == 1
+
+
+def test_the_documented_call_runs(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program of docs/TRAINING.md, on real images."""
+    text = (Path(__file__).parents[2] / "docs" / "TRAINING.md").read_text()
+    (program,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(program.replace('"photos/"', repr(str(data))), names)
+    assert (names["outcome"].finished, names["outcome"].images_seen) == (True, 64)
+    assert names["model"].config == tiny()
