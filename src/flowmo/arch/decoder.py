@@ -76,7 +76,8 @@ class Decoder(nn.Module):
                     gate.fill_(0.3)
 
     def forward(self, x_t: Tensor, channels: Tensor, t: Tensor) -> Tensor:
-        """x_t: B 3 H W; channels: B N K+1, see ``Condition.channels``; t: (B,) -> B 3 H W, a velocity or a clean image by configuration."""
+        """x_t: B 3 H W; channels: B N K+1, see ``Condition.channels``; t: (B,) -> B 3 H W, a velocity or a clean
+        image by configuration."""
         return self.forward_blocks(x_t, self.context(channels, x_t), self.conditioning(t))
 
     def context(self, channels: Tensor, x_t: Tensor) -> Context:

@@ -18,7 +18,7 @@ from ..flow import image_estimate
 from ..quantize import Average
 from ..tokenizer import FlowMo
 from .base import ImageBatch, LossParts, PerceptualDistance, Stage
-from .mode_matching import EndToEndConfig, LossWeights, bit_share, encode, perceptual_loss
+from .mode_matching import WHOLE, EndToEndConfig, LossWeights, Window, bit_share, draw_window, encode, perceptual_loss
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ def autoencode_loss(
     perceptual: PerceptualDistance | None = None,
     perceptual_share: float = 1.0,
     average: Average | None = None,
+    window: Window = WHOLE,
 ) -> AutoencodeLoss:
     """Return Eq. 9 with the squared error of one pass in place of the flow loss; image B 3 H W in [-1, 1].
 
@@ -58,7 +59,7 @@ def autoencode_loss(
     reconstruction = F.mse_loss(estimate, image)
     distance = reconstruction.new_zeros(())
     if perceptual is not None and weights.perceptual:
-        distance = perceptual_loss(perceptual, estimate, image, perceptual_share)
+        distance = perceptual_loss(perceptual, estimate, image, perceptual_share, window)
     total = reconstruction + weights.perceptual * distance + weights.quantizer_loss(quantized.losses)
     return AutoencodeLoss(total, reconstruction, distance, *quantized.losses, bit_share(model, quantized))
 
@@ -76,7 +77,7 @@ def reconstruct(model: FlowMo, image: Tensor) -> Tensor:
 
 
 class Autoencode(Stage):
-    """The regression on one micro-batch. It needs no randomness."""
+    """The regression on one micro-batch. Only the part of the images that d_perc sees is random."""
 
     model: FlowMo
 
@@ -94,4 +95,5 @@ class Autoencode(Stage):
             perceptual=self.parts.perceptual,
             perceptual_share=config.perceptual_share,
             average=self.parts.average if config.entropy_over == "processes" else None,
+            window=draw_window(batch.images, config.perceptual_crop, generator),
         )

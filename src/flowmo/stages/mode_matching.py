@@ -67,7 +67,7 @@ class ModeMatchingConfig(EndToEndConfig):
     stage: Literal["mode_matching"] = "mode_matching"
     noise_levels: NoiseLevelConfig = field(default_factory=NoiseLevelConfig)  # p(t)
     code_dropout: float = 0.1  # share of the codes that are dropped, for guidance (C3)
-    rates: RateConfig | None = None  # bits a token that images keep, of a model that is to decode any rate (O12)
+    rates: RateConfig = field(default_factory=RateConfig)  # bits a token that images keep, for any rate (O12)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -195,7 +195,7 @@ class ModeMatching(Stage):
         config, image = self.config, batch.images
         dropout = code_dropout(config, images_seen)
         draws = draw(image, noise_levels(config, images_seen), dropout, generator)
-        if config.rates is not None:
+        if config.rates.full_share < 1:
             bits = draw_kept_bits(config.rates, len(image), self.model.config.bits_per_token, generator)
             draws = draws._replace(bits=bits.to(image.device))
         return mode_matching_loss(

@@ -13,16 +13,12 @@ from ..errors import ConfigError
 
 @dataclass(frozen=True)
 class RateConfig:
-    """The rates of a batch. The defaults suit a model that is to be best at all of its bits and good at 18."""
+    """The rates of a batch. By default every image keeps all bits; 0.4 and 0.25 suit a model for any rate."""
 
-    full_share: float = 0.4
-    """Share of the images that keep all bits."""
-    often_share: float = 0.25
-    """Share of the images that keep ``often`` bits."""
-    often: int = 18
-    """A rate that is trained more than others, as far as the model has so many bits."""
-    fewest: int = 9
-    """The least bits that any other image keeps; the logarithm of their number is uniform from there to all."""
+    full_share: float = 1.0  # share of the images that keep all bits
+    often_share: float = 0.0  # share of the images that keep ``often`` bits
+    often: int = 18  # a rate that is trained more than others, as far as the model has so many bits
+    fewest: int = 9  # the least bits that any other image keeps; uniform in the logarithm from there to all
 
     def __post_init__(self) -> None:
         if not (0 <= self.full_share <= 1 and 0 <= self.often_share <= 1 - self.full_share):

@@ -32,6 +32,7 @@ class ImageRunConfig(RunConfig):
 
     crop_size: int | None = None  # side of the crops, at the scale of the model's ``image_size``, as it is usually (C1)
     flip: bool = False  # half of the images mirrored
+    linear_rate: float = 0.05  # learning rate of the linear map of a transform start, as a share of the others (O12)
     workers: int = 2  # processes that decode images, for each training process
 
     def __post_init__(self) -> None:

@@ -54,16 +54,15 @@ def assemble(
     The encoder is frozen once ``config.encoder_images`` are seen; the optimizer is then built anew with the decoder
     alone, so its moments start again (A14). Raises TrainingError for a checkpoint of another model.
     """
-    if checkpoint is not None and checkpoint.about["model_config"] != to_dict(model.config):
+    if checkpoint is not None and stored_model_config(checkpoint) != model.config:
         raise TrainingError(f"{checkpoint.path} is of another model")
     seen = checkpoint.about["images_seen"] if checkpoint else 0
-    frozen = config.encoder_images is not None and seen >= config.encoder_images
-    if frozen:
+    if config.encoder_images is not None and seen >= config.encoder_images:
         model.encoder.requires_grad_(False)
     parts = LossParts(perceptual, world.average, teacher, config.batch_size)
     stage = STAGES[config.stage].stage(model.to(world.device), config, parts)
-    moments = checkpoint is not None and checkpoint.about["encoder_frozen"] == frozen
-    return started(stage, config, world, checkpoint, moments, learning_rate_scales(model))
+    moments = checkpoint is not None and checkpoint.about["encoder_frozen"] == _is_frozen(model)
+    return started(stage, config, world, checkpoint, moments, _scales(model, config))
 
 
 def started(
@@ -86,9 +85,22 @@ def started(
     return Assembled(stage, ready, state, meter)
 
 
+def _is_frozen(model: FlowMo) -> bool:
+    """Whether no weight of the encoder trains: also where it has none that could."""
+    return not any(p.requires_grad for p in model.encoder.parameters())
+
+
+def _scales(model: FlowMo, config: TokenizerConfig) -> dict[str, float]:
+    """Factors on the learning rate: muP's, and a lower one for a linear map that is nearly right already."""
+    linear = "decoder.linear."
+    return {
+        name: scale * (config.linear_rate if name.startswith(linear) else 1.0)
+        for name, scale in learning_rate_scales(model).items()
+    }
+
+
 def _about(model: FlowMo) -> dict[str, Any]:
-    frozen = not any(p.requires_grad for p in model.encoder.parameters())
-    return {"model_config": to_dict(model.config), "encoder_frozen": frozen}
+    return {"model_config": to_dict(model.config), "encoder_frozen": _is_frozen(model)}
 
 
 TOKENIZER = ModelKind(lambda model: FlowMo(model.config), save_model, _about)

@@ -19,12 +19,12 @@ def test_shares_and_range() -> None:
 
 
 def test_a_model_of_few_bits_keeps_at_most_its_own() -> None:
-    kept = draw_kept_bits(RateConfig(), 200, 6, torch.Generator().manual_seed(0))
+    kept = draw_kept_bits(RateConfig(0.4, 0.25), 200, 6, torch.Generator().manual_seed(0))
     assert kept.tolist() == [6] * 200
 
 
 def test_the_generator_decides() -> None:
-    first, again = (draw_kept_bits(RateConfig(), 50, 56, torch.Generator().manual_seed(3)) for _ in range(2))
+    first, again = (draw_kept_bits(RateConfig(0.4, 0.25), 50, 56, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first, again)
 
 
