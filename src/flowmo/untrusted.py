@@ -1,4 +1,4 @@
-"""Files that a stranger may have written: tensors out of PyTorch's files without executing, hanging or claiming memory.
+"""Files that a stranger may have written: tensors out of them without executing, hanging or claiming memory.
 
 A pickle is read by PyTorch's weights-only reader, which makes tensors and plain containers alone. What that reader does
 not bound is bounded here: how large an archive may become when it is unpacked, and how long a pickle may be.
@@ -7,15 +7,25 @@ not bound is bounded here: how large an archive may become when it is unpacked, 
 from __future__ import annotations
 
 import io
+import json
 import os
+import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import torch
+from safetensors import SafetensorError, safe_open
 
 from .errors import WeightsError
 
 MAX_PICKLE = 2**24
 """Bytes of a pickle, without the tensors' values. The largest released checkpoint's has 0.2 MB."""
+MAX_HEADER = 2**24
+"""Bytes of the header of weights: names, shapes and what is known of the training."""
+KINDS = ("F16", "BF16", "F32", "F64")
 MAX_READS = 2**22
 """Pieces that a pickle outside an archive is read in; each may become an object of a hundred bytes."""
 
@@ -44,8 +54,6 @@ def load_tensors(source: Path | BinaryIO, mmap: bool = False) -> Any:
 
 
 def _load(file: BinaryIO, given: Path | BinaryIO) -> Any:
-    import torch
-
     try:
         if zipfile.is_zipfile(file):
             _check_archive(file)
@@ -86,6 +94,62 @@ def _reason(error: Exception) -> str:
     if "weights_only" in text or "Weights only" in text:
         return "it holds more than tensors"
     return text.splitlines()[0][:200]
+
+
+@contextmanager
+def open_safetensors(path: Path, most: int = MAX_HEADER) -> Iterator[Any]:
+    """A safetensors file of weights, opened. most: bytes of its header. Raises WeightsError, for what is wrong with it
+    inside the block too."""
+    check_regular(path)
+    try:
+        with path.open("rb") as raw:
+            begin = raw.read(8)
+        header = int.from_bytes(begin, "little")
+        if len(begin) == 8 and most < header <= path.stat().st_size:
+            raise WeightsError(f"{path}: a header of {header:,} bytes is too long for one of weights")
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError, OverflowError) as error:
+        raise WeightsError(f"{path} is damaged or no safetensors file: {_reason(error)}") from None
+
+
+def shapes_of(file: Any, path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of an open safetensors file, by name, from its header. Raises WeightsError unless all are
+    floating-point numbers."""
+    shapes = {}
+    for name in file.keys():  # noqa: SIM118
+        part = file.get_slice(name)
+        if part.get_dtype() not in KINDS:
+            raise WeightsError(
+                f"{path}: {name} is of {part.get_dtype()}; weights are floating-point numbers ({', '.join(KINDS)}). "
+                "Quantized weights cannot be used: save the model before it was quantized"
+            )
+        shapes[name] = tuple(part.get_shape())
+    return shapes
+
+
+def finite(tensor: torch.Tensor, name: str, path: Path) -> torch.Tensor:
+    """The tensor in float32, a copy of its own. Raises WeightsError where it is of another kind or not finite."""
+    if not tensor.is_floating_point():
+        raise WeightsError(f"{path}: {name} is of {tensor.dtype}; weights are floating-point numbers")
+    tensor = tensor.detach().clone().float()
+    if not tensor.isfinite().all():
+        raise WeightsError(f"{path}: {name} holds values that are not finite, so that every result would be rubbish")
+    return tensor
+
+
+def without_wrappers(name: str) -> str:
+    """A weight's name without what wrappers put before it: module. (several GPUs), _orig_mod. (torch.compile) and
+    model. (frameworks)."""
+    return re.sub(r"^(?:(?:module|_orig_mod|model)\.)+", "", name).replace("._orig_mod.", ".")
+
+
+def loads(text: str) -> Any:
+    """JSON from an untrusted file. Raises ValueError, and nothing else, for what is none or is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 class _Counted(io.RawIOBase):

@@ -256,12 +256,21 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
 
 
 def print_json(content: Any) -> None:
-    print(json.dumps(content, indent=2, allow_nan=False))
+    print(json.dumps(without_nan(content), indent=2, allow_nan=False))
 
 
 def write_json(path: Path, content: Any) -> None:
     with replacing(path) as part:
-        part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        part.write_text(json.dumps(without_nan(content), indent=2, allow_nan=False) + "\n")
+
+
+def without_nan(content: Any) -> Any:
+    """JSON data with null in the place of numbers that JSON has not, such as a loss that was not finite."""
+    if isinstance(content, dict):
+        return {name: without_nan(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def positive(text: str) -> int:

@@ -120,6 +120,7 @@ def save_checkpoint(
         if world.main:
             files = {name: digest for each in digests for name, digest in each.items()}
             save_file(meter or {}, part / METER)
+            (part / METER).chmod((part / TABLE).stat().st_mode & 0o777)
             files |= {name: _digest(part / name) for name in (TABLE, METER)}
             content = json.loads(json.dumps(content | {"files": files}))
             (part / ABOUT).write_text(json.dumps(content | {CHECKSUM: _checksum(content)}, indent=1) + "\n")
