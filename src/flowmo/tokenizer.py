@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from .flow import Guidance, euler, seeded_noise, shifted_grid, velocity_from_est
 from .quantize import Average, Quantized, dequantize, quantize
 from .quantize.tokens import Tokens
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 SMALLEST_TRAINING_T = 0.05  # keeps the loss of a clean prediction finite at low noise
 TOKENS_AT_ONCE = {"cpu": 2**12, "cuda": 2**17}
 """Latent and image tokens that the verbs give a network at once: as many as fit a cache, or fill a GPU and fit it."""
@@ -38,6 +41,18 @@ class Prepared:
         return Prepared, (self.chunk_size,)
 
 
+def own_precision(verb: Callable[Given, Result]) -> Callable[Given, Result]:
+    """The function outside of any ``torch.autocast`` around it: results are those of the weights' own precision, which
+    ``prepare(dtype=...)`` sets."""
+
+    @wraps(verb)
+    def run(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return verb(*args, **kwargs)
+
+    return run
+
+
 class FlowMo(nn.Module):
     """Image -> latent -> code (+ tokens) -> image.
 
@@ -51,6 +66,7 @@ class FlowMo(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.prepared = Prepared()
+        self.before_cast: tuple[int, int] | None = None  # fingerprints of coarser weights, and of what they were
 
     @property
     def device(self) -> torch.device:
@@ -95,6 +111,16 @@ class FlowMo(nn.Module):
             except Exception as error:  # the compiler has errors of its own, for an unknown backend among others
                 raise ConfigError(f"torch.compile does not take {compile!r}: {str(error)[:200]}") from None
             self.prepared = Prepared(chunk_size, *passes)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """As any module's, but weights that become bfloat16 keep their fingerprint, which it is too coarse to show."""
+        weight = self.encoder.readout.weight
+        coarser = not weight.is_meta and weight.dtype != torch.bfloat16 and fn(weight[:1]).dtype == torch.bfloat16
+        before = self.fingerprint() if coarser else None
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if before is not None:
+            self.before_cast = (self._digest(), before)
         return self
 
     def encode(self, image: Tensor) -> Tensor:
@@ -174,6 +200,7 @@ class FlowMo(nn.Module):
             x = euler(x, velocity(x, k, guided), after - now)
         return x
 
+    @own_precision
     @torch.no_grad()
     def tokenize(self, images: Tensor) -> Tokens:
         """images: float B 3 H W in [-1, 1] -> Tokens, on the CPU."""
@@ -190,6 +217,7 @@ class FlowMo(nn.Module):
             parts.append(tokens[:count].cpu())
         return Tokens(torch.cat(parts), self.config.bits_per_group, size)
 
+    @own_precision
     @torch.no_grad()
     def detokenize(
         self,
@@ -253,8 +281,13 @@ class FlowMo(nn.Module):
         """Which encoder and quantizer made a token file: 32 bits of a hash over their weights and settings.
 
         Weights count in half precision, so that a checkpoint and its packaged half-precision copy agree. The
-        decoder does not count: a post-trained or distilled one reads old files.
+        decoder does not count: a post-trained or distilled one reads old files. Weights that were made bfloat16 count
+        as they were before.
         """
+        found = self._digest()
+        return self.before_cast[1] if self.before_cast and self.before_cast[0] == found else found
+
+    def _digest(self) -> int:
         c = self.config
         # What the weights do not show, named one by one: a setting that the configuration gains later must not make old
         # files unreadable.

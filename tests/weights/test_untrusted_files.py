@@ -23,8 +23,8 @@ from flowmo.generation.config import GeneratorConfig, TokenLayout
 from flowmo.generation.files import save_generator
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
-from flowmo.weights import load_model, read_about, save_model, save_model_shards
 from flowmo.weights import load as load_weights
+from flowmo.weights import load_model, read_about, save_model, save_model_shards
 
 WRONG: list[Any] = [
     0, -1, 3, 2**16, 2**31, 2**40, 2**63, 10**30, 1e308, float("nan"), float("inf"), True, None, "", "x", "inf", [], {},
@@ -102,7 +102,7 @@ def examine(path: Path) -> None:
         try:
             read(path)
         except FlowMoError as error:
-            assert str(error)
+            assert str(error)  # noqa: PT017
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,7 @@ def load_model(path: Path, sampler: SamplerConfig | None = None) -> FlowMo:
     weights = {without_wrappers(name): finite(tensor, name, path) for name, tensor in stored.tensors()}
     model.load_state_dict(weights, assign=True)
     if config.initial_latent == "zeros":
-        model.encoder.initial_latent = torch.zeros(config.num_tokens, config.latent_dim)
+        model.encoder.initial_latent = torch.zeros(config.num_tokens, config.latent_dim, dtype=torch.float32)
     return model.eval()
 
 

@@ -175,7 +175,7 @@ def model_from_official(state: Mapping[str, Tensor], config: FlowMoConfig, where
         if slot.name is not None
     }
     model.load_state_dict(ours, assign=True)
-    model.encoder.initial_latent = torch.zeros(config.num_tokens, config.latent_dim)
+    model.encoder.initial_latent = torch.zeros(config.num_tokens, config.latent_dim, dtype=torch.float32)
     return model.eval()
 
 
