@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 def cache_folder() -> Path:
     """FLOWMO_CACHE, or ``~/.cache/flowmo``. It need not exist."""
-    return Path(os.environ.get("FLOWMO_CACHE") or Path.home() / ".cache" / "flowmo").expanduser()
+    return user_path(os.environ.get("FLOWMO_CACHE") or Path("~") / ".cache" / "flowmo")
+
+
+def user_path(text: str | Path) -> Path:
+    """A path as a user typed it, with ~ for the home folder; a name such as ~x.jpg, of no user, is itself."""
+    return Path(os.path.expanduser(text))
 
 
 @contextmanager

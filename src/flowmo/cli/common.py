@@ -18,11 +18,12 @@ from ..codec import check_image_size
 from ..config import FlowMoConfig, SamplerConfig, to_dict
 from ..data import FITS
 from ..errors import ConfigError, FlowMoError, ImageError
-from ..files import replacing
+from ..files import replacing, user_path
 from ..flow import Guidance, shifted_grid
 from ..tokenizer import FlowMo
 from ..weights import load
 from ..weights.load import PACKAGED
+from .plain import plain
 
 OUT = "flowmo-out"
 
@@ -191,7 +192,7 @@ def check_targets(targets: Iterable[Path], sources: Iterable[Path], force: bool)
 
 def leave_out_results(paths: list[Path], given: list[str], out: Path) -> list[Path]:
     """Without pictures in ``out``, as far as they were found by searching a folder around it."""
-    inside, named = out.resolve(), {Path(text).expanduser().resolve() for text in given}
+    inside, named = out.resolve(), {user_path(text).resolve() for text in given}
     if any(inside == path or inside in path.parents for path in named):
         return paths
     left = [path for path in paths if inside not in path.resolve().parents]
@@ -230,7 +231,7 @@ class Progress:
         """Name a file that cannot be used, and go on. count: the pictures in it."""
         self.bad_count += count
         self.bad.append({"file": str(file), "reason": str(error)})
-        self.say(f"skipped {error if str(file) in str(error) else f'{file}: {error}'}")
+        self.say(plain(f"skipped {error if str(file) in str(error) else f'{file}: {error}'}"))
         self.advance(count)
 
     def say(self, line: str) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from ..config import from_json, to_json
 from ..errors import ConfigError, WeightsError
-from ..files import replacing, save_tensors
+from ..files import replacing, save_tensors, user_path
 from ..untrusted import finite, loads, open_safetensors, shapes_of, without_wrappers
 from .config import GeneratorConfig
 from .model import Generator
@@ -92,7 +92,7 @@ def generator_path(path: str | Path) -> Path:
     """The file that is meant by it, by the folder of its run, or by the name of the packaged one."""
     if str(path) == PACKAGED_GENERATOR:
         return Path(str(resources.files("flowmo"))) / "generation" / "packaged" / f"{PACKAGED_GENERATOR}.safetensors"
-    path = Path(path).expanduser()
+    path = user_path(path)
     return path / "model.safetensors" if path.is_dir() else path
 
 
