@@ -3,13 +3,18 @@
 ``model = flowmo.load()``, then ``model.tokenize(images)`` and ``model.detokenize(tokens)``.
 """
 
-from .config import FlowMoConfig
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .errors import ConfigError, DataError, FlowMoError, ImageError, TokenFileError, TrainingError, WeightsError
-from .presets import flowmo_fewer_params, flowmo_hi, flowmo_lo, flowmo_mini_64, flowmo_mini_hi, flowmo_mini_lo
-from .quantize import Quantized
-from .quantize.tokens import Tokens
-from .tokenizer import FlowMo
-from .weights import load
+
+if TYPE_CHECKING:
+    from .config import FlowMoConfig
+    from .presets import flowmo_fewer_params, flowmo_hi, flowmo_lo, flowmo_mini_64, flowmo_mini_hi, flowmo_mini_lo
+    from .quantize import Quantized
+    from .quantize.tokens import Tokens
+    from .tokenizer import FlowMo
+    from .weights import load
 
 __version__ = "0.1.0"
 
@@ -34,3 +39,19 @@ __all__ = [
     "flowmo_mini_lo",
     "load",
 ]
+
+_HOMES = {"FlowMo": "tokenizer", "FlowMoConfig": "config", "Quantized": "quantize", "Tokens": "quantize.tokens"}
+_HOMES |= {"load": "weights"} | {name: "presets" for name in __all__ if name.startswith("flowmo_")}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name from its module, which is imported now: 'flowmo --version' needs no PyTorch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

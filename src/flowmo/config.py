@@ -10,12 +10,25 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 import types
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .errors import ConfigError
+
+LIMITS = {
+    "patch_size": 2**10, "width": 2**16, "depth": 2**9, "heads": 2**10, "mlp_ratio": 2**6, "image_size": 2**16,
+    "num_tokens": 2**20, "bits_per_token": 2**12, "num_steps": 10_000, "num_classes": 2**24,
+}  # fmt: skip
+"""No model is larger; a file that says so is damaged, or made to stop who opens it."""
+
+
+def check_range(name: str, value: int) -> None:
+    """Raises ConfigError unless the value of a size is at least 1 and at most its limit."""
+    if not 1 <= value <= LIMITS[name]:
+        raise ConfigError(f"{name} must be at least 1 and at most {LIMITS[name]:,}, got {value:,}")
 
 
 @dataclass(frozen=True)
@@ -35,8 +48,7 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         for name in ("patch_size", "width", "depth", "heads", "mlp_ratio"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+            check_range(name, getattr(self, name))
         if self.base_width is not None and self.base_width < 1:
             raise ConfigError(f"base_width must be at least 1, or null for the width itself; got {self.base_width}")
         if self.width % self.heads:
@@ -72,10 +84,12 @@ class QuantizerConfig:
     levels: tuple[int, ...] = (8, 8, 8)
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
+        if not 0 < self.temperature < math.inf:
             raise ConfigError(f"temperature must be positive, got {self.temperature}")
         if not self.levels or min(self.levels) < 2:
             raise ConfigError(f"every FSQ level must be at least 2, got {self.levels}")
+        if len(self.levels) > 24 or max(self.levels) > 2**24:
+            raise ConfigError("FSQ levels are at most 24 numbers of at most 2**24")
 
     @property
     def level_bits(self) -> int:
@@ -99,8 +113,9 @@ class SamplerConfig:
     """Euler as published, or Heun, which asks twice a step and errs less."""
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1:
-            raise ConfigError(f"num_steps must be at least 1, got {self.num_steps}")
+        check_range("num_steps", self.num_steps)
+        if not math.isfinite(self.guidance_scale):
+            raise ConfigError(f"guidance_scale must be finite, got {self.guidance_scale}")
         if not self.rho > 0:
             raise ConfigError(f"rho must be positive (inf is one step from t = 1), got {self.rho}")
         low, high = self.guidance_interval
@@ -167,8 +182,8 @@ class FlowMoConfig:
 
     def __post_init__(self) -> None:
         self._check_transform()
-        if min(self.image_size, self.num_tokens, self.bits_per_token) < 1:
-            raise ConfigError("image_size, num_tokens and bits_per_token must be at least 1")
+        for name in ("image_size", "num_tokens", "bits_per_token"):
+            check_range(name, getattr(self, name))
         if not 1 <= self.bits_per_group <= 24:
             raise ConfigError(f"bits_per_group must be between 1 and 24, got {self.bits_per_group}")
         if self.bits_per_token % self.bits_per_group:
@@ -236,6 +251,30 @@ class FlowMoConfig:
         return self.num_tokens * self.bits_per_token / self.image_size**2
 
 
+_MEANT = {
+    "learning_rate": "lr base_lr max_lr step_size",
+    "batch_size": "bs batch batchsize global_batch_size train_batch_size",
+    "micro_batch": "grad_accum accumulation gradient_accumulation gradient_accumulation_steps micro_batch_size",
+    "gradient_clip": "clip grad_clip max_grad_norm clip_grad_norm",
+    "warmup_images": "warmup warmup_steps",
+    "cooldown_images": "cooldown decay_images decay_steps",
+    "images": "epochs max_steps steps iterations num_images total_images max_images",
+    "ema_horizon": "ema ema_rate",
+    "precision": "dtype amp bf16 fp16 mixed_precision autocast",
+    "recompute_blocks": "checkpointing gradient_checkpointing activation_checkpointing recompute",
+    "workers": "num_workers dataloader_workers",
+    "crop_size": "resolution image_size img_size size",
+    "image_size": "resolution img_size size",
+    "width": "dim hidden_size hidden_dim embed_dim d_model model_dim",
+    "depth": "layers num_layers n_layers blocks",
+    "heads": "num_heads n_heads attention_heads",
+}
+SYNONYMS = {
+    other: [own for own in _MEANT if other in _MEANT[own].split()] for all in _MEANT.values() for other in all.split()
+}
+"""Other programs' names of our settings, for a suggestion."""
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain JSON data; tuples become lists and infinity a string."""
 
@@ -264,7 +303,7 @@ def from_dict(cls: type, data: dict[str, Any], where: str = "") -> Any:
         values[key] = _coerce(hints[key], value, where + key)
     try:
         return cls(**values)
-    except TypeError as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{where or cls.__name__}: {error}") from None
 
 
@@ -275,7 +314,7 @@ def to_json(config: Any) -> str:
 def from_json(cls: type, text: str) -> Any:
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"the configuration is not valid JSON: {error}") from None
     return from_dict(cls, data)
 
@@ -296,8 +335,8 @@ def override(config: Any, settings: list[str]) -> Any:
         if leaf not in table:
             raise ConfigError(_unknown(path, _paths(data)))
         try:
-            table[leaf] = json.loads(text)
-        except ValueError:
+            table[leaf] = json.loads(re.sub(r"(?<=\d)_(?=\d)", "", text) if re.fullmatch(r"[\d_.e+-]+", text) else text)
+        except (ValueError, RecursionError):
             table[leaf] = text
     return from_dict(type(config), data)
 
@@ -310,7 +349,9 @@ def _paths(data: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    meant = SYNONYMS.get(name.rpartition(".")[2].lower(), ())
+    near = [path for leaf in meant for path in known if path.rpartition(".")[2] == leaf]
+    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
     return f"unknown setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
@@ -333,10 +374,19 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         if len(kinds) != len(value):
             raise ConfigError(f"{where} must have {len(kinds)} entries, got {value!r}")
         return tuple(_coerce(k, v, where) for k, v in zip(kinds, value, strict=True))
-    if hint is float and value in ("inf", "Infinity"):
+    if hint is float and isinstance(value, str) and value in ("inf", "Infinity"):
         return math.inf
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
         return float(value)
+    if hint is float and isinstance(value, float) and math.isnan(value):
+        raise ConfigError(f"{where} must be a number, got {value!r}")
+    if hint is int and isinstance(value, float) and value.is_integer():  # 1e6 of a command line
+        return int(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{where} must be {hint.__name__}, got {value!r}")
+        raise ConfigError(f"{where} must be {hint.__name__}, got {_shown(value)}")
     return value
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."

@@ -2,29 +2,64 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def cache_folder() -> Path:
     """FLOWMO_CACHE, or ``~/.cache/flowmo``. It need not exist."""
-    return Path(os.environ.get("FLOWMO_CACHE") or Path.home() / ".cache" / "flowmo").expanduser()
+    return user_path(os.environ.get("FLOWMO_CACHE") or Path("~") / ".cache" / "flowmo")
+
+
+def user_path(text: str | Path) -> Path:
+    """A path as a user typed it, with ~ for the home folder; a name such as ~x.jpg, of no user, is itself."""
+    return Path(os.path.expanduser(text))
 
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """A temporary name beside ``target`` that replaces it when the block succeeds and vanishes when it fails.
-    The folder is made."""
+    The folder is made. The file gets the mode that any new file has here, whatever the block writes it with."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    beginning = os.fsdecode(os.fsencode(target.name)[:200])  # a name may have 255 bytes, and the target's own may
+    temporary = target.with_name(f".{beginning}.{secrets.token_hex(4)}.part")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode & 0o777
         yield temporary
+        temporary.chmod(mode)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file that is the same, byte for byte, for the same content: the library alone writes its
+    texts in any order."""
+    from safetensors.torch import save_file
+
+    save_file(dict(tensors), path, metadata=metadata)
+    with path.open("r+b") as file:
+        header = file.read(int.from_bytes(file.read(8), "little"))
+        file.seek(8)
+        file.write(_in_order(header))
+
+
+def _in_order(header: bytes) -> bytes:
+    content = json.loads(header)
+    if "__metadata__" not in content:
+        return header
+    content = {"__metadata__": dict(sorted(content.pop("__metadata__").items()))} | content
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+    return text.ljust(len(header)) if len(text) <= len(header) else header
 
 
 def sync_folder(folder: Path) -> None:

@@ -11,7 +11,8 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from functools import wraps
+from typing import Any, ParamSpec, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,8 @@ from .quantize import Average, Quantized, make_quantizer
 from .quantize.tokens import Tokens
 from .tiles import decode_tiled
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 SMALLEST_TRAINING_T = 0.05  # keeps the loss of a clean prediction finite at low noise
 NO_TOKENS = 'a model with quantizer "continuous" has no tokens; use encode() and quantize().code'
 
@@ -66,6 +69,18 @@ def sampler_with(sampler: SamplerConfig, given: dict[str, Any]) -> SamplerConfig
         raise ConfigError(f"unknown setting of the sampler among {', '.join(given)}; there are {known}") from None
 
 
+def own_precision(verb: Callable[Given, Result]) -> Callable[Given, Result]:
+    """The function outside of any ``torch.autocast`` around it: results are those of the weights' own precision, which
+    ``prepare(dtype=...)`` sets."""
+
+    @wraps(verb)
+    def run(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return verb(*args, **kwargs)
+
+    return run
+
+
 class FlowMo(nn.Module):
     """Image -> latent -> code (+ tokens) -> image.
 
@@ -80,6 +95,7 @@ class FlowMo(nn.Module):
         self.quantizer = make_quantizer(config)
         self.decoder = Decoder(config)
         self.inference = Inference()
+        self.before_cast: tuple[int, int] | None = None  # fingerprints of coarser weights, and of what they were
 
     @property
     def device(self) -> torch.device:
@@ -104,6 +120,16 @@ class FlowMo(nn.Module):
         """
         passes = (self.encoder.forward_blocks, self.decoder.forward_blocks)
         self.inference = prepare(self, *passes, device, dtype, compile, chunk_size)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """As any module's, but weights that become bfloat16 keep their fingerprint, which it is too coarse to show."""
+        weight = self.decoder.readout.weight
+        coarser = not weight.is_meta and weight.dtype != torch.bfloat16 and fn(weight[:1]).dtype == torch.bfloat16
+        before = self.fingerprint() if coarser else None
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if before is not None:
+            self.before_cast = (self._digest(), before)
         return self
 
     def encode(self, image: Tensor) -> Tensor:
@@ -183,6 +209,7 @@ class FlowMo(nn.Module):
             return output
         return velocity_from_estimate(x_t, output, t, smallest_t)
 
+    @own_precision
     @torch.no_grad()
     def tokenize(self, images: Tensor, bits_per_token: int | None = None) -> Tokens:
         """images: float B 3 H W in [-1, 1] -> Tokens, on the CPU.
@@ -203,6 +230,7 @@ class FlowMo(nn.Module):
         whole = Tokens(torch.cat(parts), self.config.bits_per_group, size)
         return whole if bits_per_token is None else whole.truncate(bits_per_token)
 
+    @own_precision
     @torch.no_grad()
     def detokenize(self, tokens: Tokens, *, seed: int | Sequence[int] = 0, **sampler: Any) -> Tensor:
         """Tokens -> images B 3 H W in [-1, 1], on the model's device.
@@ -242,8 +270,13 @@ class FlowMo(nn.Module):
         """Which encoder and quantizer made a token file: 32 bits of a hash over their weights and settings.
 
         Weights count in half precision, so that a checkpoint and its packaged half-precision copy agree. The
-        decoder does not count: a post-trained or distilled one reads old files.
+        decoder does not count: a post-trained or distilled one reads old files. Weights that were made bfloat16 count
+        as they were before.
         """
+        found = self._digest()
+        return self.before_cast[1] if self.before_cast and self.before_cast[0] == found else found
+
+    def _digest(self) -> int:
         c = self.config
         # What the weights do not show, named one by one: a setting that the configuration gains later must not make old
         # files unreadable.

@@ -29,7 +29,8 @@ class Encoder(nn.Module):
         self.num_tokens, self.latent_positions = config.num_tokens, config.latent_positions
         initial = torch.zeros(config.num_tokens, config.latent_dim)
         if config.initial_latent == "learned":
-            self.initial_latent = nn.Parameter(nn.init.normal_(initial))
+            # weights that are loaded need no draw, and on the meta device it would import a compiler
+            self.initial_latent = nn.Parameter(initial if initial.is_meta else nn.init.normal_(initial))
         else:
             self.register_buffer("initial_latent", initial, persistent=False)
         self.image_in = nn.Linear(3 * c.patch_size**2, c.width)

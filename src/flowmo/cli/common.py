@@ -18,11 +18,12 @@ from ..codec import check_image_size
 from ..config import FlowMoConfig, SamplerConfig, to_dict
 from ..data import FITS
 from ..errors import ConfigError, FlowMoError, ImageError
-from ..files import replacing
+from ..files import replacing, user_path
 from ..flow import Guidance, shifted_grid
 from ..tokenizer import FlowMo
 from ..weights import load
 from ..weights.load import PACKAGED
+from .plain import plain
 
 OUT = "flowmo-out"
 
@@ -200,7 +201,7 @@ def check_targets(targets: Iterable[Path], sources: Iterable[Path], force: bool)
 
 def leave_out_results(paths: list[Path], given: list[str], out: Path) -> list[Path]:
     """Without pictures in ``out``, as far as they were found by searching a folder around it."""
-    inside, named = out.resolve(), {Path(text).expanduser().resolve() for text in given}
+    inside, named = out.resolve(), {user_path(text).resolve() for text in given}
     if any(inside == path or inside in path.parents for path in named):
         return paths
     left = [path for path in paths if inside not in path.resolve().parents]
@@ -239,7 +240,7 @@ class Progress:
         """Name a file that cannot be used, and go on. count: the pictures in it."""
         self.bad_count += count
         self.bad.append({"file": str(file), "reason": str(error)})
-        self.say(f"skipped {error if str(file) in str(error) else f'{file}: {error}'}")
+        self.say(plain(f"skipped {error if str(file) in str(error) else f'{file}: {error}'}"))
         self.advance(count)
 
     def say(self, line: str) -> None:
@@ -265,12 +266,21 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
 
 
 def print_json(content: Any) -> None:
-    print(json.dumps(content, indent=2, allow_nan=False))
+    print(json.dumps(without_nan(content), indent=2, allow_nan=False))
 
 
 def write_json(path: Path, content: Any) -> None:
     with replacing(path) as part:
-        part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        part.write_text(json.dumps(without_nan(content), indent=2, allow_nan=False) + "\n")
+
+
+def without_nan(content: Any) -> Any:
+    """JSON data with null in the place of numbers that JSON has not, such as a loss that was not finite."""
+    if isinstance(content, dict):
+        return {name: without_nan(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def positive(text: str) -> int:

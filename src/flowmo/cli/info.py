@@ -14,15 +14,15 @@ from ..codec import HEADER_SIZE, is_shard, read_file, read_shard
 from ..codec.file import MAGIC
 from ..config import to_dict
 from ..errors import ConfigError, TrainingError, WeightsError
+from ..files import user_path
 from ..generation import PACKAGED_GENERATOR, Generator, generator_path, is_generator, read_generator_about
 from ..presets import PRESETS
 from ..quantize.tokens import Tokens
-from ..training.checkpoint import checkpoints
-from ..training.checkpoint import read_about as read_checkpoint_about
 from ..weights import load, read_about, weights_path
 from ..weights.describe import describe_config, describe_model, describe_official
 from ..weights.load import PACKAGED, packaged_path
 from . import common
+from .plain import plain
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def describe(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the target is, as JSON data. Raises WeightsError, TokenFileError or TrainingError for a bad one."""
-    target, path = arguments.target, Path(arguments.target).expanduser()
+    target, path = arguments.target, user_path(arguments.target)
     arguments.model, arguments.device = str(path) if path.exists() else target, "cpu"
     if path.is_dir():
         return _run_folder(path)
@@ -92,6 +92,8 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run_folder(folder: Path) -> dict[str, Any]:
+    from ..training.checkpoint import checkpoints  # takes seconds, and only folders need it
+
     content: dict[str, Any] = {"what": "folder of a run", "folder": str(folder)}
     weights, found = weights_path(folder), checkpoints(folder)
     if found:
@@ -107,6 +109,8 @@ def _run_folder(folder: Path) -> dict[str, Any]:
 
 def _checkpoint(path: Path) -> dict[str, Any]:
     """What it says of itself, without the checksums, and its bytes unread."""
+    from ..training.checkpoint import read_about as read_checkpoint_about
+
     try:
         about = read_checkpoint_about(path)
     except TrainingError as error:
@@ -158,19 +162,19 @@ def _tokens(tokens: Tokens, fingerprint: int, fit: str) -> dict[str, Any]:
 def _lines(content: dict[str, Any], indent: str = "") -> list[str]:
     lines = []
     for key, value in content.items():
-        title = indent + key.replace("_", " ")
+        title = indent + plain(key.replace("_", " "))
         if isinstance(value, dict) and value:
             lines += [title, *_lines(value, indent + "  ")]
         elif isinstance(value, list) and value and isinstance(value[0], int):
             lines.append(f"{title:<20} {' x '.join(map(str, value))}")
         elif isinstance(value, list) and len(value) > 6:
-            lines.append(f"{title:<20} {len(value)}, such as {', '.join(map(str, value[:2]))}")
+            lines.append(f"{title:<20} {len(value)}, such as {', '.join(map(plain, value[:2]))}")
         elif isinstance(value, list):
-            lines.append(f"{title:<20} {', '.join(map(str, value))}")
+            lines.append(f"{title:<20} {', '.join(map(plain, value))}")
         elif value is None or isinstance(value, bool):
             lines.append(f"{title:<20} {'none' if value is None else 'yes' if value else 'no'}")
         elif isinstance(value, float):
             lines.append(f"{title:<20} {value:.6g}")
         else:
-            lines.append(f"{title:<20} {value:,}" if isinstance(value, int) else f"{title:<20} {value}")
+            lines.append(f"{title:<20} {value:,}" if isinstance(value, int) else f"{title:<20} {plain(value)}")
     return lines

@@ -3,55 +3,49 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import difflib
 import os
 import shlex
 import sys
 import warnings
+from collections.abc import Iterable, Iterator
+from importlib import import_module
 from types import ModuleType
-
-from PIL import Image
 
 from .. import __version__
 from ..errors import FlowMoError
-from . import (
-    bench,
-    compare,
-    coordinate_check,
-    detokenize,
-    distill,
-    evaluate,
-    evaluate_generator,
-    figure,
-    fit_transform,
-    gallery,
-    generate,
-    info,
-    posttrain,
-    reconstruct,
-    tokenize,
-    train,
-    train_generator,
-)
+from .plain import PlainStream
 
 COMMANDS = {
-    "reconstruct": (reconstruct, "code pictures and paint them again, with a table of how close they are"),
-    "tokenize": (tokenize, "code pictures as .flowmo files, or many in one shard"),
-    "detokenize": (detokenize, "paint the pictures of .flowmo files and shards"),
-    "info": (info, "say what a model, a token file, a shard or a run is"),
-    "fit-transform": (fit_transform, "fit the best linear code of a data set, from which training starts"),
-    "train": (train, "train a tokenizer (Stage 1A)"),
-    "posttrain": (posttrain, "train a decoder on what it paints (Stage 1B)"),
-    "distill": (distill, "train a decoder to paint in one or a few steps"),
-    "train-generator": (train_generator, "train a generator of tokens by class (Stage 2)"),
-    "generate": (generate, "pictures of classes, by a generator and its tokenizer"),
-    "evaluate": (evaluate, "measure models on a data set by a named protocol"),
-    "evaluate-generator": (evaluate_generator, "FID, sFID, precision and recall of generated pictures"),
-    "figure": (figure, "measure and draw a figure of the paper"),
-    "compare": (compare, "models, image codecs and other tokenizers at equal bytes"),
-    "gallery": (gallery, "write a page to look at pictures, models and codecs with"),
-    "coordinate-check": (coordinate_check, "show that learning rates hold at any width (muP)"),
-    "bench": (bench, "measure how fast a model encodes, decodes or trains"),
+    "reconstruct": "code pictures and paint them again, with a table of how close they are",
+    "tokenize": "code pictures as .flowmo files, or many in one shard",
+    "detokenize": "paint the pictures of .flowmo files and shards",
+    "info": "say what a model, a token file, a shard or a run is",
+    "fit-transform": "fit the best linear code of a data set, from which training starts",
+    "train": "train a tokenizer (Stage 1A)",
+    "posttrain": "train a decoder on what it paints (Stage 1B)",
+    "distill": "train a decoder to paint in one or a few steps",
+    "train-generator": "train a generator of tokens by class (Stage 2)",
+    "generate": "pictures of classes, by a generator and its tokenizer",
+    "evaluate": "measure models on a data set by a named protocol",
+    "evaluate-generator": "FID, sFID, precision and recall of generated pictures",
+    "figure": "measure and draw a figure of the paper",
+    "compare": "models, image codecs and other tokenizers at equal bytes",
+    "gallery": "write a page to look at pictures, models and codecs with",
+    "coordinate-check": "show that learning rates hold at any width (muP)",
+    "bench": "measure how fast a model encodes, decodes or trains",
 }
+"""Each is the module of its name, imported when it is asked for."""
+ALSO = {
+    "encode": "tokenize", "compress": "tokenize", "decode": "detokenize", "decompress": "detokenize",
+    "roundtrip": "reconstruct", "eval": "evaluate", "test": "evaluate", "measure": "evaluate", "benchmark": "bench",
+    "speed": "bench", "sample": "generate", "paint": "generate", "draw": "generate", "finetune": "posttrain",
+    "fine-tune": "posttrain", "post-train": "posttrain", "distil": "distill", "show": "info", "inspect": "info",
+    "fid": "evaluate-generator", "plot": "figure", "fit": "train",
+}  # fmt: skip
+"""What other programs call them, for a suggestion."""
+RUNS = ("train", "posttrain", "distill", "train-generator")
 OUT_OF_MEMORY = "out of memory; try a smaller --batch-size or smaller pictures"
 EPILOG = """\
 exit codes: 0 all done; 1 some files were bad, the others are done; 2 wrong use, nothing was done
@@ -63,7 +57,8 @@ examples:
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(commands: Iterable[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """The parser of these commands, whose modules are imported."""
     parser = argparse.ArgumentParser(
         prog="flowmo",
         usage="flowmo [-h] [--version] COMMAND ...",
@@ -74,47 +69,101 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"flowmo {__version__}", help="print the version")
     subparsers = parser.add_subparsers(dest="command", prog="flowmo", metavar="COMMAND", help=argparse.SUPPRESS)
-    for name, (module, summary) in COMMANDS.items():
-        command = subparsers.add_parser(name, help=summary, description=_description(module), allow_abbrev=False)
+    for name in commands:
+        module = _module(name)
+        command = subparsers.add_parser(name, help=COMMANDS[name], description=_description(module), allow_abbrev=False)
         module.add_arguments(command)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
+    _open_closed()
     for stream in (sys.stdout, sys.stderr):  # a file name in another encoding must not end the command
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is an error (data/decode.py)
-    parser = build_parser()
+    with _plain_output():
+        return _main(sys.argv[1:] if argv is None else argv)
+
+
+def _main(argv: list[str]) -> int:
+    # our own limit is an error (data/decode.py)
+    warnings.filterwarnings("ignore", r"Image size \(.* exceeds limit", module="PIL")
+    command = next((word for word in argv if not word.startswith("-")), None)
+    arguments: argparse.Namespace | None = None
     try:
+        if command is not None and command not in COMMANDS:
+            print(f"flowmo: there is no command {command!r}{_suggestion(command)}", file=sys.stderr)
+            return 2
+        parser = build_parser([command] if command else [])
         arguments = parser.parse_args(argv)
-        arguments.command_line = shlex.join(["flowmo", *(sys.argv[1:] if argv is None else argv)])
-        if arguments.command is None:
+        arguments.command_line = shlex.join(["flowmo", *argv])
+        if command is None:
             parser.print_help(sys.stderr)
             return 2
-        code = COMMANDS[arguments.command][0].run(arguments)
+        code: int = _module(command).run(arguments)
         sys.stdout.flush()
         return code
     except SystemExit as stop:  # argparse: --help, --version, wrong usage
         return stop.code if isinstance(stop.code, int) else 0
     except FlowMoError as error:
-        return _fail(arguments.command, str(error))
+        return _fail(command, str(error))
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:  # a full disk, a folder that may not be written
-        return _fail(arguments.command, f"{error.strerror or error}" + f": {error.filename}" * bool(error.filename))
+        return _fail(command, f"{error.strerror or error}" + f": {error.filename}" * bool(error.filename))
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "allocate" not in str(error):
             raise
-        return _fail(arguments.command, OUT_OF_MEMORY)
+        return _fail(command, OUT_OF_MEMORY)
     except KeyboardInterrupt:
+        print(f"\nflowmo {command}: stopped; {_kept(command, arguments)}", file=sys.stderr)
         return 130
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(f".{name.replace('-', '_')}", __package__)
+
+
+def _suggestion(command: str) -> str:
+    near = ALSO.get(command.lower()) or next(iter(difflib.get_close_matches(command.lower(), COMMANDS, n=1)), None)
+    return f"; did you mean {near!r}?" if near else "; 'flowmo --help' lists them"
+
+
+def _kept(command: str | None, arguments: argparse.Namespace | None) -> str:
+    """What a command that was interrupted leaves behind."""
+    if command in RUNS and arguments is not None:
+        return f"the checkpoints in {arguments.out} are kept, and the same command goes on from the newest"
+    return "every result that was finished is kept, none is left half-written"
+
+
+def _open_closed() -> None:
+    """Streams that the caller closed lead nowhere, so that no other file gets their number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
+@contextlib.contextmanager
+def _plain_output() -> Iterator[None]:
+    """Names of files are printed without the escape sequences in them; a progress bar needs its carriage return."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = PlainStream(before[0]), PlainStream(before[1], "\r")  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 def _summaries() -> str:
     width = max(map(len, COMMANDS)) + 2
-    return "commands:\n" + "".join(f"  {name:<{width}}{summary}\n" for name, (_, summary) in COMMANDS.items()) + "\n"
+    return "commands:\n" + "".join(f"  {name:<{width}}{summary}\n" for name, summary in COMMANDS.items()) + "\n"
 
 
 def _description(module: ModuleType) -> str:
@@ -123,7 +172,7 @@ def _description(module: ModuleType) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _fail(command: str, reason: str) -> int:
+def _fail(command: str | None, reason: str) -> int:
     print(f"flowmo {command}: {reason}", file=sys.stderr)
     return 2
 

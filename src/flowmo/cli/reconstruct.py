@@ -18,6 +18,7 @@ from ..evaluation.reconstruction import Scores, mean_scores, score
 from ..perceptual import LPIPS, load_lpips
 from ..viewing import contact_sheet, side_by_side, write_png
 from . import common
+from .plain import plain
 
 SUFFIXES = (".png", ".side-by-side.png")
 SHEET = "contact-sheet.png"
@@ -132,4 +133,5 @@ def _numbers(row: dict[str, Any]) -> list[str]:
 
 
 def _short(text: str, most: int = 48) -> str:
+    text = plain(text)
     return text if len(text) <= most else "..." + text[3 - most :]

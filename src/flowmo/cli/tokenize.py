@@ -24,9 +24,8 @@ from ..data import (
     relative_names,
 )
 from ..errors import ConfigError, DataError
+from ..files import user_path
 from ..generation import read_class_names
-from ..training import World
-from ..training.coding import CodingJob, code_data_set
 from . import common
 
 SHARDS = (".shard", ".safetensors")
@@ -57,6 +56,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("give either --shard FILE or --out DIR")
     if target is None and arguments.out is not None and arguments.out.suffix in SHARDS:
         target = arguments.out
+    if target is None and arguments.out is not None and arguments.out.suffix == ".flowmo":
+        raise ConfigError(
+            f"--out {arguments.out} is the folder of .flowmo files, one a picture; give a folder's name, or NAME.shard "
+            "for all in one file"
+        )
     if target is None:
         for name in ("labels", "label_file", "class_names", "split", "limit", "flip"):
             if getattr(arguments, name):
@@ -69,6 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
+    from ..training import World  # takes seconds, and only shards need it
+    from ..training.coding import CodingJob, code_data_set
+
     source, classes, paths = _source(arguments)
     labels = _labels(arguments, source)
     if arguments.class_names:
@@ -143,7 +150,7 @@ def _source(arguments: argparse.Namespace) -> tuple[ImageSource, list[str] | Non
 
 def _is_data_set(text: str) -> bool:
     """Rather than pictures: what only ``open_images`` reads."""
-    path = Path(text).expanduser()
+    path = user_path(text)
     if path.is_dir():
         return any(next(path.glob(pattern), None) for pattern in ("*.parquet", "data/*.parquet", "*.tar"))
     return text.startswith("hf:") or path.suffix in (".parquet", ".tar", ".npy")

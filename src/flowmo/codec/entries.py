@@ -41,6 +41,8 @@ class CodedImage:
 
 def is_shard(path: Path) -> bool:
     """Whether the file is a shard of tokens, damaged or not, by its header alone."""
+    if not path.is_file():
+        return False
     try:
         with safe_open(path, framework="pt") as stream:
             return (stream.metadata() or {}).get("format") == FORMAT

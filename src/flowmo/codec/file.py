@@ -124,6 +124,8 @@ def write_file(path: str | os.PathLike[str], file: TokenFile) -> None:
 def read_file(path: str | os.PathLike[str], fingerprint: int | None = None) -> TokenFile:
     """:func:`decode_file` of a file. Raises TokenFileError with its name, also where it cannot be opened."""
     try:
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would never end
+            raise OSError("it is no plain file")
         with open(path, "rb") as stream:
             data = stream.read(MAX_FILE_SIZE + 1)  # more than that is wrong anyway, and may be gigabytes
         return decode_file(data, fingerprint)

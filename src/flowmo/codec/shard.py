@@ -6,15 +6,16 @@ import json
 import os
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import ConfigError, TokenFileError
+from ..files import replacing, save_tensors
 from ..quantize.tokens import INTEGERS, Tokens
-from .file import check_fingerprint, check_origin, write_atomically
+from .file import check_fingerprint, check_origin
 
 FORMAT = "flowmo-tokens-1"
 SETTINGS = ("bits_per_group", "bits_per_token", "crc32", "fingerprint", "fit", "image_size", "names")
@@ -105,7 +106,11 @@ def write_shard(path: str | os.PathLike[str], shard: Shard) -> None:
     if len(settings["names"]) > MAX_NAMES_SIZE:
         raise ConfigError(f"the names of {len(shard.names)} images are too long for one shard; write several")
     settings["crc32"] = _checksum(settings, columns)
-    write_atomically(path, save(columns, settings))
+    try:
+        with replacing(Path(path)) as part:
+            save_tensors(columns, part, settings)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise TokenFileError(f"cannot write {os.fspath(path)!r}: {error}") from None
 
 
 def read_shard(path: str | os.PathLike[str], fingerprint: int | None = None) -> Shard:
@@ -114,6 +119,8 @@ def read_shard(path: str | os.PathLike[str], fingerprint: int | None = None) -> 
     Raises TokenFileError for a file that cannot be read, is not a whole shard, or is of another encoder.
     """
     try:
+        if not Path(path).is_file():
+            raise FileNotFoundError("there is no such file") if not Path(path).exists() else OSError("no plain file")
         with safe_open(os.fspath(path), framework="pt") as stream:
             settings = stream.metadata() or {}
             if settings.get("format") != FORMAT:
@@ -124,7 +131,7 @@ def read_shard(path: str | os.PathLike[str], fingerprint: int | None = None) -> 
         return _shard(settings, columns, fingerprint)
     except (TokenFileError, ConfigError) as error:
         raise TokenFileError(f"{os.fspath(path)}: {error}") from None
-    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+    except (OSError, SafetensorError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise TokenFileError(f"cannot read {os.fspath(path)!r} as a token shard: {error}") from None
 
 

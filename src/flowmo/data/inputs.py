@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import ImageError
+from ..files import user_path
 from .decode import IMAGE_SUFFIXES, decode
 from .sources import image_files
 
@@ -26,7 +27,7 @@ class Picture:
 
 def open_picture(path: str | Path) -> Picture:
     """Read one picture of any common kind (see :func:`decode`). Raises ImageError naming the path and the reason."""
-    path = Path(path).expanduser()
+    path = user_path(path)
     image = decode(path, str(path))
     return Picture(image, (image.height, image.width), path.name)
 

@@ -43,7 +43,9 @@ def output_stems(names: Iterable[Path], suffixes: Sequence[str], reserved: Itera
     """
     taken = {text.casefold() for text in reserved}
     stems = []
+    room = 255 - max((len(suffix) for suffix in suffixes), default=0) - len("-9999999")  # bytes of a name on disk
     for name in names:
+        name = Path(*(os.fsdecode(os.fsencode(part)[:room]) for part in name.parts))
         number = 1
         candidates = [name.with_suffix(""), name]
         while True:

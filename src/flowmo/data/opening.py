@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import DataError
+from ..files import user_path
 from .decode import IMAGE_SUFFIXES
 from .hugging_face import PREFIX, HuggingFaceSource, is_saved
 from .parquet import ParquetSource
@@ -39,7 +40,7 @@ def open_images(
         raise DataError(f"the limit on images must be at least 1, got {limit}")
     if str(path).startswith(PREFIX):
         return HuggingFaceSource(str(path), limit, split)
-    path = Path(path).expanduser()
+    path = user_path(path)
     if os.path.isdir(path):
         return _open_folder(path, limit, split, cache)
     files = _expand(path)

@@ -14,6 +14,7 @@ import torch
 
 from ..data import find_pictures, open_picture
 from ..errors import DataError, ImageError
+from ..files import user_path
 from ..perceptual.classifier import Classifier
 from .distances import frechet_to, inception_score, kid, precision_recall
 from .features import FeatureNetwork
@@ -44,7 +45,7 @@ def read_samples(path: str | Path) -> Samples:
 
     Raises DataError for anything else.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if path.is_dir():
         return Samples(_folder(path), None, path.resolve().name)
     try:

@@ -108,7 +108,7 @@ def job_key(session: Session, job: Job) -> str:
     """All that the rows depend on beside the pixels of the pictures, which each row has its own checksum of."""
     source, names = session.source, hashlib.sha256()
     for place in range(len(source)):
-        names.update(source.name(place).encode() + b"\n")
+        names.update(source.name(place).encode(errors="surrogatepass") + b"\n")
     key = {
         "model": [job.record.sha256, to_dict(job.settings.sampler)],
         "protocol": job.settings.protocol.conventions(job.settings.seed),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import platform
 import statistics
@@ -37,6 +38,7 @@ class Timing:
 
 def time_encode(model: FlowMo, images: torch.Tensor, dtype: str = "fp32", repeats: int = 3) -> Timing:
     """``tokenize`` of images B 3 H W in [-1, 1], which may lie on the CPU: moving them counts."""
+    model = _in_precision(model, dtype)
     seconds, memory = _median(lambda: model.tokenize(images), model.device, dtype, repeats)
     return _timing("encode", len(images), seconds, memory)
 
@@ -49,9 +51,8 @@ def time_decode(
     repeats: int = 3,
 ) -> Iterator[Timing]:
     """``detokenize`` of the tokens of ``images`` for each plan (num_steps, guidance_scale), and the model's own rho."""
-    sampler = model.config.sampler
-    with precision(model.device, dtype):
-        tokens = model.tokenize(images)
+    model, sampler = _in_precision(model, dtype), model.config.sampler
+    tokens = model.tokenize(images)
     for num_steps, scale in plans:
 
         def decode(num_steps: int = num_steps, scale: float = scale) -> object:
@@ -125,6 +126,11 @@ def _median(work: Callable[[], object], device: torch.device, dtype: str, repeat
 def precision(device: torch.device, dtype: str) -> contextlib.AbstractContextManager:
     """Autocast for "bf16", nothing for "fp32"."""
     return torch.autocast(device.type, torch.bfloat16) if dtype == "bf16" else contextlib.nullcontext()
+
+
+def _in_precision(model: FlowMo, dtype: str) -> FlowMo:
+    """A copy with weights in bfloat16 for "bf16": no autocast reaches into the verbs."""
+    return copy.deepcopy(model).prepare(dtype=torch.bfloat16) if dtype == "bf16" else model
 
 
 def _wait(device: torch.device) -> None:

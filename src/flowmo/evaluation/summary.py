@@ -111,7 +111,7 @@ def write_table(
 ) -> None:
     """One line a picture as CSV, in order: its place, name and checksum, and its numbers in full precision."""
     columns = [name for name in EACH if name in table]
-    with replacing(path) as part, part.open("w", newline="") as file:
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["place", "name", "sha256", *columns])
         for i, (picture, name) in enumerate(zip(pictures, names, strict=True)):

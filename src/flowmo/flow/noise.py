@@ -20,8 +20,8 @@ def seeded_noise(seed: int | Sequence[int], count: int, shape: tuple[int, ...]) 
         return _noise(int(seed), shape).expand(count, *shape).clone()
     if len(seed) != count:
         raise ConfigError(f"{len(seed)} seeds for {count} images; give one integer, or one seed an image")
-    return torch.stack([_noise(int(s), shape) for s in seed]) if count else torch.empty(0, *shape)
+    return torch.stack([_noise(int(s), shape) for s in seed]) if count else torch.empty(0, *shape, dtype=torch.float32)
 
 
 def _noise(seed: int, shape: tuple[int, ...]) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)

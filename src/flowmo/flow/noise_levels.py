@@ -13,7 +13,7 @@ class Uniform:
     """t ~ U(0, 1)."""
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        return torch.rand(count, generator=generator, device=_device(generator))
+        return torch.rand(count, generator=generator, device=_device(generator), dtype=torch.float32)
 
 
 @dataclass(frozen=True)
@@ -51,4 +51,4 @@ def _device(generator: torch.Generator | None) -> torch.device:
 
 
 def _normal(count: int, generator: torch.Generator | None) -> Tensor:
-    return torch.randn(count, generator=generator, device=_device(generator))
+    return torch.randn(count, generator=generator, device=_device(generator), dtype=torch.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ..config import check_range
 from ..errors import ConfigError
 from ..quantize.tokens import check_bits_per_group, check_size
 
@@ -61,8 +62,7 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "heads", "num_classes", "mlp_ratio"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+            check_range(name, getattr(self, name))
         if self.width % self.heads:
             raise ConfigError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.long_skips and self.depth % 2:

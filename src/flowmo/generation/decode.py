@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..tokenizer import own_precision
 from .loss import Predict
 from .model import NO_CLASS
 from .schedule import SCHEDULES, Schedule, tokens_left
@@ -64,6 +65,7 @@ class DecodeSettings:
         return self.temperature + (self.final_temperature - self.temperature) * progress
 
 
+@own_precision
 @torch.no_grad()
 def decode(
     predict: Predict,
@@ -127,4 +129,6 @@ def _sample(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor
 
 def _uniform(draws: Sequence[torch.Generator], length: int) -> Tensor:
     """B L in (0, 1), on the CPU, each row from its own generator."""
-    return torch.stack([torch.rand(length, generator=generator) for generator in draws]).clamp(min=2.0**-25)
+    return torch.stack([torch.rand(length, generator=generator, dtype=torch.float32) for generator in draws]).clamp(
+        min=2.0**-25
+    )

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from ..config import from_json, to_json
 from ..errors import ConfigError, WeightsError
-from ..files import replacing
+from ..files import replacing, save_tensors, user_path
+from ..untrusted import finite, loads, open_safetensors, shapes_of, without_wrappers
 from .config import GeneratorConfig
 from .model import Generator
 
@@ -41,7 +40,7 @@ def save_generator(
         "about": json.dumps(about or {}),
     }
     with replacing(path) as part:
-        save_file(tensors, part, metadata=metadata)
+        save_tensors(tensors, part, metadata=metadata)
 
 
 def load_generator(path: str | Path, device: str | torch.device = "cpu") -> Generator:
@@ -51,21 +50,22 @@ def load_generator(path: str | Path, device: str | torch.device = "cpu") -> Gene
     foreign file.
     """
     path = generator_path(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            config, classes, _ = _header(path, file.metadata() or {})
-            with torch.device("meta"):
-                generator = Generator(config, classes)
-            expected = {name: tuple(tensor.shape) for name, tensor in generator.state_dict().items()}
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            if found != expected:
-                wrong = sorted(set(expected.items()) ^ set(found.items()))[:3]
-                raise WeightsError(f"{path}: its tensors do not fit its own configuration, for example {wrong}")
-            generator.load_state_dict({name: file.get_tensor(name).float() for name in found}, assign=True)
-    except FileNotFoundError:
-        raise WeightsError(f"no generator at {path}; 'flowmo train-generator' makes one") from None
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from None
+    if not path.exists():
+        raise WeightsError(f"no generator at {path}; 'flowmo train-generator' makes one")
+    with open_safetensors(path) as file:
+        config, classes, _ = _header(path, file.metadata() or {})
+        if config.depth > len(file.keys()):
+            raise WeightsError(f"{path}: its tensors do not fit its own configuration, which has more blocks than they")
+        with torch.device("meta"):
+            generator = Generator(config, classes)
+        expected = {name: tuple(tensor.shape) for name, tensor in generator.state_dict().items()}
+        stored = shapes_of(file, path)
+        found = {without_wrappers(name): shape for name, shape in stored.items()}
+        if found != expected or len(found) != len(stored):
+            wrong = sorted(set(expected.items()) ^ set(found.items()))[:3]
+            raise WeightsError(f"{path}: its tensors do not fit its own configuration, for example {wrong}")
+        weights = {without_wrappers(name): finite(file.get_tensor(name), name, path) for name in stored}
+        generator.load_state_dict(weights, assign=True)
     return generator.to(device).eval()
 
 
@@ -73,21 +73,18 @@ def read_generator_about(path: str | Path) -> tuple[GeneratorConfig, list[str], 
     """Configuration, names of the classes, and what is known about the training, from the header alone. Raises
     WeightsError."""
     path = generator_path(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            return _header(path, file.metadata() or {})
-    except FileNotFoundError:
-        raise WeightsError(f"no generator at {path}") from None
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from None
+    if not path.exists():
+        raise WeightsError(f"no generator at {path}")
+    with open_safetensors(path) as file:
+        return _header(path, file.metadata() or {})
 
 
 def is_generator(path: Path) -> bool:
     """Whether a file is a generator's, by its header alone."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_safetensors(path) as file:
             return (file.metadata() or {}).get("format") == FORMAT
-    except (OSError, SafetensorError):
+    except WeightsError:
         return False
 
 
@@ -95,7 +92,7 @@ def generator_path(path: str | Path) -> Path:
     """The file that is meant by it, by the folder of its run, or by the name of the packaged one."""
     if str(path) == PACKAGED_GENERATOR:
         return Path(str(resources.files("flowmo"))) / "generation" / "packaged" / f"{PACKAGED_GENERATOR}.safetensors"
-    path = Path(path).expanduser()
+    path = user_path(path)
     return path / "model.safetensors" if path.is_dir() else path
 
 
@@ -107,11 +104,13 @@ def _header(path: Path, metadata: dict[str, str]) -> tuple[GeneratorConfig, list
         )
     try:
         config = from_json(GeneratorConfig, metadata["config"])
-        classes, about = json.loads(metadata["classes"]), json.loads(metadata["about"])
+        classes, about = loads(metadata["classes"]), loads(metadata["about"])
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
             raise ValueError("the names of its classes are not a list of texts")
         if classes and len(classes) != config.num_classes:
             raise ValueError(f"{len(classes)} names for {config.num_classes} classes")
+        if not isinstance(about, dict):
+            raise ValueError("what it says about the training is no table")
         return config, classes, about
-    except (KeyError, ConfigError, ValueError, RecursionError) as error:
+    except (KeyError, ConfigError, ValueError) as error:
         raise WeightsError(f"{path}: its header cannot be read ({error})") from None

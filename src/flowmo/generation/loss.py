@@ -39,7 +39,7 @@ def draw_masks(
 ) -> MaskedDraws:
     """Masks and dropped labels for tokens B L and labels (B,), all from ``generator`` on its device."""
     mask = random_masks(tokens.shape[0], tokens.shape[1], schedule, generator).to(tokens.device)
-    dropped = torch.rand(len(labels), generator=generator, device=generator.device) < label_dropout
+    dropped = torch.rand(len(labels), generator=generator, device=generator.device, dtype=torch.float32) < label_dropout
     return MaskedDraws(mask, torch.where(dropped.to(labels.device), NO_CLASS, labels))
 
 

@@ -32,9 +32,10 @@ def masked_share(schedule: Schedule, progress: float) -> float:
 def random_masks(count: int, length: int, schedule: Schedule, generator: torch.Generator) -> Tensor:
     """bool count x length, True where masked: for each sequence r ~ U(0, 1) and round(gamma(r) length) places, at least
     one, chosen evenly. On the device of ``generator``."""
-    progress = torch.rand(count, generator=generator, device=generator.device).tolist()
+    progress = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float32).tolist()
     numbers = [max(1, round(length * masked_share(schedule, r))) for r in progress]
-    order = torch.rand(count, length, generator=generator, device=generator.device).argsort(1).argsort(1)
+    order = torch.rand(count, length, generator=generator, device=generator.device, dtype=torch.float32)
+    order = order.argsort(1).argsort(1)
     return order < torch.tensor(numbers, device=generator.device)[:, None]
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import WeightsError
-from ..files import replacing
+from ..files import replacing, save_tensors
 from .lpips import LPIPS, Network, build_stages, check_network
 from .sources import WeightSource, find, read_verified
 
@@ -75,7 +75,7 @@ def export_lpips(network: Network, path: Path) -> Path:
     tensors = {name: t.half().contiguous() for name, t in load_lpips(network).state_dict().items()}
     try:
         with replacing(path) as temporary:
-            safetensors.torch.save_file(tensors, temporary, metadata={"flowmo": f"lpips-{network}"})
+            save_tensors(tensors, temporary, metadata={"flowmo": f"lpips-{network}"})
     except OSError as error:
         raise WeightsError(f"could not write {path}: {error}") from None
     return path

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import pickle
 import re
 import shutil
 import sys
@@ -27,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
-from ..config import to_dict
+from ..config import FlowMoConfig, from_dict, to_dict
 from ..errors import TrainingError
 from ..files import sync_folder
 from .config import TrainConfig
@@ -35,13 +34,17 @@ from .distributed import World, local
 from .run_config import RunConfig
 from .state import TrainState
 from .stored_config import stored_config
+from .stored_tensors import DATA_FILE, TABLE, TensorPlanner, TensorReader, read_table
 
-FORMAT = "flowmo-checkpoint-2"
+FORMAT = "flowmo-checkpoint-3"
+UNSIGNED = "flowmo-checkpoint-2"
+"""Of 0.1.0, whose manifest has no checksum of its own."""
 ABOUT, METER = "checkpoint.json", "meter.safetensors"
 AFTER_DIVERGENCE = (
     "Run the same command to go on from the last checkpoint; if it happens again, lower learning_rate, set "
     "gradient_clip=0.5 or precision=fp32"
 )
+CHECKSUM, MAX_ABOUT = "sha256", 2**24
 _COUNTERS = ("step", "images_seen", "skipped", "broken_images")
 
 
@@ -68,8 +71,9 @@ class Checkpoint:
         tensors = state.tensors(moments)
         try:
             with _quiet():
-                dcp.load(tensors, storage_reader=_Reader(self.path), no_dist=world.size == 1)
-        except (CheckpointException, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+                reader = TensorReader(self.path, self.about["files"])
+                dcp.load(tensors, storage_reader=reader, planner=TensorPlanner(), no_dist=world.size == 1)
+        except (Exception, CheckpointException) as error:  # of any kind, where a stranger wrote it
             raise TrainingError(f"{self.path} does not fit this run: {_first_line(error)}") from None
         for name in _COUNTERS:
             setattr(state, name, self.about[name])
@@ -117,8 +121,10 @@ def save_checkpoint(
         if world.main:
             files = {name: digest for each in digests for name, digest in each.items()}
             save_file(meter or {}, part / METER)
-            files |= {name: _digest(part / name) for name in (".metadata", METER)}
-            (part / ABOUT).write_text(json.dumps(content | {"files": files}, indent=1) + "\n")
+            (part / METER).chmod((part / TABLE).stat().st_mode & 0o777)
+            files |= {name: _digest(part / name) for name in (TABLE, METER)}
+            content = json.loads(json.dumps(content | {"files": files}))
+            (part / ABOUT).write_text(json.dumps(content | {CHECKSUM: _checksum(content)}, indent=1) + "\n")
             _put(part, path)
     except (OSError, CheckpointException, RuntimeError) as error:
         failed = error
@@ -147,14 +153,22 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What ``checkpoint.json`` of a checkpoint says. Raises TrainingError for a damaged or foreign one."""
+    """What ``checkpoint.json`` of a checkpoint says, as it was written, every number in its range. Raises TrainingError
+    for a damaged or foreign one."""
     try:
-        about = json.loads((path / ABOUT).read_text())
-        if about["format"] != FORMAT:
+        file = path / ABOUT
+        if not file.is_file() or file.stat().st_size > MAX_ABOUT:
+            raise ValueError(f"{ABOUT} is missing, or too large")
+        about = json.loads(file.read_text(encoding="utf-8"))
+        if about["format"] not in (FORMAT, UNSIGNED):
             raise ValueError(f"format {about['format']!r}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        signed = about.pop(CHECKSUM, None)
+        if signed != (_checksum(about) if about["format"] == FORMAT else None):
+            raise ValueError(f"{ABOUT} is not as it was written")
+        _check_about(about, path.name)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TrainingError(f"{path} is damaged: {_first_line(error)}") from None
-    return about
+    return about  # type: ignore[no-any-return]
 
 
 def read_checkpoint(path: Path, world: World | None = None, kind: type[RunConfig] = TrainConfig) -> Checkpoint:
@@ -166,14 +180,20 @@ def read_checkpoint(path: Path, world: World | None = None, kind: type[RunConfig
         try:
             about = read_about(path)
             for name, digest in about["files"].items():
-                if _digest(path / name) != digest:
+                if not (path / name).is_file() or _digest(path / name) != digest:
                     return f"{path} is damaged: {name} is not as it was written"
             trains = about.get("trains", TrainConfig.trains)
             if trains != kind.trains:
                 return f"{path} is of a run that trains a {trains}, not a {kind.trains}"
             stored_config(kind, about["train_config"])
-        except (OSError, TrainingError, AttributeError, KeyError) as error:
-            return _first_line(error) if isinstance(error, TrainingError) else f"{path} is damaged: {error}"
+            if trains == TrainConfig.trains and "model_config" in about:
+                from_dict(FlowMoConfig, about["model_config"])
+            read_table(path, about["files"])
+            load_file(path / METER)
+        except TrainingError as error:
+            return _first_line(error)
+        except Exception as error:  # whatever it is, the checkpoint before may be whole
+            return f"{path} is damaged: {_first_line(error)}"
         return about
 
     found = world.share(check() if world.main else None)
@@ -244,6 +264,31 @@ def _quiet() -> Iterator[None]:
         logging.disable(disabled)
 
 
+def _check_about(about: dict[str, Any], name: str) -> None:
+    """Raises ValueError or TypeError for a manifest with numbers, or names of files, that no run writes."""
+    for counter in _COUNTERS:
+        value = about[counter]
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 10**10:
+            raise ValueError(f"{counter} is {str(value)[:40]}")
+    if re.fullmatch(r"checkpoint-\d{10}", name) and int(name[-10:]) != about["images_seen"]:
+        raise ValueError(f"it says {about['images_seen']} images, its name another number")
+    for key, kind in (("train_config", dict), ("model_config", dict), ("files", dict), ("encoder_frozen", bool)):
+        if not isinstance(about.get(key, kind()), kind):
+            raise TypeError(f"{key} is no {kind.__name__}")
+    for file, digest in about["files"].items():
+        if file not in (TABLE, METER) and not DATA_FILE.fullmatch(file):
+            raise ValueError(f"it lists a file {file[:40]!r}, which no checkpoint has")
+        if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+            raise ValueError(f"the checksum of {file} is none")
+    if TABLE not in about["files"] or METER not in about["files"]:
+        raise ValueError("its list of files is not whole")
+
+
+def _checksum(about: dict[str, Any]) -> str:
+    """Of the rest of the manifest, whatever the order and the spaces it is written in."""
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -254,38 +299,3 @@ def _first_line(error: BaseException) -> str:
         error = next(iter(error.failures.values()))[0]
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
-
-
-class _Reader(dcp.FileSystemReader):
-    """Reads tensors only. PyTorch pickles the table of contents: here it may name nothing but its own parts."""
-
-    def read_metadata(self, *args: Any, **kwargs: Any) -> dcp.Metadata:
-        with (Path(self.path) / ".metadata").open("rb") as file:
-            metadata = _Unpickler(file).load()
-        if not isinstance(metadata, dcp.Metadata):
-            raise pickle.UnpicklingError("its table of contents is of another kind")
-        if metadata.storage_meta is None:
-            metadata.storage_meta = dcp.metadata.StorageMeta()
-        metadata.storage_meta.load_id = self.load_id
-        return metadata
-
-
-class _Unpickler(pickle.Unpickler):
-    ALLOWED = frozenset(
-        {
-            *(f"torch.distributed.checkpoint.metadata.{n}" for n in (
-                "Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "TensorProperties", "ChunkStorageMetadata",
-                "MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING",
-            )),
-            "torch.distributed.checkpoint.filesystem._StorageInfo",
-            "torch.distributed.checkpoint.filesystem.StorageMeta",
-            "torch.Size", "torch.float32", "torch.float64", "torch.bfloat16", "torch.float16", "torch.int64",
-            "torch.serialization._get_layout", "torch.storage._get_dtype_from_pickle_storage_type",
-            "pathlib.PosixPath", "pathlib.Path", "pathlib._local.PosixPath", "collections.OrderedDict",
-        }
-    )  # fmt: skip
-
-    def find_class(self, module: str, name: str) -> Any:
-        if f"{module}.{name}" not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"its table of contents asks for {module}.{name}")
-        return super().find_class(module, name)

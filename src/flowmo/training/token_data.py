@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..codec import is_shard, read_shard
 from ..errors import DataError, TokenFileError
+from ..files import user_path
 from ..generation import TokenLayout, to_sequence
 
 
@@ -107,7 +108,7 @@ def read_token_set(
 
 def shard_files(path: str | Path) -> list[Path]:
     """The shards that a file, a folder or a pattern means, sorted. Raises DataError where there is none."""
-    where = Path(path).expanduser()
+    where = user_path(path)
     if where.is_file():
         return [where]
     if where.is_dir():

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ..errors import WeightsError
+from ..files import user_path
 from ..presets import PRESETS
 from ..tokenizer import FlowMo
 from .native import load_model
@@ -48,7 +49,7 @@ def weights_path(name: str | Path) -> Path:
     """
     if name == PACKAGED:  # before any file or folder of that name
         return packaged_path(PACKAGED)
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_dir():
         whole, index = path / "model.safetensors", path / INDEX
         path = index if index.is_file() and not whole.exists() else whole

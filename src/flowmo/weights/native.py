@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..config import FlowMoConfig, SamplerConfig, from_json, to_json
 from ..errors import ConfigError, WeightsError
-from ..files import replacing
+from ..files import replacing, save_tensors
 from ..tokenizer import FlowMo
+from ..untrusted import finite, loads, without_wrappers
 from .shards import Stored, open_stored, save_shards
 
 FORMAT = "flowmo-weights-1"
@@ -30,7 +30,7 @@ def save_model(
     """
     tensors, metadata = _content(model, dtype, about)
     with replacing(Path(path)) as part:
-        save_file(tensors, part, metadata=metadata)
+        save_tensors(tensors, part, metadata=metadata)
 
 
 def save_model_shards(
@@ -54,15 +54,19 @@ def load_model(path: Path, sampler: SamplerConfig | None = None) -> FlowMo:
     """
     stored = _open(path)
     config = _config(stored)
+    if config.encoder.depth + config.decoder.depth > len(stored.shapes):  # before thousands of blocks are built
+        raise WeightsError(f"{path}: its tensors do not fit its own configuration, which has more blocks than they")
     with torch.device("meta"):
         model = FlowMo(config if sampler is None else replace(config, sampler=sampler))
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    if stored.shapes != expected:
-        wrong = sorted(set(expected.items()) ^ set(stored.shapes.items()))[:3]
+    shapes = {without_wrappers(name): shape for name, shape in stored.shapes.items()}
+    if shapes != expected or len(shapes) != len(stored.shapes):
+        wrong = sorted(set(expected.items()) ^ set(shapes.items()))[:3]
         raise WeightsError(f"{path}: its tensors do not fit its own configuration, for example {wrong}")
-    model.load_state_dict({name: tensor.float() for name, tensor in stored.tensors()}, assign=True)
+    weights = {without_wrappers(name): finite(tensor, name, path) for name, tensor in stored.tensors()}
+    model.load_state_dict(weights, assign=True)
     if config.initial_latent == "zeros":
-        model.encoder.initial_latent = torch.zeros(config.num_tokens, config.latent_dim)
+        model.encoder.initial_latent = torch.zeros(config.num_tokens, config.latent_dim, dtype=torch.float32)
     return model.eval()
 
 
@@ -75,14 +79,17 @@ def store_sampler(source: Path, target: Path, sampler: SamplerConfig) -> None:
     kept = {name: stored.metadata[name] for name in ("format", "about") if name in stored.metadata}
     tensors = dict(stored.tensors())
     with replacing(target) as part:
-        save_file(tensors, part, metadata=kept | {"config": to_json(config)})
+        save_tensors(tensors, part, metadata=kept | {"config": to_json(config)})
 
 
 def read_about(path: Path) -> dict[str, Any]:
     """What :func:`save_model` was told about the model, from the file's header alone. Raises WeightsError."""
     try:
-        return json.loads(_open(path).metadata.get("about", "{}"))
-    except (ValueError, RecursionError) as error:
+        about = loads(_open(path).metadata.get("about", "{}"))
+        if not isinstance(about, dict):
+            raise ValueError("it is no table")
+        return about
+    except ValueError as error:
         raise WeightsError(f"{path}: what its header says about the training cannot be read ({error})") from None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from torch import Tensor
 from ..config import FlowMoConfig, TransformerConfig
 from ..errors import WeightsError
 from ..tokenizer import FlowMo
+from ..untrusted import check_regular, finite, load_tensors, without_wrappers
 
 DEFAULT_BITS_PER_GROUP = {18: 9, 56: 14}
 
@@ -139,14 +139,14 @@ def load_official(
 def open_official(path: Path) -> dict[Any, Any]:
     """The whole content of a checkpoint, executing nothing; memory-mapped, unless it is in PyTorch's format before 1.6,
     which cannot be. Raises WeightsError."""
+    check_regular(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except FileNotFoundError:
-        raise WeightsError(f"no weights at {path}") from None
-    except Exception as error:  # torch raises many kinds for damaged or unsafe files
-        reason = (str(error) or repr(error)).splitlines()[0]
+        content = load_tensors(path, mmap=True)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from None
+    except WeightsError as error:
         raise WeightsError(
-            f"{path} is damaged, or holds more than tensors and was not opened for safety: {reason}"
+            f"{path} is damaged, or holds more than tensors and was not opened for safety: {error}"
         ) from None
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds no dictionary of weights")
@@ -170,12 +170,12 @@ def model_from_official(state: Mapping[str, Tensor], config: FlowMoConfig, where
         model = FlowMo(config)
     # One tensor at a time leaves the mapping, so that no second copy of the model ever exists.
     ours = {
-        slot.name: slot.part(state[key]).detach().clone().float()
+        slot.name: finite(slot.part(state[key]), key, Path(where))
         for key, slot in layout.items()
         if slot.name is not None
     }
     model.load_state_dict(ours, assign=True)
-    model.encoder.initial_latent = torch.zeros(config.num_tokens, config.latent_dim)
+    model.encoder.initial_latent = torch.zeros(config.num_tokens, config.latent_dim, dtype=torch.float32)
     return model.eval()
 
 
@@ -190,4 +190,10 @@ def state_dict_of(checkpoint: dict[Any, Any], name: str, path: Path) -> dict[str
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         known = ", ".join(map(str, list(checkpoint)[:8]))
         raise WeightsError(f"{path} has no {name!r}; it holds: {known}")
-    return {re.sub(r"^(module\.|_orig_mod\.)+", "", str(key)): value for key, value in state.items()}
+    size = path.stat().st_size if path.is_file() else None
+    if size is not None and sum(v.numel() * v.element_size() for v in state.values()) > size:
+        raise WeightsError(f"{path}: its tensors claim more memory than the file has bytes; it is damaged")
+    found = {without_wrappers(str(key)): value for key, value in state.items()}
+    if len(found) != len(state):
+        raise WeightsError(f"{path} holds one weight under two names; save one model without its wrappers")
+    return found

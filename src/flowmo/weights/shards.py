@@ -13,12 +13,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import WeightsError
-from ..files import replacing
+from ..files import replacing, save_tensors
+from ..untrusted import MAX_HEADER, check_regular, open_safetensors, shapes_of
 
 INDEX = "model.safetensors.index.json"
 
@@ -34,7 +33,7 @@ class Stored:
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         for path, names in self.files.items():
-            with safe_open(path, framework="pt") as file:
+            with open_safetensors(path) as file:
                 for name in names:
                     yield name, file.get_tensor(name)
 
@@ -69,7 +68,7 @@ def save_shards(tensors: Mapping[str, Tensor], folder: Path, metadata: dict[str,
     for number, shard in enumerate(shards, 1):
         path = folder / f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         with replacing(path) as part:
-            save_file(shard, part, metadata={"format": "pt"})
+            save_tensors(shard, part, metadata={"format": "pt"})
         digests[path.name] = _digest(path)
         where |= dict.fromkeys(shard, path.name)
     total = {"total_size": sum(tensor.nbytes for tensor in tensors.values())}
@@ -80,14 +79,15 @@ def save_shards(tensors: Mapping[str, Tensor], folder: Path, metadata: dict[str,
 
 def _open_index(path: Path) -> Stored:
     try:
+        check_regular(path)
+        if path.stat().st_size > MAX_HEADER:
+            raise ValueError(f"it has more than {MAX_HEADER:,} bytes")
         content = json.loads(path.read_text(encoding="utf-8"))
         metadata = {str(name): str(value) for name, value in content["metadata"].items()}
         where, digests = dict(content["weight_map"]), dict(content["sha256"])
         names = {str(name) for name in where.values()}
         if names != set(digests) or any(name != Path(name).name or not name.endswith(".safetensors") for name in names):
             raise ValueError("it names shards that it should not, or not all")
-    except FileNotFoundError:
-        raise WeightsError(f"no weights at {path}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path} is damaged or no index of FlowMo's weights: {error}") from None
     shapes: dict[str, tuple[int, ...]] = {}
@@ -107,14 +107,8 @@ def _open_index(path: Path) -> Stored:
 
 
 def _open_file(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = file.keys()
-            return file.metadata() or {}, {name: tuple(file.get_slice(name).get_shape()) for name in names}
-    except FileNotFoundError:
-        raise WeightsError(f"no weights at {path}") from None
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from None
+    with open_safetensors(path) as file:
+        return file.metadata() or {}, shapes_of(file, path)
 
 
 def _digest(path: Path) -> str:

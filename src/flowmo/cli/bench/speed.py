@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=common.positive, default=8, metavar="N", help="pictures at a time (default: 8)"
     )
-    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="precision; bf16 is by autocast")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="precision of the weights")
     parser.add_argument(
         "--steps",
         type=common.steps,
