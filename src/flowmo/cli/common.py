@@ -26,6 +26,7 @@ from ..weights.load import PACKAGED
 from .plain import plain
 
 OUT = "flowmo-out"
+ORIGINAL = "original"  # a size: that of each picture
 
 
 MODEL_HELP = "packaged model, .safetensors file, folder of a run, or released .pth"
@@ -61,7 +62,7 @@ def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--fit",
-        choices=FITS,
+        choices=FITS[:3],  # the fourth is that of --size original
         default="crop",
         help="how a picture gets the model's size: crop cuts the centre out, pad keeps all of it with its edges "
         "repeated, stretch keeps all of it and loses its proportions (default: crop)",
@@ -70,7 +71,8 @@ def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
         "--size",
         type=size,
         metavar="HxW",
-        help="height and width that pictures are brought to, multiples of the model's patch (default: the model's own)",
+        help="height and width that pictures are brought to, multiples of the model's patch (default: its own); "
+        "or original: each as it is, with a model that codes any size",
     )
 
 
@@ -136,10 +138,27 @@ def find_device(name: str) -> torch.device:
 
 
 def coded_size(arguments: argparse.Namespace, config: FlowMoConfig) -> tuple[int, int]:
-    """(height, width) of --size, or the model's. Raises ImageError for one that the model cannot take."""
+    """(height, width) of --size, or the model's. Raises ImageError for one that the model cannot take, ConfigError for
+    ``--size original`` in a command whose images are all of one size."""
+    if arguments.size == ORIGINAL:
+        raise ConfigError("--size original is for pictures one by one; name a height and width here")
     chosen = arguments.size or (config.image_size, config.image_size)
     check_image_size(chosen, config)
     return chosen
+
+
+def own_size(arguments: argparse.Namespace, config: FlowMoConfig) -> tuple[int, int] | None:
+    """:func:`coded_size`, or None where each picture keeps its own. Raises ConfigError for a model of one size."""
+    if arguments.size != ORIGINAL:
+        return coded_size(arguments, config)
+    if config.transform is None:
+        raise ConfigError(
+            f"--size original: the model codes {config.image_size}x{config.image_size} pixels; use a model with a "
+            "transform, such as those of the preset flowmo-mini"
+        )
+    if arguments.fit != "crop":
+        raise ConfigError(f"--size original keeps all of a picture as it is; leave out --fit {arguments.fit}")
+    return None
 
 
 def sampling(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -315,10 +334,12 @@ def rho(text: str) -> float:
     return value
 
 
-def size(text: str) -> tuple[int, int]:
+def size(text: str) -> tuple[int, int] | str:
+    if text == ORIGINAL:
+        return text
     match = re.fullmatch(r"(\d{1,5})(?:[xX](\d{1,5}))?", text)
     if not match or 0 in (int(match[1]), int(match[2] or match[1])):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write 256 or, height first, 256x384")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write 256, or, height first, 256x384, or original")
     return int(match[1]), int(match[2] or match[1])
 
 

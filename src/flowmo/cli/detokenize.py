@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         for item, tensor in zip(batch, model.detokenize(tokens, **common.sampling(arguments)).cpu(), strict=True):
             entry, picture = entries[item.index], to_image(tensor)
             try:
-                if arguments.original_size and item.original_size is not None:
+                if (arguments.original_size or item.fit == "whole") and item.original_size is not None:
                     picture = restore_size(picture, item.original_size, item.fit)
             except FlowMoError as error:
                 progress.skip(f"{entry.file}: {entry.name}", error)

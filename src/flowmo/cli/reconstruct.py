@@ -10,14 +10,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ..codec import HEADER_SIZE
+from ..codec import HEADER_SIZE, patch_of
 from ..data import find_pictures, output_stems, picture_batches, relative_names, to_image
 from ..errors import WeightsError
 from ..evaluation.pixels import thumbnail
 from ..evaluation.reconstruction import Scores, mean_scores, score
 from ..perceptual import LPIPS, load_lpips
 from ..viewing import contact_sheet, side_by_side, write_png
-from . import common
+from . import common, rates
 from .plain import plain
 
 SUFFIXES = (".png", ".side-by-side.png")
@@ -27,6 +27,7 @@ MOST_ON_SHEET = 16
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_picture_arguments(parser)
+    rates.add_rate_arguments(parser)
     common.add_output_arguments(parser)
     parser.add_argument("--lpips", type=Path, metavar="FILE", help="weights of LPIPS (Alex) where none are installed")
     common.add_run_arguments(parser)
@@ -43,21 +44,25 @@ def run(arguments: argparse.Namespace) -> int:
     model = common.load_model(arguments)
     if arguments.guidance is not None:
         common.tell_idle_guidance(common.sampler_of(arguments, model), "--guidance")
-    size = common.coded_size(arguments, model.config)
+    size = common.own_size(arguments, model.config)
     progress = common.Progress(len(paths))
     lpips = _lpips(arguments, progress)
 
     rows: list[dict[str, Any]] = []
     scores: list[Scores] = []
     sheet: dict[str, list[Any]] = {"original": [], "thumbnail": [], "FlowMo": []}
-    for batch in picture_batches(paths, size, arguments.fit, arguments.batch_size, progress.skip):
+    for batch in picture_batches(
+        paths, size, arguments.fit, arguments.batch_size, progress.skip, multiple=patch_of(model.config)
+    ):
         images = batch.images.to(model.device)
-        tokens = model.tokenize(images)
+        bits = rates.bits_per_token(arguments, model.config, (images.shape[2], images.shape[3]))
+        tokens = model.tokenize(images, bits)
         again = model.detokenize(tokens, **common.sampling(arguments))
         small = thumbnail(images, tokens.bits_per_image)
         payload = -(-tokens.bits_per_image // 8)
         for i, (index, one) in enumerate(zip(batch.indices, score(images, again, small, lpips), strict=True)):
-            triple = [to_image(x[i]) for x in (images, small, again)]
+            height, width = batch.original_sizes[i] if size is None else images.shape[2:]
+            triple = [to_image(x[i, :, :height, :width]) for x in (images, small, again)]
             write_png(targets[index][0], triple[2])
             write_png(targets[index][1], side_by_side(triple[0], triple[2]))
             if len(scores) < MOST_ON_SHEET:
@@ -78,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
         progress.advance(len(batch.indices))
     if lpips is not None and rows and scores[0].lpips is None:
-        progress.say(f"note: LPIPS is n/a for pictures as small as {size[0]}x{size[1]}")
+        progress.say("note: LPIPS is n/a for pictures as small as these")
     code = progress.finish()
     if rows:
         write_png(out / SHEET, contact_sheet(sheet))
@@ -86,8 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         result = {
             "model": arguments.model,
-            "image_size": list(size),
-            "fit": arguments.fit,
+            "image_size": list(size) if size else None,
+            "fit": arguments.fit if size else "whole",
             "settings": common.sampling_used(arguments, model.config),
             "pictures": rows,
             "mean": mean,

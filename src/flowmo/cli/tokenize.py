@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..codec import HEADER_SIZE, Shard, TokenFile, write_file
+from ..codec import HEADER_SIZE, Shard, TokenFile, patch_of, write_file
 from ..data import (
     ImageSource,
     PictureList,
@@ -26,13 +26,14 @@ from ..data import (
 from ..errors import ConfigError, DataError
 from ..files import user_path
 from ..generation import read_class_names
-from . import common
+from . import common, rates
 
 SHARDS = (".shard", ".safetensors")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_picture_arguments(parser)
+    rates.add_rate_arguments(parser)
     common.add_output_arguments(parser, out=None)
     shard = parser.add_argument_group("one shard of a data set", "also by --out NAME.shard")
     shard.add_argument("--shard", type=Path, metavar="FILE", help="write all into this .shard or .safetensors file")
@@ -88,8 +89,9 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
         arguments.device = str(world.device)
         model = common.load_model(arguments)
         size = common.coded_size(arguments, model.config)
+        bits = rates.bits_per_token(arguments, model.config, size)
         classes = classes if labels else None
-        job = CodingJob(source, size, arguments.fit, labels, classes, arguments.batch_size, arguments.flip)
+        job = CodingJob(source, size, arguments.fit, labels, classes, arguments.batch_size, arguments.flip, bits)
         progress = common.Progress(len(source))
         new, start = 0, time.perf_counter()
 
@@ -109,7 +111,7 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
         progress.skip(name, DataError(reason))
     code = progress.finish()
     shard, rate = coded.shard, new / max(seconds, 1e-9)
-    payload = -(-model.config.num_tokens * model.config.bits_per_token // 8)
+    payload = -(-model.config.tokens_of(size) * (bits or model.config.bits_per_token) // 8)
     if arguments.json:
         made: dict[str, Any] = {"shard": None, "images": 0, "labels": False, "classes": None}
         if shard is not None:
@@ -178,22 +180,32 @@ def _to_files(arguments: argparse.Namespace) -> int:
     targets = [out / f"{stem}.flowmo" for stem in output_stems(names, [".flowmo"])]
     common.check_targets(targets, paths, arguments.force)
     model = common.load_model(arguments)
-    size, fingerprint = common.coded_size(arguments, model.config), model.fingerprint()
+    size, fingerprint = common.own_size(arguments, model.config), model.fingerprint()
+    fit, multiple = arguments.fit if size else "whole", patch_of(model.config)
 
     progress = common.Progress(len(paths))
     written: list[dict[str, Any]] = []
-    payload = 0
-    for batch in picture_batches(paths, size, arguments.fit, arguments.batch_size, progress.skip):
-        tokens = model.tokenize(batch.images)
+    payload = total = 0
+    for batch in picture_batches(paths, size, arguments.fit, arguments.batch_size, progress.skip, multiple=multiple):
+        try:
+            bits = rates.bits_per_token(arguments, model.config, (batch.images.shape[2], batch.images.shape[3]))
+        except ConfigError as error:
+            if size is not None:
+                raise
+            for index in batch.indices:  # too small for the bytes that were asked for
+                progress.skip(paths[index], error)
+            continue
+        tokens = model.tokenize(batch.images, bits)
         payload = -(-tokens.bits_per_image // 8)
         for i, index in enumerate(batch.indices):
             try:
-                file = TokenFile(tokens[i], fingerprint, arguments.fit, batch.original_sizes[i])
+                file = TokenFile(tokens[i], fingerprint, fit, batch.original_sizes[i])
             except ConfigError as error:  # larger than the format can say
                 progress.skip(paths[index], error)
                 continue
             write_file(targets[index], file)
-            written.append({"file": str(paths[index]), "output": str(targets[index])})
+            written.append({"file": str(paths[index]), "output": str(targets[index]), "payload_bytes": payload})
+            total += targets[index].stat().st_size
             progress.advance()
     code = progress.finish()
     if arguments.json:
@@ -203,17 +215,20 @@ def _to_files(arguments: argparse.Namespace) -> int:
         )
     elif written:
         print(
-            f"{len(written)} picture{'s' * (len(written) != 1)}, {HEADER_SIZE} + {payload} bytes each, "
-            f"{len(written) * (HEADER_SIZE + payload):,} bytes together, in {out}"
+            f"{len(written)} picture{'s' * (len(written) != 1)}, "
+            + (f"{HEADER_SIZE} + {payload} bytes each, " if size else "")
+            + f"{total:,} bytes together, in {out}"
         )
     return code
 
 
-def _result(arguments: argparse.Namespace, fingerprint: int, size: tuple[int, int], payload: int) -> dict[str, Any]:
+def _result(
+    arguments: argparse.Namespace, fingerprint: int, size: tuple[int, int] | None, payload: int
+) -> dict[str, Any]:
     return {
         "model": arguments.model,
         "fingerprint": f"{fingerprint:08x}",
-        "image_size": list(size),
-        "fit": arguments.fit,
+        "image_size": list(size) if size else None,
+        "fit": arguments.fit if size else "whole",
         "payload_bytes": payload,
     }

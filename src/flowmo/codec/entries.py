@@ -78,12 +78,19 @@ def coded_images(
             yield from images
 
 
+def patch_of(config: FlowMoConfig) -> int:
+    """Return the pixels that both sides of an image must be a multiple of."""
+    if config.transform is not None:
+        return config.transform.patch_size
+    return math.lcm(config.encoder.patch_size, config.decoder.patch_size)
+
+
 def check_image_size(size: tuple[int, int], config: FlowMoConfig) -> None:
     """Raises ImageError unless (height, width) is whole patches of the model and at most ``MAX_CODED_PIXELS``."""
-    patch = math.lcm(config.encoder.patch_size, config.decoder.patch_size)
+    patch = patch_of(config)
     if size[0] % patch or size[1] % patch or min(size) < patch:
         raise ImageError(f"{size[0]}x{size[1]} pixels: this model needs height and width that are multiples of {patch}")
-    if size[0] * size[1] > MAX_CODED_PIXELS:
+    if config.transform is None and size[0] * size[1] > MAX_CODED_PIXELS:  # else it is decoded in tiles
         raise ImageError(f"{size[0]}x{size[1]} pixels are too many for the model: at most {MAX_CODED_PIXELS:,}")
 
 
@@ -126,8 +133,11 @@ class _ShardImages(Sequence[CodedImage]):
 
 def _check_kind(tokens: Tokens, config: FlowMoConfig) -> None:
     found = (tokens.num_tokens, tokens.bits_per_token, tokens.bits_per_group)
-    if found != (config.num_tokens, config.bits_per_token, config.bits_per_group):
+    wanted = (config.tokens_of(tokens.image_size), config.bits_per_token, config.bits_per_group)
+    if config.transform is not None:
+        wanted = (wanted[0], min(found[1], wanted[1]), wanted[2])
+    if found != wanted:
         raise TokenFileError(
             f"damaged: {found[0]} tokens of {found[1]} bits in groups of {found[2]}, but the model that the "
-            f"fingerprint names has {config.num_tokens} of {config.bits_per_token} in groups of {config.bits_per_group}"
+            f"fingerprint names has {wanted[0]} of {config.bits_per_token} in groups of {config.bits_per_group}"
         )

@@ -46,6 +46,7 @@ class CodingJob:
     classes: list[str] | None = None
     batch_size: int = 16
     flip: bool = False
+    bits_per_token: int | None = None
 
     def __post_init__(self) -> None:
         if self.fit not in FITS:
@@ -60,6 +61,7 @@ class CodingJob:
             label = None if self.labels is None else int(self.labels[i])
             digest.update(json.dumps([self.source.name(i), label]).encode())
         settings = [fingerprint, list(self.size), self.fit, self.classes, PART, digest.hexdigest(), self.flip]
+        settings += [] if self.bits_per_token is None else [self.bits_per_token]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
 
@@ -160,10 +162,15 @@ def _code_part(
             else:
                 bad.append((job.source.name(place), str(image)))
         if images:
-            columns.append(model.tokenize(torch.stack(images)).indices)
+            columns.append(model.tokenize(torch.stack(images), job.bits_per_token).indices)
         on_done(len(batch), True)
     config = model.config
-    empty = torch.zeros(0, config.num_tokens, config.num_groups, dtype=torch.int64)
+    empty = torch.zeros(
+        0,
+        config.tokens_of(job.size),
+        (job.bits_per_token or config.bits_per_token) // config.bits_per_group,
+        dtype=torch.int64,
+    )
     shard = Shard(
         Tokens(torch.cat(columns) if columns else empty, config.bits_per_group, job.size),
         [job.source.name(place) for place in good],

@@ -24,7 +24,7 @@ from ..tokenizer import FlowMo
 MOST_COMPONENTS = 64
 SAMPLED_PATCHES = 15_000
 STEPS = torch.arange(0.5, 2.6, 0.1, dtype=torch.float64)  # first step, in standard deviations of its component
-RIDGE = 1e-5
+RIDGE, FEW = 1e-5, 0.3  # of the least squares; the second grows where a map has few patches to be fitted on
 Images = Callable[[], Iterable[Tensor]]
 """Gives the same batches of images B 3 H W in [-1, 1] each time it is called."""
 
@@ -170,7 +170,8 @@ def fit_linear(linear: LinearDecoder, encoder: TransformEncoder, images: Images)
         strict=True,
     ):
         kept = torch.tensor([*range(9 * rate), 9 * bits])
-        part = moments[kept][:, kept] / number + RIDGE * torch.eye(len(kept), dtype=torch.float64)
+        ridge = RIDGE + FEW * len(kept) / number
+        part = moments[kept][:, kept] / number + ridge * torch.eye(len(kept), dtype=torch.float64)
         solved = torch.linalg.solve(part, products[kept] / number)
         weight.zero_()
         weight[:, :rate] = solved[:-1].T.unflatten(1, (rate, 3, 3)).float()

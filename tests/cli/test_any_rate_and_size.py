@@ -1,0 +1,130 @@
+"""``fit-transform``, and the commands on its model: any rate, any size, files cut to a rate (O12)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flowmo.cli.main import main
+from flowmo.codec import TokenFile, encode_file, read_file
+from flowmo.samples import paths as sample_paths
+
+SMALL = ["encoder.depth=1", "decoder.depth=1", "decoder.width=64", "decoder.heads=1", "image_size=128", "num_tokens=64"]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model fitted on the sample photographs and parts of them."""
+    folder = tmp_path_factory.mktemp("fit")
+    rng = np.random.default_rng(0)
+    for k, path in enumerate(sample_paths()):
+        with Image.open(path) as image:
+            photo = image.convert("RGB")
+        for j in range(16):
+            side = int(rng.integers(min(photo.size) // 2, min(photo.size) + 1))
+            left, top = (int(rng.integers(length - side + 1)) for length in photo.size)
+            photo.resize((128, 128), box=(left, top, left + side, top + side)).save(folder / f"{k}-{j}.png")
+    out = folder / "start.safetensors"
+    assert main(["fit-transform", str(folder), "--out", str(out), "--set", *SMALL]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A photograph of 203 x 154 pixels: no multiple of 16."""
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    with Image.open(sample_paths()[0]) as image:
+        image.convert("RGB").resize((203, 154)).save(path)
+    return path
+
+
+def psnr(a: Path, b: Path) -> float:
+    with Image.open(a) as x, Image.open(b) as y:
+        assert x.size == y.size
+        error = np.asarray(x.convert("RGB"), float) - np.asarray(y.convert("RGB"), float)
+    return float(10 * np.log10(255**2 / (error**2).mean()))
+
+
+def test_it_will_not_overwrite(start: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit-transform", str(start.parent), "--out", str(start)]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_a_preset_without_a_transform_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit-transform", "photos", "--out", str(tmp_path / "a.safetensors"), "--preset", "flowmo-lo"]) == 2
+    assert "has no transform" in capsys.readouterr().err
+
+
+def test_a_photograph_as_it_is_and_back(start: Path, photo: Path, tmp_path: Path) -> None:
+    quality = []
+    for bits in (9, 18, 56):
+        tokens, back = tmp_path / f"t{bits}", tmp_path / f"b{bits}"
+        flags = ["--model", str(start), "--size", "original", "--bits-per-token", str(bits)]
+        assert main(["tokenize", str(photo), "--out", str(tokens), *flags]) == 0
+        file = read_file(tokens / "photo.flowmo")
+        assert (file.original_size, file.fit, file.tokens.image_size) == ((154, 203), "whole", (160, 208))
+        assert (file.tokens.bits_per_token, file.tokens.num_tokens) == (bits, 130)
+        assert main(["detokenize", str(tokens), "--out", str(back), "--model", str(start)]) == 0
+        quality.append(psnr(photo, back / "photo.png"))
+    assert quality[0] + 0.5 < quality[1] < quality[2] - 0.5
+    assert quality[2] > 19
+
+
+def test_a_cut_file_is_the_file_of_the_lower_rate(start: Path, photo: Path, tmp_path: Path) -> None:
+    for name, flags in (("whole", []), ("cut", ["--bits-per-token", "18"])):
+        assert main(["tokenize", str(photo), "--out", str(tmp_path / name), "--model", str(start), *flags]) == 0
+    whole = read_file(tmp_path / "whole" / "photo.flowmo")
+    cut = TokenFile(whole.tokens.truncate(18), whole.fingerprint, whole.fit, whole.original_size)
+    assert encode_file(cut) == (tmp_path / "cut" / "photo.flowmo").read_bytes()
+
+
+@pytest.mark.parametrize(("flags", "bits"), [(["--bytes", "144"], 18), (["--bits-per-pixel", "0.0703125"], 18)])
+def test_rates_in_bytes_and_bits_a_pixel(
+    flags: list[str], bits: int, start: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["tokenize", str(photo), "--out", str(tmp_path), "--model", str(start), "--json"]
+    assert main([*command, *flags]) == 0
+    assert json.loads(capsys.readouterr().out)["payload_bytes"] == 64 * bits // 8
+    assert read_file(tmp_path / "photo.flowmo").tokens.bits_per_token == bits
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--bytes", "1"], "at least 1 bits each: 8 bytes"),
+        (["--bits-per-token", "57"], "has 56 bits a token"),
+        (["--size", "original", "--fit", "pad"], "leave out --fit pad"),
+    ],
+)
+def test_what_cannot_be(
+    flags: list[str], said: str, start: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tokenize", str(photo), "--out", str(tmp_path / "t"), "--model", str(start), *flags]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_model_of_one_rate_and_size_says_so(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for flags, said in ((["--bytes", "72"], "one rate alone"), (["--size", "original"], "codes 64x64 pixels")):
+        assert main(["tokenize", str(photo), "--out", str(tmp_path), "--model", "flowmo-mini-64", *flags]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_reconstruct_at_a_rate(start: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["reconstruct", str(photo), "--out", str(tmp_path), "--model", str(start), "--json"]
+    assert main([*command, "--size", "original", "--bytes", "300"]) == 0
+    row = json.loads(capsys.readouterr().out)["pictures"][0]
+    assert row["payload_bytes"] == 130 * (300 * 8 // 130) // 8 + 1
+    with Image.open(row["output"]) as image:
+        assert image.size == (203, 154)
+
+
+def test_a_shard_at_a_rate(start: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "tokens.shard"
+    assert main(["tokenize", str(photo), "--out", str(out), "--model", str(start), "--bytes", "144"]) == 0
+    capsys.readouterr()
+    assert main(["detokenize", str(out), "--out", str(tmp_path / "back"), "--model", str(start)]) == 0
+    assert len(list((tmp_path / "back").glob("*.png"))) == 1
