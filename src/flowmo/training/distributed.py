@@ -6,10 +6,9 @@ Engines are PyTorch's own: ``torchrun`` starts the processes, DDP keeps a whole 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -126,6 +125,18 @@ def blocks(model: nn.Module) -> list[nn.Module]:
     return [block for part in model.modules() if isinstance(part, nn.ModuleList) for block in part]
 
 
+def recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a forward pass whose inner tensors are computed again in the backward pass.
+
+    A function, not a ``functools.partial``: through one of those the compiler compiles nothing, and does not say so.
+    """
+
+    def again(*args: Any, **kwargs: Any) -> Any:
+        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+    return again
+
+
 def spread(
     step: nn.Module,
     world: World,
@@ -133,14 +144,15 @@ def spread(
     recompute: bool = False,
     compile_blocks: bool = False,
 ) -> nn.Module:
-    """``step`` made ready to run: its blocks recomputed in the backward pass and compiled if asked for, and the whole
-    replicated (DDP) or sharded (FSDP2) over the world. Parameters keep their names; sharded ones become DTensors, so
-    optimizers and averages are made after this."""
+    """Return ``step`` ready to run: its blocks recomputed in the backward pass and compiled if asked for, and the whole
+    replicated (DDP) or sharded (FSDP2) over the world.
+
+    What is compiled is the recomputed block, so that both hold. Parameters keep their names; sharded ones become
+    DTensors, so optimizers and EMA are made after this.
+    """
     for block in blocks(step):
         if recompute:
-            block.forward = functools.partial(  # type: ignore[method-assign]
-                checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
-            )
+            block.forward = recomputed(block.forward)  # type: ignore[method-assign]
         if compile_blocks:
             block.compile()
     if world.size == 1:
