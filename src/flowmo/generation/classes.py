@@ -42,8 +42,8 @@ def parts_of(name: str) -> list[str]:
     return wnid + [part.strip() for part in names.split(",") if part.strip()]
 
 
-def short_name(name: str) -> str:
-    """For captions: the first name, without the WordNet id, where there is another."""
+def first_name(name: str) -> str:
+    """Return the first name of a class, without the WordNet id, where there is another: for captions."""
     parts = parts_of(name)
     return next((part for part in parts if not _WNID.fullmatch(part)), name)
 
@@ -91,4 +91,4 @@ def _nearest(wanted: str, classes: Sequence[str], count: int = 3) -> str:
 
 
 def _listed(numbers: Sequence[int], classes: Sequence[str]) -> str:
-    return ", ".join(f"{i} {short_name(classes[i])!r}" for i in numbers[:5])
+    return ", ".join(f"{i} {first_name(classes[i])!r}" for i in numbers[:5])
