@@ -74,6 +74,12 @@ class World:
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return tensor.tolist()
 
+    def largest_in_place(self, tensor: Tensor) -> None:
+        """Put into a tensor, element by element, the largest over all processes, where it lies: a GPU is not waited
+        for."""
+        if self.size > 1:
+            dist.all_reduce(tensor, dist.ReduceOp.MAX)
+
     def average(self, tensor: Tensor) -> Tensor:
         """Return the mean over all processes, a new tensor."""
         if self.size == 1:
