@@ -22,7 +22,7 @@ from flowmo.codec import read_shard
 from flowmo.data import open_images, to_uint8
 from flowmo.evaluation.reference import prepared
 from flowmo.evaluation.results import read_result
-from flowmo.generation import short_name
+from flowmo.generation import first_name
 from flowmo.perceptual.classifier import Classifier, load_classifier
 from flowmo.viewing import captioned_grid, write_png
 from flowmo.viewing.plots import COLORS, INK, new_figure, styled, write_plot
@@ -110,7 +110,7 @@ def neighbours(data: Path, split: str, out: Path, samples: str, shown: int) -> N
         real = np.stack([to_uint8(prepared(source, int(p), pixels.shape[1])).permute(1, 2, 0).numpy() for p in places])
         sample = pixels[np.flatnonzero(labels == label)[:1]]
         distance = np.linalg.norm(features(classifier, real) - features(classifier, sample), axis=1)
-        name = short_name(classes[label]) if classes else str(label)
+        name = first_name(classes[label]) if classes else str(label)
         rows[f"{name}: sample, nearest of {len(places)}"] = [
             Image.fromarray(x) for x in [sample[0], *real[distance.argsort()[:3]]]
         ]

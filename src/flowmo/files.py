@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+from filelock import FileLock, Timeout
+
 
 def cache_folder() -> Path:
     """FLOWMO_CACHE, or ``~/.cache/flowmo``. It need not exist."""
@@ -76,19 +78,21 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def only_one(path: Path) -> Iterator[bool]:
-    """Whether this process is the only one inside, by a lock on the file ``path`` that ends with the process."""
+    """Give whether this process is the only one inside, by a lock on the file ``path`` that ends with the process.
+
+    On a file system without locks every process is told so.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            yield True
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        except OSError:  # a file system without locks
-            pass
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    except (NotImplementedError, OSError):
         yield True
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

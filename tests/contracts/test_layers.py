@@ -21,7 +21,7 @@ LAYERS = {
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 EXEMPT = (PACKAGE / "__init__.py", PACKAGE / "__main__.py")
-CORE = {"torch", "numpy", "PIL", "safetensors"}
+CORE = {"torch", "numpy", "PIL", "safetensors", "filelock"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 

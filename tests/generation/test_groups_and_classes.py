@@ -15,9 +15,9 @@ from flowmo.generation import (
     TokenLayout,
     check_tokenizer,
     find_class,
+    first_name,
     read_class_names,
     regroup,
-    short_name,
     to_sequence,
     to_tokens,
 )
@@ -116,8 +116,8 @@ def test_files_of_class_names(tmp_path: Path) -> None:
     assert read_class_names(tmp_path / "b.json") == CLASSES
     (tmp_path / "c.json").write_text(json.dumps({"wnids": ["n01443537"], "names": ["goldfish"]}))
     assert read_class_names(tmp_path / "c.json") == ["n01443537 goldfish"]
-    assert short_name("n01443537 goldfish, Carassius auratus") == "goldfish"
-    assert short_name("n01443537") == "n01443537"
+    assert first_name("n01443537 goldfish, Carassius auratus") == "goldfish"
+    assert first_name("n01443537") == "n01443537"
     for name, text in {
         "d.json": "{}",
         "e.json": "[1]",

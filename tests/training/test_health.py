@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from run_support import BATCH, checkpoints_of, command, lines_of, log_of
+from run_support import BATCH, CLOCK, checkpoints_of, command, lines_of, log_of
 from torch import Tensor
 
 from flowmo import samples
@@ -18,6 +19,7 @@ from flowmo.stages import LossWeights
 from flowmo.tokenizer import FlowMo
 from flowmo.training import Log, Run, TrainConfig, World, assemble
 from flowmo.training.health import usage_of_bits
+from flowmo.training.signals import Exchange
 from flowmo.training.start import TOKENIZER
 
 CONFIG = TrainConfig(
@@ -37,11 +39,15 @@ def snapshot(run: Run) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in run.state.tensors().items()}
 
 
+@pytest.mark.parametrize("deferred", [False, True])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_a_gradient_that_is_not_finite_changes_nothing(data: Path, tmp_path: Path, value: float) -> None:
+def test_a_gradient_that_is_not_finite_changes_nothing(
+    data: Path, tmp_path: Path, value: float, deferred: bool
+) -> None:
     """Injected into one weight's gradient in the third step of a real run: weights, moments, averages and norms are
     those of the step before, bit for bit, and the run goes on."""
     run, loader = real_run(data, tmp_path)
+    run.deferred = deferred
     states: list[dict[str, Tensor]] = []
     counted = 0
 
@@ -66,6 +72,45 @@ def test_a_gradient_that_is_not_finite_changes_nothing(data: Path, tmp_path: Pat
     assert len(skipped[0]["batch"]) == BATCH
     assert all(name.startswith("photographs:") for name in skipped[0]["batch"])
     assert [line["skipped_steps"] for line in log_of(tmp_path).values()] == [0, 0, 1, 1, 1, 1, 1, 1]
+
+
+def test_an_answer_read_a_step_later_changes_nothing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, which no step then waits for: the run is the same to the bit, a skipped step included, and what all
+    agreed on in a step is read when the gradient of the next one is there."""
+    config = replace(CONFIG, log_steps=4, cooldown_images=32, gradient_clip=1.0, ema_every=2)
+    events: list[str] = []
+    differentiate, read = Run.differentiate, Exchange.read
+    monkeypatch.setattr(Run, "differentiate", lambda run, batch: (events.append("d"), differentiate(run, batch))[1])
+    monkeypatch.setattr(Exchange, "read", lambda exchange: (events.append("r"), read(exchange))[1])
+
+    def run_of(name: str, deferred: bool) -> tuple[dict[str, Tensor], list[dict], str]:
+        events.clear()
+        torch.manual_seed(0)
+        run, loader = real_run(data, tmp_path / name, config)
+        run.deferred = deferred
+        gradients = 0
+
+        def poison(gradient: Tensor) -> Tensor:
+            nonlocal gradients
+            gradients += 1
+            return gradient * torch.nan if gradients == 6 else gradient
+
+        run.state.model.encoder.readout.weight.register_hook(poison)
+        assert run.train(loader).finished
+        assert (run.state.skipped, run.state.step) == (1, 8)
+        lines = [{k: v for k, v in line.items() if k not in CLOCK} for line in lines_of(tmp_path / name)]
+        return snapshot(run), lines, "".join(events)
+
+    expected, lines, order = run_of("waits", False)
+    assert order == "drr" * 5 + "drr" * 3
+    found, lines_later, order_later = run_of("later", True)
+    assert order_later == "d" + "dr" * 3 + "r" + "d" + "dr" * 3 + "r"  # all is read before a line of the log
+    assert lines_later == lines
+    assert set(found) == set(expected)
+    for name, tensor in found.items():
+        assert torch.equal(tensor, expected[name]), name
 
 
 def test_too_many_in_a_row_stop_the_run_with_the_last_good_weights(data: Path, tmp_path: Path) -> None:

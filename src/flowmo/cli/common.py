@@ -126,6 +126,12 @@ def load_named(
     return load(name, ema=not raw_weights, device=device, **extra)
 
 
+def load_all(arguments: argparse.Namespace) -> list[FlowMo]:
+    """Return the models of --models, on their device. Raises WeightsError or ConfigError."""
+    device = find_device(arguments.device)
+    return [load_named(arguments, name, arguments.raw_weights, device) for name in arguments.models]
+
+
 def find_device(name: str) -> torch.device:
     """Raises ConfigError unless tensors can be put there."""
     try:

@@ -85,7 +85,7 @@ def run_decoder(
         return model
 
     def fits(checkpoint: Checkpoint) -> bool:
-        """Weights that are no longer there are no longer needed."""
+        """Return whether the weights are those that the run began from; those that are gone are no longer needed."""
         if checkpoint.about.get("teacher") != about.get("teacher"):
             raise TrainingError(
                 f"{checkpoint.path} is of a run with another teacher, or another sampler of it; give the run's own, or "
@@ -123,7 +123,7 @@ def _draw(folder: Path) -> None:
 
 
 def load_init(arguments: argparse.Namespace, raw: bool = False) -> FlowMo:
-    """The averaged weights, with which token files were made; raw ones where they are asked for (D4)."""
+    """Return the averaged weights, with which token files were made; raw ones where they are asked for (D4)."""
     path, wants_raw = Path(arguments.init), arguments.raw_weights or raw
     released = path.suffix in (".pth", ".pt")
     if wants_raw and path.is_dir() and checkpoints(path):

@@ -159,8 +159,7 @@ class _Work:
         return code
 
     def load(self, name: str) -> FlowMo:
-        arguments = argparse.Namespace(**{**vars(self.arguments), "model": name, "device": str(self.world.device)})
-        return common.load_model(arguments)
+        return common.load_named(self.arguments, name, self.arguments.raw_weights, self.world.device)
 
     def job(self, model: FlowMo, name: str, protocol: Protocol) -> Job:
         side, key = model.config.image_size, (protocol.inception, model.config.image_size)

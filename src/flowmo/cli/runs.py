@@ -29,7 +29,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_loop_arguments(parser: argparse.ArgumentParser) -> None:
-    """What a run can be told whatever it trains on."""
+    """Add what a run can be told whatever it trains on."""
     parser.add_argument("out", type=Path, help="folder of the run: checkpoints, weights, log, sample pictures")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="training settings to change")
     parser.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="begin OUT from another run's checkpoint")

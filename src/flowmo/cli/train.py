@@ -83,7 +83,7 @@ def _train_config(arguments: argparse.Namespace) -> TrainConfig | AutoencodeTrai
 
 
 def _model(arguments: argparse.Namespace) -> tuple[FlowMoConfig, FlowMo | None]:
-    """The model's configuration, and the model itself where it starts from weights."""
+    """Return the model's configuration, and the model itself where it starts from weights."""
     if arguments.preset not in PRESETS:
         raise ConfigError(f"no preset {arguments.preset!r}; there are {', '.join(PRESETS)}")
     if arguments.init:

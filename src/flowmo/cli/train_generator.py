@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _data(arguments: argparse.Namespace) -> tuple[TokenSet, GeneratorConfig]:
-    """The shards, and the generator that fits them."""
+    """Return the shards, and the configuration of the generator that fits them."""
     if arguments.preset not in PRESETS:
         raise ConfigError(f"no preset {arguments.preset!r}; there are {', '.join(PRESETS)}")
     names = read_class_names(arguments.class_names) if arguments.class_names else None
@@ -96,7 +96,7 @@ def _data(arguments: argparse.Namespace) -> tuple[TokenSet, GeneratorConfig]:
 
 
 def _data_of_init(arguments: argparse.Namespace, names: list[str] | None) -> tuple[TokenSet, GeneratorConfig]:
-    """The same, for the generator that a run starts from."""
+    """Return the shards, and the configuration of the generator that a run starts from."""
     if arguments.model:
         raise ConfigError("--model cannot change the generator that --init loads")
     config, classes, _ = read_generator_about(arguments.init)

@@ -1,6 +1,6 @@
 """Section 3.5, Stage 2: a masked transformer over the integers of a tokenizer, and how it is decoded."""
 
-from .classes import find_class, read_class_names, short_name
+from .classes import find_class, first_name, read_class_names
 from .config import GeneratorConfig, TokenLayout
 from .decode import DecodeSettings, decode, guided
 from .files import (
@@ -31,6 +31,7 @@ __all__ = [
     "decode",
     "draw_masks",
     "find_class",
+    "first_name",
     "generate",
     "generator_path",
     "guided",
@@ -44,7 +45,6 @@ __all__ = [
     "read_generator_about",
     "regroup",
     "save_generator",
-    "short_name",
     "to_sequence",
     "to_tokens",
     "tokens_left",

@@ -14,8 +14,8 @@ _WNID = re.compile(r"n\d{8}")
 
 
 def find_class(text: str, classes: Sequence[str], num_classes: int) -> int:
-    """The number of the class that ``text`` means: its number, its whole name, its WordNet id, or one of the names
-    between commas, in any case.
+    """Return the number of the class that ``text`` means: its number, its whole name, its WordNet id, or one of the
+    names between commas, in any case.
 
     Raises ConfigError for one that there is not, with the nearest, and for a name that several classes have.
     """
@@ -36,21 +36,21 @@ def find_class(text: str, classes: Sequence[str], num_classes: int) -> int:
 
 
 def parts_of(name: str) -> list[str]:
-    """``n01443537 goldfish, Carassius auratus`` -> the id and the two names."""
+    """Return the id and the names in a text such as ``n01443537 goldfish, Carassius auratus``."""
     first, _, rest = name.partition(" ")
     wnid, names = ([first], rest) if _WNID.fullmatch(first) else ([], name)
     return wnid + [part.strip() for part in names.split(",") if part.strip()]
 
 
-def short_name(name: str) -> str:
-    """For captions: the first name, without the WordNet id, where there is another."""
+def first_name(name: str) -> str:
+    """Return the first name of a class, without the WordNet id, where there is another: for captions."""
     parts = parts_of(name)
     return next((part for part in parts if not _WNID.fullmatch(part)), name)
 
 
 def read_class_names(path: Path) -> list[str]:
-    """Names of classes in order: a line each, a JSON list, or JSON with ``names`` and, if they are there, ``wnids``, or
-    with ``classes``, as ``flowmo info --json`` prints it.
+    """Return the names of classes in order: a line each, a JSON list, or JSON with ``names`` and, if they are there,
+    ``wnids``, or with ``classes``, as ``flowmo info --json`` prints it.
 
     Raises DataError for a file that is none of these.
     """
@@ -91,4 +91,4 @@ def _nearest(wanted: str, classes: Sequence[str], count: int = 3) -> str:
 
 
 def _listed(numbers: Sequence[int], classes: Sequence[str]) -> str:
-    return ", ".join(f"{i} {short_name(classes[i])!r}" for i in numbers[:5])
+    return ", ".join(f"{i} {first_name(classes[i])!r}" for i in numbers[:5])

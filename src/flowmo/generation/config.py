@@ -11,25 +11,21 @@ from ..quantize.tokens import check_bits_per_group, check_size
 
 
 def check_split(bits_per_token: int, bits_per_group: int) -> None:
-    """Raises ConfigError unless groups of so many bits make up a token."""
+    """Raise ConfigError unless groups of so many bits make up a token."""
     if bits_per_token % bits_per_group:
         raise ConfigError(f"bits_per_token {bits_per_token} is not a multiple of bits_per_group {bits_per_group}")
 
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """The tokens of one tokenizer, as its shards have them.
+    """The tokens of one tokenizer, as its shards have them. The defaults are FlowMo-Lo's, with no model's
+    fingerprint."""
 
-    fingerprint: of the tokenizer, eight hexadecimal digits. An image is ``num_tokens`` tokens of ``bits_per_token``
-    bits, written as integers of ``bits_per_group`` bits. image_size: (height, width) in pixels. The defaults are
-    FlowMo-Lo's, with no fingerprint of any model.
-    """
-
-    fingerprint: str = "00000000"
-    num_tokens: int = 256
+    fingerprint: str = "00000000"  # of the tokenizer, eight hexadecimal digits
+    num_tokens: int = 256  # of an image
     bits_per_token: int = 18
-    bits_per_group: int = 9
-    image_size: tuple[int, int] = (256, 256)
+    bits_per_group: int = 9  # of the integers that a token is written as
+    image_size: tuple[int, int] = (256, 256)  # (height, width) in pixels
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[0-9a-f]{8}", self.fingerprint):
@@ -45,20 +41,18 @@ class TokenLayout:
 class GeneratorConfig:
     """A bidirectional transformer over integer tokens with a class token.
 
-    long_skips: as in U-ViT, ``depth`` is an even number of blocks around one in the middle, and each block of the
-    second half reads, through a linear layer, the output of its mirror image in the first; False is ``depth`` plain
-    blocks. bits_per_group: of the integers of its sequence, any divisor of the tokens' bits (256 tokens of 18 bits
-    become 512 of 9). num_classes: labels run from 0; one more embedding stands for no class.
+    With long skips, as in U-ViT, ``depth`` is an even number of blocks around one in the middle, and each block of the
+    second half takes, through a linear layer, the output of its mirror image in the first.
     """
 
     width: int
-    depth: int
+    depth: int  # blocks, without the one in the middle
     heads: int
-    num_classes: int
+    num_classes: int  # labels run from 0; one more embedding stands for no class
     mlp_ratio: int = 4
-    long_skips: bool = True
-    bits_per_group: int = 9
-    tokens: TokenLayout = TokenLayout()
+    long_skips: bool = True  # False is ``depth`` plain blocks
+    bits_per_group: int = 9  # of the integers of its sequence: 256 tokens of 18 bits become 512 of 9
+    tokens: TokenLayout = TokenLayout()  # that it was trained on
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "heads", "num_classes", "mlp_ratio"):
@@ -72,10 +66,10 @@ class GeneratorConfig:
 
     @property
     def sequence_length(self) -> int:
-        """L: integers of one image."""
+        """L, the number of integers of one image."""
         return self.tokens.num_tokens * self.tokens.bits_per_token // self.bits_per_group
 
     @property
     def vocabulary(self) -> int:
-        """V: values of one integer."""
+        """V, the number of values of one integer."""
         return 2**self.bits_per_group

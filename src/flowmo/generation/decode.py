@@ -24,22 +24,15 @@ OnStep = Callable[[Tensor, Tensor], None]
 @dataclass(frozen=True)
 class DecodeSettings:
     """How tokens are drawn. The defaults are the paper's where it says: 64 steps, guidance 1.5 without decay, a softmax
-    temperature that is annealed.
-
-    temperature, final_temperature: of the softmax that a token is drawn from, at the first and at the last step, in
-    between linearly; 0 takes the likeliest. choice_noise: Gumbel noise on the confidences that decide which tokens
-    stay, times the share of steps to come, so that the last step has none. guidance_scale: 1 is none (and half the
-    cost). guidance_decay: where guidance is less than that; none, as published, or it rises from 1 linearly or along a
-    half cosine, while more and more is known. Raises ConfigError for a setting out of range.
-    """
+    temperature that is annealed. Raises ConfigError for a setting out of range."""
 
     num_steps: int = 64
-    schedule: Schedule = "arccos"
-    temperature: float = 1.0
-    final_temperature: float = 0.5
-    choice_noise: float = 4.5
-    guidance_scale: float = 1.5
-    guidance_decay: Decay = "none"
+    schedule: Schedule = "arccos"  # of the tokens that are still masked, see ``masked_share``
+    temperature: float = 1.0  # of the softmax that a token is drawn from, at the first step; 0 takes the likeliest
+    final_temperature: float = 0.5  # the same at the last step; linear in between
+    choice_noise: float = 4.5  # Gumbel noise on the confidences, times the share of steps to come
+    guidance_scale: float = 1.5  # 1 is none, and half the cost
+    guidance_decay: Decay = "none"  # or guidance rises from 1, linearly or along a half cosine, as more is known
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
@@ -56,12 +49,12 @@ class DecodeSettings:
             raise ConfigError(f"guidance_decay must be none, linear or cosine; got {self.guidance_decay!r}")
 
     def guidance_at(self, progress: float) -> float:
-        """The scale at a share of the steps, (k + 1) / n at step k: the whole of it at the last one."""
+        """Return the guidance scale at a share of the steps, (k + 1) / n at step k: the whole of it at the last one."""
         rise = {"none": 1.0, "linear": progress, "cosine": (1 - math.cos(math.pi * progress)) / 2}
         return 1 + (self.guidance_scale - 1) * rise[self.guidance_decay]
 
     def temperature_at(self, progress: float) -> float:
-        """At a share of the steps, k / (n - 1) at step k."""
+        """Return the temperature at a share of the steps, k / (n - 1) at step k."""
         return self.temperature + (self.final_temperature - self.temperature) * progress
 
 
@@ -105,8 +98,8 @@ def decode(
 
 
 def guided(predict: Predict, tokens: Tensor, labels: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """u + scale (c - u) of the logits c with the class and u without one: B L V. One pass where scale is 1 or no image
-    has a class, else both in one batch."""
+    """Return u + scale (c - u) of the logits c with the class and u without one: B L V. One pass where scale is 1 or no
+    image has a class, else both in one batch."""
     if scale == 1 or not (labels != NO_CLASS).any():
         return predict(tokens, labels, mask)
     nothing = torch.full_like(labels, NO_CLASS)
@@ -116,7 +109,7 @@ def guided(predict: Predict, tokens: Tensor, labels: Tensor, mask: Tensor, scale
 
 
 def _sample(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens B L by the inverse of the distribution function at ``uniform`` B L, and their log-probabilities at
+    """Return tokens B L by the inverse of the distribution function at ``uniform`` B L, and their log-probabilities at
     temperature 1."""
     if temperature == 0:
         drawn = logits.argmax(-1)
@@ -128,7 +121,7 @@ def _sample(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor
 
 
 def _uniform(draws: Sequence[torch.Generator], length: int) -> Tensor:
-    """B L in (0, 1), on the CPU, each row from its own generator."""
+    """Return numbers B L in (0, 1), on the CPU, each row from its own generator."""
     return torch.stack([torch.rand(length, generator=generator, dtype=torch.float32) for generator in draws]).clamp(
         min=2.0**-25
     )

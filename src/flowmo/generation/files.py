@@ -44,7 +44,7 @@ def save_generator(
 
 
 def load_generator(path: str | Path, device: str | torch.device = "cpu") -> Generator:
-    """A generator written by :func:`save_generator`, in float32 and evaluation mode. Nothing in it is executed.
+    """Return a generator written by :func:`save_generator`, in float32 and evaluation mode. Nothing in it is executed.
 
     path: its file, the folder of a run, or ``PACKAGED_GENERATOR``. Raises WeightsError for a missing, damaged or
     foreign file.
@@ -70,7 +70,7 @@ def load_generator(path: str | Path, device: str | torch.device = "cpu") -> Gene
 
 
 def read_generator_about(path: str | Path) -> tuple[GeneratorConfig, list[str], dict[str, Any]]:
-    """Configuration, names of the classes, and what is known about the training, from the header alone. Raises
+    """Return configuration, names of the classes, and what is known about the training, from the header alone. Raises
     WeightsError."""
     path = generator_path(path)
     if not path.exists():
@@ -80,7 +80,7 @@ def read_generator_about(path: str | Path) -> tuple[GeneratorConfig, list[str], 
 
 
 def is_generator(path: Path) -> bool:
-    """Whether a file is a generator's, by its header alone."""
+    """Return whether a file is a generator's, by its header alone."""
     try:
         with open_safetensors(path) as file:
             return (file.metadata() or {}).get("format") == FORMAT
@@ -89,7 +89,7 @@ def is_generator(path: Path) -> bool:
 
 
 def generator_path(path: str | Path) -> Path:
-    """The file that is meant by it, by the folder of its run, or by the name of the packaged one."""
+    """Return the file that is meant by it, by the folder of its run, or by the name of the packaged one."""
     if str(path) == PACKAGED_GENERATOR:
         return Path(str(resources.files("flowmo"))) / "generation" / "packaged" / f"{PACKAGED_GENERATOR}.safetensors"
     path = user_path(path)

@@ -15,7 +15,7 @@ from .model import NO_CLASS, Generator
 
 
 def picture_seed(number: int, label: int) -> int:
-    """The seed of picture ``number`` of a class: other classes have other ones, whichever are made beside it."""
+    """Return the seed of image ``number`` of a class: other classes have other ones, whichever are made beside it."""
     words = np.random.SeedSequence([number, label + 1]).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))
 
@@ -28,7 +28,7 @@ def generate(
     batch_size: int = 16,
     on_step: OnStep | None = None,
 ) -> Iterator[Tokens]:
-    """Tokens of an image for each label, in order, so many at a time; ``NO_CLASS`` is any class.
+    """Give the tokens of an image for each label, in order, so many at a time; ``NO_CLASS`` is any class.
 
     seeds: one an image; the batch size does not change an image. Raises ConfigError for a label out of range.
     """

@@ -14,7 +14,7 @@ from .config import GeneratorConfig, TokenLayout, check_split
 
 
 def regroup(indices: Tensor, bits_per_group: int, wanted: int) -> Tensor:
-    """Integers B N G of ``bits_per_group`` bits -> the same tokens as integers B N G' of ``wanted`` bits.
+    """Return tokens as integers B N G' of ``wanted`` bits, from integers B N G of ``bits_per_group`` bits.
 
     Raises ConfigError where the bits of a token are no multiple of ``wanted``, or an integer is out of range.
     """
@@ -26,12 +26,12 @@ def regroup(indices: Tensor, bits_per_group: int, wanted: int) -> Tensor:
 
 
 def to_sequence(tokens: Tokens, bits_per_group: int) -> Tensor:
-    """Tokens of B images -> int64 B L, L = num_tokens * bits_per_token / bits_per_group."""
+    """Return tokens of B images as int64 B L, L = num_tokens * bits_per_token / bits_per_group."""
     return regroup(tokens.indices, tokens.bits_per_group, bits_per_group).flatten(1)
 
 
 def to_tokens(sequence: Tensor, config: GeneratorConfig) -> Tokens:
-    """Inverse of :func:`to_sequence`, in the groups of the tokenizer."""
+    """Return the tokens of sequences, the inverse of :func:`to_sequence`, in the groups of the tokenizer."""
     layout = config.tokens
     indices = sequence.unflatten(1, (layout.num_tokens, -1)).cpu()
     return Tokens(

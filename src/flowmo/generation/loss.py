@@ -25,26 +25,25 @@ class MaskedDraws(NamedTuple):
 
 
 class MaskedLoss(NamedTuple):
-    """Scalars; ``total`` is what is minimised. cross_entropy: nats a masked token, without label smoothing. accuracy:
-    the share of masked tokens whose likeliest value is theirs. masked: their share of all tokens."""
+    """The scalars of one step."""
 
-    total: Tensor
-    cross_entropy: Tensor
-    accuracy: Tensor
-    masked: Tensor
+    total: Tensor  # what is minimised
+    cross_entropy: Tensor  # nats a masked token, without label smoothing
+    accuracy: Tensor  # share of the masked tokens whose likeliest value is theirs
+    masked: Tensor  # their share of all tokens
 
 
 def draw_masks(
     tokens: Tensor, labels: Tensor, schedule: Schedule, label_dropout: float, generator: torch.Generator
 ) -> MaskedDraws:
-    """Masks and dropped labels for tokens B L and labels (B,), all from ``generator`` on its device."""
+    """Return masks and dropped labels for tokens B L and labels (B,), all from ``generator`` on its device."""
     mask = random_masks(tokens.shape[0], tokens.shape[1], schedule, generator).to(tokens.device)
     dropped = torch.rand(len(labels), generator=generator, device=generator.device, dtype=torch.float32) < label_dropout
     return MaskedDraws(mask, torch.where(dropped.to(labels.device), NO_CLASS, labels))
 
 
 def masked_loss(predict: Predict, tokens: Tensor, draws: MaskedDraws, label_smoothing: float = 0.0) -> MaskedLoss:
-    """Mean over the masked tokens of the batch; tokens: int64 B L."""
+    """Return the loss, a mean over the masked tokens of the batch; tokens: int64 B L."""
     logits = predict(tokens, draws.labels, draws.mask)[draws.mask].float()  # masked V
     target = tokens[draws.mask]
     cross_entropy = F.cross_entropy(logits, target)

@@ -15,7 +15,7 @@ SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 
 
 def masked_share(schedule: Schedule, progress: float) -> float:
-    """gamma(r): the share of tokens that is masked at progress r in [0, 1], from 1 at r = 0 to 0 at r = 1.
+    """Return gamma(r), the share of tokens that is masked at progress r in [0, 1], from 1 at r = 0 to 0 at r = 1.
 
     arccos: (2 / pi) arccos r, as in TiTok; cosine: cos(pi r / 2), as in MaskGIT; linear: 1 - r. Raises ConfigError for
     another schedule.
@@ -30,7 +30,7 @@ def masked_share(schedule: Schedule, progress: float) -> float:
 
 
 def random_masks(count: int, length: int, schedule: Schedule, generator: torch.Generator) -> Tensor:
-    """bool count x length, True where masked: for each sequence r ~ U(0, 1) and round(gamma(r) length) places, at least
+    """Return bool count x length, True where masked: for each sequence r ~ U(0, 1) and round(gamma(r) length) places, at least
     one, chosen evenly. On the device of ``generator``."""
     progress = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float32).tolist()
     numbers = [max(1, round(length * masked_share(schedule, r))) for r in progress]
@@ -40,8 +40,9 @@ def random_masks(count: int, length: int, schedule: Schedule, generator: torch.G
 
 
 def tokens_left(length: int, num_steps: int, schedule: Schedule = "arccos") -> list[int]:
-    """Tokens that are still masked after each step of a decoding: floor(gamma((k + 1) / n) length), but at least one
-    fewer than before, and enough that each later step has one to fix. With more steps than tokens, one step a token.
+    """Return the numbers of tokens that are still masked after each step of a decoding: floor(gamma((k + 1) / n)
+    length), but at least one fewer than before, and enough that each later step has one to fix. With more steps than
+    tokens, one step a token.
 
     The last entry is 0. Raises ConfigError for fewer than one token or step.
     """

@@ -112,7 +112,7 @@ class ModeMatchingLoss(NamedTuple):
 
 
 def draw(image: Tensor, noise_levels: ThickTailedLogitNormal, code_dropout: float, generator: torch.Generator) -> Draws:
-    """Noise, noise level and code dropout for a batch of images, all from ``generator`` on its device."""
+    """Return noise, noise level and code dropout for a batch of images, all from ``generator`` on its device."""
     batch, device = image.shape[0], generator.device
     return Draws(
         torch.randn(image.shape, generator=generator, device=device).to(image.device),
@@ -122,15 +122,15 @@ def draw(image: Tensor, noise_levels: ThickTailedLogitNormal, code_dropout: floa
 
 
 def encode(model: FlowMo, image: Tensor, average: Average | None = None) -> Quantized:
-    """The code of a batch with its loss terms; without gradient, and the memory for one, where the encoder is frozen:
-    where none of its weights wants one (A14)."""
+    """Return the code of a batch with its loss terms; without gradient, and the memory for one, where the encoder is
+    frozen: where none of its weights wants one (A14)."""
     trains = any(p.requires_grad for p in model.encoder.parameters())
     with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
         return model.quantize(model.encode(image), average)
 
 
 def bit_share(model: FlowMo, quantized: Quantized) -> Tensor | None:
-    """The share of the batch in which each bit of the code is set, N K, to see whether bits are used; None where the
+    """Return the share of the batch in which each bit of the code is set, N K, to see whether bits are used; None where the
     code has no bits of its own."""
     return (quantized.code.detach() > 0).float().mean(0) if model.quantizer.has_bits else None
 
@@ -138,7 +138,7 @@ def bit_share(model: FlowMo, quantized: Quantized) -> Tensor | None:
 def perceptual_loss(
     perceptual: PerceptualDistance, estimate: Tensor, image: Tensor, share: float, window: Window = WHOLE
 ) -> Tensor:
-    """Mean d_perc over a share of the batch; a mean needs no other weight. Rows are independent, so the first ones
+    """Return the mean d_perc over a share of the batch; a mean needs no other weight. Rows are independent, so the first ones
     will do. window: the part of each image that is compared."""
     part = (slice(max(1, round(share * image.shape[0]))), ..., *window)
     return perceptual(estimate[part], image[part]).mean()
@@ -163,7 +163,7 @@ def mode_matching_loss(
     average: Average | None = None,
     window: Window = WHOLE,
 ) -> ModeMatchingLoss:
-    """Eq. 9 on one batch, image B 3 H W in [-1, 1].
+    """Return Eq. 9 on one batch, image B 3 H W in [-1, 1].
 
     perceptual_share: the share of the batch that d_perc sees, nearly the same objective at part of the cost.
     window: the part of each image that it sees, likewise.

@@ -106,8 +106,8 @@ class ChainDraws(NamedTuple):
 def draw_chain(
     image: Tensor, num_steps: int, generator: torch.Generator, share: float = 1.0, grid: Tensor | None = None
 ) -> ChainDraws:
-    """Fresh noise, not the image as Eq. 11 has it, and random gaps for each image by itself (D1), for a share of the
-    batch. grid: a fixed one (n + 1,) instead."""
+    """Return fresh noise, not the image as Eq. 11 has it, and random gaps for each image by itself (D1), for a share of
+    the batch. grid: a fixed one (n + 1,) instead."""
     count, device = max(1, round(share * image.shape[0])), generator.device
     noise = torch.randn((count, *image.shape[1:]), generator=generator, device=device)
     if grid is None:
@@ -117,8 +117,8 @@ def draw_chain(
 
 
 def sample_chain(model: FlowMo, code: Tensor, draws: ChainDraws, recompute: bool = True) -> Tensor:
-    """The n-step sample of Eq. 10, S 3 H W, with gradients through every step: unguided, not clipped, its state in the
-    noise's precision whatever the network computes in (D2).
+    """Return the n-step sample of Eq. 10, S 3 H W, with gradients through every step: unguided, not clipped, its state
+    in the noise's precision whatever the network computes in (D2).
 
     code: S N K. recompute: each step keeps its state alone and computes the rest again in the backward pass (D6).
     """

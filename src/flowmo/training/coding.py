@@ -36,17 +36,16 @@ PART = 1024
 
 @dataclass(frozen=True)
 class CodingJob:
-    """What becomes of the images of ``source``. size: (height, width) in pixels that they get by ``fit``. labels: one
-    an image, or None; classes: their names, or None. flip: each image is mirrored, left to right."""
+    """What becomes of the images of a data set."""
 
     source: ImageSource
-    size: tuple[int, int]
-    fit: Fit = "crop"
-    labels: Sequence[int] | None = None
-    classes: list[str] | None = None
-    batch_size: int = 16
-    flip: bool = False
-    bits_per_token: int | None = None
+    size: tuple[int, int]  # (height, width) in pixels that they get
+    fit: Fit = "crop"  # how they get it
+    labels: Sequence[int] | None = None  # one an image
+    classes: list[str] | None = None  # names of the labels
+    batch_size: int = 16  # images at a time
+    flip: bool = False  # each image is mirrored, left to right
+    bits_per_token: int | None = None  # the first so many bits of each token; None for all
 
     def __post_init__(self) -> None:
         if self.fit not in FITS:
@@ -55,7 +54,7 @@ class CodingJob:
             raise ConfigError(f"{len(self.labels)} labels for {len(self.source)} images; give one an image")
 
     def key(self, fingerprint: int) -> str:
-        """All that the parts depend on beside the pixels."""
+        """Return a digest of all that the parts depend on beside the pixels."""
         digest = hashlib.sha256()
         for i in range(len(self.source)):
             label = None if self.labels is None else int(self.labels[i])
@@ -66,11 +65,10 @@ class CodingJob:
 
 
 class Coded(NamedTuple):
-    """shard: as it was written; None, and nothing written, where no image can be read. bad: names of the images that
-    could not be read, and why."""
+    """A data set as tokens."""
 
-    shard: Shard | None
-    bad: list[tuple[str, str]]
+    shard: Shard | None  # as it was written; None, and nothing written, where no image can be read
+    bad: list[tuple[str, str]]  # names of the images that could not be read, and why
 
 
 def code_data_set(
@@ -132,7 +130,7 @@ def _prepare(folder: Path, key: str, force: bool) -> str | None:
 
 
 def _whole(path: Path, fingerprint: int) -> Shard | None:
-    """A part that is there; None for one that is not, or is damaged."""
+    """Return a part that is there; None for one that is not, or is damaged."""
     if not path.exists():
         return None
     try:
@@ -185,7 +183,7 @@ def _code_part(
 
 
 def _read(job: CodingJob, places: range) -> Iterator[list[tuple[int, Tensor | ImageError, tuple[int, int]]]]:
-    """Batches of (place, image or why there is none, size), decoded by threads while the one before is coded."""
+    """Give batches of (place, image or why there is none, size), decoded by threads while the one before is coded."""
 
     def load(place: int) -> tuple[int, Tensor | ImageError, tuple[int, int]]:
         try:

@@ -6,10 +6,9 @@ Engines are PyTorch's own: ``torchrun`` starts the processes, DDP keeps a whole 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,17 +28,16 @@ Strategy = Literal["ddp", "fsdp"]
 
 @dataclass(frozen=True)
 class World:
-    """The processes of this run. rank: of this one, ``size`` of them; device: where this one computes; made: whether
-    the connection between them was made here, and ends here."""
+    """The processes of this run, as one of them sees them."""
 
-    rank: int = 0
-    size: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    made: bool = False
+    rank: int = 0  # of this one
+    size: int = 1  # how many there are
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))  # where this one computes
+    made: bool = False  # whether the connection between them was made here, and ends here
 
     @classmethod
     def join(cls, device: str = "cpu") -> World:
-        """The world that ``torchrun`` announces in the environment; alone without it.
+        """Return the world that ``torchrun`` announces in the environment; alone without it.
 
         With "cuda" each process takes the GPU of its local rank. Raises ConfigError for a machine with fewer GPUs.
         """
@@ -69,15 +67,21 @@ class World:
         return self.rank == 0
 
     def largest(self, values: Sequence[float]) -> list[float]:
-        """Element by element, the largest over all processes: how all take the same decision."""
+        """Return, element by element, the largest over all processes: how all take the same decision."""
         if self.size == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return tensor.tolist()
 
+    def largest_in_place(self, tensor: Tensor) -> None:
+        """Put into a tensor, element by element, the largest over all processes, where it lies: a GPU is not waited
+        for."""
+        if self.size > 1:
+            dist.all_reduce(tensor, dist.ReduceOp.MAX)
+
     def average(self, tensor: Tensor) -> Tensor:
-        """The mean over all processes, a new tensor."""
+        """Return the mean over all processes, a new tensor."""
         if self.size == 1:
             return tensor.clone()
         total = tensor.clone()
@@ -85,7 +89,7 @@ class World:
         return total / self.size
 
     def share(self, value: Any) -> Any:
-        """What the main process has, in all."""
+        """Return, in all processes, what the main one has."""
         if self.size == 1:
             return value
         box = [value]
@@ -93,7 +97,7 @@ class World:
         return box[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """What every process has, in all, by rank."""
+        """Return, in all processes, what every one has, by rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -101,18 +105,19 @@ class World:
         return values
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all are here."""
         if self.size > 1:
             dist.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
     def leave(self) -> None:
+        """End the connection, where it was made here."""
         if self.made and dist.is_initialized():
             dist.destroy_process_group()
 
 
 def _store(size: int) -> dist.Store:
-    """Where the processes find one another. torchrun's own store outlives a restart, and with it the addresses of
-    processes that died; so each start has names of its own there. The count of restarts is that of one machine's
+    """Return where the processes find one another. torchrun's own store outlives a restart, and with it the addresses
+    of processes that died; so each start has names of its own there. The count of restarts is that of one machine's
     torchrun, so several machines need torchrun itself to make a new store (docs/TRAINING.md)."""
     store, *_ = next(dist.rendezvous("env://"))
     if int(os.environ.get("LOCAL_WORLD_SIZE", "0")) == size:
@@ -121,9 +126,21 @@ def _store(size: int) -> dist.Store:
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """The repeated parts of a model, what its ``nn.ModuleList``s hold: the unit of sharding, recomputation and
+    """Return the repeated parts of a model, what its ``nn.ModuleList``s hold: the unit of sharding, recomputation and
     compilation."""
     return [block for part in model.modules() if isinstance(part, nn.ModuleList) for block in part]
+
+
+def recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a forward pass whose inner tensors are computed again in the backward pass.
+
+    A function, not a ``functools.partial``: through one of those the compiler compiles nothing, and does not say so.
+    """
+
+    def again(*args: Any, **kwargs: Any) -> Any:
+        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+    return again
 
 
 def spread(
@@ -133,14 +150,15 @@ def spread(
     recompute: bool = False,
     compile_blocks: bool = False,
 ) -> nn.Module:
-    """``step`` made ready to run: its blocks recomputed in the backward pass and compiled if asked for, and the whole
-    replicated (DDP) or sharded (FSDP2) over the world. Parameters keep their names; sharded ones become DTensors, so
-    optimizers and averages are made after this."""
+    """Return ``step`` ready to run: its blocks recomputed in the backward pass and compiled if asked for, and the whole
+    replicated (DDP) or sharded (FSDP2) over the world.
+
+    What is compiled is the recomputed block, so that both hold. Parameters keep their names; sharded ones become
+    DTensors, so optimizers and EMA are made after this.
+    """
     for block in blocks(step):
         if recompute:
-            block.forward = functools.partial(  # type: ignore[method-assign]
-                checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
-            )
+            block.forward = recomputed(block.forward)  # type: ignore[method-assign]
         if compile_blocks:
             block.compile()
     if world.size == 1:
@@ -160,7 +178,7 @@ def spread(
 
 @contextlib.contextmanager
 def gradients_exchanged(ready: nn.Module, exchange: bool) -> Iterator[None]:
-    """Whether the backward pass in here sends gradients around; only an update's last micro-batch needs to."""
+    """Say whether the backward pass in here sends gradients around; only an update's last micro-batch needs to."""
     if isinstance(ready, FSDPModule):
         ready.set_requires_gradient_sync(exchange)
         yield
@@ -172,17 +190,17 @@ def gradients_exchanged(ready: nn.Module, exchange: bool) -> Iterator[None]:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This process's shard of a sharded tensor; any other tensor itself."""
+    """Return this process's shard of a sharded tensor; any other tensor itself."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a sharded tensor; every process must ask for it."""
+    """Return all of a sharded tensor; every process must ask for it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The Frobenius norm of each tensor, also of sharded ones, with one exchange for all of them."""
+    """Return the Frobenius norm of each tensor, also of sharded ones, with one exchange for all of them."""
     if not tensors:
         return []
     own = torch._foreach_norm([local(tensor) for tensor in tensors])

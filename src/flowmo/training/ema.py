@@ -20,11 +20,13 @@ class WeightNormalization:
         self.norms = dict(zip(self.weights, norms([w.detach() for w in self.weights.values()]), strict=True))
 
     @torch.no_grad()
-    def apply(self) -> None:
-        """Bring every weight back to its norm."""
+    def apply(self, skipped: Tensor | None = None) -> None:
+        """Bring every weight back to its norm. skipped: 1, on the device, where this step is to change nothing."""
         weights = [weight.detach() for weight in self.weights.values()]
         if weights:
-            ratios = torch._foreach_div(list(self.norms.values()), norms(weights))
+            ratios = list(torch._foreach_div(list(self.norms.values()), norms(weights)))
+            if skipped is not None:
+                ratios = [torch.where(skipped > 0, 1.0, ratio) for ratio in ratios]
             torch._foreach_mul_([local(weight) for weight in weights], ratios)
 
 

@@ -12,7 +12,7 @@ from .state import TrainState
 
 
 def gradient_norm(state: TrainState) -> Tensor:
-    """Norm of the whole gradient, a scalar on the device; the same in every process."""
+    """Return the norm of the whole gradient, a scalar on the device; the same in every process."""
     gradients = [p.grad for p in state.trained if p.grad is not None]
     return torch.stack(norms(gradients)).norm() if gradients else torch.zeros((), device=state.trained[0].device)
 
@@ -26,11 +26,13 @@ def clip_gradient(state: TrainState, norm: Tensor, largest: float) -> None:
 
 
 def parameter_norm(state: TrainState) -> float:
+    """Return the norm of all weights that train."""
     return float(torch.stack(norms([p.detach() for p in state.trained])).norm())
 
 
 def memory_mb(device: torch.device) -> float | None:
-    """Largest memory of tensors on a GPU, or of this process, in MiB; None where the system does not tell."""
+    """Return the largest memory of tensors on a GPU, or of this process, in MiB; None where the system does not
+    tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:
@@ -51,23 +53,26 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
+        """Begin the next line."""
         self.sums.clear()
         self.restart_clock()
 
     def restart_clock(self) -> None:
+        """Measure speed from now on, after something else took time."""
         self.began, self.images, self.waited = time.monotonic(), 0, 0.0
 
     def add(self, terms: dict[str, Tensor]) -> None:
-        """terms: of one step, scalars or ``bit_share`` (see ``ModeMatchingLoss``)."""
+        """Add the terms of one step, scalars or ``bit_share`` (see ``ModeMatchingLoss``)."""
         for name, value in (terms | {"steps": torch.ones(())}).items():
             self.sums[name] = self.sums[name] + value.detach() if name in self.sums else value.detach().clone()
 
     def state(self, world: World) -> dict[str, Tensor]:
-        """The sums, averaged over the processes, as they are stored. Every process must ask."""
+        """Return the sums, averaged over the processes, as they are stored. Every process must ask."""
         return {name: world.average(value).cpu() for name, value in self.sums.items()}
 
     def means(self, world: World) -> dict[str, float]:
-        """Means of the scalars; of the bits of the code, their mean entropy in bits and the share that never flips."""
+        """Return means of the scalars; of the bits of the code, their mean entropy in bits and the share that never
+        flips."""
         sums = {name: world.average(value) for name, value in self.sums.items()}
         count = float(sums.pop("steps", torch.ones(())))
         share = sums.pop("bit_share", None)
@@ -77,7 +82,7 @@ class Meter:
         return numbers
 
     def speed(self, state: TrainState, images: int) -> dict[str, float]:
-        """images_per_s over all processes, share of the time spent waiting for data, hours to go."""
+        """Return images_per_s over all processes, share of the time spent waiting for data, hours to go."""
         seconds = max(time.monotonic() - self.began, 1e-9)
         rate = max(self.images / seconds, 1e-9)
         return {
@@ -88,8 +93,11 @@ class Meter:
 
 
 def usage_of_bits(share: Tensor) -> dict[str, float]:
-    """share: of the images in which each bit of the code was set, any shape -> mean entropy of a bit, in bits, and the
-    share of the bits that were the same in all."""
+    """Return the mean entropy of a bit of the code, in bits, and the share of the bits that were the same in all
+    images.
+
+    share: of the images in which each bit was set, any shape.
+    """
     p = share.double().clamp(0, 1)
     entropy = -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)) / torch.log(torch.tensor(2.0))
     return {

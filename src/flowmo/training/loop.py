@@ -20,7 +20,7 @@ from .checkpoint import AFTER_DIVERGENCE, save_checkpoint
 from .distributed import World, gradients_exchanged
 from .logs import Log
 from .run_config import RunConfig
-from .signals import Signals, stop_requests
+from .signals import Exchange, Signals, stop_requests
 from .state import TrainState
 from .trained import Loader, ModelKind, TrainBatch
 from .validation import Validation, Validator
@@ -36,6 +36,16 @@ class Outcome(NamedTuple):
     images_seen: int  # over the whole run
     reason: str  # why training stopped, in words
     again: bool = False  # whether the run is to be built anew from its newest checkpoint, and to go on
+
+
+class Pending(NamedTuple):
+    """A step whose weights are moved, and of which the rest waits for what all agree on."""
+
+    exchange: Exchange
+    batch: TrainBatch
+    sums: dict[str, torch.Tensor]  # means of its loss terms
+    step: int  # updates before it
+    images: int  # seen with it
 
 
 @dataclass
@@ -57,8 +67,15 @@ class Run:
     meter: health.Meter = field(default_factory=health.Meter)
     patience: int | None = None  # of a run that validation may end (``early_stopping.py``); None for any other
     rebuild_after: int | None = None  # images after which the run is to be built anew, the encoder frozen (A14)
+    deferred: bool | None = None  # read what all agreed on a step later, so that no step waits for a GPU; None: on one
+    pending: Pending | None = field(default=None, init=False)  # the step that is not finished
     skipped_in_a_row: int = field(default=0, init=False)
     last_checkpoint: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        if self.deferred is None:  # the kernels of sharded weights take no such flag
+            sharded = self.world.size > 1 and self.config.strategy == "fsdp"
+            self.deferred = self.world.device.type == "cuda" and not sharded
 
     def train(self, loader: Loader) -> Outcome:
         """Train until the configured images are seen, the time is over, SIGTERM or SIGINT asks to stop, the encoder is
@@ -76,10 +93,12 @@ class Run:
                 batch = self.fetch(batches)
                 signals = self.update(batch, self.signals(bool(stop), batch))
                 trained = True
-                self.log_step(batch, signals)
+                if self.state.step % self.config.log_steps == 0:
+                    self.write_line()
                 if self.cooldown_begins():
                     validator.save_raw("raw_before_cooldown", "raw, before the cool-down")
                 if self.validation_due():
+                    self.settle()
                     early = validator.validate()
                 reason = self.reason_to_stop(signals)
                 if signals.save and not reason:
@@ -114,7 +133,8 @@ class Run:
         return Signals(stop, now > self.deadline, save, bool(batch.skipped))
 
     def update(self, batch: TrainBatch, signals: Signals = NO_SIGNALS) -> Signals:
-        """Take one optimizer step on this process's share of a batch, in micro-batches; return what all agreed on.
+        """Take one optimizer step on this process's share of a batch, in micro-batches; return what all agreed on, in
+        this step or, where it is put off, in the one before.
 
         A step that is not finite changes neither weights, moments nor EMA. All randomness follows from the seed, the
         step's number and the micro-batch's, which are numbered over all processes: one process with micro-batches takes
@@ -127,17 +147,38 @@ class Run:
         state.optimizer.zero_grad(set_to_none=True)
         sums = self.differentiate(batch)
         norm = health.gradient_norm(state)
-        finite = bool((norm + sums["total"]).isfinite())
-        agreed = signals._replace(not_finite=not finite).agreed(world)
-        if agreed.not_finite:
-            self.skip(batch, float(sums["total"]), float(norm))
+        agreed = self.settle()  # of the step before, where that was put off; its EMA is taken before this one's update
+        exchange = Exchange(signals, (norm + sums["total"]).isfinite(), world)
+        seen = state.images_seen + config.batch_size
+        self.pending = Pending(exchange, batch, sums | {"gradient_norm": norm}, state.step, seen)
+        if self.deferred:
+            self.apply(norm, exchange.not_finite)
         else:
-            self.apply(norm)
-            self.meter.add(sums | {"gradient_norm": norm})
-            self.skipped_in_a_row = 0
+            if not exchange.read().not_finite:
+                self.apply(norm)
+            agreed = self.settle()
         state.step += 1
-        state.images_seen += config.batch_size
+        state.images_seen = seen
         self.meter.images += config.batch_size
+        return agreed
+
+    def settle(self) -> Signals:
+        """Finish the last step, if it is not finished: its EMA, its line if it was skipped, its broken images. Return
+        what all agreed on in it. Every process must call it."""
+        if self.pending is None:
+            return NO_SIGNALS
+        last, self.pending = self.pending, None
+        agreed = last.exchange.read()
+        if agreed.not_finite:
+            self.skip(last)
+        else:
+            decay = schedule.ema_decay(self.config, last.step)
+            if decay is not None:
+                self.state.ema.update(decay)
+            self.meter.add(last.sums)
+            self.skipped_in_a_row = 0
+        if agreed.broken:
+            self.name_broken(last)
         return agreed
 
     def differentiate(self, batch: TrainBatch) -> dict[str, torch.Tensor]:
@@ -158,52 +199,45 @@ class Run:
                     sums[name] = sums.get(name, 0) + value.detach() / parts
         return sums
 
-    def apply(self, norm: torch.Tensor) -> None:
-        """Move weights, moments and EMA by the gradient, whose norm is ``norm``."""
+    def apply(self, norm: torch.Tensor, skipped: torch.Tensor | None = None) -> None:
+        """Move weights and moments by the gradient, whose norm is ``norm``. skipped: 1, on the device, where nothing is
+        to change: the optimizer's kernel and the norms leave everything as it is, to the bit."""
         config, state = self.config, self.state
         if config.gradient_clip is not None:
             health.clip_gradient(state, norm, config.gradient_clip)
+        state.optimizer.found_inf = skipped  # type: ignore[attr-defined]
         state.optimizer.step()
         if state.normalization:
-            state.normalization.apply()
-        decay = schedule.ema_decay(config, state.step)
-        if decay is not None:
-            state.ema.update(decay)
+            state.normalization.apply(skipped)
 
-    def skip(self, batch: TrainBatch, loss: float, norm: float) -> None:
+    def skip(self, last: Pending) -> None:
         """Count a step that was not finite, and write down what it was fed."""
-        self.state.optimizer.zero_grad(set_to_none=True)
         self.state.skipped += 1
         self.skipped_in_a_row += 1
-        parts = self.world.gather((loss, norm, batch.names))
+        own = float(last.sums["total"]), float(last.sums["gradient_norm"]), last.batch.names
+        parts = self.world.gather(own)
         if self.log:
             line = {
-                "images": self.state.images_seen + self.config.batch_size,
-                "skipped_step": self.state.step + 1,
+                "images": last.images,
+                "skipped_step": last.step + 1,
                 "loss": [str(loss) for loss, _, _ in parts],
-                "gradient": str(norm),
+                "gradient": str(own[1]),
                 "batch": [name for _, _, names in parts for name in names],
             }
             self.log.write(line)
 
-    def log_step(self, batch: TrainBatch, signals: Signals) -> None:
-        """Write what a step has to tell: broken images, and every few steps a line of means."""
-        if signals.broken:
-            self.name_broken(batch)
-        if self.state.step % self.config.log_steps == 0:
-            self.write_line()
-
-    def name_broken(self, batch: TrainBatch) -> None:
+    def name_broken(self, last: Pending) -> None:
         """Count the broken images that others stood in for, and write down their names. Every process must call it."""
-        names = [name for each in self.world.gather(list(batch.skipped)) for name in each]
+        names = [name for each in self.world.gather(list(last.batch.skipped)) for name in each]
         self.state.broken_images += len(names)
         if self.log:
-            counted = {"images": self.state.images_seen, "broken_images": self.state.broken_images}
+            counted = {"images": last.images, "broken_images": self.state.broken_images}
             self.log.write(counted | {"broken": names})
             self.log.say(f"broken, others are shown instead: {', '.join(names)}")
 
     def write_line(self) -> None:
         """Write the means since the last line, and how the run does. Every process must call it."""
+        self.settle()
         state, config = self.state, self.config
         means = self.meter.means(self.world)
         speed = self.meter.speed(state, config.images)
@@ -235,6 +269,7 @@ class Run:
 
     def finish(self, validator: Validator, early: str | None, reason: str | None, trained: bool) -> Outcome:
         """Write the last checkpoint and weights; return how training ended. early: why validation ended it."""
+        self.settle()
         images_seen, weights = self.state.images_seen, self.folder / "model.safetensors"
         finished = images_seen >= self.config.images or bool(early)
         # An older one must not pass for the final, if a kill comes now.
@@ -263,6 +298,7 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint. Every process must call it."""
+        self.settle()
         about = self.kind.about(self.stage.model) | self.about
         save_checkpoint(self.folder, self.state, self.config, self.world, about, self.meter.state(self.world))
         self.last_checkpoint = time.monotonic()

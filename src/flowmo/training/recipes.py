@@ -19,6 +19,7 @@ STEPS = {"flowmo-lo": 1_300_000, "flowmo-hi": 800_000}
 EXPLORATORY_STEPS = 400_000  # 40 epochs of ImageNet (Table 6)
 FREEZE_AFTER_STEPS = 200_000
 EXPLORATORY_WIDTH = 768
+VALIDATE = BATCH * 10_000  # images between validations, 130 of them for FlowMo-Lo
 
 
 def published(preset: str) -> TrainConfig:
@@ -44,6 +45,7 @@ def published(preset: str) -> TrainConfig:
         ema_decay=0.9999,
         ema_every=10,
         precision="bf16",
+        check_images=VALIDATE,
     )
 
 

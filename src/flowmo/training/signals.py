@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from .distributed import World
 
 
@@ -19,9 +22,34 @@ class Signals(NamedTuple):
     broken: bool = False  # the batch had images that could not be read
     not_finite: bool = False  # the loss or the gradient of this step is not finite
 
-    def agreed(self, world: World) -> Signals:
-        """Return the signals that any process has. Every process must ask, once a step."""
-        return Signals(*map(bool, world.largest(list(map(float, self)))))
+
+class Exchange:
+    """The one exchange of a step: what any process wants, and whether its numbers are finite in all of them.
+
+    It is begun without waiting for a GPU, and read when the answer is there or needed. ``not_finite`` holds it on the
+    device: 1 or 0, a float32 scalar, for what must not wait.
+    """
+
+    def __init__(self, signals: Signals, finite: Tensor, world: World) -> None:
+        """Begin. finite: a scalar on the world's device, whether this process's loss and gradient are. Every process
+        must call it, once a step."""
+        wanted = torch.tensor(list(map(float, signals[:-1])))
+        flags = torch.cat([wanted.to(finite.device, non_blocking=True), finite.logical_not().float().reshape(1)])
+        world.largest_in_place(flags)
+        self.not_finite = flags[-1]
+        self.event = None
+        self.answer = flags
+        if flags.device.type == "cuda":
+            self.answer = torch.empty(len(flags), pin_memory=True)
+            self.answer.copy_(flags, non_blocking=True)
+            self.event = torch.cuda.Event()
+            self.event.record()
+
+    def read(self) -> Signals:
+        """Wait for the answer and return it."""
+        if self.event is not None:
+            self.event.synchronize()
+        return Signals(*map(bool, self.answer.tolist()))
 
 
 @contextmanager

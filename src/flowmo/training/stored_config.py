@@ -28,7 +28,7 @@ def stored_config(kind: type[RunConfig], data: dict[str, Any]) -> RunConfig:
 
 
 def _without(data: dict[str, Any], config: type, known: set[str], prefix: str = "") -> dict[str, Any]:
-    """``data`` without the settings that only other configurations know, in nested tables too."""
+    """Return ``data`` without the settings that only other configurations know, in nested tables too."""
     hints = typing.get_type_hints(config)
     names = {f.name for f in dataclasses.fields(config)}
     kept: dict[str, Any] = {}

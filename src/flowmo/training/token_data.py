@@ -20,23 +20,22 @@ from ..generation import TokenLayout, to_sequence
 
 @dataclass(frozen=True)
 class TokenSet:
-    """Sequences uint8, uint16 or int32 (n, L) of one tokenizer and their labels int64 (n,). classes: names of the
-    labels, or none."""
+    """Tokens of one tokenizer, with labels."""
 
-    sequences: np.ndarray
-    labels: np.ndarray
-    names: Sequence[str]
-    layout: TokenLayout
-    bits_per_group: int
-    classes: list[str]
-    described: str
+    sequences: np.ndarray  # uint8, uint16 or int32 (n, L)
+    labels: np.ndarray  # int64 (n,)
+    names: Sequence[str]  # of the images
+    layout: TokenLayout  # as the shards have them
+    bits_per_group: int  # of the integers here
+    classes: list[str]  # names of the labels, or none
+    described: str  # what the data are, in words
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def num_classes(self) -> int:
-        """Of the names, or the largest label and one."""
+        """The number of names, or the largest label and one."""
         return len(self.classes) or int(self.labels.max()) + 1
 
     def describe(self) -> str:
@@ -44,7 +43,7 @@ class TokenSet:
         return self.described
 
     def rows(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Tokens int64 B L and labels int64 (B,)."""
+        """Return tokens int64 B L and labels int64 (B,)."""
         tokens = torch.from_numpy(self.sequences[indices].astype(np.int64))
         return tokens, torch.from_numpy(self.labels[indices])
 
@@ -52,7 +51,7 @@ class TokenSet:
 def read_token_set(
     path: str | Path, bits_per_group: int | None = None, class_names: Sequence[str] | None = None
 ) -> TokenSet:
-    """The shards that ``path`` names: a file, a folder of them, or a pattern; read whole.
+    """Return the shards that ``path`` names, read whole: a file, a folder of them, or a pattern.
 
     bits_per_group: of the sequences, those of the shards by default. class_names: instead of those in the shards.
     Raises DataError, naming the file, for shards without labels or of several tokenizers, and for labels that do not
@@ -107,7 +106,7 @@ def read_token_set(
 
 
 def shard_files(path: str | Path) -> list[Path]:
-    """The shards that a file, a folder or a pattern means, sorted. Raises DataError where there is none."""
+    """Return the shards that a file, a folder or a pattern means, sorted. Raises DataError where there is none."""
     where = user_path(path)
     if where.is_file():
         return [where]
@@ -148,15 +147,15 @@ def _words(layout: TokenLayout) -> str:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """tokens: int64 B L; labels: int64 (B,); names: of the images. Nothing in a shard is ever broken."""
+    """Tokens of some images, with labels."""
 
-    tokens: Tensor
-    labels: Tensor
-    names: list[str]
-    skipped: tuple[str, ...] = ()
+    tokens: Tensor  # int64 B L
+    labels: Tensor  # int64 (B,)
+    names: list[str]  # of the images
+    skipped: tuple[str, ...] = ()  # nothing in a shard is ever broken
 
     def part(self, k: int, of: int) -> TokenBatch:
-        """Micro-batch ``k`` of ``of``: images k, k + of, ..."""
+        """Return micro-batch ``k`` of ``of``: images k, k + of, ..."""
         return replace(self, tokens=self.tokens[k::of], labels=self.labels[k::of], names=self.names[k::of])
 
     def to(self, device: torch.device | str) -> TokenBatch:
@@ -166,13 +165,12 @@ class TokenBatch:
 @dataclass
 class TokenLoader:
     """Batches forever, each epoch a fresh permutation that (seed, epoch) fixes. Position p, counted over all processes,
-    fixes the image; rank r of ``world`` takes r, r + world, ... of each batch. batch_size: of this rank; start: images
-    drawn before, over all ranks."""
+    fixes the image; rank r of ``world`` takes r, r + world, ... of each batch."""
 
     data: TokenSet
-    batch_size: int
+    batch_size: int  # of this rank
     seed: int
-    start: int = 0
+    start: int = 0  # images drawn before, over all ranks
     rank: int = 0
     world: int = 1
 

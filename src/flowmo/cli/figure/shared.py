@@ -112,7 +112,7 @@ def load_models(arguments: argparse.Namespace, most: int) -> list[tuple[str, Flo
     names = arguments.models
     if len(names) > most:
         raise ConfigError(f"--models takes at most {most} models, got {len(names)}")
-    models = [common.load_model(argparse.Namespace(**{**vars(arguments), "model": name})) for name in names]
+    models = common.load_all(arguments)
     sizes = sorted({model.config.image_size for model in models})
     if len(sizes) > 1:
         raise ConfigError(f"the models code pictures of {sizes[0]} and {sizes[-1]} pixels, which do not compare")

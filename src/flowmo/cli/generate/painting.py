@@ -24,9 +24,9 @@ from ...generation import (
     DecodeSettings,
     Generator,
     check_tokenizer,
+    first_name,
     generate,
     picture_seed,
-    short_name,
     to_tokens,
 )
 from ...quantize.tokens import Tokens
@@ -206,7 +206,7 @@ def title(generator: Generator, label: int) -> str:
     """A class in words."""
     if label == NO_CLASS:
         return "any class"
-    return f"{label} {short_name(generator.classes[label])}" if generator.classes else str(label)
+    return f"{label} {first_name(generator.classes[label])}" if generator.classes else str(label)
 
 
 def _images(painter: Painter, wishes: Wishes, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
