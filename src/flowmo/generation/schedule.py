@@ -30,8 +30,8 @@ def masked_share(schedule: Schedule, progress: float) -> float:
 
 
 def random_masks(count: int, length: int, schedule: Schedule, generator: torch.Generator) -> Tensor:
-    """Return bool count x length, True where masked: for each sequence r ~ U(0, 1) and round(gamma(r) length) places, at least
-    one, chosen evenly. On the device of ``generator``."""
+    """Return bool count x length, True where masked: for each sequence r ~ U(0, 1) and round(gamma(r) length) places,
+    at least one, chosen evenly. On the device of ``generator``."""
     progress = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float32).tolist()
     numbers = [max(1, round(length * masked_share(schedule, r))) for r in progress]
     order = torch.rand(count, length, generator=generator, device=generator.device, dtype=torch.float32)

@@ -130,16 +130,16 @@ def encode(model: FlowMo, image: Tensor, average: Average | None = None) -> Quan
 
 
 def bit_share(model: FlowMo, quantized: Quantized) -> Tensor | None:
-    """Return the share of the batch in which each bit of the code is set, N K, to see whether bits are used; None where the
-    code has no bits of its own."""
+    """Return the share of the batch in which each bit of the code is set, N K, to see whether bits are used; None where
+    the code has no bits of its own."""
     return (quantized.code.detach() > 0).float().mean(0) if model.quantizer.has_bits else None
 
 
 def perceptual_loss(
     perceptual: PerceptualDistance, estimate: Tensor, image: Tensor, share: float, window: Window = WHOLE
 ) -> Tensor:
-    """Return the mean d_perc over a share of the batch; a mean needs no other weight. Rows are independent, so the first ones
-    will do. window: the part of each image that is compared."""
+    """Return the mean d_perc over a share of the batch; a mean needs no other weight. Rows are independent, so the
+    first ones will do. window: the part of each image that is compared."""
     part = (slice(max(1, round(share * image.shape[0]))), ..., *window)
     return perceptual(estimate[part], image[part]).mean()
 
