@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from pathlib import Path
 
 from PIL import Image
@@ -67,17 +69,29 @@ def decode(file: Path | bytes, name: str) -> Image.Image:
     except FileNotFoundError:
         raise ImageError(f"{name}: there is no such file") from None
     except IsADirectoryError:
-        raise ImageError(f"{name}: is a folder, not a picture") from None
+        raise ImageError(f"{name}: {_about_folder(file)}") from None
     except PermissionError:
         raise ImageError(f"{name}: may not be read; check its permissions") from None
     except Image.UnidentifiedImageError:
         raise ImageError(f"{name}: not a picture that can be read; give JPEG, PNG, WebP, AVIF, GIF or TIFF") from None
     except NotRegularError as error:
         raise ImageError(f"{name}: {error}") from None
+    except OSError as error:
+        if isinstance(file, bytes) or error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise ImageError(f"{name}: damaged or of an unknown kind ({error})") from None
+        raise ImageError(f"{name}: cannot be opened ({error.strerror})") from None
     except MemoryError:
         raise ImageError(f"{name}: takes more memory than there is: scale it down first") from None
     except Exception as error:  # Pillow's decoders raise nearly every type there is on damaged files.
         raise ImageError(f"{name}: damaged or of an unknown kind ({error or type(error).__name__})") from None
+
+
+def _about_folder(folder: Path | bytes) -> str:
+    try:
+        os.listdir(folder)
+    except OSError as error:
+        return f"is a folder that cannot be searched ({error.strerror})"
+    return "is a folder, not a picture"
 
 
 def _check_size(image: Image.Image) -> None:

@@ -26,7 +26,7 @@ class Picture:
 
 def open_picture(path: str | Path) -> Picture:
     """Read one picture of any common kind (see :func:`decode`). Raises ImageError naming the path and the reason."""
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     image = decode(path, str(path))
     return Picture(image, (image.height, image.width), path.name)
 

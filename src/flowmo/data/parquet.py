@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..errors import DataError, ImageError
 from .decode import decode
+from .regular import check_regular
 from .sources import classes_text
 
 IN_MEMORY = 2**30
@@ -106,6 +107,7 @@ class ParquetSource:
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
+        check_regular(file)
         with pq.ParquetFile(file) as parquet:
             schema = parquet.schema_arrow
             kind = schema.field("image").type if "image" in schema.names else None

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import DataError
 from .decode import IMAGE_SUFFIXES
+from .regular import NotRegularError, check_regular
 from .sources import Texts
 
 WNID = re.compile(r"n\d{8}")
@@ -43,6 +44,7 @@ def read_index(tar: Path, advance: Callable[[int], object] = lambda _: None) -> 
     """Find the images of a tar, or of the tars in it. advance: told how many bytes were passed."""
     found = _Found()
     try:
+        check_regular(tar)
         with open(tar, "rb") as file:
             passed = 0
             for member in _members(file):
@@ -51,6 +53,8 @@ def read_index(tar: Path, advance: Callable[[int], object] = lambda _: None) -> 
                 passed = member.offset_data
             size = file.seek(0, os.SEEK_END)
             advance(size - passed)
+    except NotRegularError as error:
+        raise DataError(f"{tar}: {error}") from None
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise DataError(f"{tar}: {_why(tar, error)}") from None
     index = found.index()

@@ -11,6 +11,7 @@ from PIL import Image
 from ..errors import DataError, ImageError
 from .decode import decode
 from .index_cache import tar_indexes
+from .regular import check_regular
 from .sources import classes_text
 from .tar_index import WNID, TarIndex
 
@@ -98,6 +99,7 @@ def read_labels(file: Path, names: Sequence[str]) -> np.ndarray:
     ImageNet's wnids are numbered in sorted order. Raises DataError when lines and images do not match.
     """
     try:
+        check_regular(file)
         lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: cannot be read ({error})") from None
