@@ -27,6 +27,7 @@ from ..generation import (
     read_generator_about,
 )
 from ..generation.presets import PRESETS
+from ..labels import check_same_classes
 from ..tokenizer import FlowMo
 from ..training import Log, Run, World
 from ..training.cost import matrix_ceiling, precision
@@ -67,6 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(configs.to_json(model_config), configs.to_json(config), sep="\n")
         return 0
     validation = read_token_set(arguments.validation, data.bits_per_group) if arguments.validation else data
+    if arguments.validation and not arguments.class_names:
+        check_same_classes(data.classes, validation.classes, f"{arguments.validation} and the shards to train on")
     if validation.layout != data.layout or validation.num_classes > model_config.num_classes:
         raise TrainingError("the held-out tokens are of another tokenizer, or of more classes, than those to train on")
     world = World.join(arguments.device)

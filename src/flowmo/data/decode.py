@@ -21,6 +21,9 @@ MAX_PIXELS = 128_000_000
 MAX_BYTES = 2**30
 """Of larger images, and of those that would take more memory while they are decoded, each is refused before that."""
 
+MAX_ENCODED_BYTES = 2**29
+"""Of an image as it is stored in a tar or a Parquet file."""
+
 # Only formats that Pillow decodes itself. Others hand the file to a program (EPS to Ghostscript) or render it.
 # All are registered here, once, because Pillow otherwise knows only some of them until it fails on a file.
 Image.init()

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError
+from ..labels import NONE, checked_labels
 from .decode import decode
 from .listing import is_image_name, list_files
 from .regular import check_regular
@@ -91,10 +92,10 @@ class ArraySource:
         self.labels: np.ndarray | None = None
         label_file = file.with_name(file.stem + ".labels.npy")
         if label_file.is_file():
-            labels = _load_array(label_file)
+            labels = _load_array(label_file, mmap_mode="r")
             if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
                 raise DataError(f"{label_file}: needs {len(images)} integers, got {labels.dtype} {labels.shape}")
-            self.labels = labels[:limit]
+            self.labels = checked_labels(labels, str(label_file), len(images))[:limit]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -103,7 +104,8 @@ class ArraySource:
         return Image.fromarray(np.array(self.images[index]))
 
     def label(self, index: int) -> int | None:
-        return None if self.labels is None else int(self.labels[index])
+        label = NONE if self.labels is None else int(self.labels[index])
+        return label if label >= 0 else None
 
     def name(self, index: int) -> str:
         return f"{self.file.stem}:{range(len(self))[index]}"

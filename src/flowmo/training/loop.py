@@ -63,6 +63,7 @@ class Run:
     meter: health.Meter = field(default_factory=health.Meter)
     patience: int | None = None
     skipped_in_a_row: int = 0
+    broken: set[str] = field(default_factory=set)
 
     def train(self, loader: Loader) -> Outcome:
         """Until the configured images are seen, the deadline is near, SIGTERM or SIGINT asks to stop, the encoder is to
@@ -183,10 +184,11 @@ class Run:
             self.log.write(line)
 
     def name_broken(self, batch: TrainBatch) -> None:
-        """Count the broken images that others stood in for, and write down their names. Every process must call it."""
-        names = [name for each in self.world.gather(list(batch.skipped)) for name in each]
+        """Count the broken images that others stood in for, each once, and write their names. All processes call it."""
+        names = [name for each in self.world.gather(list(batch.skipped)) for name in each if name not in self.broken]
+        self.broken.update(names)
         self.state.broken_images += len(names)
-        if self.log:
+        if self.log and names:
             counted = {"images": self.state.images_seen, "broken_images": self.state.broken_images}
             self.log.write(counted | {"broken": names})
             self.log.say(f"broken, others are shown instead: {', '.join(names)}")
