@@ -12,13 +12,16 @@ from PIL import Image
 
 from ..errors import DataError, ImageError
 from ..labels import MOST, NONE, checked_labels, merged_labels
-from .decode import decode
+from .decode import MAX_ENCODED_BYTES, decode
 from .regular import check_regular
 from .sources import classes_text
 
 IN_MEMORY = 2**30
 """Bytes of row groups, uncompressed, up to which a set is kept in memory. Of a larger one each image costs the reading
 of its row group (100 images as Hugging Face writes them); the last group read is kept for reading in order."""
+
+
+_MOST_SHRUNK = 50
 
 
 class _Group(NamedTuple):
@@ -51,7 +54,9 @@ class ParquetSource:
                 break
             try:
                 new, about = self._open(number, file)
-            except (OSError, pa.ArrowException) as error:
+            except DataError:
+                raise
+            except Exception as error:  # pyarrow raises its own, and what its binding meets in damaged metadata
                 raise DataError(f"{file}: not a Parquet file that can be read ({error}); fetch it again") from None
             groups += new
             paths.append(about[0])
@@ -82,8 +87,11 @@ class ParquetSource:
         number, row = self._place(index)
         try:
             data = self._group(number)[row].as_buffer()
+            size = 0 if data is None else data.size
         except DataError as error:  # its row group is damaged, the others may not be
             raise ImageError(f"{self.name(index)}: {error}") from None
+        if size > MAX_ENCODED_BYTES:
+            raise ImageError(f"{self.name(index)}: too large ({size:,} bytes stored; at most {MAX_ENCODED_BYTES:,})")
         if not data:
             raise ImageError(f"{self.name(index)}: has no bytes in {self.files[0].parent}")
         return data.to_pybytes()
@@ -134,6 +142,8 @@ class ParquetSource:
                 group = parquet.metadata.row_group(g)
                 groups.append(_Group(number, g, first, group.num_rows, group.total_byte_size))
                 first += group.num_rows
+            if first != rows or len(paths) != rows or any(group.rows < 0 for group in groups):
+                raise DataError(f"{file}: damaged: its row groups have {first} rows, its columns {rows}")
         return groups, (paths, labels, classes)
 
     def _place(self, index: int) -> tuple[int, int]:
@@ -163,14 +173,28 @@ class ParquetSource:
             with pq.ParquetFile(file, metadata=self._metadata[group.file]) as parquet:
                 struct = pa.types.is_struct(parquet.schema_arrow.field("image").type)
                 names = ["image.bytes"] if struct else ["image"]
+                _check_claims(parquet.metadata.row_group(group.number), names[0])
                 column = parquet.read_row_group(group.number, names, use_threads=False).column("image")
-        except (OSError, pa.ArrowException) as error:
+            array = column.combine_chunks()
+            array = pc.struct_field(array, "bytes") if struct else array
+            if len(array) != group.rows:
+                raise ValueError(f"{len(array)} values of {group.rows}")
+        except Exception as error:  # pyarrow raises its own, and what its binding meets in damaged metadata
             raise DataError(f"{file}: cannot be read ({error}); fetch it again") from None
-        array = column.combine_chunks()
-        return pc.struct_field(array, "bytes") if struct else array
+        return array
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last": (-1, None)}
+
+
+def _check_claims(group: Any, column: str) -> None:
+    """Raises ValueError for a row group whose images unpack to gigabytes from next to nothing: encoded images do not
+    shrink, and whoever reads it would run out of memory."""
+    for number in range(group.num_columns):
+        chunk = group.column(number)
+        packed, unpacked = chunk.total_compressed_size, chunk.total_uncompressed_size
+        if chunk.path_in_schema == column and unpacked > max(MAX_ENCODED_BYTES, _MOST_SHRUNK * packed):
+            raise ValueError(f"{packed:,} bytes claim to hold {unpacked:,} of images")
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> list[str] | None:

@@ -164,7 +164,7 @@ def _load_array(file: Path, mmap_mode: Any = None) -> np.ndarray:
     try:
         check_regular(file)
         array = np.load(file, mmap_mode=mmap_mode, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # NumPy raises nearly every type there is on damaged headers.
         raise DataError(f"{file}: not a NumPy array that can be read ({error})") from None
     if not isinstance(array, np.ndarray):
         raise DataError(f"{file}: holds several arrays; give a .npy of one")
