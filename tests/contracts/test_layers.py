@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "flowmo"
 LAYERS = {
-    0: ("config", "errors", "files", "provenance", "samples", "untrusted"),
+    0: ("config", "errors", "files", "labels", "provenance", "samples", "untrusted"),
     1: ("presets", "arch", "quantize", "flow", "perceptual", "tiles", "inference"),
     2: ("tokenizer",),
     3: ("stages", "generation", "weights", "codec", "data"),

@@ -95,6 +95,32 @@ def test_workers_leave_requests_to_stop_to_the_main_process(source: ImageSource)
     assert found == expected
 
 
+@pytest.mark.skipif(workers.START_METHOD != "fork", reason="changes what a forked worker does first")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_to_stop_before_a_worker_ignores_it(
+    source: ImageSource, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    prepare = workers._prepare
+
+    def late(*arguments: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(0.2)
+        prepare(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(workers, "_prepare", late)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with BatchLoader(source, 4, 32, seed=5, workers=2) as loader:
+        assert [len(batch) for batch in islice(loader, 5)] == [4] * 5
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+
+
+def test_the_end_of_the_interpreter_needs_no_module() -> None:
+    program = PROGRAM + "import atexit\ndel atexit.unregister, atexit.register\n"
+    command = [sys.executable, "-c", program, str(PHOTOS), "0"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc whether processes live")
 def test_workers_end_with_a_killed_main_process() -> None:
     command = [sys.executable, "-c", PROGRAM, str(PHOTOS), "60"]

@@ -23,6 +23,7 @@ from ..generation import (
     read_generator_about,
 )
 from ..generation.presets import PRESETS
+from ..labels import check_same_classes
 from ..tokenizer import FlowMo
 from ..training import GeneratorPlan, GeneratorTrainConfig, train
 from ..training.generator import GENERATOR_RECIPES, held_out
@@ -62,6 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(configs.to_json(model_config), configs.to_json(config), sep="\n")
         return 0
     validation_data = read_token_set(arguments.validation, data.bits_per_group) if arguments.validation else data
+    if arguments.validation and not arguments.class_names:
+        check_same_classes(data.classes, validation_data.classes, f"{arguments.validation} and the shards to train on")
     if validation_data.layout != data.layout or validation_data.num_classes > model_config.num_classes:
         raise TrainingError("the held-out tokens are of another tokenizer, or of more classes, than those to train on")
     tokenizer = load(arguments.tokenizer) if arguments.tokenizer else None

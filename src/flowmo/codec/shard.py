@@ -12,8 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import ConfigError, TokenFileError
+from ..errors import ConfigError, DataError, TokenFileError
 from ..files import replacing, save_tensors
+from ..labels import checked_labels
 from ..quantize.tokens import INTEGERS, Tokens
 from .file import check_fingerprint, check_origin
 
@@ -54,6 +55,8 @@ class Shard:
                 continue
             if not isinstance(column, Tensor) or column.dtype not in INTEGERS or column.shape != shape:
                 raise ConfigError(f"{name} must be a tensor of integers of the shape {shape}")
+            if name == "labels":
+                _check_labels(column)
             column = column.to(torch.int64)
             if name == "original_sizes" and ((column < 1) | (column >= 2**31)).any():
                 raise ConfigError("original_sizes are heights and widths in pixels, each at least 1")
@@ -73,6 +76,16 @@ def check_classes(classes: list[str], labels: Tensor | None) -> None:
             f"labels from {int(labels.min())} to {int(labels.max())} do not fit {len(classes)} names of classes: names "
             "are counted from 0, one a class"
         )
+
+
+def _check_labels(labels: Tensor) -> None:
+    """Raises ConfigError unless each is a class: a shard has a label for every image, or none."""
+    try:
+        checked = checked_labels(labels.cpu().numpy(), "labels")
+    except DataError as error:
+        raise ConfigError(str(error)) from None
+    if (checked < 0).any():
+        raise ConfigError("labels are counted from 0, got -1; leave images without a class out")
 
 
 def token_dtype(bits_per_group: int) -> torch.dtype:

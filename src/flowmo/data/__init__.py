@@ -2,6 +2,7 @@
 
 from .batch import Batch
 from .batches import PictureBatch, picture_batches
+from .changes import DataFingerprint, changes, fingerprint_of
 from .crops import center_crop, random_crop, shorter_side_to, to_float, to_image, to_tensor, to_uint8
 from .decode import IMAGE_SUFFIXES, MAX_PIXELS, decode
 from .fit import FITS, Fit, fit_picture, kept_size, restore_size, whole_size
@@ -21,6 +22,7 @@ __all__ = [
     "ArraySource",
     "Batch",
     "BatchLoader",
+    "DataFingerprint",
     "FileSource",
     "Fit",
     "HuggingFaceSource",
@@ -32,11 +34,13 @@ __all__ = [
     "SplitError",
     "TarSource",
     "center_crop",
+    "changes",
     "class_labels",
     "class_names",
     "decode",
     "find_pictures",
     "find_token_files",
+    "fingerprint_of",
     "fit_picture",
     "image_files",
     "kept_size",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -14,7 +14,7 @@ from .crops import to_float
 class Batch:
     """pixels: uint8 B 3 H W. labels: int64 B, None unless every picture has one. indices, names: of the pictures shown,
     in the source. skipped: names of broken images that others stand in for. position: images drawn, over all ranks,
-    once this batch is used; a loader started there goes on.
+    once this batch is used; a loader started there goes on. broken: where in the source those in ``skipped`` are.
     """
 
     pixels: torch.Tensor
@@ -23,6 +23,7 @@ class Batch:
     names: list[str]
     skipped: list[str]
     position: int
+    broken: list[int] = field(default_factory=list)
 
     @cached_property
     def images(self) -> torch.Tensor:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from ..errors import ImageError
+from .modes import Storage, to_srgb
+from .regular import NotRegularError, check_regular
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".jp2"}
     | {".ppm", ".pgm", ".pbm", ".pnm"}
 )
 MAX_PIXELS = 128_000_000
-"""Larger pictures are refused: decoded they would take more than half a gigabyte."""
+MAX_BYTES = 2**30
+"""Of larger images, and of those that would take more memory while they are decoded, each is refused before that."""
+
+MAX_ENCODED_BYTES = 2**29
+"""Of an image as it is stored in a tar or a Parquet file."""
 
 # Only formats that Pillow decodes itself. Others hand the file to a program (EPS to Ghostscript) or render it.
 # All are registered here, once, because Pillow otherwise knows only some of them until it fails on a file.
@@ -35,19 +42,29 @@ _UPRIGHT = {
 _ORIENTATION = 0x0112
 
 
-def decode(file: Path | bytes, name: str) -> Image.Image:
-    """The picture in a file, or in the bytes of one, as RGB.
+# Bytes a pixel that a format's decoder needs beside the decoded image, at most, from their sources' buffers.
+_DECODER_BYTES = {"WEBP": 12, "AVIF": 12, "JPEG2000": 12, "TIFF": 6, "GIF": 4}
+_PROGRESSIVE_BYTES = 6  # of JPEG: all coefficients are kept until the last scan
 
-    Its content decides the format, not its suffix; of an animation the first frame is taken. EXIF orientation is
-    applied, transparency is laid on white, deeper than 8 bits is scaled. Raises ImageError naming ``name``.
+
+def decode(file: Path | bytes, name: str) -> Image.Image:
+    """The picture in a file, or in the bytes of one, as RGB in sRGB.
+
+    Its content decides the format, not its suffix; of an animation the first frame is taken. EXIF orientation and
+    colour profile are applied, transparency is laid on white, deeper than 8 bits is scaled (docs/DATA.md has a table).
+    Raises ImageError naming ``name``, also for what is no regular file and for what would take more than a gigabyte.
     """
     try:
+        if not isinstance(file, bytes):
+            check_regular(file)
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
+            _check_size(image)
+            storage = Storage.of(image)
             image.load()
             orientation = _orientation(image)
-            rgb = _to_rgb(image)
+            rgb = to_srgb(image, storage, name)
+        del image  # its pixels are not needed any more when the result is turned
+        return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(
             f"{name}: too large ({error}; at most {MAX_PIXELS // 10**6} megapixels): scale it down first"
@@ -55,14 +72,46 @@ def decode(file: Path | bytes, name: str) -> Image.Image:
     except FileNotFoundError:
         raise ImageError(f"{name}: there is no such file") from None
     except IsADirectoryError:
-        raise ImageError(f"{name}: is a folder, not a picture") from None
+        raise ImageError(f"{name}: {_about_folder(file)}") from None
     except PermissionError:
         raise ImageError(f"{name}: may not be read; check its permissions") from None
     except Image.UnidentifiedImageError:
         raise ImageError(f"{name}: not a picture that can be read; give JPEG, PNG, WebP, AVIF, GIF or TIFF") from None
+    except NotRegularError as error:
+        raise ImageError(f"{name}: {error}") from None
+    except OSError as error:
+        if isinstance(file, bytes) or error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise ImageError(f"{name}: damaged or of an unknown kind ({error})") from None
+        raise ImageError(f"{name}: cannot be opened ({error.strerror})") from None
+    except MemoryError:
+        raise ImageError(f"{name}: takes more memory than there is: scale it down first") from None
     except Exception as error:  # Pillow's decoders raise nearly every type there is on damaged files.
         raise ImageError(f"{name}: damaged or of an unknown kind ({error or type(error).__name__})") from None
-    return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+
+
+def _about_folder(folder: Path | bytes) -> str:
+    try:
+        os.listdir(folder)
+    except OSError as error:
+        return f"is a folder that cannot be searched ({error.strerror})"
+    return "is a folder, not a picture"
+
+
+def _check_size(image: Image.Image) -> None:
+    """Raises DecompressionBombError for an image that would take more than ``MAX_BYTES`` until it is RGB."""
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS:
+        raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
+    stored = 1 if image.mode in ("1", "L", "P") else 2 if image.mode.startswith("I;16") else 4
+    decoder = _DECODER_BYTES.get(image.format or "", 0)
+    if image.info.get("progressive") or image.info.get("progression"):
+        decoder = _PROGRESSIVE_BYTES
+    # decoded beside the decoder's buffers; then beside the RGB; then, if it must be turned, RGB twice
+    needed = pixels * max(stored + decoder, stored + 4, 8)
+    if needed > MAX_BYTES:
+        raise Image.DecompressionBombError(
+            f"{image.width}x{image.height} pixels of {image.format} need {needed / 10**9:.1f} GB"
+        )
 
 
 def _orientation(image: Image.Image) -> int:
@@ -70,22 +119,3 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # A picture with unreadable EXIF is still a picture.
         return 1
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        return _to_8_bit(image).convert("RGB")
-    if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits (also as Pillow's 32-bit mode), or floats in [0, 1] or [0, 255]; Pillow would clip them."""
-    values = np.asarray(image).astype(np.float64)
-    low, high = values.min(), values.max()
-    limit = 65535.0 if image.mode != "F" else 1.0 if high <= 1 else 255.0
-    if not 0 <= low <= high <= limit:
-        raise ValueError(f"values from {low:g} to {high:g} are not a picture's; save it with 8 or 16 bits")
-    return Image.fromarray((values * (255.0 / limit)).round().astype(np.uint8))

@@ -63,9 +63,9 @@ class Drawing:
         row."""
         pixels: list[np.ndarray] = []
         indices: list[int] = []
-        skipped: list[str] = []
+        broken: list[int] = []
         for position in range(start + self.rank, start + self.step, self.world):
-            index, array = self._good(position, skipped)
+            index, array = self._good(position, broken)
             indices.append(index)
             pixels.append(array)
         labels = [self.source.label(i) for i in indices]
@@ -75,11 +75,12 @@ class Drawing:
             torch.tensor(known) if len(known) == len(labels) else None,
             indices,
             [self.source.name(i) for i in indices],
-            skipped,
+            [self.source.name(i) for i in broken],
             start + self.step,
+            broken,
         )
 
-    def _good(self, position: int, skipped: list[str]) -> tuple[int, np.ndarray]:
+    def _good(self, position: int, broken: list[int]) -> tuple[int, np.ndarray]:
         """The image at a position, or, as a pure function of the position too, the next good one after it."""
         for later in range(_MAX_BROKEN_IN_A_ROW):
             index = self._index(position + later)
@@ -88,7 +89,7 @@ class Drawing:
             except ImageError:
                 # Those after the first are named when their own position comes.
                 if later == 0:
-                    skipped.append(self.source.name(index))
+                    broken.append(index)
         raise DataError(
             f"{_MAX_BROKEN_IN_A_ROW} images in a row could not be read, among them {self.source.name(index)}; "
             f"check the data: {self.source.describe()}"

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError, ImageError
+from ..labels import checked_labels
 from .decode import decode
 from .sources import SplitError, classes_text
 
@@ -49,7 +50,8 @@ class HuggingFaceSource:
         self.classes: list[str] | None = getattr(label, "names", None)
         if label is not None and getattr(label, "dtype", "").startswith(("int", "uint")):
             found = (-1 if value is None else value for value in data["label"])
-            self.labels = np.fromiter(found, np.int32, len(data))
+            values = np.array(list(found), object)  # of any size; a null of an unsigned column is -1 too
+            self.labels = checked_labels(values, where, len(data), self.classes)
         self.data = data.select_columns(self.column).cast_column(self.column, datasets.Image(decode=False))
 
     def __len__(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,15 +13,17 @@ from pathlib import Path
 import numpy as np
 
 from ..files import cache_folder, only_one, replacing
+from ..labels import NONE
 from .sources import Texts
-from .tar_index import TarIndex, read_index
+from .tar_index import NOT_PLAIN, TarIndex, read_index
 
-_VERSION = 1
+_VERSION = 2
+_COLUMNS = ("offsets", "sizes", "headers", "labels")
 
 
 def tar_indexes(tars: Sequence[Path], cache: Path | None = None) -> list[TarIndex]:
     """An index of each tar: from the folder ``cache`` (the user's by default) where that has one of the same tar, of
-    the same size and time, else read from the tar and put there. Of several processes one reads, the others wait.
+    the same size, times and inode, else read from the tar and put there. Of several processes one reads, others wait.
 
     Raises DataError for a file that is no plain tar or ends too soon. A cache that cannot be written is done without.
     """
@@ -57,11 +60,12 @@ def _cache_file(folder: Path, tar: Path) -> Path:
 
 def _stamp(tar: Path) -> np.ndarray:
     status = tar.stat()
-    return np.array([_VERSION, status.st_size, status.st_mtime_ns])
+    values = (_VERSION, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
+    return np.array([value % 2**64 for value in values], np.uint64)
 
 
 def _save(folder: Path, tar: Path, index: TarIndex) -> None:
-    arrays = {"stamp": _stamp(tar), "offsets": index.offsets, "sizes": index.sizes, "labels": index.labels}
+    arrays = {name: getattr(index, name) for name in _COLUMNS} | {"stamp": _stamp(tar)}
     for name, texts in (("names", index.names), ("classes", index.classes)):
         arrays |= {f"{name}_ends": texts.ends, f"{name}_bytes": np.frombuffer(texts.bytes, np.uint8)}
     try:
@@ -73,15 +77,38 @@ def _save(folder: Path, tar: Path, index: TarIndex) -> None:
 
 def _load(folder: Path, tar: Path) -> TarIndex | None:
     try:
-        with np.load(_cache_file(folder, tar), allow_pickle=False) as arrays:
+        file = _cache_file(folder, tar)
+        with zipfile.ZipFile(file) as archive:  # ours is not compressed, so it says nothing larger than itself
+            if any(info.compress_type or info.file_size > file.stat().st_size for info in archive.infolist()):
+                return None
+        with np.load(file, allow_pickle=False) as arrays:
             if not np.array_equal(arrays["stamp"], _stamp(tar)):
                 return None
             names, classes = (Texts.of(arrays[f"{n}_bytes"], arrays[f"{n}_ends"]) for n in ("names", "classes"))
-            return TarIndex(arrays["offsets"], arrays["sizes"], arrays["labels"], names, classes)
+            offsets, sizes, headers, labels = (arrays[name] for name in _COLUMNS)
+            index = TarIndex(offsets, sizes, headers, labels, names, classes)
+        return index if _is_sound(index, tar) else None
     except FileNotFoundError:
         return None
     except Exception:  # Reading a damaged archive raises nearly every type there is.
         return None
+
+
+def _is_sound(index: TarIndex, tar: Path) -> bool:
+    """Whether an index from a file is one that could have been read from the tar."""
+    count = len(index.offsets)
+    columns = (index.offsets, index.sizes, index.headers, index.labels)
+    if any(column.shape != (count,) or column.dtype.kind != "i" for column in columns):
+        return False
+    for texts in (index.names, index.classes):
+        ends = texts.ends
+        if ends.shape != (count,) or ends.dtype != np.int64 or (np.diff(ends, prepend=0) < 0).any():
+            return False
+        if int(ends[-1] if count else 0) != len(texts.bytes):
+            return False
+    size = tar.stat().st_size
+    inside = (index.offsets >= 0) & (index.offsets <= size) & (index.sizes >= NOT_PLAIN) & (index.sizes <= size)
+    return bool(inside.all() and (index.offsets + index.sizes <= size).all() and (index.labels >= NONE).all())
 
 
 @contextmanager

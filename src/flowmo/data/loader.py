@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal, Self
+
+import numpy as np
 
 from ..errors import ConfigError, DataError
 from .batch import Batch
@@ -20,8 +22,9 @@ class BatchLoader:
 
     Position p (images drawn so far, over all ranks) fixes the image and its crop and flip. Rank r of ``world`` takes
     positions r, r + world, ...; ``position`` says where the next batch starts. A broken image is replaced by the next
-    good one in the order, and counted by name in ``skipped``; DataError once more than 10, and more than 1 % of the
-    images that this rank drew, were broken. batch_size: of this rank. scale_to: the shorter side before the crop,
+    good one in the order, and named in the ``skipped`` of the first batch that wanted it, and in that of the loader;
+    DataError once more than 10 images, and more than 1 % of the different ones that this rank drew, were broken, each
+    counted once however often it is drawn. batch_size: of this rank. scale_to: the shorter side before the crop,
     ``image_size`` by default (C1); a larger one gives crops at a finer scale. workers: 0 decodes in this process, when
     a batch is asked for. Use it as a context manager, or call ``close()``.
     """
@@ -44,8 +47,8 @@ class BatchLoader:
             raise ConfigError(f"start and workers must be at least 0, got {start} and {workers}")
         self.drawing = Drawing(source, batch_size, image_size, seed, flip, crop, rank, world, scale_to)
         self.position, self.workers = start, workers
-        self.skipped: Counter[str] = Counter()
-        self.drawn = 0
+        self.skipped: list[str] = []
+        self._drawn, self._broken = np.zeros(len(source), bool), np.zeros(len(source), bool)
         self._stream: BatchStream | None = None
 
     def __iter__(self) -> Iterator[Batch]:
@@ -55,8 +58,7 @@ class BatchLoader:
         try:
             while self._stream is stream:
                 batch = next(stream)
-                self._count(batch)
-                yield batch
+                yield self._counted(batch)
         finally:
             stream.close()
 
@@ -72,13 +74,18 @@ class BatchLoader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _count(self, batch: Batch) -> None:
+    def _counted(self, batch: Batch) -> Batch:
+        """The batch with those of its broken images that are new."""
         self.position = batch.position
-        self.drawn += len(batch)
-        self.skipped.update(batch.skipped)
-        broken = self.skipped.total()
-        if broken > _MAX_BROKEN and broken > _MAX_BROKEN_SHARE * self.drawn:
+        new = [i for i in dict.fromkeys(batch.broken) if not self._broken[i]]
+        batch = replace(batch, broken=new, skipped=[self.drawing.source.name(i) for i in new])
+        self.skipped += batch.skipped
+        self._broken[new] = True
+        self._drawn[batch.indices] = True
+        broken, drawn = int(self._broken.sum()), int((self._drawn | self._broken).sum())
+        if new and broken > _MAX_BROKEN and broken > _MAX_BROKEN_SHARE * drawn:
             raise DataError(
-                f"{broken} of {self.drawn} images could not be read, among them {', '.join(list(self.skipped)[:3])}; "
+                f"{broken} of {drawn} images could not be read, among them {', '.join(self.skipped[:3])}; "
                 f"check the data: {self.drawing.source.describe()}"
             )
+        return batch

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import TokenFileError
+from .listing import list_files
+from .regular import check_regular
 
 TOKEN_SUFFIX = ".flowmo"
 
@@ -87,6 +89,8 @@ def find_token_files(arguments: Sequence[str]) -> list[Path]:
             matches = sorted(Path(match) for match in glob.glob(text, recursive=True))
             files = [file for match in matches for file in (_token_files(match) if match.is_dir() else [match])]
         else:
+            if os.path.exists(text):
+                _check_regular(Path(text))
             raise TokenFileError(f"{text}: there is no such file or folder")
         if not files:
             raise TokenFileError(
@@ -98,7 +102,20 @@ def find_token_files(arguments: Sequence[str]) -> list[Path]:
 
 
 def _token_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob(f"*{TOKEN_SUFFIX}") if file.is_file())
+    listing = list_files(folder, lambda name: name.endswith(TOKEN_SUFFIX))
+    for name, reason in listing.left_out.items():
+        raise TokenFileError(f"{folder / name}: cannot be searched ({reason}); check its permissions")
+    files = [folder / name for name in listing.names]
+    for file in files:
+        _check_regular(file)
+    return files
+
+
+def _check_regular(file: Path) -> None:
+    try:
+        check_regular(file)
+    except OSError as error:
+        raise TokenFileError(f"{file}: {error.strerror or error}") from None
 
 
 def _root(text: str) -> Path | None:

@@ -12,8 +12,10 @@ from ..errors import DataError
 from ..files import user_path
 from .decode import IMAGE_SUFFIXES
 from .hugging_face import PREFIX, HuggingFaceSource, is_saved
+from .listing import Listing, is_image_name, list_files
 from .parquet import ParquetSource
-from .sources import ArraySource, FileSource, ImageSource, SplitError, image_names
+from .regular import kind_of
+from .sources import ArraySource, FileSource, ImageSource, SplitError
 from .tars import TarSource
 
 _SPLIT = re.compile(r"(?:^|[-_.])(train|validation|val|test)(?![a-z])", re.IGNORECASE)
@@ -63,6 +65,8 @@ def _expand(path: Path) -> list[Path]:
     """The files that a path means, where it is a pattern."""
     if os.path.isfile(path):
         return [path]
+    if os.path.exists(path):
+        raise DataError(f"{path}: {kind_of(path)}")
     files = []
     for text in _numbered(str(path)):
         if glob.has_magic(text):
@@ -90,6 +94,10 @@ def _numbered(text: str) -> Iterator[str]:
 
 
 def _open_folder(folder: Path, limit: int | None, split: str | None, cache: Path | None) -> ImageSource:
+    try:
+        os.listdir(folder)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be searched ({error.strerror}); check its permissions") from None
     if is_saved(folder):
         return HuggingFaceSource(str(folder), limit, split)
     parquet = sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
@@ -100,22 +108,38 @@ def _open_folder(folder: Path, limit: int | None, split: str | None, cache: Path
         return _open_folder(halves[split], limit, None, cache)
     if "train" in halves and len(halves) > 1:
         raise DataError(f"{folder} holds several splits ({', '.join(sorted(halves))}); name one of them")
-    names = image_names(folder)
-    tars = [] if names else [f for f in sorted(folder.rglob("*.tar")) if f.is_file() and not f.name.startswith(".")]
+    listing = list_files(folder, is_image_name)
+    names = listing.names
+    tars = [] if names else _tars(folder)
     if tars:
         return TarSource(_of_split(tars, split, folder), limit, cache)
     if split is not None:
         raise SplitError(f"{folder} has no split {split!r}; leave the split out, or give another folder")
     if not names:
+        _refuse_left_out(folder, listing)
         _refuse_compressed(sorted(folder.iterdir()))
         raise DataError(f"{folder}: no image found in it; give a folder of JPEG, PNG or WebP files, Parquet or tars")
     labels = classes = None
     if all(name.count("/") == 1 for name in names):
         folders = [name.partition("/")[0] for name in names]
-        classes = sorted(set(folders))
+        # a class folder that cannot be searched keeps its number
+        classes = sorted({*folders, *(name for name in listing.left_out if "/" not in name)})
         numbers = {name: i for i, name in enumerate(classes)}
         labels = [numbers[name] for name in folders]
-    return FileSource(folder, names, limit, labels, classes)
+    return FileSource(folder, names, limit, labels, classes, list(listing.left_out))
+
+
+def _tars(folder: Path) -> list[Path]:
+    """The tars below a folder. DataError where a part of it cannot be searched."""
+    listing = list_files(folder, lambda name: name.endswith(".tar"))
+    if listing.names:
+        _refuse_left_out(folder, listing)
+    return [folder / name for name in listing.names]
+
+
+def _refuse_left_out(folder: Path, listing: Listing) -> None:
+    for name, reason in listing.left_out.items():
+        raise DataError(f"{folder / name}: cannot be searched ({reason}); check its permissions")
 
 
 def _refuse_compressed(files: list[Path]) -> None:

@@ -11,12 +11,17 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError, ImageError
-from .decode import decode
+from ..labels import MOST, NONE, checked_labels, merged_labels
+from .decode import MAX_ENCODED_BYTES, decode
+from .regular import check_regular
 from .sources import classes_text
 
 IN_MEMORY = 2**30
 """Bytes of row groups, uncompressed, up to which a set is kept in memory. Of a larger one each image costs the reading
 of its row group (100 images as Hugging Face writes them); the last group read is kept for reading in order."""
+
+
+_MOST_SHRUNK = 50
 
 
 class _Group(NamedTuple):
@@ -40,7 +45,6 @@ class ParquetSource:
             import pyarrow as pa
         except ImportError:
             raise DataError("reading Parquet needs pyarrow: pip install 'flowmo[data]'") from None
-        self.classes: list[str] | None = None
         self.files = list(files)
         self._metadata: list[Any] = []
         groups: list[_Group] = []
@@ -50,18 +54,21 @@ class ParquetSource:
                 break
             try:
                 new, about = self._open(number, file)
-            except (OSError, pa.ArrowException) as error:
+            except DataError:
+                raise
+            except Exception as error:  # pyarrow raises its own, and what its binding meets in damaged metadata
                 raise DataError(f"{file}: not a Parquet file that can be read ({error}); fetch it again") from None
             groups += new
             paths.append(about[0])
-            labels.append(about[1])
+            labels.append((str(file), *about[1:]))
         self._groups = groups
         self._starts = np.cumsum([0, *(group.rows for group in groups)])
         self._length = min(int(self._starts[-1]), limit) if limit is not None else int(self._starts[-1])
         if not self._length:
             raise DataError(f"{self.files[0]}: holds no images")
         self._paths = pa.chunked_array(paths, pa.large_string())
-        found = np.concatenate(labels)[: self._length]
+        found, self.classes = merged_labels(labels)
+        found = found[: self._length]
         self.labels = found if (found >= 0).any() else None
         self._last: tuple[int, Any] = (-1, None)
         self._memory: list[Any] | None = None
@@ -80,8 +87,11 @@ class ParquetSource:
         number, row = self._place(index)
         try:
             data = self._group(number)[row].as_buffer()
+            size = 0 if data is None else data.size
         except DataError as error:  # its row group is damaged, the others may not be
             raise ImageError(f"{self.name(index)}: {error}") from None
+        if size > MAX_ENCODED_BYTES:
+            raise ImageError(f"{self.name(index)}: too large ({size:,} bytes stored; at most {MAX_ENCODED_BYTES:,})")
         if not data:
             raise ImageError(f"{self.name(index)}: has no bytes in {self.files[0].parent}")
         return data.to_pybytes()
@@ -100,33 +110,41 @@ class ParquetSource:
         files = self.files[0].name if len(self.files) == 1 else f"{len(self.files)} Parquet files"
         return f"{len(self)} images in {files} of {self.files[0].parent}" + classes_text(self.labels)
 
-    def _open(self, number: int, file: Path) -> tuple[list[_Group], tuple[Any, np.ndarray]]:
-        """The row groups of a file; its paths as text and its labels, -1 where there is none."""
+    def _open(self, number: int, file: Path) -> tuple[list[_Group], tuple[Any, np.ndarray, list[str] | None]]:
+        """The row groups of a file; its paths as text; its labels, -1 for none; names of those."""
         import pyarrow as pa
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
+        check_regular(file)
         with pq.ParquetFile(file) as parquet:
             schema = parquet.schema_arrow
             kind = schema.field("image").type if "image" in schema.names else None
             if kind is None or not (_is_binary(kind) or (pa.types.is_struct(kind) and _has(kind, "bytes", _is_binary))):
                 raise DataError(f"{file}: needs a column 'image' of encoded bytes, found columns {schema.names}")
             rows = parquet.metadata.num_rows
-            paths, labels = pa.nulls(rows, pa.large_string()), np.full(rows, -1, np.int32)
+            paths, labels = pa.nulls(rows, pa.large_string()), np.full(rows, NONE, np.int32)
+            classes = None
             if pa.types.is_struct(kind) and _has(kind, "path", _is_text):
                 column = parquet.read(columns=["image.path"], use_threads=False).column("image")
                 paths = pc.struct_field(column.combine_chunks(), "path").cast(pa.large_string())
             if "label" in schema.names and pa.types.is_integer(schema.field("label").type):
                 column = parquet.read(columns=["label"], use_threads=False).column("label")
-                labels = pc.fill_null(column, -1).to_numpy().astype(np.int32)
-                self.classes = _class_names(schema.metadata or {})
+                # Null is none. What does not fit int64 is refused here, since the cast would fail in its own words.
+                if pa.types.is_unsigned_integer(column.type) and (pc.max(column).as_py() or 0) > MOST:
+                    checked_labels([pc.max(column).as_py()], str(file))
+                classes = _class_names(schema.metadata or {})
+                values = pc.fill_null(column.cast(pa.int64()), NONE).to_numpy()
+                labels = checked_labels(values, str(file), rows, classes)
             self._metadata.append(parquet.metadata)
             groups, first = [], 0
             for g in range(parquet.metadata.num_row_groups):
                 group = parquet.metadata.row_group(g)
                 groups.append(_Group(number, g, first, group.num_rows, group.total_byte_size))
                 first += group.num_rows
-        return groups, (paths, labels)
+            if first != rows or len(paths) != rows or any(group.rows < 0 for group in groups):
+                raise DataError(f"{file}: damaged: its row groups have {first} rows, its columns {rows}")
+        return groups, (paths, labels, classes)
 
     def _place(self, index: int) -> tuple[int, int]:
         """The row group of an image, and its row in there."""
@@ -155,14 +173,28 @@ class ParquetSource:
             with pq.ParquetFile(file, metadata=self._metadata[group.file]) as parquet:
                 struct = pa.types.is_struct(parquet.schema_arrow.field("image").type)
                 names = ["image.bytes"] if struct else ["image"]
+                _check_claims(parquet.metadata.row_group(group.number), names[0])
                 column = parquet.read_row_group(group.number, names, use_threads=False).column("image")
-        except (OSError, pa.ArrowException) as error:
+            array = column.combine_chunks()
+            array = pc.struct_field(array, "bytes") if struct else array
+            if len(array) != group.rows:
+                raise ValueError(f"{len(array)} values of {group.rows}")
+        except Exception as error:  # pyarrow raises its own, and what its binding meets in damaged metadata
             raise DataError(f"{file}: cannot be read ({error}); fetch it again") from None
-        array = column.combine_chunks()
-        return pc.struct_field(array, "bytes") if struct else array
+        return array
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last": (-1, None)}
+
+
+def _check_claims(group: Any, column: str) -> None:
+    """Raises ValueError for a row group whose images unpack to gigabytes from next to nothing: encoded images do not
+    shrink, and whoever reads it would run out of memory."""
+    for number in range(group.num_columns):
+        chunk = group.column(number)
+        packed, unpacked = chunk.total_compressed_size, chunk.total_uncompressed_size
+        if chunk.path_in_schema == column and unpacked > max(MAX_ENCODED_BYTES, _MOST_SHRUNK * packed):
+            raise ValueError(f"{packed:,} bytes claim to hold {unpacked:,} of images")
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> list[str] | None:

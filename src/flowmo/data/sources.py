@@ -11,7 +11,10 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError
-from .decode import IMAGE_SUFFIXES, decode
+from ..labels import NONE, checked_labels
+from .decode import decode
+from .listing import is_image_name, list_files
+from .regular import check_regular
 
 
 class SplitError(DataError):
@@ -42,7 +45,8 @@ def class_names(source: ImageSource) -> list[str] | None:
 
 
 class FileSource:
-    """Image files by their ``names`` below ``root``; ``labels`` one a file, or None; ``classes``, their names."""
+    """Image files by their ``names`` below ``root``; ``labels`` one a file, -1 for none, or None; ``classes``, their
+    names. left_out: names below ``root`` of folders that cannot be searched; each is one more image that fails."""
 
     def __init__(
         self,
@@ -51,9 +55,11 @@ class FileSource:
         limit: int | None = None,
         labels: Sequence[int] | None = None,
         classes: list[str] | None = None,
+        left_out: Sequence[str] = (),
     ) -> None:
-        self.root, self.names, self.classes = root, Texts(names[:limit]), classes
-        self.labels = None if labels is None else np.asarray(labels[:limit], np.int32)
+        self.root, self.names, self.classes = root, Texts([*names, *left_out][:limit]), classes
+        self.labels = None if labels is None else np.array([*labels, *[-1] * len(left_out)][:limit], np.int32)
+        self.left_out = max(0, len(self.names) - len(names))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -63,13 +69,15 @@ class FileSource:
         return decode(file, str(file))
 
     def label(self, index: int) -> int | None:
-        return None if self.labels is None else int(self.labels[index])
+        label = -1 if self.labels is None else int(self.labels[index])
+        return label if label >= 0 else None
 
     def name(self, index: int) -> str:
         return self.names[index]
 
     def describe(self) -> str:
-        return f"{len(self)} image files in {self.root}" + classes_text(self.labels)
+        text = f"{len(self) - self.left_out} image files in {self.root}" + classes_text(self.labels)
+        return text + (f", and {self.left_out} folders that cannot be searched" if self.left_out else "")
 
 
 class ArraySource:
@@ -84,10 +92,10 @@ class ArraySource:
         self.labels: np.ndarray | None = None
         label_file = file.with_name(file.stem + ".labels.npy")
         if label_file.is_file():
-            labels = _load_array(label_file)
+            labels = _load_array(label_file, mmap_mode="r")
             if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
                 raise DataError(f"{label_file}: needs {len(images)} integers, got {labels.dtype} {labels.shape}")
-            self.labels = labels[:limit]
+            self.labels = checked_labels(labels, str(label_file), len(images))[:limit]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -96,7 +104,8 @@ class ArraySource:
         return Image.fromarray(np.array(self.images[index]))
 
     def label(self, index: int) -> int | None:
-        return None if self.labels is None else int(self.labels[index])
+        label = NONE if self.labels is None else int(self.labels[index])
+        return label if label >= 0 else None
 
     def name(self, index: int) -> str:
         return f"{self.file.stem}:{range(len(self))[index]}"
@@ -140,23 +149,10 @@ class Texts(Sequence[str]):
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Every image below a folder, see :func:`image_names`."""
-    return [folder / name for name in image_names(folder)]
-
-
-def image_names(folder: Path) -> list[str]:
-    """Every image below a folder, as a path from there with slashes: by suffix, folder by folder in sorted order;
-    hidden files and folders are left out."""
-    found: list[tuple[str, ...]] = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        inside = Path(parent).relative_to(folder).parts
-        found += [(*inside, n) for n in names if not n.startswith(".") and _suffix(n) in IMAGE_SUFFIXES]
-    return ["/".join(parts) for parts in sorted(found)]
-
-
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+    """Every image below a folder by its suffix, in sorted order, and after them each folder that cannot be searched:
+    reading one of those fails by name, as reading a broken image does (see :func:`flowmo.data.listing.list_files`)."""
+    listing = list_files(folder, is_image_name)
+    return [folder / name for name in [*listing.names, *listing.left_out]]
 
 
 def classes_text(labels: Any) -> str:
@@ -166,8 +162,9 @@ def classes_text(labels: Any) -> str:
 
 def _load_array(file: Path, mmap_mode: Any = None) -> np.ndarray:
     try:
+        check_regular(file)
         array = np.load(file, mmap_mode=mmap_mode, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # NumPy raises nearly every type there is on damaged headers.
         raise DataError(f"{file}: not a NumPy array that can be read ({error})") from None
     if not isinstance(array, np.ndarray):
         raise DataError(f"{file}: holds several arrays; give a .npy of one")

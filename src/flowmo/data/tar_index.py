@@ -6,6 +6,7 @@ import json
 import os
 import re
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -14,26 +15,34 @@ from typing import IO
 import numpy as np
 
 from ..errors import DataError
+from ..labels import NONE, checked_labels, labels_by_name
 from .decode import IMAGE_SUFFIXES
+from .regular import NotRegularError, check_regular
 from .sources import Texts
 
 WNID = re.compile(r"n\d{8}")
 """A class of ImageNet, as in n01440764."""
 
-_LABEL_SUFFIXES = ("cls", "json")
+_LABEL_SUFFIXES = (".cls", ".json")
 _MOST_LABEL_BYTES = 65536
+_MOST_HEADER_BYTES = 2**24
+NOT_PLAIN = -1
+"""As the size of an image: it is stored as a link or with holes, and is not read."""
 
 
 @dataclass(frozen=True)
 class TarIndex:
     """The images of one tar, in its order.
 
-    offsets, sizes: int64, in bytes. labels: int32, from members of the same key (WebDataset), -1 where there is none.
+    offsets, sizes: int64, in bytes; a size of ``NOT_PLAIN`` is of a member without bytes of its own. headers: CRC32 of
+    each image's header, the 512 bytes before it. labels: int32, from members of the same key (WebDataset), -1 for
+    none.
     classes: of each image, the inner tar that it lies in, without ``.tar``, or its ImageNet folder; "" for none.
     """
 
     offsets: np.ndarray
     sizes: np.ndarray
+    headers: np.ndarray
     labels: np.ndarray
     names: Texts
     classes: Texts
@@ -43,17 +52,22 @@ def read_index(tar: Path, advance: Callable[[int], object] = lambda _: None) -> 
     """Find the images of a tar, or of the tars in it. advance: told how many bytes were passed."""
     found = _Found()
     try:
+        check_regular(tar)
         with open(tar, "rb") as file:
-            passed = 0
-            for member in _members(file):
-                _add(found, file, member, tar)
+            size, passed = file.seek(0, os.SEEK_END), 0
+            whole = _Slice(file, 0, size)
+            for member in _members(whole):
+                _add(found, whole, member)
                 advance(member.offset_data - passed)
                 passed = member.offset_data
-            size = file.seek(0, os.SEEK_END)
             advance(size - passed)
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        index = found.index()
+    except NotRegularError as error:
+        raise DataError(f"{tar}: {error}") from None
+    except DataError as error:
+        raise DataError(f"{tar}: {error}") from None
+    except Exception as error:  # tarfile raises nearly every type there is on damaged headers.
         raise DataError(f"{tar}: {_why(tar, error)}") from None
-    index = found.index()
     if len(index.offsets) and int((index.offsets + index.sizes).max()) > size:
         raise DataError(f"{tar}: ends in the middle of an image; fetch it again")
     return index
@@ -61,57 +75,97 @@ def read_index(tar: Path, advance: Callable[[int], object] = lambda _: None) -> 
 
 @dataclass
 class _Found:
-    """What was met so far. key: of WebDataset, the name up to its first dot."""
+    """What was met so far. labels: by the name of their member without its suffix; and that member's name."""
 
     names: list[str] = field(default_factory=list)
-    places: list[tuple[int, int]] = field(default_factory=list)
+    places: list[tuple[int, int, int]] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
-    labels: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def index(self) -> TarIndex:
+        """Raises DataError for two images of one name."""
+        labels_by_name([(name, NONE) for name in self.names], "its images")
+        keys = self._keys()
         chosen = range(len(self.names))
         if self.labels:  # WebDataset: one image a key, and no masks or thumbnails beside it
             first: dict[str, int] = {}
-            for i in sorted(chosen, key=lambda i: (not _plain(self.names[i]), i)):
-                first.setdefault(_key(self.names[i]), i)
+            for i in sorted(chosen, key=lambda i: (_stem(self.names[i]) != keys[i], i)):
+                first.setdefault(keys[i], i)
             chosen = sorted(first.values())  # type: ignore[assignment]
-        places = np.array([self.places[i] for i in chosen], np.int64).reshape(-1, 2)
+        places = np.array([self.places[i] for i in chosen], np.int64).reshape(-1, 3)
         return TarIndex(
             places[:, 0],
             places[:, 1],
-            np.array([self.labels.get(_key(self.names[i]), -1) for i in chosen], np.int32),
+            places[:, 2],
+            np.array([self.labels.get(keys[i], (NONE, ""))[0] for i in chosen], np.int32),
             Texts(self.names[i] for i in chosen),
             Texts(self.classes[i] for i in chosen),
         )
 
+    def _keys(self) -> list[str]:
+        """Of each image its WebDataset key: its name up to its last dot, where a label is named so; else up to its
+        first, where a label or a plainer image is; else up to its last."""
+        shared = self.labels.keys() | {_key(name) for name in self.names if _stem(name) == _key(name)}
+        return [
+            _stem(name) if _stem(name) in self.labels or _key(name) not in shared else _key(name) for name in self.names
+        ]
 
-def _add(found: _Found, file: IO[bytes], member: tarfile.TarInfo, tar: Path) -> None:
+    def add_label(self, name: str, data: bytes) -> None:
+        """Take note of a member that may be a label. Raises DataError where its key has another."""
+        label = _label(data, name)
+        before, other = self.labels.get(_stem(name), (NONE, name))
+        twice = _stem(name) in self.labels and other == name
+        if twice or (NONE not in (label, before) and label != before):
+            raise DataError(f"{name} gives the label {label}, but {other} gave {before}; keep one of them")
+        self.labels[_stem(name)] = (before if label == NONE else label, name)
+
+
+def _add(found: _Found, file: _Slice, member: tarfile.TarInfo) -> None:
     """Take note of a member, if it is an image, its label, or a tar of images."""
     path = PurePosixPath(member.name)
     if path.name.startswith("."):
         return
     if path.suffix == ".tar":
+        if not _is_plain(member):
+            raise DataError(f"{member.name} is a tar that is stored sparse or as a link; pack it anew")
         inner = _Slice(file, member.offset_data, member.size)
         for image in _members(inner):
             if _is_image(image.name):
                 found.names.append(f"{path.stem}/{PurePosixPath(image.name)}")
-                found.places.append((member.offset_data + image.offset_data, image.size))
+                found.places.append(_place(inner, image, member.offset_data))
                 found.classes.append(path.stem)
     elif _is_image(member.name):
         found.names.append(str(path))
-        found.places.append((member.offset_data, member.size))
+        found.places.append(_place(file, member, 0))
         found.classes.append(path.parent.name if WNID.fullmatch(path.parent.name) else "")
-    elif path.name.partition(".")[2] in _LABEL_SUFFIXES and member.size <= _MOST_LABEL_BYTES:
+    elif path.suffix.lower() in _LABEL_SUFFIXES and _is_plain(member) and member.size <= _MOST_LABEL_BYTES:
         file.seek(member.offset_data)
-        found.labels[_key(str(path))] = _label(file.read(member.size))
+        found.add_label(str(path), file.read(member.size))
 
 
-def _members(file: IO[bytes] | _Slice) -> Iterator[tarfile.TarInfo]:
-    """The plain files of a tar. tarfile.ReadError unless it is whole."""
+def _place(file: _Slice, image: tarfile.TarInfo, start: int) -> tuple[int, int, int]:
+    """Where an image's bytes are, how many, and the checksum of its header; ``start``: of ``file`` in the tar."""
+    if not _is_plain(image):
+        return start, NOT_PLAIN, 0
+    file.seek(image.offset_data - tarfile.BLOCKSIZE)
+    return start + image.offset_data, image.size, zlib.crc32(file.read(tarfile.BLOCKSIZE))
+
+
+def _is_plain(member: tarfile.TarInfo) -> bool:
+    """Whether its bytes lie in the tar as they are: not those of a link, a device, or a file with holes."""
+    return member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
+
+
+def _members(file: _Slice) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar but for its folders. tarfile.ReadError unless it is whole."""
     archive = tarfile.open(fileobj=file, mode="r:")  # type: ignore[call-overload]  # noqa: SIM115
+    before = -1
     while (member := archive.next()) is not None:
         archive.members.clear()  # it would keep a million of them
-        if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
+        if member.size < 0 or archive.offset <= before:  # it would go back and read on for ever
+            raise tarfile.ReadError(f"{member.name} has a size of {member.size}")
+        before = archive.offset
+        if not member.isdir():
             yield member
     file.seek(archive.offset)
     end = file.read(tarfile.BLOCKSIZE)
@@ -122,7 +176,7 @@ def _members(file: IO[bytes] | _Slice) -> Iterator[tarfile.TarInfo]:
 class _Slice:
     """A part of a file, for reading as if it were one."""
 
-    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
+    def __init__(self, file: IO[bytes] | _Slice, start: int, size: int) -> None:
         self.file, self.start, self.size, self.position = file, start, size, 0
 
     def tell(self) -> int:
@@ -133,6 +187,8 @@ class _Slice:
         return position
 
     def read(self, count: int) -> bytes:
+        if count > _MOST_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header claims {count:,} bytes")
         self.file.seek(self.start + self.position)
         data = self.file.read(max(0, min(count, self.size - self.position)))
         self.position += len(data)
@@ -150,20 +206,20 @@ def _key(name: str) -> str:
     return str(path.with_name(path.name.partition(".")[0]))
 
 
-def _plain(name: str) -> bool:
-    """Whether the suffix follows the key, as in ``b.png`` and not in ``b.seg.png``."""
-    return PurePosixPath(name).name.count(".") == 1
+def _stem(name: str) -> str:
+    """``a/b.seg.png`` -> ``a/b.seg``."""
+    return str(PurePosixPath(name).with_suffix(""))
 
 
-def _label(data: bytes) -> int:
-    """The class in a ``.cls`` or ``.json`` member, -1 where it names none."""
+def _label(data: bytes, name: str) -> int:
+    """The class in a ``.cls`` or ``.json`` member, -1 where it names none. DataError for a number that is no class."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
-        return -1
+        return NONE
     if isinstance(value, dict):
-        value = next((value[name] for name in ("label", "cls", "class") if name in value), -1)
-    return value if type(value) is int and 0 <= value < 2**31 else -1
+        value = next((value[key] for key in ("label", "cls", "class") if key in value), NONE)
+    return int(checked_labels([value], name)[0]) if type(value) is int else NONE
 
 
 def _why(tar: Path, error: Exception) -> str:

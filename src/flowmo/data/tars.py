@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tarfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,10 +11,12 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError, ImageError
-from .decode import decode
+from ..labels import NONE, labels_by_name, parsed_label
+from .decode import MAX_ENCODED_BYTES, decode
 from .index_cache import tar_indexes
+from .regular import check_regular
 from .sources import classes_text
-from .tar_index import WNID, TarIndex
+from .tar_index import NOT_PLAIN, WNID, TarIndex
 
 
 class TarSource:
@@ -46,12 +50,18 @@ class TarSource:
         number, row = self._place(index)
         offset, size = int(self._indexes[number].offsets[row]), int(self._indexes[number].sizes[row])
         name = f"{self.tars[number]}: {self._indexes[number].names[row]}"
+        if size == NOT_PLAIN:
+            raise ImageError(f"{name}: is stored as a link or with holes; pack it anew as a plain file")
+        if size > MAX_ENCODED_BYTES:
+            raise ImageError(f"{name}: too large ({size:,} bytes in a tar; at most {MAX_ENCODED_BYTES:,})")
         try:
             with open(self.tars[number], "rb") as file:  # its own place in the file for every thread and process
-                file.seek(offset)
-                data = file.read(size)
+                file.seek(offset - tarfile.BLOCKSIZE)
+                header, data = file.read(tarfile.BLOCKSIZE), file.read(size)
         except (OSError, ValueError) as error:
             raise ImageError(f"{name}: cannot be read ({error})") from None
+        if zlib.crc32(header) != int(self._indexes[number].headers[row]) or len(data) < size:
+            raise ImageError(f"{name}: the tar was changed since its images were found; start again")
         return decode(data, name)
 
     def label(self, index: int) -> int | None:
@@ -98,6 +108,7 @@ def read_labels(file: Path, names: Sequence[str]) -> np.ndarray:
     ImageNet's wnids are numbered in sorted order. Raises DataError when lines and images do not match.
     """
     try:
+        check_regular(file)
         lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: cannot be read ({error})") from None
@@ -108,11 +119,12 @@ def read_labels(file: Path, names: Sequence[str]) -> np.ndarray:
     if all(WNID.fullmatch(word) for word in words):
         numbers = {word: i for i, word in enumerate(sorted(set(words)))}
     elif all(word.isascii() and word.isdigit() for word in words):
-        numbers = {word: int(word) for word in words}
+        numbers = {word: parsed_label(word, str(file)) for word in words}
     else:
         raise DataError(f"{file}: labels must all be integers or all be wnids such as n01440764")
+    labels_by_name([(name, NONE) for name in names], str(file))
     keys = sorted(names) if columns == {1} else [line[0] for line in lines]
-    label_of = {key: numbers[word] for key, word in zip(keys, words, strict=True)}
+    label_of = labels_by_name([(key, numbers[word]) for key, word in zip(keys, words, strict=True)], str(file))
     missing = next((name for name in names if name not in label_of), None)
     if missing is not None:
         raise DataError(f"{file}: has no line for {missing}")

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes import c_bool
@@ -30,6 +31,7 @@ from .drawing import Drawing
 # them to one thread), no device, no lock of another library. Where forking itself is unsafe (macOS) or absent
 # (Windows) they are spawned, and everything they need is pickled.
 START_METHOD = "fork" if sys.platform.startswith("linux") else "spawn"
+_REQUESTS = (signal.SIGINT, signal.SIGTERM)
 _BATCHES_AHEAD = 2  # of each worker
 _LOOK_EVERY = 0.2  # seconds
 
@@ -50,7 +52,7 @@ class BatchStream:
             self._answers = map(_Answers(drawing).__getitem__, positions)
             return
         context = multiprocessing.get_context(START_METHOD)
-        with _child_signals_kept(), warnings.catch_warnings():
+        with _requests_held(), _child_signals_kept(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # more workers than processors are the user's choice
             self._answers = iter(
                 DataLoader(
@@ -66,7 +68,7 @@ class BatchStream:
                     generator=torch.Generator(),  # else it draws a seed from the global one
                 )
             )
-        atexit.register(self._tell_workers)  # for streams that nobody closes
+        _STREAMS.add(self)
 
     def __next__(self) -> Batch:
         answer: Batch | FlowMoError
@@ -86,12 +88,23 @@ class BatchStream:
 
     def close(self) -> None:
         """End the workers and wait until they have gone."""
-        self._tell_workers()
-        atexit.unregister(self._tell_workers)
+        # Also run when the interpreter ends, with modules half gone: nothing here needs one.
+        self.tell_workers()
         self._answers = iter(())
 
-    def _tell_workers(self) -> None:
+    def tell_workers(self) -> None:
+        """Have the workers end; does not wait for it."""
         self._closing.value = True
+
+
+_STREAMS: weakref.WeakSet[BatchStream] = weakref.WeakSet()
+
+
+@atexit.register
+def _tell_all() -> None:
+    """For streams that nobody closes."""
+    for stream in list(_STREAMS):
+        stream.tell_workers()
 
 
 class _Answers(Dataset[Batch | FlowMoError]):
@@ -129,8 +142,10 @@ def _unchanged(answer: Any) -> Any:
 
 def _prepare(main: int, closing: Any, _worker: int) -> None:
     """Make a process a worker of process ``main``."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _REQUESTS:
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _REQUESTS)  # what came meanwhile is ignored, too
 
     def leave() -> None:
         while os.getppid() == main and not closing.value:
@@ -138,6 +153,20 @@ def _prepare(main: int, closing: Any, _worker: int) -> None:
         os._exit(0)
 
     threading.Thread(target=leave, daemon=True).start()
+
+
+@contextmanager
+def _requests_held() -> Iterator[None]:
+    """Workers start with Ctrl-C and SIGTERM blocked, until they have learned to ignore them: in between, one of them
+    would end the run. Here they are delivered once the workers have started."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

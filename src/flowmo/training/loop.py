@@ -70,6 +70,7 @@ class Run:
     deferred: bool | None = None  # read what all agreed on a step later, so that no step waits for a GPU; None: on one
     pending: Pending | None = field(default=None, init=False)  # the step that is not finished
     skipped_in_a_row: int = field(default=0, init=False)
+    broken: set[str] = field(default_factory=set, init=False)  # names of broken images that were counted
     last_checkpoint: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
@@ -227,10 +228,12 @@ class Run:
             self.log.write(line)
 
     def name_broken(self, last: Pending) -> None:
-        """Count the broken images that others stood in for, and write down their names. Every process must call it."""
-        names = [name for each in self.world.gather(list(last.batch.skipped)) for name in each]
+        """Count the broken images that others stood in for, each once, and write their names. All processes call it."""
+        gathered = self.world.gather(list(last.batch.skipped))
+        names = list(dict.fromkeys(name for each in gathered for name in each if name not in self.broken))
+        self.broken.update(names)
         self.state.broken_images += len(names)
-        if self.log:
+        if self.log and names:
             counted = {"images": last.images, "broken_images": self.state.broken_images}
             self.log.write(counted | {"broken": names})
             self.log.say(f"broken, others are shown instead: {', '.join(names)}")
