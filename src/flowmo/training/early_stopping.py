@@ -6,10 +6,11 @@ minimises and what it does not: PSNR, LPIPS, rFID. The checks are lines of the r
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from .logs import read_lines
 
 DISTANCE = "distance"
 OTHERS = {"rfid": -1, "lpips": -1, "psnr": 1}
@@ -20,8 +21,7 @@ Numbers = Mapping[str, Any]
 
 def checks_of(log: Path) -> list[dict[str, Any]]:
     """The checks that a run's log tells of, in order."""
-    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    return [line for line in lines if DISTANCE in line]
+    return [line for line in read_lines(log) if DISTANCE in line]
 
 
 def best(checks: Sequence[Numbers]) -> Numbers:
