@@ -11,15 +11,6 @@ from flowmo.training.early_stopping import DISTANCE, checks_of
 
 WHOLE = f'{{"images": 8, "{DISTANCE}": 0.5}}'.encode()
 BROKEN = [b"\xff\xfe", WHOLE.replace(b"images", b"im\xffges"), WHOLE[:-3], b"[" * 5000, b"3", b"null"]
-    b"\xff\xfe",
-    WHOLE.replace(b"images", b"im\xffges"),
-    WHOLE[:-3],
-    b"[" * 5000,
-    b"3",
-    b"null",
-    b'"images"',
-    b"\x00",
-]
 
 
 @pytest.mark.parametrize("line", BROKEN)
