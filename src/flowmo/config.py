@@ -335,7 +335,8 @@ def override(config: Any, settings: list[str]) -> Any:
         if leaf not in table:
             raise ConfigError(_unknown(path, _paths(data)))
         try:
-            table[leaf] = json.loads(re.sub(r"(?<=\d)_(?=\d)", "", text) if re.fullmatch(r"[\d_.e+-]+", text) else text)
+            number = re.fullmatch(r"[\d_.eE+-]+", text)  # 1_000 too
+            table[leaf] = json.loads(re.sub(r"(?<=\d)_(?=\d)", "", text) if number else text)
         except (ValueError, RecursionError):
             table[leaf] = text
     return from_dict(type(config), data)

@@ -120,9 +120,9 @@ def test_every_switch_of_the_deviations_works(row: list[str]) -> None:
             assert build_parser().parse_args(["evaluate", "m", "d", flag, *settings]).protocol == settings[0]
             continue
         stages = [entry.config() for entry in STAGES.values()]
-        wholes = {"--set": stages, "--model": [flowmo.flowmo_lo()]}
+        wholes = {"--set": stages, "--config": [flowmo.flowmo_lo()]}
         if switch.startswith("train-generator "):
-            wholes = {"--set": [GeneratorTrainConfig()], "--model": [maskgit_397m()]}
+            wholes = {"--set": [GeneratorTrainConfig()], "--config": [maskgit_397m()]}
         assert any(takes(whole, settings) for whole in wholes[flag]), switch
 
 
@@ -156,7 +156,7 @@ def test_the_training_settings_are_all_listed_with_their_defaults() -> None:
 def test_the_generators_own_settings_are_listed_with_their_defaults() -> None:
     """All others are those of the loop, which TRAINING.md lists."""
     generation = (ROOT / "docs" / "GENERATION.md").read_text()
-    table = generation[generation.index("| setting |") : generation.index("`--model` changes")]
+    table = generation[generation.index("| setting |") : generation.index("`--config` changes")]
     listed = {code_spans(row[0])[0]: row[1] for row in rows(table)}
     own = set(configs.to_dict(GeneratorTrainConfig())) - known_settings()
     assert listed == {name: str(getattr(GeneratorTrainConfig(), name)) for name in own}

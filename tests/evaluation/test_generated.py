@@ -240,7 +240,7 @@ def test_the_command_tells_photographs_from_noise(
     samples = [str(three_classes / f"{name}.npz") for name in ("good", "noise")]
     arguments = ["evaluate-generator", *samples, str(three_classes / "real"), "--out", str(tmp_path), "--device", "cpu"]
     assert main([*arguments, "--json"]) == 0
-    good, noise = json.loads(capsys.readouterr().out)
+    good, noise = json.loads(capsys.readouterr().out)["results"]
     assert good["count"] == 24
     assert good["fid"] < 0.7 * noise["fid"]
     assert good["kid"] < 0.5 * noise["kid"]

@@ -23,6 +23,7 @@ from ..flow import Guidance, shifted_grid
 from ..tokenizer import FlowMo
 from ..weights import load
 from ..weights.load import PACKAGED
+from .flags import add_pth_arguments
 from .plain import plain
 
 OUT = "flowmo-out"
@@ -38,17 +39,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, flag: bool = True) -> N
     if flag:
         group.add_argument("--model", default=PACKAGED, metavar="MODEL", help=f"{MODEL_HELP} (default: %(default)s)")
     add_device_argument(group)
-    group.add_argument(
-        "--raw-weights", action="store_true", help="of a released .pth, the raw weights, not the average"
-    )
-    group.add_argument("--num-tokens", type=positive, metavar="N", help="of a released .pth, its tokens (default: 256)")
-    group.add_argument("--image-size", type=positive, metavar="N", help="of a released .pth, its pixels (default: 256)")
-    group.add_argument(
-        "--bits-per-group",
-        type=positive,
-        metavar="N",
-        help="of a released .pth, bits of one integer (default: 9 for tokens of 18 bits, 14 for 56)",
-    )
+    add_pth_arguments(group)
 
 
 def add_device_argument(group: Any) -> None:
@@ -119,10 +110,7 @@ def load_named(
     }
     released = Path(name).suffix in (".pth", ".pt")
     if (extra or raw_weights) and not released:
-        raise ConfigError(
-            "--raw-weights, --num-tokens, --image-size and --bits-per-group are for released .pth files; "
-            f"{name} says these things itself. Did you mean --size?"
-        )
+        raise ConfigError(f"--pth is for released .pth files; {name} says these things itself. Did you mean --size?")
     return load(name, ema=not raw_weights, device=device, **extra)
 
 

@@ -198,7 +198,7 @@ class _Work:
             from ..config import to_dict
 
             common.print_json(
-                [to_dict(replace(result, content={})) | {"content": result.content} for result in results]
+                {"results": [to_dict(replace(result, content={})) | {"content": result.content} for result in results]}
             )
         elif results:
             _print(results)

@@ -113,7 +113,8 @@ def run(arguments: argparse.Namespace) -> int:
         write_result(target, result)
     code = progress.finish()
     if arguments.json:
-        common.print_json([{"samples": s.name, "count": len(s.pixels)} | r for s, r in zip(samples, rows, strict=True)])
+        results = [{"samples": s.name, "count": len(s.pixels)} | r for s, r in zip(samples, rows, strict=True)]
+        common.print_json({"results": results})
         return code
     columns = [name for name in COLUMNS if any(name in row for row in rows)]
     common.print_table(

@@ -22,6 +22,7 @@ from ..weights import load, read_about, weights_path
 from ..weights.describe import describe_config, describe_model, describe_official
 from ..weights.load import PACKAGED, packaged_path
 from . import common
+from .flags import add_pth_arguments
 from .plain import plain
 
 
@@ -33,15 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WHAT",
         help="model name, .safetensors, .pth, generator, folder of a run, .flowmo file or shard (default: %(default)s)",
     )
-    parser.add_argument(
-        "--raw-weights", action="store_true", help="of a released .pth, the raw weights, not the average"
-    )
-    for flag, what in (
-        ("--num-tokens", "tokens an image (default: 256)"),
-        ("--image-size", "pixels a side (default: 256)"),
-        ("--bits-per-group", "bits of one integer (default: 9 for tokens of 18 bits, 14 for 56)"),
-    ):
-        parser.add_argument(flag, type=common.positive, metavar="N", help=f"of a released .pth, its {what}")
+    add_pth_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, and nothing else, to stdout")
 
 

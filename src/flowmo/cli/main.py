@@ -15,6 +15,7 @@ from types import ModuleType
 
 from .. import __version__
 from ..errors import FlowMoError
+from .flags import move_model_settings, tell_old_names, unify
 from .plain import PlainStream
 
 COMMANDS = {
@@ -73,6 +74,7 @@ def build_parser(commands: Iterable[str] = tuple(COMMANDS)) -> argparse.Argument
         module = _module(name)
         command = subparsers.add_parser(name, help=COMMANDS[name], description=_description(module), allow_abbrev=False)
         module.add_arguments(command)
+        unify(command, name)
     return parser
 
 
@@ -95,7 +97,9 @@ def _main(argv: list[str]) -> int:
             print(f"flowmo: there is no command {command!r}{_suggestion(command)}", file=sys.stderr)
             return 2
         parser = build_parser([command] if command else [])
+        tell_old_names(parser, argv)
         arguments = parser.parse_args(argv)
+        move_model_settings(arguments)
         arguments.command_line = shlex.join(["flowmo", *argv])
         if command is None:
             parser.print_help(sys.stderr)

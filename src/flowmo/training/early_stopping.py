@@ -6,10 +6,11 @@ training minimises and what it does not: PSNR, LPIPS, rFID. They are lines of th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from .logs import read_lines
 
 DISTANCE, SECONDS = "distance", "validation_seconds"
 OTHERS = {"rfid": -1, "lpips": -1, "psnr": 1}
@@ -20,8 +21,7 @@ Numbers = Mapping[str, Any]
 
 def validations_of(log: Path) -> list[dict[str, Any]]:
     """Return the validations that a run's log tells of, in order, without the time that they took."""
-    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    return [{name: line[name] for name in line if name != SECONDS} for line in lines if DISTANCE in line]
+    return [{name: line[name] for name in line if name != SECONDS} for line in read_lines(log) if DISTANCE in line]
 
 
 def best(validations: Sequence[Numbers]) -> Numbers:

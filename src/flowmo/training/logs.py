@@ -73,14 +73,25 @@ class Log:
 
     def _trim(self, images_seen: int) -> None:
         kept = []
-        for line in self.path.read_text().splitlines() if self.path.exists() else []:
-            try:
-                if json.loads(line)["images"] <= images_seen:
-                    kept.append(line)
-            except (ValueError, KeyError, TypeError):  # cut off by a kill
-                continue
+        for line in read_lines(self.path):
+            images = line.get("images")
+            if isinstance(images, (int, float)) and images <= images_seen:
+                kept.append(json.dumps(line))
         with replacing(self.path) as part:
             part.write_text("".join(f"{line}\n" for line in kept))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log of JSON, without those that are none: cut off by a kill, or with a broken byte."""
+    lines = []
+    for text in path.read_bytes().split(b"\n") if path.exists() else []:
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(line, dict):
+            lines.append(line)
+    return lines
 
 
 def _tensorboard(folder: Path, images_seen: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -152,7 +153,13 @@ def _labels(arguments: argparse.Namespace, generators: Sequence[Generator]) -> l
             raise ConfigError("give either --class or --any-class")
         return [NO_CLASS]
     if not arguments.classes:
-        return list(range(first.config.num_classes))
+        count = first.config.num_classes
+        print(
+            f"no --class was given: {arguments.n:,} of each of {count:,} classes, {arguments.n * count:,} images; "
+            "'flowmo info' on the generator lists its classes",
+            file=sys.stderr,
+        )
+        return list(range(count))
     found = [find_class(text, first.classes, first.config.num_classes) for text in arguments.classes]
     return list(dict.fromkeys(found))
 
