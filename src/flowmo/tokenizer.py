@@ -16,6 +16,7 @@ from .arch import Decoder, Encoder, masked_code, null_code
 from .config import FlowMoConfig
 from .errors import ConfigError, ImageError
 from .flow import Guidance, euler, seeded_noise, shifted_grid, velocity_from_estimate
+from .pretrained import Pretrained
 from .quantize import Average, Quantized, dequantize, quantize
 from .quantize.tokens import Tokens
 
@@ -38,7 +39,7 @@ class Prepared:
         return Prepared, (self.chunk_size,)
 
 
-class FlowMo(nn.Module):
+class FlowMo(Pretrained, nn.Module):
     """Image -> latent -> code (+ tokens) -> image.
 
     The parts (:meth:`encode`, :meth:`quantize`, :meth:`velocity`, :meth:`sample`) keep gradients; the verbs

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from ..config import from_json, to_json
 from ..errors import ConfigError, WeightsError
 from ..files import replacing
+from ..hub import fetch_from_hub, repository_of
 from .config import GeneratorConfig
 from .model import Generator
 
@@ -44,13 +45,14 @@ def save_generator(
         save_file(tensors, part, metadata=metadata)
 
 
-def load_generator(path: str | Path, device: str | torch.device = "cpu") -> Generator:
+def load_generator(path: str | Path, device: str | torch.device = "cpu", revision: str | None = None) -> Generator:
     """A generator written by :func:`save_generator`, in float32 and evaluation mode. Nothing in it is executed.
 
-    path: its file, the folder of a run, or ``PACKAGED_GENERATOR``. Raises WeightsError for a missing, damaged or
+    path: its file, the folder of a run, ``PACKAGED_GENERATOR``, or ``owner/name`` of the Hugging Face hub, of which
+    revision is a branch, tag or commit. Raises WeightsError for a missing, damaged or
     foreign file.
     """
-    path = generator_path(path)
+    path = generator_path(path, revision)
     try:
         with safe_open(path, framework="pt") as file:
             config, classes, _ = _header(path, file.metadata() or {})
@@ -91,10 +93,14 @@ def is_generator(path: Path) -> bool:
         return False
 
 
-def generator_path(path: str | Path) -> Path:
-    """The file that is meant by it, by the folder of its run, or by the name of the packaged one."""
+def generator_path(path: str | Path, revision: str | None = None) -> Path:
+    """The file that is meant by it, by the folder of its run, by the name of the packaged one, or by ``owner/name`` of
+    the hub, from where it is fetched. Raises WeightsError where that fails."""
     if str(path) == PACKAGED_GENERATOR:
         return Path(str(resources.files("flowmo"))) / "generation" / "packaged" / f"{PACKAGED_GENERATOR}.safetensors"
+    repository = repository_of(path) if isinstance(path, str) else None
+    if repository is not None:
+        return fetch_from_hub(repository, revision=revision)
     path = Path(path).expanduser()
     return path / "model.safetensors" if path.is_dir() else path
 
