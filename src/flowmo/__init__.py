@@ -5,6 +5,7 @@
 
 from .config import FlowMoConfig
 from .errors import ConfigError, DataError, FlowMoError, ImageError, TokenFileError, TrainingError, WeightsError
+from .image_utils import to_pil
 from .presets import flowmo_fewer_params, flowmo_hi, flowmo_lo, flowmo_mini_64, flowmo_mini_hi, flowmo_mini_lo
 from .quantize import Quantized
 from .quantize.tokens import Tokens
@@ -33,4 +34,5 @@ __all__ = [
     "flowmo_mini_hi",
     "flowmo_mini_lo",
     "load",
+    "to_pil",
 ]

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from .arch import Decoder, Encoder, masked_code, null_code
 from .config import FlowMoConfig
-from .errors import ConfigError, ImageError
+from .errors import ConfigError
 from .flow import Guidance, euler, seeded_noise, shifted_grid, velocity_from_estimate
+from .image_utils import Images, as_images
 from .pretrained import Pretrained
 from .quantize import Average, Quantized, dequantize, quantize
 from .quantize.tokens import Tokens
@@ -176,9 +177,14 @@ class FlowMo(Pretrained, nn.Module):
         return x
 
     @torch.no_grad()
-    def tokenize(self, images: Tensor) -> Tokens:
-        """images: float B 3 H W in [-1, 1] -> Tokens, on the CPU."""
-        self._check(images)
+    def tokenize(self, images: Images) -> Tokens:
+        """Images in any form -> Tokens, on the CPU.
+
+        images: a float tensor B 3 H W in [-1, 1], whose sides are multiples of the patch sizes; or a path, a Pillow
+        image, a NumPy array, a uint8 tensor, or a list of these of any sizes, which are brought to the model's size
+        (:func:`flowmo.image_utils.as_images`). Raises ImageError.
+        """
+        images = as_images(images, self.config.image_size)
         if self.config.quantizer.kind == "continuous":
             raise ConfigError('a model with quantizer "continuous" has no tokens; use encode() and quantize().code')
         read, size, parts = self.prepared.read or self.encoder.read, (images.shape[2], images.shape[3]), []
@@ -246,8 +252,8 @@ class FlowMo(Pretrained, nn.Module):
             else:
                 yield [min(first + i, count - 1) for i in range(chunk)], here
 
-    def reconstruct(self, images: Tensor, **settings: object) -> Tensor:
-        """``detokenize(tokenize(images))``; settings as in :meth:`detokenize`."""
+    def reconstruct(self, images: Images, **settings: object) -> Tensor:
+        """``detokenize(tokenize(images))``; images as in :meth:`tokenize`, settings as in :meth:`detokenize`."""
         return self.detokenize(self.tokenize(images), **settings)  # type: ignore[arg-type]
 
     def fingerprint(self) -> int:
@@ -276,14 +282,3 @@ class FlowMo(Pretrained, nn.Module):
             digest.update(name.encode())
             digest.update(weight.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
         return int.from_bytes(digest.digest()[:4], "little")
-
-    def _check(self, images: Tensor) -> None:
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ImageError(f"images must be B 3 H W, got shape {tuple(images.shape)}")
-        if not images.is_floating_point():
-            raise ImageError(f"images must be floating point in [-1, 1], got {images.dtype}; use image / 127.5 - 1")
-        if images.numel() and not (images.min() >= -1.001 and images.max() <= 1.001):  # NaN fails both
-            raise ImageError(
-                f"images must lie in [-1, 1], got values from {images.min():.3g} to {images.max():.3g}; "
-                "use image / 127.5 - 1 for 0..255, or 2 * image - 1 for 0..1"
-            )

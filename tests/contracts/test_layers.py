@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "flowmo"
 LAYERS = {
-    0: ("config", "errors", "files", "provenance", "samples", "downloads"),
-    1: ("hub", "pretrained", "presets", "arch", "quantize", "flow", "perceptual"),
+    0: ("config", "errors", "files", "provenance", "samples", "downloads", "hub", "image_utils"),
+    1: ("pretrained", "presets", "arch", "quantize", "flow", "perceptual"),
     2: ("tokenizer",),
     3: ("stages", "generation", "weights", "codec", "data"),
     4: ("training", "evaluation", "viewing"),

@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a file name in another encoding must not end the command
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is an error (data/decode.py)
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is an error (image_utils/decode.py)
     parser = build_parser()
     try:
         arguments = parser.parse_args(argv)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError, ImageError
-from .decode import decode
+from ..image_utils.decode import decode
 from .sources import SplitError, classes_text
 
 PREFIX = "hf:"

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import ImageError
-from .decode import IMAGE_SUFFIXES, decode
+from ..image_utils.decode import IMAGE_SUFFIXES, decode
 from .sources import image_files
 
 

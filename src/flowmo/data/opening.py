@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import DataError
-from .decode import IMAGE_SUFFIXES
+from ..image_utils.decode import IMAGE_SUFFIXES
 from .hugging_face import PREFIX, HuggingFaceSource, is_saved
 from .parquet import ParquetSource
 from .sources import ArraySource, FileSource, ImageSource, SplitError, image_names

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError, ImageError
-from .decode import decode
+from ..image_utils.decode import decode
 from .sources import classes_text
 
 IN_MEMORY = 2**30

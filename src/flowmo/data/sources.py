@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError
-from .decode import IMAGE_SUFFIXES, decode
+from ..image_utils.decode import IMAGE_SUFFIXES, decode
 
 
 class SplitError(DataError):

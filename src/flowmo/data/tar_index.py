@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 
 from ..errors import DataError
-from .decode import IMAGE_SUFFIXES
+from ..image_utils.decode import IMAGE_SUFFIXES
 from .sources import Texts
 
 WNID = re.compile(r"n\d{8}")

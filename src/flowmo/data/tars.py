@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError, ImageError
-from .decode import decode
+from ..image_utils.decode import decode
 from .index_cache import tar_indexes
 from .sources import classes_text
 from .tar_index import WNID, TarIndex

@@ -65,6 +65,17 @@ def decode(file: Path | bytes, name: str) -> Image.Image:
     return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
 
 
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A Pillow image of any mode as RGB: transparency is laid on white, deeper than 8 bits is scaled.
+
+    Raises ImageError.
+    """
+    try:
+        return _to_rgb(image)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"a picture of the mode {image.mode} cannot be read: {error}") from None
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
