@@ -38,7 +38,7 @@ def as_images(images: Images, size: int | tuple[int, int]) -> Tensor:
     :func:`flowmo.image_utils.decode.decode` and scaled by Pillow, floats by torch's antialiased bilinear filter.
     Accepted are a path, a Pillow image, a NumPy array (H W, H W C or N H W C with C of 1, 3 or 4, or channels first),
     a tensor with channels first, and sequences of these, whose sizes may differ.
-    Raises ImageError for anything else, and for values outside [-1, 1]. Warns once of a batch that seems to be in [0, 1].
+    Raises ImageError for anything else, and for values outside [-1, 1]. Warns once of a batch that seems to be 0..1.
     """
     if isinstance(images, Tensor) and images.is_floating_point():
         batch = images[None] if images.ndim == 3 else images
