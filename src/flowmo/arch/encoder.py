@@ -29,7 +29,8 @@ class Encoder(nn.Module):
         self.num_tokens, self.latent_positions = config.num_tokens, config.latent_positions
         initial = torch.zeros(config.num_tokens, config.latent_dim)
         if config.initial_latent == "learned":
-            self.initial_latent = nn.Parameter(nn.init.normal_(initial))
+            self.initial_latent = nn.Parameter(initial)
+            nn.init.normal_(self.initial_latent)
         else:
             self.register_buffer("initial_latent", initial, persistent=False)
         self.image_in = nn.Linear(3 * c.patch_size**2, c.width)
