@@ -30,6 +30,7 @@ from . import (
     tokenize,
     train,
     train_generator,
+    weights,
 )
 
 COMMANDS = {
@@ -48,6 +49,7 @@ COMMANDS = {
     "compare": (compare, "models, image codecs and other tokenizers at equal bytes"),
     "gallery": (gallery, "write a page to look at pictures, models and codecs with"),
     "coordinate-check": (coordinate_check, "show that learning rates hold at any width (muP)"),
+    "weights": (weights, "list the weights of other people's networks that FlowMo uses, and fetch them"),
     "bench": (bench, "measure how fast a model encodes, decodes or trains"),
 }
 OUT_OF_MEMORY = "out of memory; try a smaller --batch-size or smaller pictures"
