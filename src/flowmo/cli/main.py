@@ -14,6 +14,7 @@ from PIL import Image
 from .. import __version__
 from ..errors import FlowMoError
 from . import (
+    app,
     bench,
     compare,
     coordinate_check,
@@ -49,6 +50,7 @@ COMMANDS = {
     "compare": (compare, "models, image codecs and other tokenizers at equal bytes"),
     "gallery": (gallery, "write a page to look at pictures, models and codecs with"),
     "coordinate-check": (coordinate_check, "show that learning rates hold at any width (muP)"),
+    "app": (app, "open a page to code photographs and draw classes in the browser"),
     "weights": (weights, "list the weights of other people's networks that FlowMo uses, and fetch them"),
     "bench": (bench, "measure how fast a model encodes, decodes or trains"),
 }
