@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "flowmo"
 LAYERS = {
-    0: ("config", "errors", "files", "provenance", "samples", "downloads", "hub", "image_utils"),
+    0: ("config", "errors", "files", "provenance", "samples", "downloads", "hub", "image_utils", "devices"),
     1: ("pretrained", "presets", "arch", "quantize", "flow", "perceptual"),
     2: ("tokenizer",),
     3: ("stages", "generation", "weights", "codec", "data"),

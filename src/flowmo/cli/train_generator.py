@@ -35,7 +35,7 @@ from ..training.loop import PICTURES, Check, Outcome
 from ..training.token_data import TokenLoader, TokenSet, read_token_set
 from ..viewing import contact_sheet, write_png
 from ..weights import load
-from .common import MODEL_HELP, find_device
+from .common import MODEL_HELP, add_device_argument, find_device
 from .runs import add_loop_arguments, going_on, hold, parse_time
 
 SHOWN = 16  # sample pictures
@@ -52,8 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--class-names", type=Path, metavar="FILE", help="names of the labels: a line each, or JSON")
     parser.add_argument("--validation", metavar="SHARDS", help="held-out tokens to look at (default: the same shards)")
     parser.add_argument("--tokenizer", metavar="MODEL", help=f"paint sample pictures with it: {MODEL_HELP}")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", default=device, help="cpu, cuda, cuda:1, ... (default: %(default)s)")
+    add_device_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..config import from_json, to_json
+from ..devices import resolve_device
 from ..errors import ConfigError, WeightsError
 from ..files import replacing
 from ..hub import fetch_from_hub, repository_of
@@ -68,7 +69,7 @@ def load_generator(path: str | Path, device: str | torch.device = "cpu", revisio
         raise WeightsError(f"no generator at {path}; 'flowmo train-generator' makes one") from None
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from None
-    return generator.to(device).eval()
+    return generator.to(resolve_device(device)).eval()
 
 
 def read_generator_about(path: str | Path) -> tuple[GeneratorConfig, list[str], dict[str, Any]]:

@@ -90,7 +90,7 @@ class Meter:
 def usage_of_bits(share: Tensor) -> dict[str, float]:
     """share: of the images in which each bit of the code was set, any shape -> mean entropy of a bit, in bits, and the
     share of the bits that were the same in all."""
-    p = share.double().clamp(0, 1)
+    p = share.cpu().double().clamp(0, 1)
     entropy = -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)) / torch.log(torch.tensor(2.0))
     return {
         "bit_entropy": float(entropy.mean()),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ..devices import resolve_device
 from ..errors import WeightsError
 from ..hub import is_address
 from ..presets import PRESETS
@@ -36,16 +37,17 @@ def load(
     the Hugging Face hub, as ``owner/name`` of any model there is; or the address of a file.
     num_tokens, image_size, bits_per_group: what a released file's shapes do not say; bits_per_group is 9 for 18-bit and
     14 for 56-bit tokens unless given. ``ema=False`` takes a released file's raw weights.
+    device: ``auto`` is the first of cuda, mps, xpu and cpu that is there.
     revision: of a model on the hub, a branch, tag or commit.
     Nothing in a file is ever executed.
 
     Raises WeightsError when there are no such weights, or they are damaged.
     """
-    path = weights_path(name, revision)
+    path, where = weights_path(name, revision), resolve_device(device)
     if path.suffix in (".pth", ".pt"):
         read = load_converted if str(name) in RELEASED else load_official
-        return read(path, ema, num_tokens=num_tokens, image_size=image_size, bits_per_group=bits_per_group).to(device)
-    return load_model(path).to(device)
+        return read(path, ema, num_tokens=num_tokens, image_size=image_size, bits_per_group=bits_per_group).to(where)
+    return load_model(path).to(where)
 
 
 def weights_path(name: str | Path, revision: str | None = None) -> Path:
@@ -72,6 +74,12 @@ def packaged_path(name: str) -> Path:
     path = Path(str(resources.files("flowmo"))) / "weights" / "packaged" / f"{name}.safetensors"
     if path.is_file():
         return path
+    if name in RELEASED:
+        repository, file = RELEASED[name]
+        raise WeightsError(
+            f"{name!r} is a configuration without packaged weights; the authors' {file} of {repository} is fetched from "
+            f"the Hugging Face hub where a model is asked for: flowmo.load({name!r}), or --model {name}"
+        )
     if name in PRESETS:
         raise WeightsError(
             f"{name!r} is a configuration without weights. Load a released model ('flowmo-lo' or 'flowmo-hi'), train "
