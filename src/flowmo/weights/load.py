@@ -77,8 +77,8 @@ def packaged_path(name: str) -> Path:
     if name in RELEASED:
         repository, file = RELEASED[name]
         raise WeightsError(
-            f"{name!r} is a configuration without packaged weights; the authors' {file} of {repository} is fetched from "
-            f"the Hugging Face hub where a model is asked for: flowmo.load({name!r}), or --model {name}"
+            f"{name!r} is a configuration without packaged weights; the authors' {file} of {repository} is fetched "
+            f"from the Hugging Face hub where a model is asked for: flowmo.load({name!r}), or --model {name}"
         )
     if name in PRESETS:
         raise WeightsError(
