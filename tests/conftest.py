@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for the network
+
 SHARED = Path(os.environ.get("FLOWMO_SHARED", Path(__file__).parents[2] / "shared"))
 
 

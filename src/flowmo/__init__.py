@@ -10,6 +10,7 @@ from .errors import ConfigError, DataError, FlowMoError, ImageError, TokenFileEr
 
 if TYPE_CHECKING:
     from .config import FlowMoConfig
+    from .image_utils import to_pil
     from .presets import flowmo_fewer_params, flowmo_hi, flowmo_lo, flowmo_mini_64, flowmo_mini_hi, flowmo_mini_lo
     from .quantize import Quantized
     from .quantize.tokens import Tokens
@@ -38,10 +39,13 @@ __all__ = [
     "flowmo_mini_hi",
     "flowmo_mini_lo",
     "load",
+    "to_pil",
 ]
 
 _HOMES = {"FlowMo": "tokenizer", "FlowMoConfig": "config", "Quantized": "quantize", "Tokens": "quantize.tokens"}
-_HOMES |= {"load": "weights"} | {name: "presets" for name in __all__ if name.startswith("flowmo_")}
+_HOMES |= {"load": "weights", "to_pil": "image_utils"} | {
+    name: "presets" for name in __all__ if name.startswith("flowmo_")
+}
 
 
 def __getattr__(name: str) -> Any:

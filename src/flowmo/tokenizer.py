@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from .arch import Condition, Decoder, Encoder, TransformEncoder
 from .config import FlowMoConfig, SamplerConfig
-from .errors import ConfigError, ImageError
+from .errors import ConfigError
 from .flow import Guidance, Solver, seeded_noise, shifted_grid, solve, velocity_from_estimate
+from .image_utils import Images, as_images
 from .inference import Inference, new_outputs, prepare
+from .pretrained import Pretrained
 from .quantize import Average, Quantized, make_quantizer
 from .quantize.tokens import Tokens
 from .tiles import decode_tiled
@@ -81,7 +83,7 @@ def own_precision(verb: Callable[Given, Result]) -> Callable[Given, Result]:
     return run
 
 
-class FlowMo(nn.Module):
+class FlowMo(Pretrained, nn.Module):
     """Image -> latent -> code (+ tokens) -> image.
 
     The parts (:meth:`encode`, :meth:`quantize`, :meth:`velocity`, :meth:`sample`) keep gradients; the verbs
@@ -211,12 +213,15 @@ class FlowMo(nn.Module):
 
     @own_precision
     @torch.no_grad()
-    def tokenize(self, images: Tensor, bits_per_token: int | None = None) -> Tokens:
-        """images: float B 3 H W in [-1, 1] -> Tokens, on the CPU.
+    def tokenize(self, images: Images, bits_per_token: int | None = None) -> Tokens:
+        """Images in any form -> Tokens, on the CPU.
 
-        bits_per_token: only the first so many bits of each token, a lower rate (models with a transform).
+        images: a float tensor B 3 H W in [-1, 1], whose sides are multiples of the patch sizes; or a path, a Pillow
+        image, a NumPy array, a uint8 tensor, or a list of these of any sizes, which are brought to the model's size
+        (:func:`flowmo.image_utils.as_images`). bits_per_token: only the first so many bits of each token, a lower rate
+        (models with a transform). Raises ImageError, ConfigError for a rate that the model does not have.
         """
-        self._check(images)
+        images = as_images(images, self.config.image_size)
         if not self.quantizer.has_tokens:
             raise ConfigError(NO_TOKENS)
         encoder_pass = self.inference.encoder_pass or self.encoder.forward_blocks
@@ -262,8 +267,8 @@ class FlowMo(nn.Module):
         """Images of this height and width that the verbs give the networks at a time."""
         return self.inference.images_at_once(self.config, size, self.device)
 
-    def reconstruct(self, images: Tensor, **settings: object) -> Tensor:
-        """``detokenize(tokenize(images))``; settings as in :meth:`detokenize`."""
+    def reconstruct(self, images: Images, **settings: object) -> Tensor:
+        """``detokenize(tokenize(images))``; images as in :meth:`tokenize`, settings as in :meth:`detokenize`."""
         return self.detokenize(self.tokenize(images), **settings)  # type: ignore[arg-type]
 
     def fingerprint(self) -> int:
@@ -300,14 +305,3 @@ class FlowMo(nn.Module):
             digest.update(name.encode())
             digest.update(weight.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
         return int.from_bytes(digest.digest()[:4], "little")
-
-    def _check(self, images: Tensor) -> None:
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ImageError(f"images must be B 3 H W, got shape {tuple(images.shape)}")
-        if not images.is_floating_point():
-            raise ImageError(f"images must be floating point in [-1, 1], got {images.dtype}; use image / 127.5 - 1")
-        if images.numel() and not (images.min() >= -1.001 and images.max() <= 1.001):  # NaN fails both
-            raise ImageError(
-                f"images must lie in [-1, 1], got values from {images.min():.3g} to {images.max():.3g}; "
-                "use image / 127.5 - 1 for 0..255, or 2 * image - 1 for 0..1"
-            )

@@ -309,9 +309,9 @@ def test_wrong_use_does_nothing(flowmo: Command, weights: Path, arguments: list[
 
 
 def test_wrong_names(flowmo: Command, weights: Path) -> None:
-    result = flowmo("evaluate", "flowmo-lo", FOLDER, *QUICK, model=False)
+    result = flowmo("evaluate", "flowmo-mini-hi", FOLDER, *QUICK, model=False)
     assert result.code == 2
-    assert "Download a released checkpoint" in result.err
+    assert "Load a released model" in result.err
     result = flowmo("evaluate", weights, "nowhere", *QUICK, model=False)
     assert result.code == 2
     assert "nowhere" in result.err

@@ -215,7 +215,7 @@ def test_wrong_arguments(flowmo: Command, arguments: list[str]) -> None:
     assert sorted(p.name for p in Path().iterdir()) == ["a-file", "empty"]
 
 
-@pytest.mark.parametrize("model", ["flowmo-lo", "no-such-model", "missing.safetensors", "missing.pth", "a-file"])
+@pytest.mark.parametrize("model", ["flowmo-mini-lo", "no-such-model", "missing.safetensors", "missing.pth", "a-file"])
 def test_a_model_that_is_not_there(flowmo: Command, model: str) -> None:
     Path("a-file").write_text("no weights")
     result = flowmo("tokenize", CAT, "--model", model, model=False)

@@ -30,6 +30,7 @@ NAMES = {
     "flowmo_mini_hi",
     "flowmo_mini_lo",
     "load",
+    "to_pil",
 }
 
 

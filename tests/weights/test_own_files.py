@@ -111,7 +111,9 @@ def test_foreign_and_contradictory_files(model: FlowMo, tmp_path: Path) -> None:
 def test_missing_weights_say_where_to_get_some(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no weights at"):
         load(tmp_path / "absent.safetensors")
-    with pytest.raises(WeightsError, match=r"flowmo-lo.*without packaged weights.*flowmo_lo\.pth.*flowmo train"):
+    with pytest.raises(WeightsError, match=r"flowmo-mini-hi.*without weights.*'flowmo-lo'.*flowmo train"):
+        load("flowmo-mini-hi")
+    with pytest.raises(WeightsError, match=r"flowmo\[hub\]|hf download ksarge/FlowMo flowmo_lo\.pth"):
         load("flowmo-lo")
     with pytest.raises(WeightsError, match=r"no model 'flowmo-low': neither a file, a folder, nor a packaged model"):
         load("flowmo-low")

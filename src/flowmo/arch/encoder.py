@@ -29,8 +29,9 @@ class Encoder(nn.Module):
         self.num_tokens, self.latent_positions = config.num_tokens, config.latent_positions
         initial = torch.zeros(config.num_tokens, config.latent_dim)
         if config.initial_latent == "learned":
-            # weights that are loaded need no draw, and on the meta device it would import a compiler
-            self.initial_latent = nn.Parameter(initial if initial.is_meta else nn.init.normal_(initial))
+            self.initial_latent = nn.Parameter(initial)
+            if not initial.is_meta:  # weights that are loaded need no draw, and there it would import a compiler
+                nn.init.normal_(self.initial_latent)
         else:
             self.register_buffer("initial_latent", initial, persistent=False)
         self.image_in = nn.Linear(3 * c.patch_size**2, c.width)

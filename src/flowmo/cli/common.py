@@ -17,6 +17,7 @@ import torch
 from ..codec import check_image_size
 from ..config import FlowMoConfig, SamplerConfig, to_dict
 from ..data import FITS
+from ..devices import AUTO, best_device, resolve_device
 from ..errors import ConfigError, FlowMoError, ImageError
 from ..files import replacing, user_path
 from ..flow import Guidance, shifted_grid
@@ -43,8 +44,9 @@ def add_model_arguments(parser: argparse.ArgumentParser, flag: bool = True) -> N
 
 
 def add_device_argument(group: Any) -> None:
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    group.add_argument("--device", default=default, help="cpu, cuda, cuda:1 ... (default here: %(default)s)")
+    """``--device``, by default ``auto``; the arguments have the name of a device, never ``auto`` itself."""
+    shown = f"auto, cuda, cuda:1, mps, xpu or cpu (default: auto, which is {best_device()} here)"
+    group.add_argument("--device", type=resolve_device, default=AUTO, help=shown)
 
 
 def add_picture_arguments(parser: argparse.ArgumentParser) -> None:

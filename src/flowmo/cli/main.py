@@ -35,6 +35,8 @@ COMMANDS = {
     "compare": "models, image codecs and other tokenizers at equal bytes",
     "gallery": "write a page to look at pictures, models and codecs with",
     "coordinate-check": "show that learning rates hold at any width (muP)",
+    "app": "open a page to code photographs and draw classes in the browser",
+    "weights": "list the weights of other people's networks that FlowMo uses, and fetch them",
     "bench": "measure how fast a model encodes, decodes or trains",
 }
 """Each is the module of its name, imported when it is asked for."""
@@ -88,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(argv: list[str]) -> int:
-    # our own limit is an error (data/decode.py)
+    # our own limit is an error (image_utils/decode.py)
     warnings.filterwarnings("ignore", r"Image size \(.* exceeds limit", module="PIL")
     command = next((word for word in argv if not word.startswith("-")), None)
     arguments: argparse.Namespace | None = None

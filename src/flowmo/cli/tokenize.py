@@ -1,7 +1,8 @@
 """``flowmo tokenize``: codes pictures with the model's encoder. Each becomes a .flowmo file of a 24-byte header and its
 packed tokens; or all of a data set go into one shard with their labels (--out NAME.shard), which 'flowmo
 train-generator' reads: a killed command goes on where it was when it is given again, and under torchrun several
-processes share the pictures. 'flowmo detokenize' paints tokens again."""
+processes share the pictures. --out NAME.npy makes a NumPy array of them for other people's models, a row an image, with
+labels and a JSON file beside it. 'flowmo detokenize' paints tokens again."""
 
 from __future__ import annotations
 
@@ -27,16 +28,17 @@ from ..errors import ConfigError, DataError
 from ..files import user_path
 from ..generation import read_class_names
 from . import common, rates
+from .token_array import beside, write_array
 
-SHARDS = (".shard", ".safetensors")
+SHARDS = (".shard", ".safetensors", ".npy")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_picture_arguments(parser)
     rates.add_rate_arguments(parser)
     common.add_output_arguments(parser, out=None)
-    shard = parser.add_argument_group("one shard of a data set", "also by --out NAME.shard")
-    shard.add_argument("--shard", type=Path, metavar="FILE", help="write all into this .shard or .safetensors file")
+    shard = parser.add_argument_group("one shard of a data set", "also by --out NAME.shard or NAME.npy")
+    shard.add_argument("--shard", type=Path, metavar="FILE", help="write all into this .shard or .npy file")
     shard.add_argument("--split", help="part of a data set that has several, such as train")
     shard.add_argument("--limit", type=common.positive, metavar="N", help="code the first N pictures only")
     shard.add_argument("--flip", action="store_true", help="code the pictures mirrored: a second shard to train on")
@@ -81,12 +83,15 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
     labels = _labels(arguments, source)
     if arguments.class_names:
         classes = read_class_names(arguments.class_names)
+    array = target.suffix == ".npy"
     world = World.join(str(common.find_device(arguments.device)))
     try:
         if world.main:
-            common.check_targets([target], paths, arguments.force)
+            targets = [target, *beside(target)] if array else [target]
+            common.check_targets(targets, paths, arguments.force)
         world.wait()
         arguments.device = str(world.device)
+        shard_file = target.with_name(f".{target.name}.shard") if array else target
         model = common.load_model(arguments)
         size = common.coded_size(arguments, model.config)
         bits = rates.bits_per_token(arguments, model.config, size)
@@ -100,7 +105,7 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
             new += count if coded else 0
             progress.advance(count)
 
-        coded = code_data_set(model, job, target, world, done, arguments.force)
+        coded = code_data_set(model, job, shard_file, world, done, arguments.force)
         seconds = time.perf_counter() - start
         new = sum(world.gather(new))
     finally:
@@ -111,6 +116,9 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
         progress.skip(name, DataError(reason))
     code = progress.finish()
     shard, rate = coded.shard, new / max(seconds, 1e-9)
+    if array and shard is not None:
+        write_array(target, shard)
+        shard_file.unlink()
     payload = -(-model.config.tokens_of(size) * (bits or model.config.bits_per_token) // 8)
     if arguments.json:
         made: dict[str, Any] = {"shard": None, "images": 0, "labels": False, "classes": None}

@@ -31,7 +31,7 @@ from ..training.token_data import TokenSet, read_token_set
 from ..training.validation import IMAGES, Validation
 from ..viewing import contact_sheet, write_png
 from ..weights import load
-from .common import MODEL_HELP
+from .common import MODEL_HELP, add_device_argument
 from .runs import add_loop_arguments, options_of
 
 SAMPLES = 16  # images of a contact sheet
@@ -50,8 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--class-names", type=Path, metavar="FILE", help="names of the labels: a line each, or JSON")
     parser.add_argument("--validation", metavar="SHARDS", help="held-out tokens to validate on (default: the same)")
     parser.add_argument("--tokenizer", metavar="MODEL", help=f"decode sample images with it: {MODEL_HELP}")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", default=device, help="cpu, cuda, cuda:1, ... (default: %(default)s)")
+    add_device_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,11 +1,11 @@
 """Pictures in and out: data sets for training, files for the commands, crops, and sizes fitted to the model."""
 
+from ..image_utils.crops import center_crop, random_crop, shorter_side_to, to_float, to_image, to_tensor, to_uint8
+from ..image_utils.decode import IMAGE_SUFFIXES, MAX_PIXELS, decode
+from ..image_utils.fit import FITS, Fit, fit_picture, kept_size, restore_size, whole_size
 from .batch import Batch
 from .batches import PictureBatch, picture_batches
 from .changes import DataFingerprint, changes, fingerprint_of
-from .crops import center_crop, random_crop, shorter_side_to, to_float, to_image, to_tensor, to_uint8
-from .decode import IMAGE_SUFFIXES, MAX_PIXELS, decode
-from .fit import FITS, Fit, fit_picture, kept_size, restore_size, whole_size
 from .hugging_face import HuggingFaceSource
 from .inputs import Picture, PictureList, find_pictures, open_picture
 from .loader import BatchLoader

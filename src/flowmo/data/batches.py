@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from ..errors import ImageError
-from .crops import to_tensor
-from .fit import Fit, fit_picture, whole_size
+from ..image_utils.crops import to_tensor
+from ..image_utils.fit import Fit, fit_picture, whole_size
 from .inputs import open_picture
 
 

@@ -10,8 +10,8 @@ import torch
 from PIL import ImageOps
 
 from ..errors import ConfigError, DataError, ImageError
+from ..image_utils.crops import center_crop, random_crop, shorter_side_to
 from .batch import Batch
-from .crops import center_crop, random_crop, shorter_side_to
 from .sources import ImageSource
 
 _ORDER, _AUGMENT = 0, 1  # Separate streams of random numbers under one seed.

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError, ImageError
+from ..image_utils.decode import decode
 from ..labels import checked_labels
-from .decode import decode
 from .sources import SplitError, classes_text
 
 PREFIX = "hf:"

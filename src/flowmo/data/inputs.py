@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..errors import ImageError
 from ..files import user_path
-from .decode import IMAGE_SUFFIXES, decode
+from ..image_utils.decode import IMAGE_SUFFIXES, decode
 from .sources import image_files
 
 

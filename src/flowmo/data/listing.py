@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .decode import IMAGE_SUFFIXES
+from ..image_utils.decode import IMAGE_SUFFIXES
 
 _MOST_ENTRIES_BY_LINK = 16
 _MOST_LEVELS = 900  # below what Python's stack bears, beyond what file systems give a name

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import TokenFileError
+from ..image_utils.regular import check_regular
 from .listing import list_files
-from .regular import check_regular
 
 TOKEN_SUFFIX = ".flowmo"
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..files import user_path
-from .decode import IMAGE_SUFFIXES
+from ..image_utils.decode import IMAGE_SUFFIXES
+from ..image_utils.regular import kind_of
 from .hugging_face import PREFIX, HuggingFaceSource, is_saved
 from .listing import Listing, is_image_name, list_files
 from .parquet import ParquetSource
-from .regular import kind_of
 from .sources import ArraySource, FileSource, ImageSource, SplitError
 from .tars import TarSource
 

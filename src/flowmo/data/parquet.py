@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError, ImageError
+from ..image_utils.decode import MAX_ENCODED_BYTES, decode
+from ..image_utils.regular import check_regular
 from ..labels import MOST, NONE, checked_labels, merged_labels
-from .decode import MAX_ENCODED_BYTES, decode
-from .regular import check_regular
 from .sources import classes_text
 
 IN_MEMORY = 2**30

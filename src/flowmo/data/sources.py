@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError
+from ..image_utils.decode import decode
+from ..image_utils.regular import check_regular
 from ..labels import NONE, checked_labels
-from .decode import decode
 from .listing import is_image_name, list_files
-from .regular import check_regular
 
 
 class SplitError(DataError):

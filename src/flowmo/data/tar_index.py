@@ -15,9 +15,9 @@ from typing import IO
 import numpy as np
 
 from ..errors import DataError
+from ..image_utils.decode import IMAGE_SUFFIXES
+from ..image_utils.regular import NotRegularError, check_regular
 from ..labels import NONE, checked_labels, labels_by_name
-from .decode import IMAGE_SUFFIXES
-from .regular import NotRegularError, check_regular
 from .sources import Texts
 
 WNID = re.compile(r"n\d{8}")

@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError, ImageError
+from ..image_utils.decode import MAX_ENCODED_BYTES, decode
+from ..image_utils.regular import check_regular
 from ..labels import NONE, labels_by_name, parsed_label
-from .decode import MAX_ENCODED_BYTES, decode
 from .index_cache import tar_indexes
-from .regular import check_regular
 from .sources import classes_text
 from .tar_index import NOT_PLAIN, WNID, TarIndex
 

@@ -51,7 +51,7 @@ class Discoloration:
 
 def color_error(images: Tensor, reference: Tensor) -> ColorError:
     """Both B 3 H W in [-1, 1]."""
-    error = 127.5 * (images.double() - reference.double()).mean((2, 3))  # B 3
+    error = 127.5 * (images.cpu().double() - reference.cpu().double()).mean((2, 3))  # B 3
     red, green, blue = error.mean(0).tolist()
     return ColorError(error.abs().mean(1).tolist(), (red, green, blue))
 

@@ -167,7 +167,8 @@ def _measure_batch(
     if not again.isfinite().all():
         raise WeightsError("the model paints values that are not finite; its weights or its sampler are unusable")
     ours, theirs = protocol.to_uint8(again), protocol.to_uint8(images)
-    columns["squared_error"] = (ours.double() - theirs.double()).square().flatten(1).mean(1).cpu().numpy()
+    difference = ours.cpu().double() - theirs.cpu().double()
+    columns["squared_error"] = difference.square().flatten(1).mean(1).numpy()
     columns["psnr"] = psnr_uint8(ours, theirs).cpu().numpy()
     if "ssim" in networks.metrics:
         columns["ssim"] = ssim_uint8(ours, theirs).cpu().numpy()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, ImageError, WeightsError
 from ..perceptual.sources import WeightSource, find, read_verified
+from .inception_port import find_port, read_port
 from .torchscript import read_tensors
 
 SOURCE = WeightSource(
@@ -106,16 +107,37 @@ class Inception(nn.Module):
 def load(path: Path | None = None, classifier: Path | None = None, prepare: Input = "tensorflow") -> Inception:
     """The network with its published weights, on the CPU. Raises WeightsError when they are missing or damaged.
 
-    path: the TorchScript file as published; nothing of it is run. Without it the installed data package is used, then
-    the cache (FLOWMO_CACHE), then a download below FLOWMO_WEIGHTS_URL. classifier: see :func:`read_classifier`.
+    path: the TorchScript file as published; nothing of it is run; or ``pt_inception-2015-12-05-6726825d.pth``, which
+    brings the classifier. Without it the installed data package is used, then the cache (FLOWMO_CACHE) and torch's own
+    with any of these files, then a download below FLOWMO_WEIGHTS_URL. classifier: see :func:`read_classifier`.
     """
-    tensors = read_tensors(read_verified(find(SOURCE, path), SOURCE))
     last = None if classifier is None else read_classifier(classifier)
+    port = _port(path)
     with torch.device("meta"):  # neither memory nor random numbers for values that are replaced at once
         network = Inception(prepare, last)
-    network.load_state_dict({name.removeprefix("net."): tensor for name, tensor in tensors.items()}, assign=True)
+    if port is None:
+        tensors = read_tensors(read_verified(find(SOURCE, path), SOURCE))
+        tensors = {name.removeprefix("net."): tensor for name, tensor in tensors.items()}
+    else:
+        ours = [name for name, module in network.named_modules() if isinstance(module, _Convolution)]
+        tensors, whole, checksum = read_port(port, ours)
+        with torch.device("meta"):
+            network = Inception(prepare, whole if last is None else last)
+        network.checksum = checksum
+    network.load_state_dict(tensors, assign=True)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on a CPU
     return network.requires_grad_(False).eval()
+
+
+def _port(path: Path | None) -> Path | None:
+    """The file in pytorch-fid's layout that is meant: the one given, or one in a cache where there is no other."""
+    if path is not None:
+        return Path(path) if Path(path).suffix == ".pth" else None
+    try:
+        find(SOURCE, fetch=False)
+        return None
+    except WeightsError:
+        return find_port()
 
 
 def read_classifier(path: Path) -> Tensor:

@@ -58,7 +58,7 @@ def seed_variance(
     for image, code in zip(images, codes_of(model, images, batch_size), strict=True):
         same = code.expand(len(seeds), *code.shape)
         samples = paint(model, same, size, seeds, sampler, batch_size=batch_size)
-        spread = samples.double()
+        spread = samples.cpu().double()
         yield SeedVariance(
             samples,
             spread.var(0).mean(0).float(),

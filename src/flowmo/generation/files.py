@@ -11,8 +11,10 @@ from typing import Any
 import torch
 
 from ..config import from_json, to_json
+from ..devices import resolve_device
 from ..errors import ConfigError, WeightsError
 from ..files import replacing, save_tensors, user_path
+from ..hub import fetch_from_hub, repository_of
 from ..untrusted import finite, loads, open_safetensors, shapes_of, without_wrappers
 from .config import GeneratorConfig
 from .model import Generator
@@ -43,13 +45,14 @@ def save_generator(
         save_tensors(tensors, part, metadata=metadata)
 
 
-def load_generator(path: str | Path, device: str | torch.device = "cpu") -> Generator:
+def load_generator(path: str | Path, device: str | torch.device = "cpu", revision: str | None = None) -> Generator:
     """Return a generator written by :func:`save_generator`, in float32 and evaluation mode. Nothing in it is executed.
 
-    path: its file, the folder of a run, or ``PACKAGED_GENERATOR``. Raises WeightsError for a missing, damaged or
+    path: its file, the folder of a run, ``PACKAGED_GENERATOR``, or ``owner/name`` of the Hugging Face hub, of which
+    revision is a branch, tag or commit. Raises WeightsError for a missing, damaged or
     foreign file.
     """
-    path = generator_path(path)
+    path = generator_path(path, revision)
     if not path.exists():
         raise WeightsError(f"no generator at {path}; 'flowmo train-generator' makes one")
     with open_safetensors(path) as file:
@@ -66,7 +69,7 @@ def load_generator(path: str | Path, device: str | torch.device = "cpu") -> Gene
             raise WeightsError(f"{path}: its tensors do not fit its own configuration, for example {wrong}")
         weights = {without_wrappers(name): finite(file.get_tensor(name), name, path) for name in stored}
         generator.load_state_dict(weights, assign=True)
-    return generator.to(device).eval()
+    return generator.to(resolve_device(device)).eval()
 
 
 def read_generator_about(path: str | Path) -> tuple[GeneratorConfig, list[str], dict[str, Any]]:
@@ -88,10 +91,14 @@ def is_generator(path: Path) -> bool:
         return False
 
 
-def generator_path(path: str | Path) -> Path:
-    """Return the file that is meant by it, by the folder of its run, or by the name of the packaged one."""
+def generator_path(path: str | Path, revision: str | None = None) -> Path:
+    """Return the file that is meant by it, by the folder of its run, by the name of the packaged one, or by
+    ``owner/name`` of the hub, from where it is fetched. Raises WeightsError where that fails."""
     if str(path) == PACKAGED_GENERATOR:
         return Path(str(resources.files("flowmo"))) / "generation" / "packaged" / f"{PACKAGED_GENERATOR}.safetensors"
+    repository = repository_of(path) if isinstance(path, str) else None
+    if repository is not None:
+        return fetch_from_hub(repository, revision=revision)
     path = user_path(path)
     return path / "model.safetensors" if path.is_dir() else path
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..arch.block import attention
 from ..errors import ConfigError
+from ..pretrained import Pretrained
 from .config import GeneratorConfig
 
 NO_CLASS = -1
@@ -41,7 +42,7 @@ class Block(nn.Module):
         return x + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x))))
 
 
-class Generator(nn.Module):
+class Generator(Pretrained, nn.Module):
     """Logits of masked tokens, given the others and a class. It knows integers and nothing of images.
 
     classes: a name a class, or none; kept with the weights. Raises ConfigError where their number does not fit.

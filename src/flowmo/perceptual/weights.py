@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import WeightsError
 from ..files import replacing, save_tensors
+from . import torchvision
 from .lpips import LPIPS, Network, build_stages, check_network
 from .sources import WeightSource, find, read_verified
 
@@ -50,12 +51,19 @@ def load_lpips(network: Network, path: Path | None = None) -> LPIPS:
     """LPIPS with its published weights, on the CPU, frozen, float32.
 
     path: a ``.ckpt`` as published or a ``.safetensors`` of :func:`export_lpips`. Without it the installed data package
-    is used, then the cache (FLOWMO_CACHE), then a download below FLOWMO_WEIGHTS_URL.
+    is used, then the cache (FLOWMO_CACHE), then torchvision's network with the layers of the package lpips
+    (perceptual/torchvision.py), then a download below FLOWMO_WEIGHTS_URL.
     Raises WeightsError when there are no weights, or when they are damaged, unsafe, or of another network.
     """
     check_network(network)
     source = SOURCES[network]
-    file = find(source, path)
+    try:
+        file = find(source, path, fetch=False)
+    except WeightsError:
+        theirs = None if path is not None else torchvision.read_lpips(network)
+        if theirs is not None:
+            return LPIPS(network, theirs)
+        file = find(source, path)
     if file.suffix == ".safetensors":
         return LPIPS(network, _read_safetensors(file))
     if file.suffix != ".ckpt":

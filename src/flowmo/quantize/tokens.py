@@ -6,18 +6,31 @@ another token-major, then by group. ``docs/FORMAT.md`` shows the order bit by bi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError, TokenFileError
+from ..files import replacing
+from ..image_utils import to_pil
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MAX_BITS_PER_GROUP = 24
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+
+
+class Detokenizer(Protocol):
+    """A model that makes images of tokens."""
+
+    def detokenize(self, tokens: Tokens, **settings: Any) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +117,63 @@ class Tokens:
 
     __hash__ = None  # type: ignore[assignment]  # compared by content, like a list
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[Tokens]) -> Tokens:
+        """Return the images of all parts, in order. Raises ConfigError where they are none or do not go together."""
+        if not parts:
+            raise ConfigError("there are no tokens to concatenate")
+        first = parts[0]
+        for part in parts:
+            ours, theirs = ((t.num_tokens, t.num_groups, t.bits_per_group, t.image_size) for t in (first, part))
+            if ours != theirs:
+                raise ConfigError(
+                    f"tokens of different kinds do not go together: {ours} and {theirs} tokens, groups, bits and size"
+                )
+        return cls(torch.cat([part.indices.to(first.indices.device) for part in parts]), ours[2], ours[3])
+
+    def numpy(self) -> np.ndarray:
+        """Return the integers as an array B N G of the smallest unsigned type that holds them."""
+        return self.indices.cpu().numpy().astype(smallest_unsigned(self.bits_per_group))
+
+    @classmethod
+    def from_numpy(cls, array: np.ndarray, bits_per_group: int, image_size: tuple[int, int]) -> Tokens:
+        """Inverse of :meth:`numpy`; any integer type is taken. Raises ConfigError."""
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu":
+            raise ConfigError(f"token indices must be an array of integers, got {getattr(array, 'dtype', type(array))}")
+        return cls(torch.from_numpy(array.astype(np.int64)), bits_per_group, image_size)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the tokens to an ``.npz`` file, all of it or nothing, and return its path.
+
+        For exchange with a fingerprint of the model, names and labels, write .flowmo files or a shard (docs/FORMAT.md).
+        """
+        path = Path(path)
+        if path.suffix != ".npz":
+            raise ConfigError(f"{path}: the name of a file of tokens ends in .npz")
+        with replacing(path) as part, part.open("wb") as file:
+            np.savez(file, tokens=self.numpy(), bits_per_group=self.bits_per_group, image_size=self.image_size)
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Tokens:
+        """Inverse of :meth:`save`. Nothing in the file is executed. Raises TokenFileError for another file."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                height, width = (int(side) for side in file["image_size"])
+                return cls.from_numpy(file["tokens"], int(file["bits_per_group"]), (height, width))
+        except FileNotFoundError:
+            raise TokenFileError(f"there is no file {os.fspath(path)}") from None
+        except Exception as error:  # a damaged archive can raise anything
+            raise TokenFileError(f"{os.fspath(path)} is no file of Tokens.save: {error}") from None
+
+    def to_images(self, model: Detokenizer, **settings: Any) -> Tensor:
+        """Return ``model.detokenize(self)``: images B 3 H W in [-1, 1]; settings such as seed and num_steps."""
+        return model.detokenize(self, **settings)
+
+    def to_pil(self, model: Detokenizer, **settings: Any) -> list[Image.Image]:
+        """Return the images as Pillow's, one each; as :meth:`to_images`."""
+        return to_pil(self.to_images(model, **settings))
+
     def to_bytes(self) -> list[bytes]:
         """One packed payload an image, ``payload_size`` bytes each: 256 tokens of 18 bits are 576 bytes."""
         bits = bits_from_integers(self.indices.cpu(), self.bits_per_group)  # B N G bits
@@ -147,6 +217,11 @@ class Tokens:
         bits = torch.from_numpy(np.unpackbits(packed, axis=1, count=num_bits, bitorder="little"))
         indices = integers_from_bits(bits.unflatten(1, (num_tokens, -1, bits_per_group)))
         return cls(indices, bits_per_group, image_size)
+
+
+def smallest_unsigned(bits: int) -> np.dtype:
+    """The smallest of uint8, uint16 and uint32 that holds integers of so many bits."""
+    return np.dtype(np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32)
 
 
 def payload_size(num_tokens: int, bits_per_token: int) -> int:

@@ -58,7 +58,7 @@ def code_usage(tokens: Tokens) -> CodeUsage:
 
 def bit_usage(share: Tensor) -> BitUsage:
     """share: of the images in which each bit of the code is set, any shape, within rounding of [0, 1]."""
-    p = share.double().clamp(0, 1)
+    p = share.cpu().double().clamp(0, 1)
     constant = (p < 1e-6) | (p > 1 - 1e-6)
     return BitUsage(float((_entropy(p) + _entropy(1 - p)).mean()), float(constant.double().mean()))
 

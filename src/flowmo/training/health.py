@@ -98,7 +98,7 @@ def usage_of_bits(share: Tensor) -> dict[str, float]:
 
     share: of the images in which each bit was set, any shape.
     """
-    p = share.double().clamp(0, 1)
+    p = share.cpu().double().clamp(0, 1)
     entropy = -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)) / torch.log(torch.tensor(2.0))
     return {
         "bit_entropy": float(entropy.mean()),

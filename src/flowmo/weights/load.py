@@ -1,4 +1,4 @@
-"""``flowmo.load``: the packaged model, a file, a folder, or a released checkpoint."""
+"""``flowmo.load``: the packaged model, a file, a folder, a released checkpoint, or a model of the hub."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from pathlib import Path
 
 import torch
 
+from ..devices import resolve_device
 from ..errors import WeightsError
 from ..files import user_path
+from ..hub import is_address
 from ..presets import PRESETS
 from ..tokenizer import FlowMo
+from .hub import RELEASED, is_remote, load_converted, remote_path
 from .native import load_model
 from .official import load_official
 from .shards import INDEX
@@ -26,36 +29,45 @@ def load(
     image_size: int = 256,
     bits_per_group: int | None = None,
     device: str | torch.device = "cpu",
+    revision: str | None = None,
 ) -> FlowMo:
     """A model ready to use, in evaluation mode.
 
     name: the packaged model (default); a ``.safetensors`` file; a folder with ``model.safetensors``, or with shards and
-    ``model.safetensors.index.json``; or a released ``.pth`` file. The other arguments say what a released file's shapes
-    do not; bits_per_group is 9 for 18-bit and 14 for 56-bit tokens unless given. ``ema=False`` takes its raw weights.
+    ``model.safetensors.index.json``; a released ``.pth`` file; ``flowmo-lo`` or ``flowmo-hi``, which are fetched from
+    the Hugging Face hub, as ``owner/name`` of any model there is; or the address of a file.
+    num_tokens, image_size, bits_per_group: what a released file's shapes do not say; bits_per_group is 9 for 18-bit and
+    14 for 56-bit tokens unless given. ``ema=False`` takes a released file's raw weights.
+    device: ``auto`` is the first of cuda, mps, xpu and cpu that is there.
+    revision: of a model on the hub, a branch, tag or commit.
     Nothing in a file is ever executed.
 
     Raises WeightsError when there are no such weights, or they are damaged.
     """
-    path = weights_path(name)
+    path, where = weights_path(name, revision), resolve_device(device)
     if path.suffix in (".pth", ".pt"):
-        return load_official(path, ema, num_tokens, image_size, bits_per_group).to(device)
-    return load_model(path).to(device)
+        read = load_converted if str(name) in RELEASED else load_official
+        return read(path, ema, num_tokens=num_tokens, image_size=image_size, bits_per_group=bits_per_group).to(where)
+    return load_model(path).to(where)
 
 
-def weights_path(name: str | Path) -> Path:
-    """The file that :func:`load` reads for ``name``; whether it exists is known only of packaged models.
+def weights_path(name: str | Path, revision: str | None = None) -> Path:
+    """The file that :func:`load` reads for ``name``, fetched where it is a model of the hub or an address; whether it
+    exists is known only of these and of packaged models.
 
-    Raises WeightsError for a name that is neither a path nor a packaged model.
+    Raises WeightsError for a name that is none of these, and for a model that cannot be fetched.
     """
     if name == PACKAGED:  # before any file or folder of that name
         return packaged_path(PACKAGED)
+    if is_address(str(name)):
+        return remote_path(str(name), revision)
     path = user_path(name)
     if path.is_dir():
         whole, index = path / "model.safetensors", path / INDEX
         path = index if index.is_file() and not whole.exists() else whole
     if path.suffix in (".pth", ".pt", ".safetensors") or path.exists():
         return path
-    return packaged_path(str(name))
+    return remote_path(str(name), revision) if is_remote(name) else packaged_path(str(name))
 
 
 def packaged_path(name: str) -> Path:
@@ -63,10 +75,18 @@ def packaged_path(name: str) -> Path:
     path = Path(str(resources.files("flowmo"))) / "weights" / "packaged" / f"{name}.safetensors"
     if path.is_file():
         return path
+    if name in RELEASED:
+        repository, file = RELEASED[name]
+        raise WeightsError(
+            f"{name!r} is a configuration without packaged weights; the authors' {file} of {repository} is fetched "
+            f"from the Hugging Face hub where a model is asked for: flowmo.load({name!r}), or --model {name}"
+        )
     if name in PRESETS:
         raise WeightsError(
-            f"{name!r} is a configuration without packaged weights. Download a released checkpoint (flowmo_lo.pth or "
-            "flowmo_hi.pth, from the paper's project page) and give its path, train one with 'flowmo train', or use "
-            f"the packaged {PACKAGED!r}"
+            f"{name!r} is a configuration without weights. Load a released model ('flowmo-lo' or 'flowmo-hi'), train "
+            f"one with 'flowmo train', or use the packaged {PACKAGED!r}"
         )
-    raise WeightsError(f"no model {name!r}: neither a file, a folder, nor a packaged model ({PACKAGED!r})")
+    raise WeightsError(
+        f"no model {name!r}: neither a file, a folder, nor a packaged model ({PACKAGED!r}); a model "
+        "of the Hugging Face hub is named owner/name"
+    )

@@ -114,6 +114,19 @@ def _check_size(image: Image.Image) -> None:
         )
 
 
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A Pillow image of any mode as RGB: transparency is laid on white, deeper than 8 bits is scaled.
+
+    Raises ImageError.
+    """
+    try:
+        storage = Storage.of(image)  # says nothing any more once it is loaded
+        image.load()
+        return to_srgb(image, storage, "the picture")
+    except (OSError, ValueError) as error:
+        raise ImageError(f"a picture of the mode {image.mode} cannot be read: {error}") from None
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))

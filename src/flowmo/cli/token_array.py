@@ -1,0 +1,69 @@
+"""Tokens of a data set as one NumPy array, for autoregressive trainers of any kind (Section 3.5).
+
+Beside ``tokens.npy`` lie ``tokens.labels.npy``, where there are labels, and ``tokens.json``, which says what the
+integers are. ``numpy.load("tokens.npy", mmap_mode="r")`` reads any part of it without the rest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..codec import Shard
+from ..files import replacing
+from ..quantize.tokens import smallest_unsigned
+from . import common
+
+FORMAT = "flowmo-array-1"
+ROWS_AT_ONCE = 4096
+
+
+def beside(target: Path) -> tuple[Path, Path]:
+    """The files of labels and of facts that belong to the array ``target``."""
+    return target.with_suffix(".labels.npy"), target.with_suffix(".json")
+
+
+def write_array(target: Path, shard: Shard) -> dict[str, Any]:
+    """Write the integers of a shard, n x length, through a memory map, its labels and its facts, which are returned.
+
+    A row is one image: token by token, and in a token group by group, each integer below ``vocabulary``. The type is
+    the smallest unsigned one that holds them.
+    """
+    tokens = shard.tokens
+    length = tokens.num_tokens * tokens.num_groups
+    dtype = smallest_unsigned(tokens.bits_per_group)
+    with replacing(target) as part:
+        array = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=(len(tokens), length))
+        for first in range(0, len(tokens), ROWS_AT_ONCE):
+            rows = slice(first, first + ROWS_AT_ONCE)
+            array[rows] = tokens.indices[rows].flatten(1).numpy()
+        array.flush()
+        del array  # unmapped, so that it can be renamed anywhere
+    labels_file, facts_file = beside(target)
+    labels_file.unlink(missing_ok=True)
+    if shard.labels is not None:
+        with replacing(labels_file) as part, part.open("wb") as file:
+            np.save(file, shard.labels.numpy())
+    facts = {
+        "format": FORMAT,
+        "array": target.name,
+        "labels": None if shard.labels is None else labels_file.name,
+        "images": len(tokens),
+        "length": length,
+        "dtype": dtype.name,
+        "vocabulary": 2**tokens.bits_per_group,
+        "order": "token-major, then group; bit i of an integer has the value 2**i",
+        "num_tokens": tokens.num_tokens,
+        "groups_per_token": tokens.num_groups,
+        "bits_per_group": tokens.bits_per_group,
+        "bits_per_token": tokens.bits_per_token,
+        "image_size": list(tokens.image_size),
+        "fit": shard.fit,
+        "fingerprint": f"{shard.fingerprint:08x}",
+        "classes": shard.classes,
+        "names": shard.names,
+    }
+    common.write_json(facts_file, facts)
+    return facts

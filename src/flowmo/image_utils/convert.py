@@ -1,0 +1,172 @@
+"""Paths, Pillow images, NumPy arrays and tensors, one or many, of any size -> a batch of one size, and back."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import ImageError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    Images: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray | Tensor | Sequence[Images]"
+else:
+    Images = Any
+
+TOLERANCE = 1e-3
+_FORMS = (
+    "give a path, a Pillow image, a NumPy array (H W 3 or N H W 3, uint8 or float), a tensor (3 H W or B 3 H W, uint8 "
+    "or float), or a list of these; floats lie in [-1, 1]"
+)
+_warned = False
+
+
+def as_images(images: Images, size: int | tuple[int, int]) -> Tensor:
+    """Images in any form -> float B 3 H W in [-1, 1].
+
+    A float tensor is taken as prepared and keeps its size. Everything else is brought to ``size`` (one side, or height
+    and width): scaled until it covers it, then the centre, as the paper does (C1). Files and uint8 are decoded as in
+    :func:`flowmo.image_utils.decode.decode` and scaled by Pillow, floats by torch's antialiased bilinear filter.
+    Accepted are a path, a Pillow image, a NumPy array (H W, H W C or N H W C with C of 1, 3 or 4, or channels first),
+    a tensor with channels first, and sequences of these, whose sizes may differ.
+    Raises ImageError for anything else, and for values outside [-1, 1]. Warns once of a batch that seems to be 0..1.
+    """
+    if isinstance(images, Tensor) and images.is_floating_point():
+        batch = images[None] if images.ndim == 3 else images
+        if batch.ndim != 4 or batch.shape[1] != 3:
+            raise ImageError(f"images must be B 3 H W or 3 H W, got shape {tuple(images.shape)}; {_FORMS}")
+    else:
+        height, width = (size, size) if isinstance(size, int) else size
+        singles = [_fitted(single, height, width) for single in _singles(images)]
+        batch = torch.stack(singles) if singles else torch.zeros(0, 3, height, width)
+    _check_range(batch)
+    return batch
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """Float B 3 H W or 3 H W in [-1, 1] -> RGB Pillow images, one each. Raises ImageError for other shapes."""
+    from PIL import Image
+
+    return [Image.fromarray(array) for array in to_numpy(images)]
+
+
+def to_numpy(images: Tensor) -> np.ndarray:
+    """Float B 3 H W or 3 H W in [-1, 1] -> uint8 B H W 3, rounded to nearest. Raises ImageError for other shapes."""
+    batch = images[None] if images.ndim == 3 else images
+    if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point():
+        raise ImageError(f"float images B 3 H W or 3 H W are needed, got {images.dtype} {tuple(images.shape)}")
+    pixels = ((batch.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def _singles(images: Any) -> list[Any]:
+    """Single images: paths, Pillow images, uint8 H W 3, or float 3 H W."""
+    if isinstance(images, (str, os.PathLike)) or _is_pillow(images):
+        return [images]
+    if isinstance(images, Tensor):
+        return _of_tensor(images)
+    if isinstance(images, np.ndarray) and images.dtype != object:
+        return _of_array(images)
+    if isinstance(images, (Sequence, np.ndarray)) and not isinstance(images, bytes):
+        return [single for item in images for single in _one(item)]
+    raise ImageError(f"an object of the type {type(images).__name__} is no image; {_FORMS}")
+
+
+def _one(item: Any) -> list[Any]:
+    found = _singles(item)
+    if len(found) != 1:
+        raise ImageError(f"a list holds single images, but one of its items is {len(found)} images; {_FORMS}")
+    return found
+
+
+def _of_tensor(images: Tensor) -> list[Any]:
+    batch = images[None] if images.ndim == 3 else images
+    if batch.ndim != 4 or batch.shape[1] != 3:
+        hint = "; permute(2, 0, 1) puts channels first" if images.ndim in (3, 4) and images.shape[-1] == 3 else ""
+        raise ImageError(f"images must be B 3 H W or 3 H W, got a tensor of shape {tuple(images.shape)}{hint}")
+    if batch.is_floating_point():
+        return list(batch)
+    if batch.dtype != torch.uint8:
+        raise ImageError(f"images must be uint8 or floating point, got {batch.dtype}; use images.to(torch.uint8)")
+    return list(batch.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def _of_array(images: np.ndarray) -> list[Any]:
+    array = images[..., None] if images.ndim == 2 else images
+    if array.ndim == 3:
+        array = array[None]
+    if array.ndim != 4 or not (array.shape[3] in (1, 3, 4) or array.shape[1] == 3):
+        raise ImageError(f"an array of shape {images.shape} is no image: expected H W 3 or N H W 3")
+    if array.shape[3] not in (1, 3, 4):
+        array = array.transpose(0, 2, 3, 1)
+    if array.dtype == np.uint8:
+        return list(array)
+    if array.dtype.kind != "f":
+        raise ImageError(f"an array of images must be uint8, or float in [-1, 1]; got {array.dtype}")
+    if array.shape[3] == 4:
+        raise ImageError("float arrays with transparency are not read; give three channels, or uint8")
+    pixels = torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2), dtype=np.float32))
+    return list(pixels.expand(-1, 3, -1, -1))
+
+
+def _fitted(single: Any, height: int, width: int) -> Tensor:
+    """A single image as float 3 height width in [-1, 1]."""
+    from PIL import Image
+
+    from .crops import to_tensor
+    from .decode import decode, to_rgb
+    from .fit import fit_picture
+
+    if isinstance(single, Tensor):
+        return _fit_float(single, height, width)
+    if isinstance(single, (str, os.PathLike)):
+        image = decode(Path(single).expanduser(), os.fspath(single))
+    elif isinstance(single, np.ndarray):
+        image = to_rgb(Image.fromarray(np.ascontiguousarray(single[..., 0] if single.shape[2] == 1 else single)))
+    else:
+        image = to_rgb(single)
+    return to_tensor(fit_picture(image, height, width))
+
+
+def _fit_float(image: Tensor, height: int, width: int) -> Tensor:
+    image = image.float()
+    if image.shape[1:] == (height, width):
+        return image
+    scale = max(height / image.shape[1], width / image.shape[2])
+    scaled = max(height, int(image.shape[1] * scale)), max(width, int(image.shape[2] * scale))
+    image = F.interpolate(image[None], scaled, mode="bilinear", antialias=True, align_corners=False)[0]
+    top, left = round((scaled[0] - height) / 2), round((scaled[1] - width) / 2)
+    return image[:, top : top + height, left : left + width]
+
+
+def _check_range(batch: Tensor) -> None:
+    global _warned
+    if not batch.numel():
+        return
+    low, high = float(batch.min()), float(batch.max())
+    if not (low >= -1 - TOLERANCE and high <= 1 + TOLERANCE):  # NaN fails both
+        raise ImageError(
+            f"images must lie in [-1, 1], got values from {low:.3g} to {high:.3g}; "
+            "use image / 127.5 - 1 for 0..255, or 2 * image - 1 for 0..1"
+        )
+    if 0 <= low < 0.1 and high > 0.5 and not _warned:  # an image in [-1, 1] without any dark pixel is rare
+        _warned = True
+        warnings.warn(
+            f"images have values from {low:.2g} to {high:.2g}, as if they were in [0, 1]; a model takes [-1, 1]: use "
+            "2 * images - 1. This is said once",
+            stacklevel=4,
+        )
+
+
+def _is_pillow(images: Any) -> bool:
+    """Without importing Pillow where nobody has."""
+    return any(base.__module__ == "PIL.Image" and base.__name__ == "Image" for base in type(images).__mro__)

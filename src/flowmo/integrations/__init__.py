@@ -1,0 +1,1 @@
+"""FlowMo in the shape of other libraries, each in a file of its own name, which alone imports it."""

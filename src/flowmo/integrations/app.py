@@ -1,0 +1,148 @@
+"""What the app does when a button is pressed, without the page around it: photographs coded, classes drawn."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..codec import TokenFile, encode_file, write_file
+from ..data import fit_picture, to_image, to_tensor
+from ..errors import ConfigError, ImageError, WeightsError
+from ..evaluation.pixels import psnr
+from ..generation import DecodeSettings, Generator, generate, picture_seed
+from ..image_utils.decode import to_rgb
+from ..perceptual import LPIPS, load_lpips
+from ..tokenizer import FlowMo
+
+CHOICE_NOISE = 50.0
+"""Of the drawing of classes: strong guidance needs much of it (docs/GENERATION.md)."""
+SHOWN = 512
+"""Pixels of a side that small images are enlarged to, so that a page does not blur them."""
+
+
+@dataclass(frozen=True)
+class Coded:
+    """original, reconstruction: of the model's size. payload_bytes: of the tokens; file_bytes: with the header. lpips:
+    None where its weights are not here. seconds: of encoding and decoding. file: the .flowmo file."""
+
+    original: Image.Image
+    reconstruction: Image.Image
+    payload_bytes: int
+    file_bytes: int
+    bits_per_pixel: float
+    psnr: float
+    lpips: float | None
+    seconds: float
+    file: Path
+
+
+@dataclass
+class App:
+    """models: tokenizers of different rates, lowest first. generator: of tokens of one of them, or None. folder: of the
+    files for download, removed with the process's temporary files."""
+
+    models: Sequence[FlowMo]
+    generator: Generator | None = None
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="flowmo-app-")))
+    lpips: LPIPS | None = None
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise ConfigError("the app needs a model")
+        self.models = sorted(self.models, key=lambda model: model.config.bits_per_pixel)
+        self._fingerprints = [model.fingerprint() for model in self.models]
+        if self.generator is not None:
+            self._tokenizer = self._tokenizer_of(self.generator)
+        try:
+            self.lpips = load_lpips("alex").to(self.models[0].device)
+        except WeightsError:
+            self.lpips = None
+
+    @property
+    def rates(self) -> list[str]:
+        """Each model's rate in words, lowest first."""
+        configs = [model.config for model in self.models]
+        return [
+            f"{-(-c.num_tokens * c.bits_per_token // 8)} bytes, {c.bits_per_pixel:.3f} bits per pixel" for c in configs
+        ]
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the generator's classes, or their numbers."""
+        if self.generator is None:
+            return []
+        return self.generator.classes or [str(i) for i in range(self.generator.config.num_classes)]
+
+    def code(self, image: Image.Image | None, rate: int = 0, num_steps: int | None = None, seed: int = 0) -> Coded:
+        """Code an image by the model of that rate and decode it. Raises ImageError where there is none."""
+        if image is None:
+            raise ImageError("drop a photograph first")
+        model = self.models[rate]
+        side = model.config.image_size
+        fitted = fit_picture(to_rgb(image), side, side)
+        original = to_tensor(fitted)[None].to(model.device)
+        start = time.perf_counter()
+        tokens = model.tokenize(original)
+        decoded = model.detokenize(tokens, num_steps=num_steps, seed=seed)
+        if decoded.is_cuda:
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+        file = TokenFile(tokens, self._fingerprints[rate], "crop", (image.height, image.width))
+        content = encode_file(file)
+        path = self.folder / f"{hashlib.sha256(content).hexdigest()[:12]}.flowmo"
+        write_file(path, file)
+        return Coded(
+            _enlarged(fitted),
+            _enlarged(to_image(decoded[0])),
+            len(tokens.to_bytes()[0]),
+            len(content),
+            tokens.bits_per_pixel,
+            float(psnr(decoded, original)),
+            self._distance(decoded, original),
+            seconds,
+            path,
+        )
+
+    def draw(self, label: int, count: int = 4, guidance: float = 3.0, seed: int = 0) -> list[Image.Image]:
+        """Images of a class, from token seeds that the class and ``seed`` decide. Raises ConfigError."""
+        if self.generator is None:
+            raise ConfigError("there is no generator for this tokenizer; give one with --generator")
+        settings = DecodeSettings(num_steps=12, guidance_scale=guidance, choice_noise=CHOICE_NOISE)
+        seeds = [picture_seed(seed + i, label) for i in range(count)]
+        drawn: list[Image.Image] = []
+        for tokens in generate(self.generator, [label] * count, settings, seeds):
+            drawn += [_enlarged(to_image(image), 256) for image in self._tokenizer.detokenize(tokens, seed=seed)]
+        return drawn
+
+    def _tokenizer_of(self, generator: Generator) -> FlowMo:
+        for model, fingerprint in zip(self.models, self._fingerprints, strict=True):
+            if f"{fingerprint:08x}" == generator.config.tokens.fingerprint:
+                return model
+        raise ConfigError(
+            f"the generator makes tokens of the tokenizer {generator.config.tokens.fingerprint}, which is no model here"
+        )
+
+    def _distance(self, ours: Tensor, theirs: Tensor) -> float | None:
+        if self.lpips is None:
+            return None
+        try:
+            with torch.no_grad():
+                return float(self.lpips(ours, theirs))
+        except ImageError:  # too small for it
+            return None
+
+
+def _enlarged(image: Image.Image, side: int = SHOWN) -> Image.Image:
+    """By a whole factor, so that each pixel becomes a square."""
+    factor = max(1, side // max(image.size))
+    return (
+        image if factor == 1 else image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    )

@@ -1,0 +1,141 @@
+"""A FlowMo tokenizer with the interface of diffusers' autoencoders: ``encode(x).latent_dist``, ``decode(z).sample``.
+
+The latents are the code, B x tokens x bits (N, K), +1 or -1 with lookup-free quantization: a one-dimensional sequence,
+not a grid. What diffusers calls a sample is here an image that the decoder draws from noise, so that ``decode`` takes a
+seed or a generator. Needs ``pip install 'flowmo[diffusers]'``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.utils import BaseOutput
+from torch import Tensor
+
+from ..config import FlowMoConfig, from_dict, to_dict
+from ..errors import ConfigError
+from ..flow import seeded_noise
+from ..quantize.tokens import Tokens
+from ..tokenizer import FlowMo
+from ..weights import load
+
+
+class CodeDistribution:
+    """A distribution of one value: the code has no spread. latents: B N K."""
+
+    def __init__(self, latents: Tensor) -> None:
+        self.mean = latents
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Return the code; nothing is drawn."""
+        return self.mean
+
+    def mode(self) -> Tensor:
+        """Return the code."""
+        return self.mean
+
+    def kl(self) -> Tensor:
+        """Return zeros, one an image."""
+        return self.mean.new_zeros(len(self.mean))
+
+
+@dataclass
+class EncoderOutput(BaseOutput):
+    """latent_dist: as of AutoencoderKL. latents: B N K, as of VQModel. tokens: the same as integers, or None."""
+
+    latent_dist: CodeDistribution
+    latents: Tensor
+    tokens: Tokens | None = None
+
+
+@dataclass
+class DecoderOutput(BaseOutput):
+    """sample: images B 3 H W in [-1, 1]."""
+
+    sample: Tensor
+
+
+class AutoencoderFlowMo(ModelMixin, ConfigMixin):
+    """FlowMo as a model of diffusers; ``save_pretrained`` and ``from_pretrained`` are diffusers' own.
+
+    config: a FlowMoConfig as plain data (:func:`flowmo.config.to_dict`). ``AutoencoderFlowMo.from_flowmo("flowmo-lo")``
+    makes one of any model that ``flowmo.load`` takes. ``tokenizer`` is the FlowMo model inside.
+    """
+
+    config_name = "config.json"  # type: ignore[assignment]
+
+    @register_to_config
+    def __init__(self, flowmo: dict[str, Any], scaling_factor: float = 1.0) -> None:
+        super().__init__()
+        self.tokenizer = FlowMo(from_dict(FlowMoConfig, dict(flowmo)))
+
+    @classmethod
+    def from_flowmo(cls, model: FlowMo | str | Path = "") -> AutoencoderFlowMo:
+        """Return the adapter of a model, or of what ``flowmo.load`` takes; by default the packaged one."""
+        if not isinstance(model, FlowMo):
+            model = load(model) if str(model) else load()
+        with torch.device("meta"):
+            adapter = cls(to_dict(model.config))
+        adapter.tokenizer = model
+        return adapter.eval()
+
+    @classmethod
+    def from_pretrained(cls, *arguments: Any, **settings: Any) -> AutoencoderFlowMo:
+        """diffusers' own, with every tensor on a device: what files do not hold is made anew."""
+        adapter = super().from_pretrained(*arguments, **settings)
+        encoder, config = adapter.tokenizer.encoder, adapter.tokenizer.config
+        if config.initial_latent == "zeros":  # a constant, which is not stored
+            encoder.initial_latent = torch.zeros(
+                config.num_tokens, config.latent_dim, device=adapter.device, dtype=encoder.readout.weight.dtype
+            )
+        return adapter
+
+    def encode(self, x: Tensor, return_dict: bool = True) -> EncoderOutput | tuple[CodeDistribution]:
+        """x: images B 3 H W in [-1, 1] -> their code."""
+        quantized = self.tokenizer.quantize(self.tokenizer.encode(x))
+        distribution = CodeDistribution(quantized.code)
+        if not return_dict:
+            return (distribution,)
+        size, tokens = (x.shape[2], x.shape[3]), quantized.tokens
+        whole = None if tokens is None else Tokens(tokens, self.tokenizer.config.bits_per_group, size)
+        return EncoderOutput(distribution, quantized.code, whole)
+
+    def decode(
+        self,
+        z: Tensor,
+        return_dict: bool = True,
+        generator: torch.Generator | None = None,
+        seed: int | Sequence[int] = 0,
+        size: tuple[int, int] | None = None,
+        **sampler: Any,
+    ) -> DecoderOutput | tuple[Tensor]:
+        """z: latents B N K -> images, B 3 H W in [-1, 1].
+
+        Latents of another model's, between the code's values, are brought to the nearest where the code is of signs.
+        generator: of the starting noise, instead of seed, as in ``FlowMo.detokenize``. size: (height, width) of the
+        images, by default the model's. sampler: num_steps, guidance_scale and the like. Raises ConfigError.
+        """
+        config = self.tokenizer.config
+        if z.ndim != 3 or tuple(z.shape[1:]) != (config.num_tokens, config.latent_dim):
+            raise ConfigError(
+                f"latents must be B {config.num_tokens} {config.latent_dim} (tokens, bits), got {tuple(z.shape)}"
+            )
+        if config.quantizer.kind == "lfq":
+            z = torch.where(z > 0, 1.0, -1.0).to(z.dtype)
+        shape = (3, *(size or (config.image_size, config.image_size)))
+        if generator is None:
+            noise = seeded_noise(seed, len(z), shape)
+        else:
+            noise = torch.randn(len(z), *shape, generator=generator, device=generator.device)
+        image = self.tokenizer.sample(z, noise.to(z.device), **sampler).clamp(-1, 1)
+        return DecoderOutput(image) if return_dict else (image,)
+
+    def forward(self, sample: Tensor, return_dict: bool = True, **settings: Any) -> DecoderOutput | tuple[Tensor]:
+        """Encode and decode images, B 3 H W in [-1, 1]."""
+        return self.decode(self.encode(sample).latents, return_dict, **settings)  # type: ignore[union-attr]

@@ -1,0 +1,76 @@
+"""``flowmo tokenize DATA --out tokens.npy``, and a GPT of another library that learns from it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command_support import Command
+from PIL import Image
+
+import flowmo as package
+from flowmo import samples
+from flowmo.codec import read_shard
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "train_gpt.py"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Two classes of pictures, and a file that is none."""
+    for i, path in enumerate(samples.paths()):
+        target = tmp_path / "data" / ("animals" if i % 2 else "things") / f"{path.stem}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).resize((48, 40)).save(target)
+    (tmp_path / "data" / "animals" / "bad.png").write_bytes(b"no picture")
+    return tmp_path / "data"
+
+
+def test_an_array_of_tokens(flowmo: Command, pictures: Path) -> None:
+    result = flowmo("tokenize", pictures, "--labels", "--out", "made/tokens.npy")
+    assert result.code == 1, result.err  # one picture is bad
+    assert sorted(p.name for p in Path("made").iterdir()) == ["tokens.json", "tokens.labels.npy", "tokens.npy"]
+    tokens = np.load("made/tokens.npy", mmap_mode="r")
+    facts = json.loads(Path("made/tokens.json").read_text())
+    labels = np.load("made/tokens.labels.npy")
+    flowmo("tokenize", pictures, "--labels", "--out", "made/same.shard")
+    shard = read_shard("made/same.shard")
+    assert tokens.dtype == np.uint16
+    assert np.array_equal(tokens, shard.tokens.indices.flatten(1).numpy())
+    assert np.array_equal(labels, shard.labels.numpy())
+    assert facts["names"] == shard.names
+    assert facts["classes"] == ["animals", "things"]
+    assert (facts["fingerprint"], facts["vocabulary"], facts["length"]) == (f"{shard.fingerprint:08x}", 512, 32)
+    rows = tokens.reshape(len(tokens), facts["num_tokens"], facts["groups_per_token"])
+    assert package.Tokens.from_numpy(rows, facts["bits_per_group"], tuple(facts["image_size"])) == shard.tokens
+
+
+def test_nothing_is_overwritten_unasked(flowmo: Command, pictures: Path) -> None:
+    Path("tokens.json").write_text("mine")
+    result = flowmo("tokenize", pictures, "--out", "tokens.npy")
+    assert result.code == 2
+    assert "tokens.json" in result.err
+    assert not Path("tokens.npy").exists()
+    result = flowmo("tokenize", pictures, "--out", "tokens.npy", "--force", "--json")
+    assert result.json["images"] == 8
+    assert json.loads(Path("tokens.json").read_text())["labels"] is None
+    assert not Path("tokens.labels.npy").exists()
+
+
+def test_a_gpt_learns_these_tokens_and_samples(flowmo: Command, pictures: Path) -> None:
+    pytest.importorskip("transformers", reason="needs transformers: pip install 'flowmo[examples]'")
+    weights = Path("model.safetensors")
+    package.weights.save_model(package.FlowMo(package.presets.tiny()), weights, torch.float32)
+    assert flowmo("tokenize", pictures, "--labels", "--model", weights, "--out", "tokens.npy", model=False).code == 1
+    settings = ["--steps", "60", "--batch-size", "4", "--width", "64", "--depth", "2", "--samples", "3", "--label", "1"]
+    command = [sys.executable, EXAMPLE, "tokens.npy", "--model", weights, *settings, "--out", "drawn.png"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    losses = [float(line.split()[2]) for line in result.stdout.splitlines() if line.startswith("step")]
+    assert losses[0] > 6 > losses[-1]  # ln 512 is 6.24; eight images are soon known by heart
+    assert Image.open("drawn.png").size == (96, 32)
