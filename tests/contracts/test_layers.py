@@ -17,7 +17,8 @@ LAYERS = {
     2: ("tokenizer",),
     3: ("stages", "generation", "weights", "codec", "data"),
     4: ("training", "evaluation", "viewing"),
-    5: ("cli", "app"),
+    5: ("comparison",),
+    6: ("cli", "app"),
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 EXEMPT = (PACKAGE / "__init__.py", PACKAGE / "__main__.py")
