@@ -105,7 +105,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.peers == ["list"]:
-        common.print_table(["name", "tokenizer", "file", "published at huggingface.co"], list_peers())
+        header, rows = ["name", "tokenizer", "file", "published at huggingface.co"], list_peers()
+        if arguments.json:
+            common.print_json([{"name": n, "title": t, "files": f.split(" + "), "source": s} for n, t, f, s in rows])
+        else:
+            common.print_table(header, rows)
         return 0
     if arguments.data is None:
         raise ConfigError("say which pictures to compare on: flowmo compare DATA")
