@@ -101,12 +101,13 @@ def test_settings_matter(generate: Command, folder: Path) -> None:
             ["--guidance", 8, "--guidance-decay", "linear"],
             ["--schedule", "linear", "--choice-noise", 30],
             ["--decoder-guidance", 3],
+            ["--convention", "titok", "--temperature", 1.3, "--choice-noise", 2.8],
         ]
     ):
         arguments = ["--generator", folder / "a", "--class", 0, "-n", 1, "--out", f"{i}", *more]
         assert generate(*arguments).code == 0
         seen.add(pixels(f"{i}/0000-0000.png").tobytes())
-    assert len(seen) == 6
+    assert len(seen) == 7
     assert generate("--generator", folder / "a", "--any-class", "-n", 2, "--out", "any").code == 0
     assert sorted(p.name for p in Path("any").iterdir()) == ["any-0000.png", "any-0001.png", "grid.png"]
 

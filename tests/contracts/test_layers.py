@@ -20,7 +20,7 @@ LAYERS = {
     2: ("tokenizer",),
     3: ("stages", "generation", "weights", "codec", "data"),
     4: ("training", "evaluation", "viewing"),
-    5: ("integrations",),
+    5: ("comparison", "integrations"),
     6: ("cli",),
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}

@@ -31,6 +31,7 @@ COMMANDS = {
     "generate": "pictures of classes, by a generator and its tokenizer",
     "evaluate": "measure models on a data set by a named protocol",
     "evaluate-generator": "FID, sFID, precision and recall of generated pictures",
+    "likelihood": "how likely a model finds images, by the reverse ODE",
     "figure": "measure and draw a figure of the paper",
     "compare": "models, image codecs and other tokenizers at equal bytes",
     "gallery": "write a page to look at pictures, models and codecs with",

@@ -21,7 +21,9 @@ from ..errors import WeightsError
 
 
 def read_tensors(content: bytes) -> dict[str, Tensor]:
-    """The float32 tensors of the file with these bytes, named by their path: ``net.layers.conv.weight``.
+    """The tensors of the file with these bytes, named by their path, ``net.layers.conv.weight``, in float32.
+
+    They may be stored as float32, float16 or bfloat16.
 
     Raises WeightsError when it is no TorchScript file, or a damaged one, or asks for more than tensors.
     """
@@ -57,23 +59,32 @@ class _Unpickler(pickle.Unpickler):
         return _PARTS[module, name]
 
     def persistent_load(self, pid: Any) -> np.ndarray:
-        """The values of a storage, float32."""
+        """The values of a storage, as float32."""
         kind, dtype, key, _, count = pid
-        if kind != "storage" or dtype is not np.float32 or not str(key).isdecimal():
+        if kind != "storage" or dtype not in _DTYPES or not str(key).isdecimal():
             raise WeightsError(f"the file of weights holds {pid!r} where the values of a tensor should be")
-        values = np.frombuffer(self.archive.read(f"{self.root}data/{key}"), "<f4")
+        stored = np.frombuffer(self.archive.read(f"{self.root}data/{key}"), _DTYPES[dtype])
+        if dtype == "bfloat16":  # the upper half of a float32
+            stored = (stored.astype(np.uint32) << 16).view(np.float32)
+        values = stored.astype(np.float32)
         if len(values) != count:
             raise WeightsError(f"the file of weights holds {len(values)} values where {count} should be")
         return values
 
 
-def _tensor(values: np.ndarray, offset: int, size: tuple[int, ...], *_: Any) -> Tensor:
-    """Published tensors are contiguous, so that strides say nothing new."""
+def _tensor(values: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...] = (), *_: Any) -> Tensor:
+    size, stride = tuple(size), tuple(stride)
+    contiguous = tuple(math.prod(size[i + 1 :]) for i in range(len(size)))
+    if any(n > 1 and a != b for n, a, b in zip(size, stride, contiguous, strict=False)):
+        raise WeightsError("the file of weights holds a tensor that is not stored in its own order: refused")
     return torch.from_numpy(values[offset : offset + math.prod(size)].astype(np.float32).reshape(size))
 
 
+_DTYPES = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 _PARTS: dict[tuple[str, str], Any] = {
-    ("torch", "FloatStorage"): np.float32,
+    ("torch", "FloatStorage"): "float32",
+    ("torch", "HalfStorage"): "float16",
+    ("torch", "BFloat16Storage"): "bfloat16",
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch.jit._pickle", "build_intlist"): list,
     ("collections", "OrderedDict"): dict,

@@ -17,6 +17,7 @@ from .model import NO_CLASS
 from .schedule import SCHEDULES, Schedule, tokens_left
 
 Decay = Literal["none", "linear", "cosine"]
+Convention = Literal["maskgit", "titok"]
 OnStep = Callable[[Tensor, Tensor], None]
 """Told after each step the tokens B L and the mask B L of those that are still unknown."""
 
@@ -24,7 +25,13 @@ OnStep = Callable[[Tensor, Tensor], None]
 @dataclass(frozen=True)
 class DecodeSettings:
     """How tokens are drawn. The defaults are the paper's where it says: 64 steps, guidance 1.5 without decay, a softmax
-    temperature that is annealed. Raises ConfigError for a setting out of range."""
+    temperature that is annealed.
+
+    The convention "titok" reads the numbers as TiTok does, whose values are temperature 1.3, final_temperature 0.5 and
+    choice_noise 2.8. Guided logits are c + s (c - u), so that 0 is no guidance. They are divided by the temperature.
+    The noise, which falls with the steps, falls on the draw of tokens and on their logits as confidences; there is no
+    draw from the softmax. Raises ConfigError for a setting out of range.
+    """
 
     num_steps: int = 64
     schedule: Schedule = "arccos"  # of the tokens that are still masked, see ``masked_share``
@@ -33,6 +40,7 @@ class DecodeSettings:
     choice_noise: float = 4.5  # Gumbel noise on the confidences, times the share of steps to come
     guidance_scale: float = 1.5  # 1 is none, and half the cost
     guidance_decay: Decay = "none"  # or guidance rises from 1, linearly or along a half cosine, as more is known
+    convention: Convention = "maskgit"  # how the numbers are read; see below
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
@@ -47,11 +55,16 @@ class DecodeSettings:
             raise ConfigError(f"guidance_scale must be a number, got {self.guidance_scale}")
         if self.guidance_decay not in ("none", "linear", "cosine"):
             raise ConfigError(f"guidance_decay must be none, linear or cosine; got {self.guidance_decay!r}")
+        if self.convention not in ("maskgit", "titok"):
+            raise ConfigError(f"convention must be maskgit or titok; got {self.convention!r}")
+        if self.convention == "titok" and not (self.temperature and self.final_temperature):
+            raise ConfigError("TiTok's logits are divided by the temperature, which must be above 0")
 
     def guidance_at(self, progress: float) -> float:
         """Return the guidance scale at a share of the steps, (k + 1) / n at step k: the whole of it at the last one."""
         rise = {"none": 1.0, "linear": progress, "cosine": (1 - math.cos(math.pi * progress)) / 2}
-        return 1 + (self.guidance_scale - 1) * rise[self.guidance_decay]
+        more = self.guidance_scale if self.convention == "titok" else self.guidance_scale - 1
+        return 1 + more * rise[self.guidance_decay]
 
     def temperature_at(self, progress: float) -> float:
         """Return the temperature at a share of the steps, k / (n - 1) at step k."""
@@ -86,10 +99,9 @@ def decode(
             raise ConfigError(
                 "the generator gives logits that are not finite; its weights or the guidance are unusable"
             )
-        values, chances = _uniform(draws, length), _uniform(draws, length)
-        drawn, log_p = _sample(logits, settings.temperature_at(k / max(1, len(plan) - 1)), values.to(labels.device))
-        noise = -(-chances.log()).log() * settings.choice_noise * (1 - (k + 1) / len(plan))
-        confidence = (log_p + noise.to(labels.device)).masked_fill(~mask, math.inf)
+        draw = _draw_titok if settings.convention == "titok" else _draw
+        drawn, confidence = draw(logits, settings, k, len(plan), draws)
+        confidence = confidence.masked_fill(~mask, math.inf)
         tokens = torch.where(mask, drawn, tokens)
         mask = torch.zeros_like(mask).scatter(1, confidence.argsort(dim=1, stable=True)[:, :left], True)
         if on_step is not None:
@@ -106,6 +118,35 @@ def guided(predict: Predict, tokens: Tensor, labels: Tensor, mask: Tensor, scale
     both = predict(torch.cat([tokens, tokens]), torch.cat([labels, nothing]), torch.cat([mask, mask]))
     with_class, without = both.chunk(2)
     return without + scale * (with_class - without)
+
+
+def _draw(
+    logits: Tensor, settings: DecodeSettings, k: int, steps: int, draws: Sequence[torch.Generator]
+) -> tuple[Tensor, Tensor]:
+    """Tokens B L from the softmax at step k, and their confidences B L: log-probabilities with Gumbel noise."""
+    length, device = logits.shape[1], logits.device
+    values, noise = _uniform(draws, length), _gumbel(draws, length)
+    drawn, log_p = _sample(logits, settings.temperature_at(k / max(1, steps - 1)), values.to(device))
+    return drawn, log_p + (noise * settings.choice_noise * (1 - (k + 1) / steps)).to(device)
+
+
+def _draw_titok(
+    logits: Tensor, settings: DecodeSettings, k: int, steps: int, draws: Sequence[torch.Generator]
+) -> tuple[Tensor, Tensor]:
+    """The likeliest tokens B L of the noisy logits at step k, and their confidences B L: logits with noise of their
+    own."""
+    length, values = logits.shape[1:]
+    progress = (k + 1) / steps
+    logits, scale = logits / settings.temperature_at(progress), settings.choice_noise * (1 - progress)
+    noise = _gumbel(draws, length * values).view(-1, length, values)
+    drawn = (logits + scale * noise.to(logits.device)).argmax(-1)
+    confidence = logits.gather(-1, drawn[..., None])[..., 0]
+    return drawn, confidence + scale * _gumbel(draws, length).to(logits.device)
+
+
+def _gumbel(draws: Sequence[torch.Generator], length: int) -> Tensor:
+    """B L of the standard Gumbel distribution."""
+    return -(-_uniform(draws, length).log()).log()
 
 
 def _sample(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor]:

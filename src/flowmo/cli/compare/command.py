@@ -7,6 +7,8 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from ...comparison.peers.adapter import list_peers, published_peer
+from ...errors import ConfigError
 from ...evaluation.adapters import FlowMoPeer, Peer, ThumbnailPeer, open_peer
 from ...evaluation.codecs import CODECS, COUNTED, get_codec
 from ...evaluation.compare import Row, compare, control_contenders, peer_contender
@@ -32,7 +34,7 @@ NAMES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "data", metavar="DATA", help="folder of pictures, tar, shards, Parquet files, or one .npy array"
+        "data", metavar="DATA", nargs="?", help="folder of pictures, tar, shards, Parquet files, or one .npy array"
     )
     parser.add_argument(
         "--models",
@@ -62,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="SPEC",
-        help="tokenizers of others: NAME=torchscript:ENCODER,DECODER,bits_per_token=N or NAME=diffusers:FOLDER or "
+        help="tokenizers of others: NAME=FILE for one of Table 1 as its authors publish it ('list' names them "
+        "and their files); or NAME=torchscript:ENCODER,DECODER,bits_per_token=N or NAME=diffusers:FOLDER or "
         "NAME=module:function,bits_per_image=N or NAME=module:encode,decode=module:decode,bits_per_token=N",
     )
     parser.add_argument(
@@ -101,6 +104,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.peers == ["list"]:
+        header, rows = ["name", "tokenizer", "file", "published at huggingface.co"], list_peers()
+        if arguments.json:
+            common.print_json([{"name": n, "title": t, "files": f.split(" + "), "source": s} for n, t, f, s in rows])
+        else:
+            common.print_table(header, rows)
+        return 0
+    if arguments.data is None:
+        raise ConfigError("say which pictures to compare on: flowmo compare DATA")
     common.check_targets([arguments.out / output.RESULT], [], arguments.force)
     need_matplotlib()
     with hold(arguments.out):
@@ -112,7 +124,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     device = common.find_device(arguments.device)
     codecs = [get_codec(name) for name in dict.fromkeys(arguments.codecs)]
     models = inputs.load_models(arguments)
-    peers = [open_peer(spec, arguments.trust) for spec in arguments.peers]
+    peers: list[Peer] = [published_peer(spec, device) or open_peer(spec, arguments.trust) for spec in arguments.peers]
     size = inputs.picture_size(arguments, models)
     search = inputs.search(arguments, models, size)
     progress = common.Progress(0)

@@ -74,6 +74,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how guidance rises over the steps; none is full from the first (default: none)",
     )
     drawing.add_argument(
+        "--convention",
+        choices=("maskgit", "titok"),
+        default=DEFAULTS.convention,
+        help="how these numbers are read; titok as TiTok does, whose guidance is ours less 1 and whose others are "
+        "--temperature 1.3 --final-temperature 0.5 --choice-noise 2.8 (default: maskgit)",
+    )
+    drawing.add_argument(
         "--seed",
         type=common.seed,
         default=0,
@@ -95,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.choice_noise,
         arguments.guidance,
         arguments.guidance_decay,
+        arguments.convention,
     )
     if arguments.no_pictures and not arguments.npz:
         raise ConfigError("--no-pictures leaves nothing to write without --npz")
