@@ -17,7 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from .. import config as configs
-from ..data import BatchLoader, ImageSource, SplitError, center_crop, open_images, shorter_side_to, to_tensor
+from ..data import (
+    BatchLoader,
+    DataFingerprint,
+    ImageSource,
+    SplitError,
+    center_crop,
+    changes,
+    fingerprint_of,
+    open_images,
+    shorter_side_to,
+    to_tensor,
+)
 from ..errors import ConfigError, DataError, ImageError, TrainingError
 from ..files import only_one, replacing
 from ..provenance import code_version
@@ -112,6 +123,7 @@ def _train(
     say: Callable[[str], None],
 ) -> Outcome:
     folder = arguments.out
+    data = fingerprint_of(source)
     checkpoint, config, about = going_on(arguments, stage.config, world)
     if checkpoint is not None:
         model = FlowMo(stored_model_config(checkpoint))
@@ -120,9 +132,12 @@ def _train(
                 f"{folder} holds a run of another model; give another folder, or the run's own settings"
             )
         say(f"resuming at {checkpoint.about['images_seen']:,} images")
+        before = DataFingerprint.from_dict(checkpoint.about.get("data"))
+        if before is not None and (what := changes(before, data)):
+            say(f"the data have changed: {what}; from here on the images come in another order")
     elif model is None:
         model = _seeded(stage)
-    about |= stage.about
+    about |= stage.about | {"data": data.to_dict()}
     size = crop_size(model.config, config)
     step, ready, state, meter = assemble(model, config, world, perceptual, checkpoint, stage.teacher)
     log = check = None
