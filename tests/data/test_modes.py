@@ -170,10 +170,10 @@ def matrix_profile(gamma: float, primaries: list[tuple[float, float, float]]) ->
 
 
 ADOBE = [(0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)]
-P3 = [(0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)]
+DISPLAY = [(0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)]
 
 
-@pytest.mark.parametrize(("gamma", "primaries"), [(2.2, ADOBE), (1.8, P3)], ids=["wide", "display"])
+@pytest.mark.parametrize(("gamma", "primaries"), [(2.2, ADOBE), (1.8, DISPLAY)], ids=["wide", "display"])
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG", "AVIF"])
 def test_a_colour_profile_is_applied(gamma: float, primaries: list[tuple[float, float, float]], kind: str) -> None:
     profile = matrix_profile(gamma, primaries)

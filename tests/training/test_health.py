@@ -153,6 +153,24 @@ def test_a_broken_picture_is_named_and_counted(tmp_path: Path, capsys: pytest.Ca
     assert [line["broken_images"] for line in log_of(tmp_path / "run").values()] == [1, 2, 2, 2]
 
 
+def test_data_that_change_under_a_run_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for path in samples.paths():
+        (data / path.name).write_bytes(path.read_bytes())
+    arguments = [
+        *command(data, tmp_path / "run", images=32, cooldown_images=0),
+        "--validation",
+        str(samples.paths()[0]),
+    ]
+    assert main([*arguments, "--time-limit", "0s"]) == 0
+    assert main([*arguments, "--time-limit", "0s"]) == 0
+    assert "the data have changed" not in capsys.readouterr().out
+    (data / "new.jpg").write_bytes(samples.paths()[0].read_bytes())
+    assert main([*arguments, "--time-limit", "0s"]) == 0
+    assert "the data have changed: 9 images where there were 8" in capsys.readouterr().out
+
+
 def test_use_of_the_bits() -> None:
     """Closed forms: never set, always set, half, a quarter."""
     numbers = usage_of_bits(torch.tensor([[0.0, 1.0], [0.5, 0.25]]))

@@ -128,6 +128,7 @@ class ParquetSource:
             if pa.types.is_struct(kind) and _has(kind, "path", _is_text):
                 column = parquet.read(columns=["image.path"], use_threads=False).column("image")
                 paths = pc.struct_field(column.combine_chunks(), "path").cast(pa.large_string())
+                paths.validate(full=True)  # offsets, and that it is UTF-8
             if "label" in schema.names and pa.types.is_integer(schema.field("label").type):
                 column = parquet.read(columns=["label"], use_threads=False).column("label")
                 # Null is none. What does not fit int64 is refused here, since the cast would fail in its own words.

@@ -34,7 +34,7 @@ def srgb_transform(profile: Any, mode: str, name: str) -> Any:
 
 @lru_cache(maxsize=16)
 def lab_transform() -> Any:
-    """The conversion from CIELAB with Pillow's white point (D50) to sRGB."""
+    """The conversion from CIELAB with Pillow's white point to sRGB."""
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
     return ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
 

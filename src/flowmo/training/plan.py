@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
-from ..data import BatchLoader, ImageSource
+from ..data import BatchLoader, DataFingerprint, ImageSource, fingerprint_of
 from ..generation import Generator
 from ..tokenizer import FlowMo
 from .checkpoint import Checkpoint
@@ -74,6 +74,10 @@ class Plan(ABC, Generic[Model, Config, Source]):
     def to(self, device: torch.device) -> None:
         """Move what the loss needs beside the model to the device."""
 
+    def data_fingerprint(self, source: Source) -> DataFingerprint | None:
+        """Return what a run remembers of its data, to say when they have changed; None where nothing is remembered."""
+        return None
+
     def rebuild_after(self, config: Config) -> int | None:
         """Return the images after which the run is to be built anew, or None."""
         return None
@@ -133,6 +137,9 @@ class TokenizerPlan(Plan[FlowMo, TokenizerConfig, ImageSource]):
         for network in (self.perceptual, self.teacher):
             if network is not None:
                 network.to(device)
+
+    def data_fingerprint(self, source: ImageSource) -> DataFingerprint:
+        return fingerprint_of(source)
 
     def rebuild_after(self, config: TokenizerConfig) -> int | None:
         return config.encoder_images or None

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ..config import to_dict
+from ..data import DataFingerprint, changes
 from ..errors import ConfigError, TrainingError
 from ..provenance import code_version
 from .checkpoint import Checkpoint, checkpoints, read_checkpoint, read_newest
@@ -99,6 +100,7 @@ class Session:
     def begin(self, fresh: list[Any]) -> tuple[Run, Loader, Log | None]:
         """Return the run where it stands, and its data from there."""
         plan, world = self.plan, self.world
+        data = plan.data_fingerprint(self.source)
         checkpoint, config, about = self.going_on()
         if checkpoint is None:
             model = fresh.pop() if fresh else plan.seeded_model()
@@ -109,7 +111,10 @@ class Session:
                     f"{self.folder} holds a run of another model; give another folder, or the run's own settings"
                 )
             self.say(f"resuming at {checkpoint.about['images_seen']:,} images")
-        about |= plan.about
+            before = DataFingerprint.from_dict(checkpoint.about.get("data"))
+            if before is not None and data is not None and (what := changes(before, data)):
+                self.say(f"the data have changed: {what}; from here on the images come in another order")
+        about |= plan.about | ({"data": data.to_dict()} if data is not None else {})
         stage, ready, state, meter = plan.assemble(model, config, world, checkpoint)
         log = validation = None
         if world.main:
