@@ -11,8 +11,8 @@ import json
 import re
 from pathlib import Path
 
-from flowmo.evaluation.compare import Row
-from flowmo.evaluation.compare_table import COLUMNS, THOUSANDFOLD, order
+from flowmo.comparison.compare import Row
+from flowmo.comparison.table import COLUMNS, THOUSANDFOLD, order
 from flowmo.evaluation.results import Result, read_result
 
 ROOT = Path(__file__).parents[1]

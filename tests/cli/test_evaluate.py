@@ -24,14 +24,14 @@ from PIL import Image
 from flowmo.cli.main import main
 from flowmo.config import SamplerConfig
 from flowmo.data import open_images
-from flowmo.evaluation.bootstrap import paired_bootstrap
 from flowmo.evaluation.evaluate import Settings
-from flowmo.evaluation.networks import load_networks
 from flowmo.evaluation.protocols import STANDARD
 from flowmo.evaluation.results import read_result
 from flowmo.evaluation.rows import Rows
 from flowmo.evaluation.session import Session, evaluate, hold, prepare
 from flowmo.evaluation.summary import read_table
+from flowmo.metrics.bootstrap import paired_bootstrap
+from flowmo.metrics.networks import load_networks
 from flowmo.weights import load_model, save_model
 
 SOURCE = Path(__file__).parents[2] / "src"

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from flowmo.config import TransformerConfig
 from flowmo.flow import ThickTailedLogitNormal, image_estimate, integrate, shifted_grid
 from flowmo.presets import flowmo_mini_64, tiny
+from flowmo.profiling.memory import LiveTensors
 from flowmo.stages import LossWeights, ModeSeekingLoss, draw, draw_chain, mode_seeking_loss, sample_chain
 from flowmo.stages.mode_matching import Draws
 from flowmo.stages.mode_seeking import ChainDraws
 from flowmo.tokenizer import FlowMo
-from flowmo.training.memory import LiveTensors
 
 SLOW = os.environ.get("FLOWMO_SLOW")
 WEIGHTS = LossWeights(perceptual=0.0)

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from .. import config as configs
 from ..errors import ConfigError, TrainingError, WeightsError
-from ..evaluation.check import make_sampler_check
-from ..evaluation.features import load_inception
 from ..evaluation.protocols import STANDARD
 from ..evaluation.results import weights_checksum
+from ..evaluation.validation import make_sampler_check
+from ..metrics.features import load_inception
 from ..perceptual import load_distance, load_lpips
 from ..presets import PRESETS
 from ..tokenizer import FlowMo

@@ -16,11 +16,11 @@ from typing import Any
 from ..data import ImageSource, SplitError, open_images
 from ..errors import ConfigError
 from ..evaluation.evaluate import Settings
-from ..evaluation.networks import METRICS, Networks, WeightFiles, check_metrics, load_networks
 from ..evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from ..evaluation.results import Result
 from ..evaluation.session import Job, Session, evaluate, find_result, flat, hold, prepare, stem_of
 from ..evaluation.watch import WatchLog, run_length, snapshots
+from ..metrics.networks import METRICS, Networks, WeightFiles, check_metrics, load_networks
 from ..tokenizer import FlowMo
 from ..training import World
 from . import common

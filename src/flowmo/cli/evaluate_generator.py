@@ -15,7 +15,6 @@ import torch
 
 from ..data import ImageSource, SplitError, open_images, to_uint8
 from ..errors import ConfigError, DataError, ImageError, WeightsError
-from ..evaluation.features import FeatureNetwork, load_inception
 from ..evaluation.generated import (
     CONVENTIONS,
     Samples,
@@ -28,8 +27,9 @@ from ..evaluation.generated import (
 )
 from ..evaluation.reference import Reference, adm_reference, prepared, reference_of
 from ..evaluation.results import DataRecord, Result, list_checksum, picture_checksums, write_result
-from ..evaluation.speed import machine
+from ..metrics.features import FeatureNetwork, load_inception
 from ..perceptual.classifier import load_classifier
+from ..provenance import machine
 from . import common
 
 COLUMNS = {

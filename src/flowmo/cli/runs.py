@@ -20,11 +20,11 @@ from .. import config as configs
 from ..data import BatchLoader, ImageSource, SplitError, center_crop, open_images, shorter_side_to, to_tensor
 from ..errors import ConfigError, DataError, ImageError, TrainingError
 from ..files import only_one, replacing
+from ..profiling.flops import utilisation_cost
 from ..provenance import code_version
 from ..tokenizer import FlowMo
 from ..training import Checkpoint, Log, Run, TrainConfig, World, assemble, read_newest
 from ..training.checkpoint import checkpoints, read_checkpoint, tidy
-from ..training.cost import utilisation_cost
 from ..training.loop import Check, Outcome
 from ..training.start import AnyConfig, check_same, cooled_down, crop_size, stored_model_config
 from .common import find_device, positive

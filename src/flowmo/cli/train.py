@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .. import config as configs
 from ..config import FlowMoConfig
 from ..errors import ConfigError
-from ..evaluation.check import make_check
+from ..evaluation.validation import make_check
 from ..perceptual import load_lpips
 from ..presets import PRESETS
 from ..stages import reconstruct

@@ -27,9 +27,9 @@ from ..generation import (
     read_generator_about,
 )
 from ..generation.presets import PRESETS
+from ..profiling.flops import matrix_ceiling, precision
 from ..tokenizer import FlowMo
 from ..training import Log, Run, World
-from ..training.cost import matrix_ceiling, precision
 from ..training.generator import RECIPES, GeneratorTrainConfig, assemble_generator, flops_per_image, held_out
 from ..training.loop import PICTURES, Check, Outcome
 from ..training.token_data import TokenLoader, TokenSet, read_token_set

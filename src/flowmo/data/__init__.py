@@ -1,8 +1,9 @@
 """Pictures in and out: data sets for training, files for the commands, crops, and sizes fitted to the model."""
 
+from ..pixel_values import to_float, to_uint8
 from .batch import Batch
 from .batches import PictureBatch, picture_batches
-from .crops import center_crop, random_crop, shorter_side_to, to_float, to_image, to_tensor, to_uint8
+from .crops import center_crop, random_crop, shorter_side_to, to_image, to_tensor
 from .decode import IMAGE_SUFFIXES, MAX_PIXELS, decode
 from .fit import FITS, Fit, fit_picture, kept_size, restore_size
 from .hugging_face import HuggingFaceSource

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import torch
 
-from .crops import to_float
+from ..pixel_values import to_float
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from ..errors import ImageError
+from ..pixel_values import to_float, to_uint8
 from .decode import MAX_PIXELS
 
 
@@ -45,16 +46,6 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
     """RGB picture -> float32 3 H W in [-1, 1]."""
     pixels = torch.from_numpy(np.array(image.convert("RGB")))
     return to_float(pixels.permute(2, 0, 1).contiguous())
-
-
-def to_float(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 ... in [0, 255] -> float32 ... in [-1, 1]; :func:`to_uint8` is its inverse."""
-    return pixels.to(torch.float32) / 127.5 - 1
-
-
-def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """Float ... in [-1, 1] -> uint8 ... in [0, 255], rounded to nearest; values outside are clamped."""
-    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def to_image(image: torch.Tensor) -> Image.Image:

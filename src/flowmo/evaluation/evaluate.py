@@ -22,11 +22,11 @@ from ..codec import HEADER_SIZE, TokenFile, decode_file, encode_file
 from ..config import SamplerConfig
 from ..data import ImageSource, center_crop, shorter_side_to, to_tensor
 from ..errors import DataError, ImageError, WeightsError
+from ..metrics.networks import Networks, features_of
+from ..metrics.pixels import psnr_uint8, ssim_uint8
 from ..quantize import dequantize
 from ..quantize.tokens import Tokens
 from ..tokenizer import FlowMo
-from .networks import Networks, features_of
-from .pixels import psnr_uint8, ssim_uint8
 from .protocols import Noise
 from .protocols import Protocol as Convention
 from .results import picture_checksums

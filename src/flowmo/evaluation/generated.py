@@ -14,9 +14,9 @@ import torch
 
 from ..data import find_pictures, open_picture
 from ..errors import DataError, ImageError
+from ..metrics.distances import frechet_to, inception_score, kid, precision_recall
+from ..metrics.features import FeatureNetwork
 from ..perceptual.classifier import Classifier
-from .distances import frechet_to, inception_score, kid, precision_recall
-from .features import FeatureNetwork
 from .reference import Reference, check_pixels, features_of_pixels
 
 SPLIT = 5_000

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..data import to_uint8
 from ..errors import ConfigError
 from ..flow import seeded_noise
-from .inception import Input
+from ..metrics.inception import Input
 
 
 @dataclass(frozen=True)

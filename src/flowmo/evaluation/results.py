@@ -26,9 +26,8 @@ from ..data import to_uint8
 from ..errors import ConfigError, DataError
 from ..files import replacing
 from ..generation import Generator
-from ..provenance import code_version
+from ..provenance import code_version, machine
 from ..tokenizer import FlowMo
-from .speed import machine
 
 FORMAT = "flowmo-result-1"
 

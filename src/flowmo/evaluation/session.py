@@ -13,10 +13,10 @@ from ..config import to_dict
 from ..data import ImageSource
 from ..errors import ConfigError, ImageError
 from ..files import cache_folder, only_one
-from ..provenance import code_version
+from ..metrics.networks import Networks, spaces
+from ..provenance import code_version, machine
 from ..tokenizer import FlowMo
 from .evaluate import Alone, Measured, Processes, Settings, measure
-from .networks import Networks, spaces
 from .protocols import Protocol
 from .results import (
     DataRecord,
@@ -29,7 +29,6 @@ from .results import (
     write_result,
 )
 from .rows import Rows
-from .speed import machine
 from .summary import summarize, write_table
 
 PARTIAL = ".partial"

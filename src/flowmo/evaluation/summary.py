@@ -14,11 +14,11 @@ from ..codec import HEADER_SIZE
 from ..config import FlowMoConfig
 from ..errors import DataError
 from ..files import replacing
+from ..metrics.distances import frechet_of_features, inception_score, kid, precision_recall
+from ..metrics.networks import METRICS, Networks
 from ..quantize.tokens import Tokens
 from ..quantize.usage import code_usage
-from .distances import frechet_of_features, inception_score, kid, precision_recall
 from .evaluate import Measured, Settings
-from .networks import METRICS, Networks
 
 EACH = ("psnr", "ssim", "lpips_alex", "lpips_vgg", "squared_error", "file_bytes", "payload_bytes")
 """Columns of the table of pictures, as far as they were measured."""

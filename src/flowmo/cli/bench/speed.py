@@ -14,13 +14,13 @@ import torch
 
 from ...config import SamplerConfig, to_dict
 from ...errors import WeightsError
-from ...evaluation.levers import Lever, measure_levers
-from ...evaluation.speed import Timing, machine, time_decode, time_encode
+from ...experiments.sampler_ablation import Lever, measure_levers
 from ...flow.passes import decoder_passes
 from ...presets import PRESETS
-from ...provenance import code_version
+from ...profiling.flops import flops_per_image, matrix_ceiling
+from ...profiling.speed import Timing, time_decode, time_encode
+from ...provenance import code_version, machine
 from ...tokenizer import FlowMo
-from ...training.cost import flops_per_image, matrix_ceiling
 from ...weights.load import packaged_path
 from .. import common
 from . import result

@@ -7,13 +7,13 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from ...evaluation.adapters import FlowMoPeer, Peer, ThumbnailPeer, open_peer
-from ...evaluation.codecs import CODECS, COUNTED, get_codec
-from ...evaluation.compare import Row, compare, control_contenders, peer_contender
-from ...evaluation.compare_table import NOTES, table
-from ...evaluation.judge import Judge
+from ...comparison.adapters import FlowMoPeer, Peer, ThumbnailPeer, open_peer
+from ...comparison.codecs import CODECS, COUNTED, get_codec
+from ...comparison.compare import Row, compare, control_contenders, peer_contender
+from ...comparison.judge import Judge
+from ...comparison.published import COMPARABILITY
+from ...comparison.table import NOTES, table
 from ...evaluation.ledger import Ledger
-from ...evaluation.published import COMPARABILITY
 from ...evaluation.rows import Rows
 from ...evaluation.session import PARTIAL, hold
 from ...viewing.plots import need_matplotlib

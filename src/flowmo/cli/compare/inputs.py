@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from ...codec import check_image_size
+from ...comparison.codecs import COUNTED, Codec, Distance
+from ...comparison.coded import Search, code_all
+from ...comparison.compare import Contender, check_targets, codec_contenders
 from ...data import SplitError, fit_picture, open_images, to_tensor, to_uint8
 from ...errors import ConfigError, DataError, ImageError, WeightsError
-from ...evaluation.codecs import COUNTED, Codec, Distance
-from ...evaluation.coded import Search, code_all
-from ...evaluation.compare import Contender, check_targets, codec_contenders
-from ...evaluation.features import FeatureNetwork
 from ...evaluation.ledger import Ledger
-from ...evaluation.networks import WeightFiles, load_networks
 from ...evaluation.protocols import STANDARD
 from ...evaluation.results import short_name
+from ...metrics.features import FeatureNetwork
+from ...metrics.networks import WeightFiles, load_networks
 from ...perceptual import LPIPS
 from ...tokenizer import FlowMo
 from .. import common

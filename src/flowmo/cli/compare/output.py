@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from ...evaluation.codecs import SCALES, Codec
-from ...evaluation.coded import Search
-from ...evaluation.compare import Row
-from ...evaluation.compare_table import markdown
+from ...comparison.codecs import SCALES, Codec
+from ...comparison.coded import Search
+from ...comparison.compare import Row
+from ...comparison.published import COMPARABILITY, SOURCE, TABLE_1
+from ...comparison.table import markdown
 from ...evaluation.ledger import Ledger
 from ...evaluation.protocols import STANDARD
-from ...evaluation.published import COMPARABILITY, SOURCE, TABLE_1
 from ...evaluation.results import (
     DataRecord,
     Result,
@@ -23,8 +23,8 @@ from ...evaluation.results import (
     picture_checksums,
     write_result,
 )
-from ...evaluation.speed import machine
 from ...files import replacing
+from ...provenance import machine
 from ...viewing.plots import write_plot
 from ...viewing.rates import QuotedPoint, RatePoint, figure_one, rate_figure
 from .. import common

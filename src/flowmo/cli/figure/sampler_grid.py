@@ -12,7 +12,7 @@ import numpy as np
 from ...config import SamplerConfig
 from ...errors import ConfigError
 from ...evaluation.ledger import Ledger
-from ...evaluation.sampler_grid import GridRow, best, candidates, guidances, row_to_dict, sampler_grid
+from ...experiments.sampler_grid import GridRow, best, candidates, guidances, row_to_dict, sampler_grid
 from ...viewing.paper_figures import Quantity, grid_figure
 from ...viewing.plots import write_plot
 from ...weights import store_sampler, weights_path

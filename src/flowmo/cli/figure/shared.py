@@ -12,8 +12,6 @@ import torch
 from ...config import SamplerConfig
 from ...data import ImageSource, SplitError, fit_picture, open_images, to_tensor
 from ...errors import ConfigError, DataError, ImageError
-from ...evaluation.features import load_classifier_features, load_inception
-from ...evaluation.measures import Measure, distribution_measure, lpips_measure
 from ...evaluation.protocols import STANDARD
 from ...evaluation.results import (
     DataRecord,
@@ -25,8 +23,10 @@ from ...evaluation.results import (
     weights_checksum,
     write_result,
 )
-from ...evaluation.speed import machine
+from ...metrics.features import load_classifier_features, load_inception
+from ...metrics.measures import Measure, distribution_measure, lpips_measure
 from ...perceptual import load_lpips
+from ...provenance import machine
 from ...tokenizer import FlowMo
 from ...weights.load import PACKAGED
 from .. import common

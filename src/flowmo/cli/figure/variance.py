@@ -9,7 +9,7 @@ import time
 import numpy as np
 
 from ...data import to_image
-from ...evaluation.variance import SeedVariance, seed_variance
+from ...experiments.variance import SeedVariance, seed_variance
 from ...viewing.paper_figures import VarianceRow, variance_figure
 from ...viewing.plots import write_plot
 from .. import common

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ... import __version__
+from ...comparison.adapters import FlowMoPeer, ThumbnailPeer
+from ...comparison.codecs import CODECS, Codec
+from ...comparison.reconstructions import show_peer
 from ...errors import ConfigError
-from ...evaluation.adapters import FlowMoPeer, ThumbnailPeer
-from ...evaluation.codecs import CODECS, Codec
 from ...evaluation.protocols import STANDARD
-from ...evaluation.shown import show_peer
 from ...viewing.gallery import Cell, Pane, Picture, lossless, write_gallery
 from ...weights.load import PACKAGED
 from .. import common

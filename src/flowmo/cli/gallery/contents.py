@@ -13,14 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from ...codec import check_image_size
+from ...comparison.codecs import CODECS, Codec, Distance, get_codec
+from ...comparison.coded import Search, code_all
+from ...comparison.compare import check_targets
+from ...comparison.reconstructions import Shown, show_codec
 from ...data import ImageSource, SplitError, fit_picture, open_images, to_tensor, to_uint8
 from ...errors import ConfigError, DataError, ImageError, WeightsError
-from ...evaluation.codecs import CODECS, Codec, Distance, get_codec
-from ...evaluation.coded import Search, code_all
-from ...evaluation.compare import check_targets
 from ...evaluation.ledger import Ledger
 from ...evaluation.results import read_result
-from ...evaluation.shown import Shown, show_codec
 from ...perceptual import load_lpips
 from ...tokenizer import FlowMo
 from ...viewing.gallery import Cell, Pane, lossless

@@ -1,0 +1,1 @@
+"""Table 1, Figure 1: tokenizers and image codecs at equal bytes."""
