@@ -1,21 +1,24 @@
 """What training costs in parameters and floating-point operations, counted from the configuration alone (Section 4.1).
 
-Counted are matrix products and convolutions, two operations for each multiplication with its addition; norms, softmax
-and the optimizer are left out. A layer costs twice its forward pass to differentiate, once where its input wants no
-gradient. ``memory.py`` says what training takes in bytes.
+PyTorch's counter counts matrix products and convolutions, two operations for each multiplication with its addition;
+norms, softmax and the optimizer are left out. ``memory.py`` says what training takes in bytes.
 """
 
 from __future__ import annotations
 
+import functools
+import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from ..arch.modulation import TIME_CHANNELS
-from ..config import FlowMoConfig, TransformerConfig
+from ..config import FlowMoConfig
 from ..perceptual.lpips import Network, build_stages
 from ..tokenizer import FlowMo
 from ..training.config import TrainConfig
@@ -45,45 +48,41 @@ def parameter_count(config: FlowMoConfig) -> int:
         return sum(p.numel() for p in FlowMo(config).parameters())
 
 
+@functools.cache
 def flops_per_image(
     config: FlowMoConfig,
     perceptual: Network | None = "vgg",
     perceptual_share: float = 1.0,
     encoder_frozen: bool = False,
 ) -> Flops:
-    """For images of ``config.image_size``, the same in Stage 1A and in the regression of F5.
+    """Return what one image of ``config.image_size`` costs, the same in Stage 1A and in the regression of F5.
 
-    A dropped code costs as much as any other. The encoder's initial latent, which a batch shares, counts as one an
-    image.
+    The networks run on the meta device, which computes shapes and no values, under PyTorch's own counter. A dropped
+    code costs as much as any other. The encoder's initial latent, which a batch shares, counts as one an image.
     """
-    c, e, d = config, config.encoder, config.decoder
-    enter = _linear(_patches(c, e), 3 * e.patch_size**2, e.width)
-    initial = _linear(c.num_tokens, c.latent_dim, e.width)
-    encoder_blocks = sum(_block(c, e, "none", updates_image=i < e.depth - 1) for i in range(e.depth))
-    quantizer = 0
-    if c.quantizer.kind == "lfq":  # the mean joint distribution of the codes, a product of two half-group tables
-        quantizer = _linear(c.num_tokens, 1, 2**c.bits_per_group) * c.num_groups
-    encoder = enter + initial + encoder_blocks + _linear(c.num_tokens, e.width, c.latent_dim) + quantizer
-
-    time_in, time_out = _linear(1, TIME_CHANNELS, d.width), _linear(1, d.width, d.width)
-    noisy = _linear(_patches(c, d), 3 * d.patch_size**2, d.width)
-    code = _linear(c.num_tokens, c.latent_dim + 1, d.width)
-    shared = 2 * _linear(1, d.width, 6 * d.width) if c.modulation == "shared" else 0
-    decoder_blocks = sum(_block(c, d, c.modulation, updates_code=i < d.depth - 1) for i in range(d.depth))
-    readout = _linear(1, d.width, 2 * d.width) + _linear(_patches(c, d), d.width, 3 * d.patch_size**2)
-    decoder = time_in + time_out + noisy + code + shared + decoder_blocks + readout
-
-    no_input_gradient = time_in + noisy  # pixels, noise levels and zeros want none
-    if encoder_frozen:
-        training = encoder + 3 * decoder - no_input_gradient - code
-    else:
-        no_input_gradient += enter + (initial if c.initial_latent == "zeros" else 0)
-        training = 3 * (encoder + decoder) - no_input_gradient
-    distance = 0
-    if perceptual is not None:
-        distance = round(3 * perceptual_share * _network(perceptual, c.image_size))
-    recomputed = decoder_blocks + (0 if encoder_frozen else encoder_blocks)
-    return Flops(encoder, decoder, training, recomputed, distance)
+    with torch.device("meta"):
+        model = FlowMo(config).train()
+        image = torch.empty(1, 3, config.image_size, config.image_size)
+        t = torch.empty(1)
+        code = torch.empty(1, config.num_tokens, config.latent_dim, requires_grad=not encoder_frozen)
+    model.encoder.requires_grad_(not encoder_frozen)
+    # The quantizer asks for autocast, which the meta device has none of; it is small enough to run.
+    latent = torch.zeros(code.shape, requires_grad=not encoder_frozen)
+    with _counting() as encoder:
+        model.encode(image)
+        model.quantize(latent)
+    with _counting() as decoder:
+        model.velocity(image, code, t)
+    with _counting() as training:
+        model.velocity(image, code, t).sum().backward()
+        encoded, quantized = model.encode(image), model.quantize(latent)
+        if not encoder_frozen:
+            (quantized.code.sum() + quantized.losses.entropy + quantized.losses.commitment).backward()
+            encoded.sum().backward()
+    recomputed = _in_blocks(decoder) + (0 if encoder_frozen else _in_blocks(encoder))
+    distance = 0 if perceptual is None else round(perceptual_share * _distance(perceptual, config.image_size))
+    totals = (counter.get_total_flops() for counter in (encoder, decoder, training))
+    return Flops(*totals, recomputed, distance)
 
 
 def matrix_ceiling(device: torch.device | str, dtype: torch.dtype) -> float:
@@ -143,40 +142,27 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _linear(tokens: int, fan_in: int, fan_out: int) -> int:
-    return 2 * tokens * fan_in * fan_out
+@contextmanager
+def _counting() -> Iterator[FlopCounterMode]:
+    """Count what runs within, attention as the two matrix products that it is."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        yield counter
 
 
-def _patches(config: FlowMoConfig, side: TransformerConfig) -> int:
-    return (config.image_size // side.patch_size) ** 2
+def _in_blocks(counter: FlopCounterMode) -> int:
+    """Return the operations within the two-stream blocks, which are what is recomputed."""
+    counts = counter.get_flop_counts().items()
+    return sum(sum(flops.values()) for name, flops in counts if re.fullmatch(r"\w+\.blocks\.\d+", name))
 
 
-def _block(
-    config: FlowMoConfig,
-    side: TransformerConfig,
-    modulation: str,
-    updates_code: bool = True,
-    updates_image: bool = True,
-) -> int:
-    """A two-stream block: both streams give keys and values, those that are updated queries and an MLP too (B9)."""
-    d, tokens = side.width, {"code": config.num_tokens, "image": _patches(config, side)}
-    queries = flops = 0
-    for stream, updated in (("code", updates_code), ("image", updates_image)):
-        per_token = (4 + 2 * side.mlp_ratio) if updated else 2  # d x d matrices: q k v proj mlp, or k v
-        flops += _linear(tokens[stream], d, per_token * d)
-        if modulation == "per_block":
-            flops += _linear(1, d, (6 if updated else 2) * d)
-        queries += tokens[stream] if updated else 0
-    return flops + 4 * queries * sum(tokens.values()) * d
-
-
-def _network(network: Network, side: int) -> int:
-    """One forward pass of the convolutions over a square image."""
-    flops = 0
-    with torch.device("meta"), torch.no_grad():
-        x = torch.empty(1, 3, side, side)
-        for layer in (layer for stage in build_stages(network) for layer in stage.children()):
-            x = layer(x)
-            if isinstance(layer, nn.Conv2d):
-                flops += 2 * x.shape[2] * x.shape[3] * layer.weight.numel()
-    return flops
+def _distance(network: Network, side: int) -> int:
+    """Return what d_perc costs: the image's features, those of its estimate, and the gradient of the estimate."""
+    with torch.device("meta"):
+        layers = build_stages(network).requires_grad_(False)
+        image, estimate = torch.empty(1, 3, side, side), torch.empty(1, 3, side, side, requires_grad=True)
+    with _counting() as counter:
+        for x in (image, estimate):
+            for stage in layers:
+                x = stage(x)
+        x.sum().backward()
+    return counter.get_total_flops()
