@@ -19,25 +19,28 @@ from flowmo.comparison.coded import Choices, Search, code_all
 from flowmo.comparison.compare import (
     Row,
     check_targets,
-    codec_contenders,
+    codec_methods,
     compare,
-    control_contenders,
-    peer_contender,
+    control_methods,
+    peer_method,
 )
-from flowmo.comparison.judge import Judge
 from flowmo.comparison.published import TABLE_1
-from flowmo.comparison.table import COLUMNS, markdown, table
+from flowmo.comparison.table import markdown, table
 from flowmo.data import to_tensor, to_uint8
 from flowmo.errors import ConfigError
-from flowmo.evaluation.ledger import Ledger
-from flowmo.evaluation.rows import Rows
+from flowmo.evaluation.evaluator import Evaluator
+from flowmo.evaluation.feature_cache import FeatureCache
+from flowmo.evaluation.result_store import ResultStore
 from flowmo.metrics.distances import frechet_of_features, kid
+from flowmo.metrics.networks import Networks
 from flowmo.metrics.pixels import psnr, ssim, thumbnail
+from flowmo.metrics.table import columns
 from flowmo.perceptual import LPIPS
 from flowmo.tokenizer import FlowMo
 
 SEARCH = Search((70, 300), ("file", "payload"))
 SEEDS = range(8)
+METRICS = ("psnr", "ssim", "lpips_alex", "rfid", "kid")
 
 
 @pytest.fixture(scope="module")
@@ -60,23 +63,23 @@ def images(samples: Callable[[int], Tensor]) -> Tensor:
 
 
 @pytest.fixture
-def judge(images: Tensor, alex: LPIPS) -> Judge:
-    return Judge(images, {"alex": alex}, {"inception": Colours()}, batch_size=3)
+def evaluator(images: Tensor, alex: LPIPS) -> Evaluator:
+    return Evaluator(images, Networks(METRICS, {"alex": alex}, {"inception": Colours()}), batch_size=3)
 
 
-def code(images: Tensor, alex: LPIPS, ledger: Ledger, name: str = "jpeg") -> list[Choices]:
-    return code_all(images, [get_codec(name)], SEARCH, alex, ledger, lambda codec: None, workers=2)[name]
+def code(images: Tensor, alex: LPIPS, store: ResultStore, name: str = "jpeg") -> list[Choices]:
+    return code_all(images, [get_codec(name)], SEARCH, alex, store, lambda codec: None, workers=2)[name]
 
 
 def test_rows_are_what_one_measures_by_hand(
-    judge: Judge, images: Tensor, alex: LPIPS, model: FlowMo, tmp_path: Path
+    evaluator: Evaluator, images: Tensor, alex: LPIPS, model: FlowMo, tmp_path: Path
 ) -> None:
-    ledger, codec = Ledger(tmp_path / "l"), get_codec("jpeg")
-    choices = code(images, alex, ledger)
+    store, codec = ResultStore(tmp_path / "l"), get_codec("jpeg")
+    choices = code(images, alex, store)
     peers = [FlowMoPeer("ours", model, {"num_steps": 1}), ThumbnailPeer(70)]
-    contenders = [peer_contender(peer, (32, 32), SEEDS) for peer in peers] + codec_contenders(codec, choices, SEARCH)
+    methods = [peer_method(peer, (32, 32), SEEDS) for peer in peers] + codec_methods(codec, choices, SEARCH)
     said: list[Row] = []
-    rows = compare(judge, contenders, ledger, said.append)
+    rows = compare(evaluator, methods, store, said.append)
     assert said == rows
     assert [(row.name, row.counted, row.target) for row in rows] == [
         ("ours", None, None),
@@ -116,11 +119,11 @@ def test_rows_are_what_one_measures_by_hand(
 
 
 def test_controls_are_one_step_and_the_code_of_the_picture_before(
-    judge: Judge, images: Tensor, model: FlowMo, tmp_path: Path
+    evaluator: Evaluator, images: Tensor, model: FlowMo, tmp_path: Path
 ) -> None:
     peer = FlowMoPeer("ours", model, {"num_steps": 4})
-    contenders = control_contenders(peer, images, SEEDS)
-    rows = compare(judge, contenders, Ledger(tmp_path / "l"), lambda row: None)
+    methods = control_methods(peer, images, SEEDS)
+    rows = compare(evaluator, methods, ResultStore(tmp_path / "l"), lambda row: None)
     assert [row.name for row in rows] == ["ours, one step", "ours, another picture's code"]
     x = images.float() / 127.5 - 1
     for row, settings, source in (
@@ -134,12 +137,12 @@ def test_controls_are_one_step_and_the_code_of_the_picture_before(
 
 
 def test_a_row_that_some_pictures_do_not_reach_has_no_numbers(
-    judge: Judge, images: Tensor, alex: LPIPS, tmp_path: Path
+    evaluator: Evaluator, images: Tensor, alex: LPIPS, tmp_path: Path
 ) -> None:
-    ledger = Ledger(tmp_path / "l")
-    choices = code(images, alex, ledger)
+    store = ResultStore(tmp_path / "l")
+    choices = code(images, alex, store)
     choices[3] = {key: None for key in choices[3]}
-    rows = compare(judge, codec_contenders(get_codec("jpeg"), choices, SEARCH), ledger, lambda row: None)
+    rows = compare(evaluator, codec_methods(get_codec("jpeg"), choices, SEARCH), store, lambda row: None)
     assert [row.reached for row in rows] == [0, 7, 7, 7]
     assert all(not row.metrics and row.file_bytes is None and row.payload_bytes is None for row in rows)
     _, lines = table(rows, quoted=False)
@@ -148,11 +151,11 @@ def test_a_row_that_some_pictures_do_not_reach_has_no_numbers(
 
 
 def test_what_was_coded_and_measured_is_not_done_again(
-    judge: Judge, images: Tensor, alex: LPIPS, tmp_path: Path
+    evaluator: Evaluator, images: Tensor, alex: LPIPS, tmp_path: Path
 ) -> None:
     path, codec = tmp_path / "folder" / "l", get_codec("jpeg")
-    first = code(images, alex, Ledger(path))
-    rows = compare(judge, codec_contenders(codec, first, SEARCH), Ledger(path), lambda row: None)
+    first = code(images, alex, ResultStore(path))
+    rows = compare(evaluator, codec_methods(codec, first, SEARCH), ResultStore(path), lambda row: None)
     size = path.stat().st_size
     with path.open("ab") as file:
         file.write(b'[["coded", "cut off by a ki')
@@ -160,17 +163,17 @@ def test_what_was_coded_and_measured_is_not_done_again(
     def never(*_: object) -> Tensor:
         raise AssertionError("measured again")
 
-    ledger = Ledger(path)
+    store = ResultStore(path)
     assert path.stat().st_size == size
     idle = replace(codec, encode=never)  # type: ignore[arg-type]
-    again = code_all(images, [idle], SEARCH, never, ledger, lambda codec: None)["jpeg"]
+    again = code_all(images, [idle], SEARCH, never, store, lambda codec: None)["jpeg"]
     assert again == first
-    blind = Judge(images, {"alex": never}, {"inception": Colours()}, 3)
-    assert compare(blind, codec_contenders(codec, again, SEARCH), ledger, lambda row: None) == rows
+    blind = Evaluator(images, Networks(METRICS, {"alex": never}, {"inception": Colours()}), 3)  # type: ignore[dict-item]
+    assert compare(blind, codec_methods(codec, again, SEARCH), store, lambda row: None) == rows
     assert path.stat().st_size == size
     more = Search((70, 300, 400), ("file",))  # another question has its own answers
     with pytest.raises(AssertionError, match="measured again"):
-        code_all(images, [idle], more, never, ledger, lambda codec: None)
+        code_all(images, [idle], more, never, store, lambda codec: None)
 
 
 def test_features_are_kept_by_what_is_seen(images: Tensor, alex: LPIPS, tmp_path: Path) -> None:
@@ -182,17 +185,17 @@ def test_features_are_kept_by_what_is_seen(images: Tensor, alex: LPIPS, tmp_path
             looked.append(len(batch))
             return super().__call__(batch)
 
-    def judged(batch_size: int = 3) -> dict[str, float]:
-        kept = {"inception": Rows(tmp_path / "features")}
-        judge = Judge(images, {}, {"inception": Counting()}, batch_size, features=kept)
-        return judge.measure(lambda batch, places: batch.flip(3))
+    def measured(batch_size: int = 3) -> dict[str, float]:
+        cache = {"inception.pool": FeatureCache(tmp_path / "features")}
+        evaluator = Evaluator(images, Networks(METRICS, {}, {"inception": Counting()}), batch_size, cache=cache)
+        return evaluator.metrics(evaluator.measure(lambda batch, places: batch.flip(3)))
 
-    first = judged()
+    first = measured()
     assert looked == [3, 3, 2] * 2  # the flipped ones and the originals
-    assert judged() == judged(5) == first
+    assert measured() == measured(5) == first
     assert len(looked) == 6
-    judge = Judge(images, {}, {"inception": Colours()}, 3)
-    assert judge.measure(lambda batch, places: batch.flip(3)) == first
+    evaluator = Evaluator(images, Networks(METRICS, {}, {"inception": Colours()}), 3)
+    assert evaluator.metrics(evaluator.measure(lambda batch, places: batch.flip(3))) == first
 
 
 def test_an_interrupted_coding_keeps_what_it_had(images: Tensor, alex: LPIPS, tmp_path: Path) -> None:
@@ -209,22 +212,22 @@ def test_an_interrupted_coding_keeps_what_it_had(images: Tensor, alex: LPIPS, tm
             raise Stop
 
     with pytest.raises(Stop):
-        code_all(images, [codec], SEARCH, alex, Ledger(path), stop, workers=1)
-    assert len(Ledger(path).entries) == 3
-    whole = code_all(images, [codec], SEARCH, alex, Ledger(path), lambda name: None, workers=1)
-    assert whole["jpeg"] == code(images, alex, Ledger(tmp_path / "other"))
+        code_all(images, [codec], SEARCH, alex, ResultStore(path), stop, workers=1)
+    assert len(ResultStore(path).entries) == 3
+    whole = code_all(images, [codec], SEARCH, alex, ResultStore(path), lambda name: None, workers=1)
+    assert whole["jpeg"] == code(images, alex, ResultStore(tmp_path / "other"))
 
 
-def test_damaged_lines_of_a_ledger_are_left_out(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "l")
-    ledger.add(["a", 1], {"x": 2.5})
-    with ledger.path.open("ab") as file:
+def test_damaged_lines_of_a_result_store_are_left_out(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path / "l")
+    store.add(["a", 1], {"x": 2.5})
+    with store.path.open("ab") as file:
         file.write(b'no json\n[1]\n3\n\xff\xfe\n[["a", 2], 7]\n[["b"')
-    assert Ledger(ledger.path).entries == {'["a", 1]': {"x": 2.5}, '["a", 2]': 7}
-    ledger = Ledger(ledger.path)
-    ledger.add(["a", 1], 8)
-    assert Ledger(ledger.path).get(["a", 1]) == 8
-    assert Ledger(ledger.path).get(["c"]) is None
+    assert ResultStore(store.path).entries == {'["a", 1]': {"x": 2.5}, '["a", 2]': 7}
+    store = ResultStore(store.path)
+    store.add(["a", 1], 8)
+    assert ResultStore(store.path).get(["a", 1]) == 8
+    assert ResultStore(store.path).get(["c"]) is None
 
 
 def test_numbers_of_bytes_that_make_no_sense() -> None:
@@ -249,7 +252,7 @@ def test_the_table_puts_like_bytes_together() -> None:
     assert [line[0] for line in lines[4:]] == [row.name for row in TABLE_1]
     assert all(line[1] == "quoted" for line in lines[4:])
     assert all(len(line) == len(heading) for line in lines)
-    assert lines[1][heading.index(COLUMNS["kid"][0])] == "12.50"
+    assert lines[1][heading.index(columns()["kid"].heading)] == "12.50"
     assert "LPIPS Alex" not in heading
     text = markdown(rows, "a caption")
     assert text.startswith("a caption\n")

@@ -24,15 +24,15 @@ def model(request: pytest.FixtureRequest, lively: Callable[[nn.Module], nn.Modul
     return lively(FlowMo(replace(tiny(), prediction=request.param))).eval()  # type: ignore[return-value]
 
 
-def test_each_lever_paints_what_the_plain_path_paints(model: FlowMo, samples: Callable[[int], Tensor]) -> None:
-    found = {lever.name: lever for lever in ablation.measure_levers(model, samples(32)[:2], SAMPLER, repeats=1)}
+def test_each_part_alone_samples_what_the_plain_path_samples(model: FlowMo, samples: Callable[[int], Tensor]) -> None:
+    found = {one.name: one for one in ablation.measure_sampler_ablation(model, samples(32)[:2], SAMPLER, repeats=1)}
     assert len(found) == 5
-    assert all(lever.difference < 1e-4 for name, lever in found.items() if "bf16" not in name)
+    assert all(one.difference < 1e-4 for name, one in found.items() if "bf16" not in name)
     assert 1e-4 < found["all, weights in bf16"].difference < 0.2
     assert found["plain"].ratio == 1
-    for lever in found.values():
-        assert lever.images_per_second == pytest.approx(2 / lever.seconds)
-        assert lever.seconds_per_pass == pytest.approx(lever.seconds / 8)  # five steps, three of them guided
+    for one in found.values():
+        assert one.images_per_second == pytest.approx(2 / one.seconds)
+        assert one.seconds_per_pass == pytest.approx(one.seconds / 8)  # five steps, three of them guided
 
 
 def test_a_lever_saves_what_it_says(model: FlowMo, samples: Callable[[int], Tensor]) -> None:

@@ -15,7 +15,8 @@ import flowmo
 from flowmo.config import SamplerConfig
 from flowmo.data import to_uint8
 from flowmo.errors import ConfigError, ImageError
-from flowmo.evaluation.ledger import Ledger
+from flowmo.evaluation.evaluator import Evaluator
+from flowmo.evaluation.result_store import ResultStore
 from flowmo.experiments.discoloration import color_error, discoloration
 from flowmo.experiments.rate_distortion_perception import norm_sweep
 from flowmo.experiments.sampler_grid import (
@@ -26,9 +27,9 @@ from flowmo.experiments.sampler_grid import (
     guidances,
     sampler_grid,
 )
-from flowmo.experiments.sampling import codes_of, paint
+from flowmo.experiments.sampling import codes_of, sample_codes
 from flowmo.experiments.variance import seed_variance
-from flowmo.metrics.measures import lpips_measure
+from flowmo.metrics.networks import Networks
 from flowmo.metrics.pixels import psnr
 from flowmo.perceptual import load_lpips
 from flowmo.tokenizer import FlowMo
@@ -81,21 +82,21 @@ def test_a_variance_needs_two_seeds(model: FlowMo, pictures: Tensor) -> None:
 
 def test_a_norm_of_one_is_ordinary_sampling(model: FlowMo, pictures: Tensor) -> None:
     codes = codes_of(model, pictures)
-    assert torch.equal(paint(model, codes, SIZE, [4, 5, 6]), model.reconstruct(pictures, seed=[4, 5, 6]))
+    assert torch.equal(sample_codes(model, codes, SIZE, [4, 5, 6]), model.reconstruct(pictures, seed=[4, 5, 6]))
     sampler = SamplerConfig(3, 2.0, 1.5, (0.2, 0.8))
     expected = model.reconstruct(
         pictures, num_steps=3, rho=2.0, guidance_scale=1.5, guidance_interval=(0.2, 0.8), seed=[4, 5, 6]
     )
-    assert torch.equal(paint(model, codes, SIZE, [4, 5, 6], sampler), expected)
+    assert torch.equal(sample_codes(model, codes, SIZE, [4, 5, 6], sampler), expected)
 
 
 def test_without_noise_the_seed_does_not_matter_and_the_picture_is_near_the_mean(
     model: FlowMo, pictures: Tensor
 ) -> None:
     codes = codes_of(model, pictures)
-    none = paint(model, codes, SIZE, [0, 1, 2], noise_scale=0)
-    assert torch.equal(none, paint(model, codes, SIZE, [7, 8, 9], noise_scale=0))
-    noisy = torch.stack([paint(model, codes, SIZE, [s] * 3) for s in range(6)])
+    none = sample_codes(model, codes, SIZE, [0, 1, 2], noise_scale=0)
+    assert torch.equal(none, sample_codes(model, codes, SIZE, [7, 8, 9], noise_scale=0))
+    noisy = torch.stack([sample_codes(model, codes, SIZE, [s] * 3) for s in range(6)])
     to_mean = (none - noisy.mean(0)).square().mean()
     between = (noisy[0] - noisy[1]).square().mean()
     assert to_mean < between
@@ -136,7 +137,8 @@ def test_the_best_of_the_grid(model: FlowMo, pictures: Tensor) -> None:
         return {}
 
     samplers = candidates([1, 2], [1.0, 4.0], guidances([1.0, 2.0], [(0.1, 0.9)]))
-    measures = [keep, lpips_measure(lpips, pictures, batch_size=2)]
+    evaluator = Evaluator(to_uint8(pictures), Networks(("lpips_alex",), {"alex": lpips}), batch_size=2)
+    measures = [keep, lambda images: {"lpips": evaluator.numbers(images)["lpips_alex"]}]
     rows = list(sampler_grid(model, pictures, samplers, [0, 1, 2], measures, batch_size=2))
     assert [row.sampler for row in rows] == samplers
     assert len(painted) == len({effect(s) for s in samplers}) == 4  # one step is one step, whatever rho and guidance
@@ -173,11 +175,11 @@ def test_what_was_measured_is_not_measured_again(model: FlowMo, pictures: Tensor
     path = tmp_path / "rows"
     samplers = candidates([1, 2], [1.0, float("inf")], [(1.0, (0.1, 0.9))])
     seeds = [0, 1, 2]
-    rows = list(sampler_grid(model, pictures, samplers, seeds, [mean], Ledger(path), "these"))
+    rows = list(sampler_grid(model, pictures, samplers, seeds, [mean], ResultStore(path), "these"))
     assert [row.seconds > 0 for row in rows] == [True, False, True, False]
-    assert list(sampler_grid(model, pictures, samplers, seeds, [refuse], Ledger(path), "these")) == rows
+    assert list(sampler_grid(model, pictures, samplers, seeds, [refuse], ResultStore(path), "these")) == rows
     with pytest.raises(AssertionError, match="painted again"):
-        next(sampler_grid(model, pictures, samplers, seeds, [refuse], Ledger(path), "others"))
+        next(sampler_grid(model, pictures, samplers, seeds, [refuse], ResultStore(path), "others"))
 
 
 def test_mean_colours_of_constructed_casts(pictures: Tensor) -> None:
@@ -197,7 +199,7 @@ def test_discoloration_follows_the_sampler(model: FlowMo, pictures: Tensor) -> N
     sampler = SamplerConfig(3, 2.0, 1.5, (0.1, 0.9))
     found = discoloration(model, pictures, [1, 2, 3], sampler, batch_size=2)
     codes = codes_of(model, pictures, batch_size=2)
-    painted = paint(model, codes, SIZE, [1, 2, 3], sampler, batch_size=2)
+    painted = sample_codes(model, codes, SIZE, [1, 2, 3], sampler, batch_size=2)
     assert (found.images - painted).abs().max() < 1e-4  # the sampler takes its steps in other operations
     assert found.levels == pytest.approx([1, 4 / 9, 1 / 9])
     assert len(found.along_steps) == 3

@@ -131,6 +131,14 @@ class TestInceptionScore:
         logits = np.tile(features(1, 7), (30, 1))
         assert inception_score(logits) == pytest.approx((1, 0), abs=1e-6)
 
+    def test_of_parts_of_one_size_the_last_is_shorter(self) -> None:
+        """As ADM's evaluator cuts 12 samples into parts of 5: 5, 5 and 2, each of which counts as much."""
+        logits = 3 * features(12, 4)
+        alone = [inception_score(logits[start : start + 5], 1)[0] for start in (0, 5, 10)]
+        assert inception_score(logits, part_size=5) == pytest.approx((np.mean(alone), np.std(alone)))
+        assert inception_score(logits, part_size=5)[0] != pytest.approx(inception_score(logits, 3)[0], rel=1e-3)
+        assert inception_score(logits, part_size=12) == inception_score(logits, 1)
+
 
 @pytest.mark.parametrize(
     "bad", [np.zeros(3, np.float32), np.zeros((0, 3), np.float32), np.full((9, 3), np.nan, np.float32)]

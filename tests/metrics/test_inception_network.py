@@ -14,7 +14,8 @@ from torch import Tensor
 from flowmo.errors import ConfigError, ImageError, WeightsError
 from flowmo.metrics.features import load_classifier_features, load_inception
 from flowmo.metrics.inception import Inception, _resize_tensorflow, read_classifier
-from flowmo.metrics.networks import METRICS, check_metrics, load_networks
+from flowmo.metrics.networks import load_networks
+from flowmo.metrics.table import check_metrics, families
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_the_classifiers_space_has_a_name_of_its_own(samples: Callable[[int], Te
     assert {name: value.shape for name, value in features.items()} == {"pool": (2, 1280)}
     assert np.isfinite(features["pool"].numpy()).all()
     assert "FID" not in network.name.upper()
-    assert "fd_efflite0" in METRICS
+    assert "fd_efflite0" in families()
 
 
 def test_few_pictures_have_kid_beside_rfid() -> None:

@@ -87,7 +87,7 @@ def best_files(
 
     Quality is bisected at each scale; of the best at each scale that are not above the target (those found for smaller
     targets count too) the one of the lowest LPIPS is taken. image: RGB, its sides at least what LPIPS takes. Each
-    (scale, quality) is coded, and each picture judged, once.
+    (scale, quality) is coded, and each picture measured, once.
     """
     small = {scale: shrink(image, scale) for scale in scales}
     made: dict[tuple[float, int], dict[Counted, tuple[int, bytes]]] = {}
@@ -108,13 +108,13 @@ def best_files(
 
     keys = [(way, target) for way in counted for target in sorted(targets)]
     found = [(scale, largest(*key, scale)) for key in keys for scale in scales]
-    judged = list(dict.fromkeys((scale, level) for scale, level in found if level is not None))
-    distances = _distances(codec, image, [made[place]["file"][1] for place in judged], lpips)
-    lpips_of = dict(zip(judged, distances, strict=True))
+    measured = list(dict.fromkeys((scale, level) for scale, level in found if level is not None))
+    distances = _distances(codec, image, [made[place]["file"][1] for place in measured], lpips)
+    lpips_of = dict(zip(measured, distances, strict=True))
 
     chosen: dict[tuple[Counted, int], CodedPicture | None] = {}
     for way, target in keys:
-        fitting = [place for place in judged if made[place][way][0] <= target]
+        fitting = [place for place in measured if made[place][way][0] <= target]
         chosen[way, target] = None
         if fitting:
             scale, level = place = min(fitting, key=lambda place: (lpips_of[place], place))

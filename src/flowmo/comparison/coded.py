@@ -15,7 +15,7 @@ import PIL
 from PIL import Image
 from torch import Tensor
 
-from ..evaluation.ledger import Ledger
+from ..evaluation.result_store import ResultStore
 from ..evaluation.results import picture_checksums
 from .codecs import SCALES, Codec, CodedPicture, Counted, Distance, best_files
 
@@ -36,13 +36,13 @@ def code_all(
     codecs: Sequence[Codec],
     search: Search,
     lpips: Distance,
-    ledger: Ledger,
+    store: ResultStore,
     advance: Callable[[str], None],
     workers: int | None = None,
 ) -> dict[str, list[Choices]]:
     """For each codec, by name, the choices of each picture. images: uint8 N 3 H W. lpips: (images, reference) -> (B,).
 
-    advance: called with the codec's name after each picture, also for those that the ledger already holds.
+    advance: called with the codec's name after each picture, also for those that the store already holds.
     """
     found: dict[str, list[Choices]] = {codec.name: [] for codec in codecs}
     checksums = picture_checksums(images)
@@ -53,13 +53,13 @@ def code_all(
             codec, key, result = pending.popleft()
             if isinstance(result, Future):
                 result = result.result()
-                ledger.add(key, [_to_json(choice, key) for key, choice in result.items()])
+                store.add(key, [_to_json(choice, key) for key, choice in result.items()])
             found[codec.name].append(result)
             advance(codec.name)
 
         try:
             for codec, key, task in _tasks(images, checksums, codecs, search, lpips):
-                known = ledger.get(key)
+                known = store.get(key)
                 pending.append((codec, key, pool.submit(task) if known is None else dict(map(_from_json, known))))
                 if len(pending) > 4 * (workers or os.cpu_count() or 1):
                     collect()

@@ -12,7 +12,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -22,14 +21,16 @@ from torch import Tensor
 from ..codec import HEADER_SIZE
 from ..data import to_float, to_tensor
 from ..errors import ConfigError
-from ..evaluation.ledger import Ledger
+from ..evaluation.evaluator import Evaluator, Reconstruct
+from ..evaluation.result_store import ResultStore
 from ..evaluation.results import list_checksum, picture_checksums, weights_checksum
 from ..flow.passes import decoder_passes
+from ..metrics.pixels import thumbnail
+from ..metrics.table import Measurements
 from ..provenance import code_version
 from .adapters import FlowMoPeer, Peer, ThumbnailPeer
 from .codecs import Codec, CodedPicture, Counted, restore
 from .coded import Choices, Search
-from .judge import Judge
 
 Group = Literal["codec", "thumbnail", "model", "tokenizer", "control"]
 
@@ -58,15 +59,15 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Contender:
+class Method:
     """Something that makes reconstructions. key: JSON data, all that its numbers depend on beside the pictures and the
-    measures, None where that cannot be known. sizes: (file, payload) bytes a picture, asked for after painting."""
+    measures, None where that cannot be known. sizes: (file, payload) bytes a picture, asked for afterwards."""
 
     name: str
     group: Group
     counting: Callable[[], str]
     key: Any
-    paint: Callable[[Tensor, Sequence[int]], Tensor]
+    reconstruct: Reconstruct
     sizes: Callable[[], tuple[float | None, float | None]]
     counted: Counted | None = None
     target: int | None = None
@@ -74,17 +75,17 @@ class Contender:
     scales: dict[str, int] | None = None
 
 
-def codec_contenders(codec: Codec, choices: Sequence[Choices], search: Search) -> list[Contender]:
+def codec_methods(codec: Codec, choices: Sequence[Choices], search: Search) -> list[Method]:
     """One for each way of counting and each number of bytes."""
     found = []
     for counted in search.counted:
         for target in sorted(search.targets):
             chosen = [picture[counted, target] for picture in choices]
-            found.append(_codec_contender(codec, counted, target, chosen))
+            found.append(_codec_method(codec, counted, target, chosen))
     return found
 
 
-def peer_contender(peer: Peer, size: tuple[int, int], seeds: Sequence[int]) -> Contender:
+def peer_method(peer: Peer, size: tuple[int, int], seeds: Sequence[int]) -> Method:
     """size: (H, W). seeds: one a picture."""
     group: Group = "tokenizer"
     key: Any = None
@@ -96,57 +97,62 @@ def peer_contender(peer: Peer, size: tuple[int, int], seeds: Sequence[int]) -> C
         group, target, header = "thumbnail", peer.size, 0
         key = [peer.size]
 
-    def paint(images: Tensor, places: Sequence[int]) -> Tensor:
+    def reconstruct(images: Tensor, places: Sequence[int]) -> Tensor:
         return peer.reconstruct(images, [seeds[place] for place in places])
 
     def sizes() -> tuple[float | None, float | None]:
         payload = peer.bytes_per_image(*size)
         return (None if payload is None or header is None else payload + header), payload
 
-    return Contender(peer.name, group, lambda: peer.counting, key, paint, sizes, target=target)
+    return Method(peer.name, group, lambda: peer.counting, key, reconstruct, sizes, target=target)
 
 
-def control_contenders(peer: FlowMoPeer, images: Tensor, seeds: Sequence[int]) -> list[Contender]:
+def control_methods(peer: FlowMoPeer, images: Tensor, seeds: Sequence[int]) -> list[Method]:
     """A model beside itself: in a single step from pure noise, unless that is its own sampler, and from the code of
     another picture (the one before), which shows how much the code tells. images: uint8 N 3 H W. seeds: one each."""
     size = (images.shape[2], images.shape[3])
 
-    def paint(_: Tensor, places: Sequence[int]) -> Tensor:
+    def reconstruct(_: Tensor, places: Sequence[int]) -> Tensor:
         others = images[[place - 1 for place in places]]
         return peer.reconstruct(to_float(others), [seeds[place] for place in places])
 
     quick = FlowMoPeer(f"{peer.name}, one step", peer.model, {"num_steps": 1, "guidance_scale": 1.0})
-    one_step, itself = (peer_contender(p, size, seeds) for p in (quick, peer))
+    one_step, itself = (peer_method(p, size, seeds) for p in (quick, peer))
     name = f"{peer.name}, another picture's code"
-    controls = [replace(one_step, group="control"), replace(itself, name=name, group="control", paint=paint)]
+    controls = [
+        replace(one_step, group="control"),
+        replace(itself, name=name, group="control", reconstruct=reconstruct),
+    ]
     given = {setting: value for setting, value in peer.settings.items() if value is not None}
     return controls if decoder_passes(replace(peer.model.config.sampler, **given)) > 1 else controls[1:]
 
 
 def compare(
-    judge: Judge, contenders: Iterable[Contender], ledger: Ledger, finished: Callable[[Row], None]
+    evaluator: Evaluator, methods: Iterable[Method], store: ResultStore, finished: Callable[[Row], None]
 ) -> list[Row]:
-    """A row for each, in order. finished: called with each; rows that the ledger holds are not measured again."""
-    images, rows = judge.images, []
+    """Return a row for each, in order. finished: called with each; rows of the store are not measured again."""
+    images, networks, rows = evaluator.images, evaluator.networks, []
+    thumbnails = _Thumbnails(evaluator)
     pixels = images.shape[2] * images.shape[3]
     pictures = list_checksum(picture_checksums(images))
-    measures = [*judge.distances, *([network.name, network.checksum] for network in judge.networks.values())]
-    for c in contenders:
-        reached = len(images) if c.reached is None else c.reached
-        place = ["row", c.name, c.group, c.counted, c.target, c.key]
-        key = None if c.key is None else [*place, pictures, measures, code_version()]
-        known = None if key is None else ledger.get(key)
+    measures = [*networks.lpips, *([network.name, network.checksum] for network in networks.features.values())]
+    for method in methods:
+        reached = len(images) if method.reached is None else method.reached
+        place = ["row", method.name, method.group, method.counted, method.target, method.key]
+        key = None if method.key is None else [*place, pictures, measures, code_version()]
+        known = None if key is None else store.get(key)
         if known is None:
             metrics = {}
             if reached == len(images):
-                metrics = judge.measure(c.paint, c.group != "control", partial(_thumbnail_of, c))
-            file_bytes, payload_bytes = c.sizes()
+                measured = evaluator.measure(method.reconstruct, method.group != "control")
+                metrics = evaluator.metrics(measured) | thumbnails.beaten(measured, _thumbnail_of(method))
+            file_bytes, payload_bytes = method.sizes()
             row = Row(
-                name=c.name,
-                group=c.group,
-                counting=c.counting(),
-                counted=c.counted,
-                target=c.target,
+                name=method.name,
+                group=method.group,
+                counting=method.counting(),
+                counted=method.counted,
+                target=method.target,
                 count=len(images),
                 reached=reached,
                 file_bytes=file_bytes,
@@ -154,10 +160,10 @@ def compare(
                 file_bits_per_pixel=None if file_bytes is None else 8 * file_bytes / pixels,
                 bits_per_pixel=None if payload_bytes is None else 8 * payload_bytes / pixels,
                 metrics=metrics,
-                scales=c.scales,
+                scales=method.scales,
             )
             if key is not None:
-                ledger.add(key, asdict(row))
+                store.add(key, asdict(row))
         else:
             row = Row(**known)
         rows.append(row)
@@ -165,9 +171,29 @@ def compare(
     return rows
 
 
-def _thumbnail_of(contender: Contender) -> float | None:
+def _thumbnail_of(method: Method) -> float | None:
     """The bytes of the thumbnail that stands beside it: those that it may take, or takes."""
-    return None if contender.group == "thumbnail" else contender.target or contender.sizes()[1]
+    return None if method.group == "thumbnail" else method.target or method.sizes()[1]
+
+
+class _Thumbnails:
+    """How near thumbnails come to the images by LPIPS (Alex), each size measured once."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        alex = {name: lpips for name, lpips in evaluator.networks.lpips.items() if name == "alex"}
+        only = replace(evaluator.networks, metrics=("lpips_alex",), lpips=alex, features={})
+        self._evaluator = Evaluator(evaluator.images, only, evaluator.batch_size, evaluator.device)
+        self._lpips: dict[int, np.ndarray] = {}
+
+    def beaten(self, measured: Measurements, size: float | None) -> dict[str, float]:
+        """Return the share of images nearer to the original than a thumbnail of ``size`` bytes; {} where none is."""
+        if not size or "lpips_alex" not in measured.columns:
+            return {}
+        bits = 8 * int(size)
+        if bits not in self._lpips:
+            found = self._evaluator.measure(lambda images, places: thumbnail(images, bits), False)
+            self._lpips[bits] = found.columns["lpips_alex"]
+        return {"beats_thumbnail": float((measured.columns["lpips_alex"] < self._lpips[bits]).mean())}
 
 
 def check_targets(targets: Sequence[int], pixels: int) -> None:
@@ -180,10 +206,10 @@ def check_targets(targets: Sequence[int], pixels: int) -> None:
             )
 
 
-def _codec_contender(codec: Codec, counted: Counted, target: int, chosen: Sequence[CodedPicture | None]) -> Contender:
+def _codec_method(codec: Codec, counted: Counted, target: int, chosen: Sequence[CodedPicture | None]) -> Method:
     reached = [choice for choice in chosen if choice is not None]
 
-    def paint(images: Tensor, places: Sequence[int]) -> Tensor:
+    def reconstruct(images: Tensor, places: Sequence[int]) -> Tensor:
         size = (images.shape[2], images.shape[3])
         files = [choice.data for i in places if (choice := chosen[i]) is not None]
         return torch.stack([to_tensor(restore(codec, data, size)) for data in files])
@@ -197,7 +223,7 @@ def _codec_contender(codec: Codec, counted: Counted, target: int, chosen: Sequen
     scales = Counter(f"{choice.scale:g}" for choice in reached)
     files = hashlib.sha256(b"".join(choice.data for choice in reached)).hexdigest()
     counting = "the whole file" if counted == "file" else "the file without headers"
-    return Contender(
-        codec.name, "codec", lambda: counting, files, paint, sizes, counted, target, len(reached),
+    return Method(
+        codec.name, "codec", lambda: counting, files, reconstruct, sizes, counted, target, len(reached),
         dict(sorted(scales.items(), reverse=True)),
     )  # fmt: skip

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 SOURCE = "Sargent et al., Flow to the Mode, Table 1"
+IMAGES = 50_000
+"""Images that its numbers are of."""
 COMPARABILITY = """\
 quoted: printed in Table 1 of the paper (ImageNet validation, 50,000 images of 256 x 256 pixels), not measured here.
 Across such sources only rFID compares, roughly (0.05 either way), and only for the same images and as many of them:

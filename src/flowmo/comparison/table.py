@@ -4,23 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..metrics.table import Column, columns
 from .compare import Row
 from .published import COMPARABILITY, TABLE_1, Quoted
 
-COLUMNS = {
-    "psnr": ("PSNR dB", ".2f"),
-    "ssim": ("SSIM", ".3f"),
-    "lpips_alex": ("LPIPS Alex", ".3f"),
-    "lpips_vgg": ("LPIPS VGG", ".3f"),
-    "rfid": ("rFID", ".2f"),
-    "kid": ("KID x 1000", ".2f"),
-    "fd_efflite0": ("FD-EffLite0", ".2f"),
-    "kd_efflite0": ("KD x 1000", ".2f"),
-    "beats_thumbnail": ("nearer than thumbnail", ".1%"),
-}
-"""Heading and format of each measure; the kernel distances a thousandfold."""
-
-THOUSANDFOLD = ("kid", "kd_efflite0")
 FIRST = {"model": 0, "control": 1, "tokenizer": 2, "thumbnail": 3, "codec": 4}
 NOTES = """\
 limit: the bytes that were allowed, of the whole file or of what is left of it without headers; "-": not every picture
@@ -31,10 +18,15 @@ knows size, settings and constant tables beforehand; of a tokenizer its tokens. 
 
 def table(rows: Sequence[Row], quoted: bool = True) -> tuple[list[str], list[list[str]]]:
     """(heading, lines), all cells text. Columns of measures that no row has are left out."""
-    shown = [name for name in COLUMNS if any(name in row.metrics for row in rows)]
-    heading = ["", "limit", "file bytes", "without headers", "bits/pixel", *(COLUMNS[name][0] for name in shown)]
+    shown = measured_columns(rows)
+    heading = ["", "limit", "file bytes", "without headers", "bits/pixel", *(column.heading for column in shown)]
     lines = [_line(row, shown) for row in sorted(rows, key=order)]
     return heading, lines + ([_quoted(row, shown) for row in TABLE_1] if quoted else [])
+
+
+def measured_columns(rows: Sequence[Row]) -> list[Column]:
+    """Return the columns of the measures that any row has."""
+    return [column for name, column in columns().items() if any(name in row.metrics for row in rows)]
 
 
 def markdown(rows: Sequence[Row], caption: str) -> str:
@@ -50,23 +42,18 @@ def order(row: Row) -> tuple[float, int, str, str]:
     return size, FIRST[row.group], row.counted or "", row.name
 
 
-def _line(row: Row, shown: Sequence[str]) -> list[str]:
+def _line(row: Row, shown: Sequence[Column]) -> list[str]:
     words = {"file": "file", "payload": "headerless", None: ""}[row.counted]
     limit = f"{words} {row.target}".strip() if row.target else ""
     if row.reached < row.count:
         limit += f" ({row.reached} of {row.count})"
     sizes = [_number(row.file_bytes, ".0f"), _number(row.payload_bytes, ".0f"), _number(row.bits_per_pixel, ".3f")]
-    return [row.name, limit, *sizes, *(_number(_value(row, name), COLUMNS[name][1]) for name in shown)]
+    return [row.name, limit, *sizes, *(column.text(row.metrics.get(column.name)) for column in shown)]
 
 
-def _value(row: Row, name: str) -> float | None:
-    value = row.metrics.get(name)
-    return value if value is None or name not in THOUSANDFOLD else 1000 * value
-
-
-def _quoted(row: Quoted, shown: Sequence[str]) -> list[str]:
+def _quoted(row: Quoted, shown: Sequence[Column]) -> list[str]:
     values = {"psnr": row.psnr, "ssim": row.ssim, "lpips_alex": row.lpips, "rfid": row.rfid}
-    numbers = [_number(values.get(name), COLUMNS[name][1]) for name in shown]
+    numbers = [column.text(values.get(column.name)) for column in shown]
     return [row.name, "quoted", "-", "-", f"{row.bits_per_pixel:.3f}", *numbers]
 
 

@@ -35,7 +35,7 @@ FORMAT = "flowmo-result-1"
 @dataclass(frozen=True)
 class ModelRecord:
     """name: as given by the user. sha256: see :func:`weights_checksum`. fingerprint: that its token files carry.
-    sampler: the settings it painted with (E1), None where it painted nothing."""
+    sampler: the settings it sampled with (E1), None where it sampled nothing."""
 
     name: str
     sha256: str

@@ -12,10 +12,11 @@ from torch import Tensor
 from ..data import to_uint8
 from ..files import replacing
 from ..metrics.features import FeatureNetwork
-from ..metrics.measures import Measure, distribution_measure, lpips_measure
+from ..metrics.networks import Networks
 from ..metrics.pixels import psnr, thumbnail
+from ..metrics.table import mean
 from ..tokenizer import FlowMo
-from .protocols import STANDARD
+from .evaluator import Evaluator
 
 
 def make_check(
@@ -61,32 +62,32 @@ def make_sampler_check(
     batch_size: int = 16,
 ) -> Callable[[FlowMo, int], dict[str, float]]:
     """As :func:`make_check`, of more images and more of what is reported, to see reward hacking in Stage 1B: always the
-    same images and noise, painted by the model's own sampler and rounded to 8 bits as by the standard protocol.
+    same images and noise, sampled by the model's own sampler and rounded to 8 bits as by the standard protocol.
 
     It returns ``psnr``, ``distance``, d_perc of the loss, and where their networks are given ``lpips``, ``rfid`` and
     ``kid``. The contact sheet and ``psnr_one_step`` are of the first images alone.
     """
     sheet = make_check(images[:8], folder)
-    seen = STANDARD.for_networks(images)
-    measures: list[Measure] = []
-    for name, network in (("distance", distance), ("lpips", lpips)):
-        if network is not None:
-            measures.append(lpips_measure(network, seen, batch_size, name))
-    if inception is not None:
-        measures.append(distribution_measure(inception, seen, ("rfid", "kid"), batch_size))
+    distances = {name: network for name, network in (("distance", distance), ("alex", lpips)) if network is not None}
+    features = {} if inception is None else {"inception": inception}
+    networks = Networks(("psnr", *(("rfid", "kid") if features else ())), distances, features)
+    evaluator = Evaluator(to_uint8(images).cpu(), networks, batch_size, images.device)
 
     @torch.no_grad()
     def check(model: FlowMo, images_seen: int) -> dict[str, float]:
         numbers = {"psnr_one_step": sheet(model, images_seen)["psnr_one_step"]}
         starts = range(0, len(images), batch_size)
-        painted = [
+        reconstructions = [
             model.reconstruct(x, seed=list(range(start, start + len(x)))).to(images.device)
             for start, x in zip(starts, images.split(batch_size), strict=True)
         ]
-        again = STANDARD.for_networks(torch.cat(painted))
-        numbers["psnr"] = float(psnr(again, images).mean())
-        for measure in measures:
-            numbers |= measure(again)
+        together = torch.cat(reconstructions)
+        measured = evaluator.measure(lambda _, places: together[list(places)])
+        found = evaluator.metrics(measured)
+        numbers |= {name: found[name] for name in ("psnr", "rfid", "kid") if name in found}
+        for name, column in (("distance", "lpips_distance"), ("lpips", "lpips_alex")):
+            if column in measured.columns:
+                numbers[name] = mean(measured.columns[column])
         return numbers
 
     return check

@@ -1,4 +1,4 @@
-"""What fewer passes of the decoder cost and gain (Section 4.2, sampling; O11): quality of the same tokens painted by
+"""What fewer passes of the decoder cost and gain (Section 4.2, sampling; O11): quality of the same tokens decoded by
 several decoders and samplers, beside their speed on one machine."""
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def compare_decoding(
     """``compare_seeds`` of decoders of the same tokens, and how fast they are.
 
     rows: by name, the model and its evaluations, one a seed; all are compared with the first. images: B 3 H W in
-    [-1, 1], whose tokens are painted again and again by each, with the sampler of its evaluations. Every model gets
+    [-1, 1], whose tokens are decoded again and again by each, with the sampler of its evaluations. Every model gets
     ``passes`` of the decoder, ``images_per_second``, and ``speedup``, how many times the first one's. Raises DataError
     where evaluations do not compare, or are of other weights than the model.
     """
@@ -42,7 +42,7 @@ def compare_decoding(
             raise DataError(f"the evaluations of {name} name no sampler")
         sampler: SamplerConfig = from_dict(SamplerConfig, found["sampler"])
         found["passes"] = decoder_passes(sampler)
-        work[name] = painting(model, tokens, sampler)
+        work[name] = decoding_of(model, tokens, sampler)
     seconds = time_in_turn(work, repeats)
     first = next(iter(seconds.values()))
     for name, times in seconds.items():
@@ -54,8 +54,8 @@ def compare_decoding(
     return content | {"speed": {"batch_size": len(images), "repeats": repeats, "machine": machine(device)}}
 
 
-def painting(model: FlowMo, tokens: Tokens, sampler: SamplerConfig) -> Callable[[], object]:
-    """A function of nothing that paints ``tokens``, to pictures in the main memory: from end to end."""
+def decoding_of(model: FlowMo, tokens: Tokens, sampler: SamplerConfig) -> Callable[[], object]:
+    """Return a function of nothing that decodes ``tokens`` to pictures in the main memory: from end to end."""
     return lambda: model.detokenize(
         tokens,
         num_steps=sampler.num_steps,

@@ -73,9 +73,9 @@ def discoloration(
     results = []
     for code, start in zip(codes_of(model, images, batch_size).split(batch_size), noise.split(batch_size), strict=True):
         results.append(_follow(model, code, start, guidance, grid, estimates))
-    painted, levels = torch.cat(results), grid[:-1].tolist()
+    samples, levels = torch.cat(results), grid[:-1].tolist()
     along = [color_error(torch.cat(parts), images) for parts in estimates[: len(levels)]]
-    return Discoloration(painted, color_error(painted, images), levels, along)
+    return Discoloration(samples, color_error(samples, images), levels, along)
 
 
 def _follow(

@@ -10,10 +10,9 @@ from torch import Tensor
 from ..config import SamplerConfig
 from ..data import to_uint8
 from ..evaluation.protocols import STANDARD
-from ..metrics.measures import Measure
 from ..metrics.pixels import psnr
 from ..tokenizer import FlowMo
-from .sampling import codes_of, paint
+from .sampling import Measure, codes_of, sample_codes
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def norm_sweep(
     sampler: SamplerConfig | None = None,
     batch_size: int = 16,
 ) -> Iterator[NormPoint]:
-    """Paint images B 3 H W in [-1, 1] once for each scale, always from the same seeds, one an image.
+    """Sample images B 3 H W in [-1, 1] once for each scale, always from the same seeds, one an image.
 
     A smaller norm makes x_1 likelier: samples move to the mean of p(x | c), so that their distortion falls. In the
     paper their distribution then moves away from that of the pictures; a small model whose noise becomes grain gains
@@ -45,6 +44,6 @@ def norm_sweep(
     size = (images.shape[2], images.shape[3])
     codes = codes_of(model, images, batch_size)
     for scale in noise_scales:
-        painted = STANDARD.for_networks(paint(model, codes, size, seeds, sampler, scale, batch_size))
-        error = (to_uint8(painted).float() - to_uint8(images).float()).square().mean()
-        yield NormPoint(scale, float(psnr(painted, images).mean()), float(error), perception(painted))
+        samples = STANDARD.for_networks(sample_codes(model, codes, size, seeds, sampler, scale, batch_size))
+        error = (to_uint8(samples).float() - to_uint8(images).float()).square().mean()
+        yield NormPoint(scale, float(psnr(samples, images).mean()), float(error), perception(samples))

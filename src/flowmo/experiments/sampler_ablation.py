@@ -1,4 +1,4 @@
-"""What makes the sampler of Section 3.4 fast, each lever alone: the plain path beside ``FlowMo.sample``."""
+"""What makes the sampler of Section 3.4 fast, each part alone: the plain path beside ``FlowMo.sample``."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .decoding import time_in_turn
 
 
 @dataclass(frozen=True)
-class Lever:
-    """One way to paint a batch. seconds: median. ratio: how many times as fast as the plain path, median over rounds in
-    which both took their turn. difference: largest of its pictures from the plain ones, which lie in [-1, 1]."""
+class Ablation:
+    """One way to sample a batch. seconds: median. ratio: how many times as fast as the plain path, median over rounds
+    in which both took their turn. difference: largest of its pictures from the plain ones, which lie in [-1, 1]."""
 
     name: str
     seconds: float
@@ -33,10 +33,10 @@ class Lever:
 
 
 @torch.no_grad()
-def measure_levers(
+def measure_sampler_ablation(
     model: FlowMo, images: Tensor, sampler: SamplerConfig, dtype: str = "fp32", repeats: int = 3
-) -> list[Lever]:
-    """The codes of images B 3 H W painted by each path, in turns; the first is the plain one.
+) -> list[Ablation]:
+    """The codes of images B 3 H W sampled by each path, in turns; the first is the plain one.
 
     dtype "bf16" runs all of them under autocast. A compiled path is measured on a GPU alone.
     """
@@ -59,11 +59,11 @@ def measure_levers(
     if device.type == "cuda":
         paths["all, compiled"] = fast(copy.deepcopy(model).prepare(compile=True, chunk_size=len(images)))
         paths["all, bf16, compiled"] = fast(copy.deepcopy(half).prepare(compile=True, chunk_size=len(images)))
-    painted: dict[str, Tensor] = {}
+    samples: dict[str, Tensor] = {}
 
     def timed(name: str) -> Callable[[], None]:
         def work() -> None:
-            painted[name] = paths[name]().clamp(-1, 1).cpu()  # the host waits for a GPU
+            samples[name] = paths[name]().clamp(-1, 1).cpu()  # the host waits for a GPU
 
         return work
 
@@ -74,8 +74,8 @@ def measure_levers(
     for name, times in seconds.items():
         median = statistics.median(times)
         ratio = statistics.median(a / b for a, b in zip(plain, times, strict=True))
-        difference = float((painted[name] - painted["plain"]).abs().max())
-        found.append(Lever(name, median, median / passes, len(images) / median, ratio, difference))
+        difference = float((samples[name] - samples["plain"]).abs().max())
+        found.append(Ablation(name, median, median / passes, len(images) / median, ratio, difference))
     return found
 
 

@@ -15,13 +15,12 @@ from torch import Tensor
 
 from ..config import SamplerConfig, to_dict
 from ..errors import ConfigError
-from ..evaluation.ledger import Ledger
 from ..evaluation.protocols import STANDARD
+from ..evaluation.result_store import ResultStore
 from ..flow import Guidance, shifted_grid
-from ..metrics.measures import Measure
 from ..metrics.pixels import psnr
 from ..tokenizer import FlowMo
-from .sampling import codes_of, paint
+from .sampling import Measure, codes_of, sample_codes
 
 Interval = tuple[float, float]
 
@@ -29,7 +28,7 @@ Interval = tuple[float, float]
 @dataclass(frozen=True)
 class GridRow:
     """sampler: what was tried. passes: network passes an image takes. psnr: dB, mean over pictures, higher is better.
-    measures: other numbers by name, lower is better. seconds: to paint and measure, 0 where an earlier row did."""
+    measures: other numbers by name, lower is better. seconds: to sample and measure, 0 where an earlier row did."""
 
     sampler: SamplerConfig
     passes: int
@@ -56,7 +55,7 @@ def candidates(
 
 
 def effect(sampler: SamplerConfig) -> tuple[tuple[float, float], ...]:
-    """(t, guidance scale) of each step. Samplers of equal effect paint the same: one step with any rho, or a scale of 1
+    """(t, guidance scale) of each step. Samplers of equal effect give the same: one step with any rho, or a scale of 1
     with any interval."""
     guidance = Guidance(sampler.guidance_scale, sampler.guidance_interval)
     levels = shifted_grid(sampler.num_steps, sampler.rho)[:-1].tolist()
@@ -69,13 +68,13 @@ def sampler_grid(
     samplers: Sequence[SamplerConfig],
     seeds: Sequence[int],
     measures: Sequence[Measure],
-    ledger: Ledger | None = None,
+    store: ResultStore | None = None,
     identity: Any = None,
     batch_size: int = 16,
 ) -> Iterator[GridRow]:
-    """One row a sampler, in order; all paint the same images B 3 H W in [-1, 1] from the same seeds, one an image.
+    """One row a sampler, in order; all sample the same images B 3 H W in [-1, 1] from the same seeds, one an image.
 
-    Numbers are of 8-bit pictures. What has the effect of an earlier row is not painted again, nor what ``ledger`` holds
+    Numbers are of 8-bit pictures. What has the effect of an earlier row is not sampled again, nor what ``store`` holds
     under the same ``identity``: JSON data that says which weights, pictures, seeds and measures the numbers are of.
     """
     size = (images.shape[2], images.shape[3])
@@ -86,14 +85,14 @@ def sampler_grid(
         if steps in known:
             yield replace(known[steps], sampler=sampler, seconds=0.0)
             continue
-        numbers = ledger.get([identity, steps]) if ledger else None
+        numbers = store.get([identity, steps]) if store else None
         if numbers is None:
             started = time.perf_counter()
-            painted = STANDARD.for_networks(paint(model, codes, size, seeds, sampler, batch_size=batch_size))
-            values = {name: value for measure in measures for name, value in measure(painted).items()}
-            numbers = [float(psnr(painted, images).mean()), values, time.perf_counter() - started]
-            if ledger:
-                ledger.add([identity, steps], numbers)
+            samples = STANDARD.for_networks(sample_codes(model, codes, size, seeds, sampler, batch_size=batch_size))
+            values = {name: value for measure in measures for name, value in measure(samples).items()}
+            numbers = [float(psnr(samples, images).mean()), values, time.perf_counter() - started]
+            if store:
+                store.add([identity, steps], numbers)
         passes = sum(1 if scale == 1.0 else 2 for _, scale in steps)
         known[steps] = GridRow(sampler, passes, *numbers)
         yield known[steps]

@@ -10,12 +10,12 @@ from torch import Tensor
 from ..config import SamplerConfig
 from ..errors import ConfigError
 from ..tokenizer import FlowMo
-from .sampling import codes_of, paint
+from .sampling import codes_of, sample_codes
 
 
 @dataclass(frozen=True)
 class SeedVariance:
-    """One picture painted from S seeds.
+    """One picture sampled from S seeds.
 
     samples: S 3 H W in [-1, 1]. variance: H W, over the seeds (divided by S - 1), mean of the three colours; in squares
     of the range [-1, 1]. bias: H W, squared distance of the mean sample from the picture, mean of the three colours.
@@ -47,7 +47,7 @@ def seed_variance(
     sampler: SamplerConfig | None = None,
     batch_size: int = 16,
 ) -> Iterator[SeedVariance]:
-    """Paint each of images B 3 H W in [-1, 1] from the same ``seeds``, at least two; one result an image, in order.
+    """Sample each of images B 3 H W in [-1, 1] from the same ``seeds``, at least two; one result an image, in order.
 
     The code of an image is the same for all its samples, so that all their variance is p(x | c)'s. sampler: the
     model's own unless given. Raises ConfigError for fewer than two seeds.
@@ -57,7 +57,7 @@ def seed_variance(
     size = (images.shape[2], images.shape[3])
     for image, code in zip(images, codes_of(model, images, batch_size), strict=True):
         same = code.expand(len(seeds), *code.shape)
-        samples = paint(model, same, size, seeds, sampler, batch_size=batch_size)
+        samples = sample_codes(model, same, size, seeds, sampler, batch_size=batch_size)
         spread = samples.double()
         yield SeedVariance(
             samples,

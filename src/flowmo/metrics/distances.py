@@ -5,6 +5,8 @@ Pure functions of numpy arrays, in float64: nothing here knows images, networks,
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from ..errors import DataError
@@ -69,15 +71,22 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[fl
     return _share_within(fake, real, _radii(real, k)), _share_within(real, fake, _radii(fake, k))
 
 
-def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]:
-    """Inception Score of logits (N, classes): exp of the mean KL(p(y|x) || p(y)), its mean and standard deviation
-    over ``splits`` consecutive parts. From 1 to the number of classes. Raises DataError with fewer rows than parts."""
+def inception_score(logits: np.ndarray, splits: int = 10, part_size: int | None = None) -> tuple[float, float]:
+    """Return the Inception Score of logits (N, classes): exp of the mean KL(p(y|x) || p(y)), its mean and standard
+    deviation over consecutive parts. From 1 to the number of classes.
+
+    splits: equal parts. part_size: rows of a part instead, as in ADM's evaluator, whose last part may be shorter and
+    counts as much as any other. Raises DataError with fewer rows than parts.
+    """
     logits = check_features(logits)
-    if splits < 1 or len(logits) < splits:
+    if splits < 1 or (len(logits) < splits and part_size is None):
         raise DataError(f"the Inception Score of {splits} parts needs as many images, got {len(logits)}")
+    ends = [i * len(logits) // splits for i in range(splits + 1)]
+    if part_size is not None:
+        ends = [*range(0, len(logits), part_size), len(logits)]
     scores = []
-    for i in range(splits):
-        part = logits[i * len(logits) // splits : (i + 1) * len(logits) // splits].astype(np.float64)
+    for start, end in pairwise(ends):
+        part = logits[start:end].astype(np.float64)
         log_p = part - part.max(1, keepdims=True)
         log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
         p = np.exp(log_p)

@@ -1,36 +1,20 @@
-"""Which metrics there are, what each needs, and what cannot be measured here (Section 4.1, Table 1)."""
+"""The networks that metrics need, and what cannot be measured here without them (Section 4.1, Table 1)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, ImageError, WeightsError
+from ..errors import ImageError, WeightsError
 from ..perceptual import LPIPS, load_lpips
 from .features import FeatureNetwork, load_classifier_features, load_inception
 from .inception import Input
+from .table import spaces
 
-METRICS = {
-    "psnr": "dB, higher is closer",
-    "ssim": "at most 1, higher is closer",
-    "lpips_alex": "lower is closer",
-    "lpips_vgg": "lower is closer",
-    "rfid": "lower is closer; falls with the number of pictures",
-    "kid": "lower is closer; meant for any number of pictures",
-    "sfid": "rFID of spatial features",
-    "precision_recall": "shares, higher is better; paired, of the same pictures",
-    "inception_score": "higher is better",
-    "fd_efflite0": "Fréchet distance in EfficientNet-lite0's features, which is no FID",
-    "code": "how many codes are used, bits of entropy",
-}
-FEW = 10_000
-"""Pictures below which rFID is never printed without KID."""
-
-_INCEPTION = {"rfid": "pool", "kid": "pool", "precision_recall": "pool", "sfid": "spatial", "inception_score": "logits"}
 _SSIM_SIDE = 7
 
 
@@ -51,21 +35,9 @@ class Networks:
     them, in order. left_out: the others that were asked for, each with the reason and the way out."""
 
     metrics: tuple[str, ...]
-    lpips: Mapping[str, LPIPS] = field(default_factory=dict)
+    lpips: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = field(default_factory=dict)
     features: Mapping[str, FeatureNetwork] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
-
-
-def check_metrics(metrics: Sequence[str], count: int) -> tuple[str, ...]:
-    """The metrics once each, in the order of METRICS, with KID beside rFID where ``count`` pictures are few.
-
-    Raises ConfigError for an unknown one.
-    """
-    unknown = [name for name in metrics if name not in METRICS]
-    if unknown:
-        raise ConfigError(f"there is no metric {unknown[0]!r}; choose from {', '.join(METRICS)}")
-    wanted = {*metrics, "kid"} if "rfid" in metrics and count < FEW else set(metrics)
-    return tuple(name for name in METRICS if name in wanted)
 
 
 def load_networks(
@@ -90,24 +62,24 @@ def load_networks(
                 lpips[name] = distance
             except (WeightsError, ImageError) as error:
                 _missing(error, file, left_out, [f"lpips_{name}"])
-    asked = [name for name in _INCEPTION if name in metrics]
+    asked = _asking(metrics, "inception")
     if asked:
         try:
             network = load_inception(files.inception, files.inception_classifier, inception).to(device)
             features["inception"] = network
             for name in asked:
-                if _INCEPTION[name] not in network.spaces:
+                if not {needs.partition(".")[2] for needs in spaces([name])} <= set(network.spaces):
                     left_out[name] = (
                         "needs the last layer of Inception, which is not published with the rest; give its file "
                         "(inception_classifier)"
                     )
         except WeightsError as error:
             _missing(error, files.inception or files.inception_classifier, left_out, asked)
-    if "fd_efflite0" in metrics:
+    if classified := _asking(metrics, "efflite0"):
         try:
             features["efflite0"] = load_classifier_features(files.classifier).to(device)
         except WeightsError as error:
-            _missing(error, files.classifier, left_out, ["fd_efflite0"])
+            _missing(error, files.classifier, left_out, classified)
     if "ssim" in metrics and side < _SSIM_SIDE:
         left_out["ssim"] = f"needs pictures of at least {_SSIM_SIDE} pixels a side"
     if all(name in left_out for name in asked):
@@ -115,19 +87,17 @@ def load_networks(
     return Networks(tuple(name for name in metrics if name not in left_out), lpips, features, left_out)
 
 
-def spaces(networks: Networks) -> list[tuple[str, str]]:
-    """(network, space) of every set of features that the metrics ask for."""
-    needed = {("inception", _INCEPTION[name]) for name in networks.metrics if name in _INCEPTION}
-    if "fd_efflite0" in networks.metrics:
-        needed.add(("efflite0", "pool"))
-    return sorted(needed)
+def _asking(metrics: Sequence[str], network: str) -> list[str]:
+    """Return those that need features of the network."""
+    return [name for name in metrics if any(needs.startswith(f"{network}.") for needs in spaces([name]))]
 
 
 @torch.no_grad()
 def features_of(networks: Networks, images: Tensor) -> dict[str, Tensor]:
     """Images B 3 H W in [-1, 1] -> "network.space" to float32 B D on the CPU, those that the metrics ask for."""
     found = {name: network(images) for name, network in networks.features.items()}
-    return {f"{name}.{space}": found[name][space].cpu() for name, space in spaces(networks)}
+    wanted = (needs.split(".") for needs in spaces(networks.metrics))
+    return {f"{name}.{space}": found[name][space].cpu() for name, space in wanted}
 
 
 def _missing(error: Exception, file: Path | None, left_out: dict[str, str], names: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +64,18 @@ def ssim_uint8(images: Tensor, reference: Tensor) -> Tensor:
     similarity = (2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
     similarity /= (mean_x.square() + mean_y.square() + _C1) * (var_x + var_y + _C2)
     return similarity.flatten(1).mean(1)
+
+
+def pooled_psnr(squared_errors: Sequence[float], groups: Sequence[int]) -> float:
+    """Return the mean over groups of the PSNR in dB of a group's mean error (E2).
+
+    squared_errors: mean over the pixels of each image, in squares of 8-bit levels. groups: the group of each. With
+    groups of one this is the mean over images; larger groups can only lower it (Jensen's inequality).
+    """
+    errors = torch.as_tensor(squared_errors, dtype=torch.float64)
+    _, inverse, counts = torch.as_tensor(groups).unique(return_inverse=True, return_counts=True)
+    pooled = torch.zeros(len(counts), dtype=torch.float64).index_add(0, inverse, errors) / counts
+    return float((10 * torch.log10(255.0**2 / pooled.clamp_min(1e-10))).mean())
 
 
 def thumbnail(images: Tensor, bits: int) -> Tensor:

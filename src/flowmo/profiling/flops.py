@@ -81,8 +81,8 @@ def flops_per_image(
             encoded.sum().backward()
     recomputed = _in_blocks(decoder) + (0 if encoder_frozen else _in_blocks(encoder))
     distance = 0 if perceptual is None else round(perceptual_share * _distance(perceptual, config.image_size))
-    totals = (counter.get_total_flops() for counter in (encoder, decoder, training))
-    return Flops(*totals, recomputed, distance)
+    forward = encoder.get_total_flops(), decoder.get_total_flops()
+    return Flops(*forward, training.get_total_flops(), recomputed, distance)
 
 
 def matrix_ceiling(device: torch.device | str, dtype: torch.dtype) -> float:

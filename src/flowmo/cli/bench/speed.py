@@ -14,7 +14,7 @@ import torch
 
 from ...config import SamplerConfig, to_dict
 from ...errors import WeightsError
-from ...experiments.sampler_ablation import Lever, measure_levers
+from ...experiments.sampler_ablation import Ablation, measure_sampler_ablation
 from ...flow.passes import decoder_passes
 from ...presets import PRESETS
 from ...profiling.flops import flops_per_image, matrix_ceiling
@@ -84,15 +84,15 @@ def run(arguments: argparse.Namespace) -> int:
         "code": code_version(),
     }
     if arguments.what == "decode":
-        content |= _levers(arguments, model, images)
+        content |= _sampler_ablation(arguments, model, images)
     return result.finish(arguments, content)
 
 
-def _levers(arguments: argparse.Namespace, model: FlowMo, images: torch.Tensor) -> dict[str, Any]:
+def _sampler_ablation(arguments: argparse.Namespace, model: FlowMo, images: torch.Tensor) -> dict[str, Any]:
     sampler = replace(SamplerConfig(), num_steps=max(arguments.steps))
-    found = measure_levers(model, images, sampler, arguments.dtype, arguments.repeats)
+    found = measure_sampler_ablation(model, images, sampler, arguments.dtype, arguments.repeats)
     height, width = images.shape[2:]
-    content: dict[str, Any] = {"levers": {"sampler": to_dict(sampler), "rows": [asdict(lever) for lever in found]}}
+    content: dict[str, Any] = {"levers": {"sampler": to_dict(sampler), "rows": [asdict(one) for one in found]}}
     if height == width:
         flops = flops_per_image(replace(model.config, image_size=height), None).decoder * decoder_passes(sampler)
         for row in content["levers"]["rows"]:
@@ -104,7 +104,7 @@ def _levers(arguments: argparse.Namespace, model: FlowMo, images: torch.Tensor) 
             )
     if not arguments.json:
         print(f"\n{sampler.num_steps} steps, guidance {sampler.guidance_scale:g}, {decoder_passes(sampler)} passes:")
-        _print_levers(found, content["levers"]["rows"])
+        _print_sampler_ablation(found, content["levers"]["rows"])
     return content
 
 
@@ -139,18 +139,18 @@ def _print(timings: list[Timing]) -> None:
     common.print_table(header, rows)
 
 
-def _print_levers(found: list[Lever], rows: list[dict[str, Any]]) -> None:
+def _print_sampler_ablation(found: list[Ablation], rows: list[dict[str, Any]]) -> None:
     header = ["", "s/pass", "images/s", "times plain", "difference", "utilisation"]
     table = [
         [
-            lever.name,
-            f"{lever.seconds_per_pass:.4f}",
-            f"{lever.images_per_second:.2f}",
-            f"{lever.ratio:.2f}",
-            f"{lever.difference:.1g}",
+            ablation.name,
+            f"{ablation.seconds_per_pass:.4f}",
+            f"{ablation.images_per_second:.2f}",
+            f"{ablation.ratio:.2f}",
+            f"{ablation.difference:.1g}",
             _or_dash(row.get("utilisation"), ".1%"),
         ]
-        for lever, row in zip(found, rows, strict=True)
+        for ablation, row in zip(found, rows, strict=True)
     ]
     common.print_table(header, table)
 

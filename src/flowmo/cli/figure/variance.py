@@ -1,4 +1,4 @@
-"""``flowmo figure variance``: paints each picture from several seeds and maps how much every pixel changes (Figure 8).
+"""``flowmo figure variance``: samples each picture from several seeds and maps how much every pixel changes (Figure 8).
 What the code says stays; what it leaves open changes with the seed."""
 
 from __future__ import annotations

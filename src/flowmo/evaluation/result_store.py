@@ -1,4 +1,4 @@
-"""Numbers on disk as they are found, so that a killed comparison goes on where it was (beside Figure 1)."""
+"""Results on disk as they are found, so that a killed comparison goes on where it was (beside Figure 1)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Ledger:
+class ResultStore:
     """JSON values under JSON keys, a line each, appended. A key says all that its value depends on, so that nothing is
     ever stale; later lines replace earlier ones. A last line cut off by a kill is dropped, and so is any damaged one.
     """

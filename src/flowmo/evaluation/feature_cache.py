@@ -1,4 +1,5 @@
-"""Rows of numbers on disk as they are measured, so that a killed evaluation goes on where it was (Section 4)."""
+"""Features and numbers of images on disk as they are measured, so that no network sees an image twice, and a killed
+evaluation goes on where it was (Section 4)."""
 
 from __future__ import annotations
 
@@ -12,11 +13,13 @@ import numpy as np
 
 from ..errors import DataError
 from ..files import replacing
+from ..metrics.networks import Networks
+from ..metrics.table import spaces
 
 _KEYS = "keys"  # the column of names; any other is the caller's
 
 
-class Rows:
+class FeatureCache:
     """Columns of numbers under text keys, in a folder of chunks that are written whole or not at all and never changed.
 
     A key says all that its row depends on beside what the folder stands for, so that no row is ever stale. Several
@@ -80,6 +83,16 @@ class Rows:
         shutil.rmtree(self.folder, ignore_errors=True)
         self._where.clear()
         self._read.clear()
+
+
+def feature_caches(networks: Networks, folder: Path) -> dict[str, FeatureCache]:
+    """Return a cache for each "network.space" that the metrics need, in a folder named by network and weights."""
+    found = {}
+    for needs in spaces(networks.metrics):
+        name, space = needs.split(".")
+        network = networks.features[name]
+        found[needs] = FeatureCache(folder / f"{network.name}-{network.checksum[:8]}-{space}")
+    return found
 
 
 def _load(path: Path, columns: Sequence[str] | None) -> dict[str, np.ndarray]:
