@@ -86,7 +86,7 @@ def test_other_weights_after_the_cast_have_another_one(model: FlowMo) -> None:
 
 
 def test_speed_in_bfloat16_is_that_of_weights_in_bfloat16(model: FlowMo, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flowmo.evaluation.speed import time_decode, time_encode
+    from flowmo.profiling.speed import time_decode, time_encode
 
     seen = []
     whole = FlowMo.tokenize

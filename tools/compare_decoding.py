@@ -17,7 +17,7 @@ import torch
 
 from flowmo import load, samples
 from flowmo.data import center_crop, open_picture, shorter_side_to, to_tensor
-from flowmo.evaluation.decoding import compare_decoding
+from flowmo.experiments.decoding import compare_decoding
 from flowmo.files import replacing
 from flowmo.provenance import code_version
 

@@ -34,8 +34,8 @@ from flowmo.errors import FlowMoError
 from flowmo.files import replacing
 from flowmo.perceptual import load_lpips
 from flowmo.presets import PRESETS
+from flowmo.profiling.training_speed import Speed, measure_updates, release
 from flowmo.training import TrainConfig
-from flowmo.training.measure import Speed, measure_updates, release
 
 STOPPED = 3  # exit code: the same command goes on
 RATES = (3e-4, 6e-4, 1e-3)

@@ -9,29 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
-from flowmo.evaluation.compare import Row
-from flowmo.evaluation.compare_table import COLUMNS, THOUSANDFOLD, order
+from flowmo.comparison.compare import Row
+from flowmo.comparison.table import measured_columns, order
 from flowmo.evaluation.results import Result, read_result
+from flowmo.metrics.table import METRICS, columns
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "EVALUATION.md")
-PROTOCOLS = {
-    "psnr": ("PSNR dB", ".2f"),
-    "psnr_each": ("PSNR dB, each picture", ".2f"),
-    "ssim": ("SSIM", ".3f"),
-    "lpips_alex": ("LPIPS Alex", ".3f"),
-    "lpips_vgg": ("LPIPS VGG", ".3f"),
-    "rfid": ("rFID", ".2f"),
-    "kid": ("KID x 1000", ".2f"),
-    "sfid": ("sFID", ".2f"),
-    "precision": ("precision", ".3f"),
-    "recall": ("recall", ".3f"),
-    "fd_efflite0": ("FD-EffLite0", ".2f"),
-}
-
 POSTTRAINING = {
     "rfid": ("rFID", ".2f", 1),
     "kid": ("KID x1000", ".2f", 1000),
@@ -66,10 +54,11 @@ def protocols() -> str:
     """The packaged model under both protocols, a line a metric."""
     results = [read_result(RESULTS / f"flowmo-mini-64-{name}.json") for name in ("standard", "published")]
     lines = ["| | " + " | ".join(result.protocol for result in results) + " |", "|---|" + "---:|" * len(results)]
-    for metric, (label, spec) in PROTOCOLS.items():
-        values = [result.content["metrics"].get(metric) for result in results]
+    each = replace(METRICS[0], name="psnr_each", label=f"{METRICS[0].label}, each picture")
+    for metric in (METRICS[0], each, *METRICS[1:]):
+        values = [result.content["metrics"].get(metric.name) for result in results]
         if any(value is not None for value in values):
-            lines.append(f"| {label} | " + " | ".join(_number(metric, value, spec) for value in values) + " |")
+            lines.append(f"| {metric.heading} | " + " | ".join(map(metric.text, values)) + " |")
     code = results[0].content["code"]
     entropies = " and ".join(f"{group['entropy']:.2f}" for group in code["groups"])
     lines += [
@@ -84,15 +73,15 @@ def comparison() -> str:
     """The packaged model, its controls, the thumbnail and the codecs at equal bytes without headers."""
     result = read_result(RESULTS / "comparison.json")
     rows = sorted((row for row in _rows(result) if row.counted in ("payload", None)), key=order)
-    shown = [name for name in COLUMNS if any(name in row.metrics for row in rows)]
+    shown = measured_columns(rows)
     lines = [
-        "| | bytes | " + " | ".join(COLUMNS[name][0] for name in shown) + " |",
+        "| | bytes | " + " | ".join(column.heading for column in shown) + " |",
         "|---|" + "---:|" * (1 + len(shown)),
     ]
     for row in rows:
         size = "-" if row.payload_bytes is None else f"{row.payload_bytes:.0f}"
         name = f"**{row.name}**" if row.group == "model" else row.name
-        cells = [_number(metric, row.metrics.get(metric), COLUMNS[metric][1]) for metric in shown]
+        cells = [column.text(row.metrics.get(column.name)) for column in shown]
         lines.append(f"| {name} | {size} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", f"{_conditions(result)} Codecs: at most that many bytes, without headers."])
 
@@ -226,7 +215,7 @@ def _conditions(result: Result) -> str:
 
 
 def _number(metric: str, value: float | None, spec: str) -> str:
-    return "-" if value is None else format(1000 * value if metric in THOUSANDFOLD else value, spec)
+    return "-" if value is None else format(columns()[metric].factor * value if metric in columns() else value, spec)
 
 
 def main() -> int:

@@ -1,11 +1,16 @@
-"""Which code made a result: written into every checkpoint and every measured number."""
+"""Which code and which machine made a result: written into every checkpoint and every measured number."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
+import platform
 import subprocess
 from pathlib import Path
 from typing import Any
+
+import torch
 
 
 @functools.cache
@@ -22,9 +27,33 @@ def code_version() -> dict[str, Any]:
     return version
 
 
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the numbers are worth nothing without."""
+    facts: dict[str, Any] = {
+        "device": str(device),
+        "cpu": _cpu_name(),
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    if device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(device)
+    return facts
+
+
 def _git(root: Path, *arguments: str) -> str:
     try:
         result = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return result.stdout.strip() if result.returncode == 0 else ""
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -16,8 +16,8 @@ from flowmo.arch.mup import Readout, learning_rate_scales
 from flowmo.config import FlowMoConfig, from_json, override, to_json
 from flowmo.errors import ConfigError
 from flowmo.presets import PRESETS, flowmo_mini_64, tiny
+from flowmo.profiling.coordinate_check import widened
 from flowmo.tokenizer import FlowMo
-from flowmo.training.coordinate_check import widened
 from flowmo.weights import load, save_model
 
 CONFIGS = {

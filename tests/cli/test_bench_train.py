@@ -11,8 +11,8 @@ import torch
 from command_support import PICTURES, Command
 
 from flowmo.presets import flowmo_lo, tiny
+from flowmo.profiling.flops import flops_per_image
 from flowmo.tokenizer import FlowMo
-from flowmo.training.cost import flops_per_image
 
 SHALLOW = ("--model", "encoder.depth=1", "decoder.depth=1")
 ALEX = ("--set", "perceptual_network=alex", "precision=fp32", "workers=1")
@@ -43,8 +43,8 @@ def test_a_preset_that_fits_is_measured(flowmo: Command) -> None:
 
 def test_a_preset_that_does_not_fit_is_estimated(flowmo: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine with a gigabyte free the large model is not even made."""
-    monkeypatch.setattr("flowmo.training.bench.available_memory", lambda device: 2**30)
-    monkeypatch.setattr("flowmo.training.bench.measure_updates", lambda *_: pytest.fail("was measured"))
+    monkeypatch.setattr("flowmo.profiling.training.available_memory", lambda device: 2**30)
+    monkeypatch.setattr("flowmo.profiling.training.measure_updates", lambda *_: pytest.fail("was measured"))
     more = ("--micro-batch", 1, "--gpus", 8, *SHALLOW, "--set", "workers=0", "batch_size=8")
     result = flowmo("bench", "train", "--preset", "flowmo-lo", *more, model=False)
     assert result.code == 0, result.err

@@ -16,7 +16,7 @@ import pytest
 from command_support import CAT, PAYLOAD, Command
 from PIL import Image
 
-from flowmo.evaluation.published import TABLE_1
+from flowmo.comparison.published import TABLE_1
 from flowmo.evaluation.results import read_result
 
 SOURCE = Path(__file__).parents[2] / "src"

@@ -24,14 +24,14 @@ from PIL import Image
 from flowmo.cli.main import main
 from flowmo.config import SamplerConfig
 from flowmo.data import open_images
-from flowmo.evaluation.bootstrap import paired_bootstrap
 from flowmo.evaluation.evaluate import Settings
-from flowmo.evaluation.networks import load_networks
+from flowmo.evaluation.feature_cache import FeatureCache
 from flowmo.evaluation.protocols import STANDARD
 from flowmo.evaluation.results import read_result
-from flowmo.evaluation.rows import Rows
 from flowmo.evaluation.session import Session, evaluate, hold, prepare
 from flowmo.evaluation.summary import read_table
+from flowmo.metrics.bootstrap import paired_bootstrap
+from flowmo.metrics.networks import load_networks
 from flowmo.weights import load_model, save_model
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -135,7 +135,7 @@ def test_killed_and_repeated_it_gives_the_same_bytes(weights: Path, many: Path, 
     running.send_signal(signal.SIGKILL)
     running.communicate()
     assert not (out / "small-standard.json").exists()
-    kept = len(Rows(next(out.glob(".partial/*/"))))
+    kept = len(FeatureCache(next(out.glob(".partial/*/"))))
     assert 6 <= kept < 30
 
     model, measured = load_model(weights), []
@@ -152,7 +152,7 @@ def test_killed_and_repeated_it_gives_the_same_bytes(weights: Path, many: Path, 
 
 
 def test_a_picture_that_changes_is_measured_again(weights: Path, many: Path, tmp_path: Path) -> None:
-    """Rows of an interrupted evaluation are of the pixels that were there."""
+    """FeatureCache of an interrupted evaluation are of the pixels that were there."""
     data = tmp_path / "data"
     shutil.copytree(many, data)
     model = load_model(weights)

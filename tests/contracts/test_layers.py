@@ -17,11 +17,12 @@ LAYERS = {
         *("downloads", "hub", "image_utils", "devices"),
     ),
     1: ("pretrained", "presets", "arch", "quantize", "flow", "perceptual", "tiles", "inference"),
-    2: ("tokenizer",),
+    2: ("tokenizer", "metrics"),
     3: ("stages", "generation", "weights", "codec", "data"),
     4: ("training", "evaluation", "viewing"),
-    5: ("comparison", "integrations"),
-    6: ("cli",),
+    5: ("comparison", "profiling", "integrations"),
+    6: ("experiments",),
+    7: ("cli",),
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 # pretrained.py: methods of models that reach their files in weights/ and generation/ when they are called
@@ -123,7 +124,7 @@ def test_no_file_is_two_files() -> None:
         ("flow/a.py", "import flowmo.training.loop", 1, 0),
         ("flow/a.py", "def f():\n    from ..arch import Encoder", 1, 0),
         ("flow/a.py", "from .grids import shifted_grid\nfrom ..errors import ConfigError", 0, 0),
-        ("training/a.py", "from ..evaluation.pixels import psnr", 1, 0),
+        ("training/a.py", "from ..evaluation.validation import Check", 1, 0),
         ("presets.py", "from .config import FlowMoConfig", 0, 0),
         ("config.py", "from .presets import tiny", 1, 0),
         ("data/a.py", "import pyarrow.parquet as pq", 0, 1),

@@ -9,7 +9,7 @@ import pytest
 from torch import Tensor
 
 import flowmo
-from flowmo.evaluation.pixels import psnr, thumbnail
+from flowmo.metrics.pixels import psnr, thumbnail
 from flowmo.perceptual import load_lpips
 from flowmo.presets import PRESETS
 from flowmo.weights import load_model

@@ -16,7 +16,7 @@ from flowmo import samples
 from flowmo.cli.main import main
 from flowmo.errors import DataError
 from flowmo.evaluation.across_seeds import compare_seeds, read_evaluation
-from flowmo.evaluation.bootstrap import paired_bootstrap
+from flowmo.metrics.bootstrap import paired_bootstrap
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.weights import save_model

@@ -27,7 +27,7 @@ from flowmo.evaluation.generated import (
 )
 from flowmo.evaluation.reference import adm_reference, reference_of
 from flowmo.evaluation.results import read_result
-from flowmo.evaluation.statistics import RunningStatistics, Statistics
+from flowmo.metrics.statistics import RunningStatistics, Statistics
 
 CPU = torch.device("cpu")
 

@@ -14,10 +14,10 @@ from flowmo.config import SamplerConfig
 from flowmo.data import ImageSource
 from flowmo.errors import ConfigError
 from flowmo.evaluation.evaluate import Settings
-from flowmo.evaluation.networks import load_networks
 from flowmo.evaluation.protocols import PROTOCOLS, PUBLISHED, STANDARD, Noise, get_protocol
 from flowmo.evaluation.session import Session, evaluate, prepare
 from flowmo.evaluation.summary import read_table
+from flowmo.metrics.networks import load_networks
 from flowmo.tokenizer import FlowMo
 
 SAMPLER = SamplerConfig(num_steps=3, rho=2.0, guidance_scale=1.5)

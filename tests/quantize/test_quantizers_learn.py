@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from flowmo.config import QuantizerConfig, SamplerConfig, TransformerConfig
-from flowmo.evaluation.pixels import psnr
 from flowmo.flow import ThickTailedLogitNormal, integrate, seeded_noise, shifted_grid
+from flowmo.metrics.pixels import psnr
 from flowmo.presets import tiny
 from flowmo.stages import LossWeights, draw, mode_matching_loss
 from flowmo.tokenizer import FlowMo

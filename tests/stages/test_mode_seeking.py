@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from flowmo.config import TransformerConfig
 from flowmo.flow import ThickTailedLogitNormal, image_estimate, integrate, shifted_grid
 from flowmo.presets import flowmo_mini_64, tiny
+from flowmo.profiling.memory import LiveTensors
 from flowmo.stages import (
     ModeSeekingConfig,
     ModeSeekingLoss,
@@ -27,7 +28,6 @@ from flowmo.stages import mode_seeking_loss as loss_of
 from flowmo.stages.mode_matching import Draws
 from flowmo.stages.mode_seeking import ChainDraws
 from flowmo.tokenizer import FlowMo
-from flowmo.training.memory import LiveTensors
 
 SLOW = os.environ.get("FLOWMO_SLOW")
 WEIGHTS = QuantizerWeights()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flowmo.data import BatchLoader, open_images
 from flowmo.errors import WeightsError
-from flowmo.evaluation.check import make_sampler_check
+from flowmo.evaluation.validation import make_sampler_check
 from flowmo.flow import ThickTailedLogitNormal
 from flowmo.perceptual import load_distance
 from flowmo.presets import tiny

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowmo.viewing.rates import QuotedPoint, RatePoint, figure_one
+from flowmo.viewing.rates import QuotedPoint, RatePoint, bar_figure, figure_one
 
 
 def test_figure_1_shows_ours_beside_the_quoted_rows() -> None:
@@ -17,3 +17,23 @@ def test_figure_1_shows_ours_beside_the_quoted_rows() -> None:
     assert {(0.2812, 12.0), (0.3125, 40.0), (0.0703, 0.95)} <= drawn
     names = [text.get_text() for text in (*axes.texts, *figure.legends[0].get_texts())]
     assert {"ours", "webp", "FlowMo-Lo"} <= set(names)
+
+
+def test_figure_1_without_quoted_rows_does_not_name_them() -> None:
+    rows = [RatePoint("ours", True, 168, 144, {"rfid": 412.0})]
+    figure = figure_one(rows, [], 64 * 64, "Figure 1", "a note")
+    assert len(figure.axes[0].lines) == 1
+    assert "quoted from Table 1" not in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_one_number_of_bytes_is_drawn_as_bars() -> None:
+    rows = [
+        RatePoint("ours", True, 168, 144, {"psnr": 21.5}),
+        RatePoint("webp", False, 140, 112, {"psnr": 20.25}),
+        RatePoint("not brought to it", False, None, None, {}),
+    ]
+    figure = bar_figure({"file": rows, "payload": rows}, "psnr", "PSNR dB, higher is better", "Rate", "a note")
+    for axes in figure.axes:
+        assert [bar.get_width() for bar in axes.patches] == [21.5, 20.25]
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["ours", "webp", "not brought to it"]

@@ -272,12 +272,18 @@ class Progress:
         return 1 if self.bad else 0
 
 
-def print_table(header: list[str], rows: list[list[str]]) -> None:
-    """Columns as wide as they need, the first to the left, the others to the right."""
+def print_table(header: list[str], rows: list[list[str]], width: int = 100) -> None:
+    """Print columns as wide as they need, the first to the left, the others to the right. A table wider than ``width``
+    characters comes in several, each with the first column."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    for row in [header, *rows]:
-        cells = [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        print("  ".join(cells).rstrip())
+    blocks: list[list[int]] = [[]]
+    for i in range(1, len(header)):
+        if blocks[-1] and widths[0] + sum(widths[k] + 2 for k in [*blocks[-1], i]) > width:
+            blocks.append([])
+        blocks[-1].append(i)
+    for number, block in enumerate(blocks):
+        for row in [[""] * len(header)] * bool(number) + [header, *rows]:
+            print("  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in block)]).rstrip())
 
 
 def print_json(content: Any) -> None:

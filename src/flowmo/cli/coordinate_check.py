@@ -12,9 +12,9 @@ from .. import samples
 from ..config import to_dict
 from ..data import SplitError, fit_picture, open_images, to_tensor
 from ..errors import ConfigError, DataError, ImageError
-from ..evaluation.speed import machine
 from ..presets import PRESETS
-from ..training.coordinate_check import TOLERANCE, Coordinate, Slope, build, coordinates, slopes, widened
+from ..profiling.coordinate_check import TOLERANCE, Coordinate, Slope, build, coordinates, slopes, widened
+from ..provenance import machine
 from ..viewing.coordinate_plot import coordinate_figure
 from ..viewing.plots import need_matplotlib, write_plot
 from . import common

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from .. import config as configs
 from ..errors import ConfigError, TrainingError, WeightsError
-from ..evaluation.check import make_sampler_check
-from ..evaluation.features import load_inception
 from ..evaluation.protocols import STANDARD
 from ..evaluation.results import weights_checksum
+from ..evaluation.validation import make_sampler_check
+from ..metrics.features import load_inception
 from ..perceptual import load_distance, load_lpips
 from ..presets import PRESETS
+from ..profiling.flops import tokenizer_cost
 from ..tokenizer import FlowMo
 from ..training import Checkpoint, DistillTrainConfig, PostTrainConfig, TokenizerPlan, train
 from ..training.checkpoint import checkpoints
@@ -105,7 +106,7 @@ def run_decoder(
         print(*(f"{what}: {words}" for what, words in named.items()), sep="\n", flush=True)
     options = options_of(arguments)
     source = open_data(arguments.data, arguments.split, "train")
-    plan = TokenizerPlan(config, begin, validation, fits, about, perceptual=network, teacher=teacher)
+    plan = TokenizerPlan(config, begin, validation, fits, about, tokenizer_cost, perceptual=network, teacher=teacher)
     train(plan, source, arguments.out, options)
     _draw(arguments.out)
     return 0

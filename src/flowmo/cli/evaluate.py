@@ -16,31 +16,16 @@ from typing import Any
 from ..data import ImageSource, SplitError, open_images
 from ..errors import ConfigError
 from ..evaluation.evaluate import Settings
-from ..evaluation.networks import METRICS, Networks, WeightFiles, check_metrics, load_networks
 from ..evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from ..evaluation.results import Result
 from ..evaluation.session import Job, Session, evaluate, find_result, flat, hold, prepare, stem_of
 from ..evaluation.watch import WatchLog, run_length, snapshots
+from ..metrics.networks import Networks, WeightFiles, load_networks
+from ..metrics.table import FEW, check_metrics, columns, default_families, families
 from ..tokenizer import FlowMo
 from ..training import World
 from . import common
 
-COLUMNS = {
-    "bits_per_pixel": ("bits/pixel", ".4f"),
-    "psnr": ("PSNR dB", ".2f"),
-    "ssim": ("SSIM", ".4f"),
-    "lpips_alex": ("LPIPS Alex", ".4f"),
-    "lpips_vgg": ("LPIPS VGG", ".4f"),
-    "rfid": ("rFID", ".3f"),
-    "kid": ("KID x1000", ".3f"),
-    "sfid": ("sFID", ".3f"),
-    "precision": ("precision", ".3f"),
-    "recall": ("recall", ".3f"),
-    "inception_score": ("IS", ".2f"),
-    "fd_efflite0": ("FD-EffLite0", ".3f"),
-    "codes_used": ("codes used", ".1%"),
-    "bit_entropy": ("bit entropy", ".3f"),
-}
 FILES = ("lpips_alex", "lpips_vgg", "inception", "inception_classifier", "classifier")
 
 
@@ -57,7 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--protocol", choices=(*PROTOCOLS, "both"), default="standard", help="how to measure (default: standard)"
     )
     parser.add_argument(
-        "--metrics", nargs="+", default=list(METRICS), metavar="NAME", help=f"of {', '.join(METRICS)} (default: all)"
+        "--metrics",
+        nargs="+",
+        default=default_families(),
+        metavar="NAME",
+        help=f"of {', '.join(families())} (default: all but kd_efflite0)",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("results"), metavar="DIR", help="folder for the results (default: results)"
@@ -70,9 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     watch.add_argument(
         "--watch-every", type=common.finite, default=10.0, metavar="SECONDS", help="between looks (default: 10)"
     )
-    common.add_sampling_arguments(parser, "starting noise: picture i is painted from this plus i")
+    common.add_sampling_arguments(parser, "starting noise: picture i is sampled from this plus i")
     common.add_model_arguments(parser, flag=False)
-    files = parser.add_argument_group("networks that judge", "files of weights where none are installed")
+    files = parser.add_argument_group("networks that measure", "files of weights where none are installed")
     for name in FILES:
         files.add_argument(
             f"--{name.replace('_', '-')}", type=Path, metavar="FILE", help=f"weights of {_network(name)}"
@@ -229,22 +218,22 @@ def _network(name: str) -> str:
 
 def _print(results: list[Result]) -> None:
     rows = [flat(result) for result in results]
-    columns = [name for name in COLUMNS if any(name in row for row in rows)]
-    header = ["model", "protocol", "pictures", *(COLUMNS[name][0] for name in columns)]
+    shown = [column for name, column in columns().items() if any(name in row for row in rows)]
+    header = ["model", "protocol", "pictures", *(column.heading for column in shown)]
     lines = [
-        [result.models[0].name, result.protocol, str(result.data.count), *(_cell(name, row) for name in columns)]
+        [
+            result.models[0].name,
+            result.protocol,
+            str(result.data.count),
+            *(column.text(row.get(column.name), "n/a") for column in shown),
+        ]
         for result, row in zip(results, rows, strict=True)
     ]
     common.print_table(header, lines)
     few = min(result.data.count for result in results)
-    if few < 10_000 and "rfid" in columns:
+    if few < FEW and any("rfid" in row for row in rows):
         print(f"\nrFID of {few} pictures is far above that of 50,000 and compares with no other number; KID does")
 
 
-def _cell(name: str, row: dict[str, Any]) -> str:
-    value = row.get(name)
-    return "n/a" if value is None else format(1000 * value if name == "kid" else value, COLUMNS[name][1])
-
-
 def _words(row: dict[str, Any]) -> str:
-    return ", ".join(f"{COLUMNS[name][0]} {_cell(name, row)}" for name in COLUMNS if name in row)
+    return ", ".join(f"{column.heading} {column.text(row[name])}" for name, column in columns().items() if name in row)

@@ -15,7 +15,6 @@ import torch
 
 from ..data import ImageSource, SplitError, open_images, to_uint8
 from ..errors import ConfigError, DataError, ImageError, WeightsError
-from ..evaluation.features import FeatureNetwork, load_inception
 from ..evaluation.generated import (
     CONVENTIONS,
     Samples,
@@ -28,19 +27,12 @@ from ..evaluation.generated import (
 )
 from ..evaluation.reference import Reference, adm_reference, prepared, reference_of
 from ..evaluation.results import DataRecord, Result, list_checksum, picture_checksums, write_result
-from ..evaluation.speed import machine
+from ..metrics.features import FeatureNetwork, load_inception
+from ..metrics.table import FEW, columns
 from ..perceptual.classifier import load_classifier
+from ..provenance import machine
 from . import common
 
-COLUMNS = {
-    "fid": ("FID", ".3f"),
-    "sfid": ("sFID", ".3f"),
-    "inception_score": ("IS", ".2f"),
-    "precision": ("precision", ".3f"),
-    "recall": ("recall", ".3f"),
-    "kid": ("KID x1000", ".3f"),
-    "agreement": ("agreement", ".1%"),
-}
 A_CLASS = 20
 """Pictures of each class of the reference that the classifier sees."""
 
@@ -61,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-agreement", action="store_true", help="do not ask the classifier for the classes")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, to stdout")
     common.add_device_argument(parser)
-    files = parser.add_argument_group("networks that judge", "files of weights where none are installed")
+    files = parser.add_argument_group("networks that measure", "files of weights where none are installed")
     files.add_argument("--inception", type=Path, metavar="FILE", help="weights of Inception")
     files.add_argument(
         "--inception-classifier", type=Path, metavar="FILE", help="Inception's last layer, for the Inception Score"
@@ -85,12 +77,14 @@ def run(arguments: argparse.Namespace) -> int:
     size = samples[0].pixels.shape[1]
     progress = common.Progress((len(source) if source else 0) + sum(len(s.pixels) for s in samples))
     reference = _reference(arguments, source, size, network, device, progress)
-    judge = None if arguments.no_agreement else _judge(arguments, source, samples, size, device, progress)
+    measure_agreement = (
+        None if arguments.no_agreement else _agreement(arguments, source, samples, size, device, progress)
+    )
     rows = []
     for each, target in zip(samples, targets, strict=True):
         metrics = measure_generated(each, reference, network, device, progress.advance)
-        if judge is not None:
-            metrics |= judge(each)
+        if measure_agreement is not None:
+            metrics |= measure_agreement(each)
         rows.append(metrics)
         checksums = picture_checksums(torch.from_numpy(np.array(each.pixels)).permute(0, 3, 1, 2))
         content = {
@@ -116,15 +110,15 @@ def run(arguments: argparse.Namespace) -> int:
         results = [{"samples": s.name, "count": len(s.pixels)} | r for s, r in zip(samples, rows, strict=True)]
         common.print_json({"results": results})
         return code
-    columns = [name for name in COLUMNS if any(name in row for row in rows)]
+    shown = [column for name, column in columns().items() if any(name in row for row in rows)]
     common.print_table(
-        ["samples", "pictures", *(COLUMNS[name][0] for name in columns)],
+        ["samples", "pictures", *(column.heading for column in shown)],
         [
-            [s.name, str(len(s.pixels)), *(_cell(name, row) for name in columns)]
+            [s.name, str(len(s.pixels)), *(column.text(row.get(column.name), "n/a") for column in shown)]
             for s, row in zip(samples, rows, strict=True)
         ],
     )
-    if min(len(s.pixels) for s in samples) < 10_000:
+    if min(len(s.pixels) for s in samples) < FEW:
         print("\nFID of so few pictures is far above that of 50,000 and compares with that of equal counts alone")
     print(f"results are in {arguments.out}")
     return code
@@ -155,7 +149,7 @@ def _reference(
     return reference_of(source, size, network, device, progress.advance)
 
 
-def _judge(
+def _agreement(
     arguments: argparse.Namespace,
     source: ImageSource | None,
     samples: list[Samples],
@@ -165,7 +159,7 @@ def _judge(
 ) -> Any:
     """A function of samples that says how often the classifier sees the class that was asked; None where there are no
     labels, or no such weights."""
-    if source is None or source.label(0) is None or all(s.labels is None for s in samples):
+    if arguments.no_agreement or source is None or source.label(0) is None or all(s.labels is None for s in samples):
         return None
     try:
         classifier = load_classifier(arguments.classifier).to(device)
@@ -183,13 +177,13 @@ def _judge(
         return None
     own = agreement(logits, labels, places)
 
-    def judge(each: Samples) -> dict[str, float]:
+    def share(each: Samples) -> dict[str, float]:
         if each.labels is None or each.labels.max() >= len(places) or each.labels.min() < 0:
             return {}
-        share = agreement(logits_of(each.pixels, classifier, device), each.labels, places)
-        return {"agreement": share, "agreement_reference": own, "agreement_chance": 1 / len(places)}
+        found = agreement(logits_of(each.pixels, classifier, device), each.labels, places)
+        return {"agreement": found, "agreement_reference": own, "agreement_chance": 1 / len(places)}
 
-    return judge
+    return share
 
 
 def _some_of_each(source: ImageSource, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -207,7 +201,3 @@ def _some_of_each(source: ImageSource, size: int) -> tuple[np.ndarray, np.ndarra
         pixels.append(to_uint8(image).permute(1, 2, 0).numpy())
         labels.append(label)
     return np.stack(pixels), np.array(labels)
-
-
-def _cell(name: str, row: dict[str, float]) -> str:
-    return "n/a" if name not in row else format(1000 * row[name] if name == "kid" else row[name], COLUMNS[name][1])

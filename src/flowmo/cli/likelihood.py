@@ -28,8 +28,8 @@ from ..evaluation.results import (
     short_name,
     write_result,
 )
-from ..evaluation.speed import machine
 from ..flow.likelihood import DEQUANTIZATION_T, Probes, Solver
+from ..provenance import machine
 from ..tokenizer import SMALLEST_TRAINING_T
 from . import common
 from .figure import shared

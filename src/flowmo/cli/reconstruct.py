@@ -13,8 +13,8 @@ from typing import Any
 from ..codec import HEADER_SIZE, patch_of
 from ..data import find_pictures, output_stems, picture_batches, relative_names, to_image
 from ..errors import WeightsError
-from ..evaluation.pixels import thumbnail
 from ..evaluation.reconstruction import Scores, mean_scores, score
+from ..metrics.pixels import thumbnail
 from ..perceptual import LPIPS, load_lpips
 from ..viewing import contact_sheet, side_by_side, write_png
 from . import common, rates

@@ -12,9 +12,10 @@ import torch
 from .. import config as configs
 from ..config import FlowMoConfig
 from ..errors import ConfigError
-from ..evaluation.check import make_check
+from ..evaluation.validation import make_check
 from ..perceptual import load_lpips
 from ..presets import PRESETS
+from ..profiling.flops import tokenizer_cost
 from ..stages import reconstruct
 from ..tokenizer import FlowMo
 from ..training import AutoencodeTrainConfig, Checkpoint, TokenizerPlan, TrainConfig, train
@@ -62,7 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     options = options_of(arguments)
     source = open_data(arguments.data, arguments.split, "train")
     perceptual = load_lpips(config.perceptual_network, arguments.lpips) if config.losses.perceptual else None
-    train(TokenizerPlan(config, new_model, validation, fits, perceptual=perceptual), source, arguments.out, options)
+    plan = TokenizerPlan(config, new_model, validation, fits, cost=tokenizer_cost, perceptual=perceptual)
+    train(plan, source, arguments.out, options)
     return 0
 
 

@@ -24,6 +24,7 @@ from ..generation import (
 )
 from ..generation.presets import PRESETS
 from ..labels import check_same_classes
+from ..profiling.flops import generator_cost
 from ..tokenizer import FlowMo
 from ..training import GeneratorPlan, GeneratorTrainConfig, train
 from ..training.generator import GENERATOR_RECIPES, held_out
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         decoder = tokenizer.to(device) if tokenizer is not None else None
         return _validation(config, validation_data, decoder, arguments.out / IMAGES)
 
-    train(GeneratorPlan(config, new_model, validation), data, arguments.out, options)
+    train(GeneratorPlan(config, new_model, validation, cost=generator_cost), data, arguments.out, options)
     return 0
 
 

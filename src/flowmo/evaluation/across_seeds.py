@@ -14,7 +14,7 @@ import numpy as np
 
 from ..config import to_dict
 from ..errors import DataError
-from .bootstrap import paired_bootstrap
+from ..metrics.bootstrap import paired_bootstrap
 from .results import Result, read_result
 from .summary import read_table
 

@@ -22,14 +22,14 @@ from ..codec import HEADER_SIZE, TokenFile, decode_file, encode_file
 from ..config import SamplerConfig
 from ..data import ImageSource, center_crop, shorter_side_to, to_tensor
 from ..errors import DataError, ImageError, WeightsError
+from ..metrics.networks import Networks, features_of
 from ..quantize.tokens import Tokens
 from ..tokenizer import FlowMo
-from .networks import Networks, features_of
-from .pixels import psnr_uint8, ssim_uint8
+from .evaluator import measure_pairs
+from .feature_cache import FeatureCache
 from .protocols import Noise
 from .protocols import Protocol as Convention
 from .results import picture_checksums
-from .rows import Rows
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def measure(
     source: ImageSource,
     settings: Settings,
     networks: Networks,
-    rows: Rows,
-    originals: Mapping[str, Rows],
+    rows: FeatureCache,
+    originals: Mapping[str, FeatureCache],
     processes: Processes,
     on_bad: Callable[[str, ImageError], None],
     on_done: Callable[[int, bool], None],
@@ -107,7 +107,7 @@ def measure(
     rows: under ``Measured.key``; what it holds is not measured again, as long as the picture is still the same.
     originals: by "network.space", under the checksum of the picture. on_bad: name of a picture, and why it cannot be
     read. on_done: called with a number of pictures of this process, and whether they had to be measured. Every process
-    returns the pictures of all. Raises DataError when none can be read, WeightsError for a model that paints no
+    returns the pictures of all. Raises DataError when none can be read, WeightsError for a model that samples no
     numbers.
     """
     size, fingerprint = model.config.image_size, model.fingerprint()
@@ -165,17 +165,10 @@ def _measure_batch(
     start = noise.of([p.place for p in pictures]).to(model.device)
     again = model.sample(code, start, s).clamp(-1, 1)
     if not again.isfinite().all():
-        raise WeightsError("the model paints values that are not finite; its weights or its sampler are unusable")
-    ours, theirs = protocol.to_uint8(again), protocol.to_uint8(images)
-    difference = ours.cpu().double() - theirs.cpu().double()
-    columns["squared_error"] = difference.square().flatten(1).mean(1).numpy()
-    columns["psnr"] = psnr_uint8(ours, theirs).cpu().numpy()
-    if "ssim" in networks.metrics:
-        columns["ssim"] = ssim_uint8(ours, theirs).cpu().numpy()
-    shown, original = protocol.for_networks(again), protocol.for_networks(images)
-    for name, lpips in networks.lpips.items():
-        columns[f"lpips_{name}"] = lpips(shown, original).cpu().numpy()
-    return columns | {space: values.numpy() for space, values in features_of(networks, shown).items()}
+        raise WeightsError("the model samples values that are not finite; its weights or its sampler are unusable")
+    columns |= measure_pairs(again, images, networks, protocol)
+    features = features_of(networks, protocol.for_networks(again))
+    return columns | {space: values.numpy() for space, values in features.items()}
 
 
 def _code(model: FlowMo, fingerprint: int, images: Tensor) -> tuple[Tensor, dict[str, np.ndarray]]:

@@ -15,13 +15,13 @@ import torch
 from ..data import find_pictures, open_picture
 from ..errors import DataError, ImageError
 from ..files import user_path
+from ..metrics.distances import frechet_to, inception_score, kid, precision_recall
+from ..metrics.features import FeatureNetwork
 from ..perceptual.classifier import Classifier
-from .distances import frechet_to, inception_score, kid, precision_recall
-from .features import FeatureNetwork
 from .reference import Reference, check_pixels, features_of_pixels
 
 SPLIT = 5_000
-"""Pictures of one part of the Inception Score, as in ADM's evaluator."""
+"""Pictures of a part of the Inception Score, as in ADM's evaluator; the last part has those that are left."""
 CONVENTIONS = {
     "fid": "Fréchet distance of Inception's pool features to those of the whole reference; lower is closer",
     "sfid": "the same of spatial features, the first 7 channels of mixed_6",
@@ -76,7 +76,7 @@ def measure_generated(
     if reference.spatial is not None:
         metrics["sfid"] = frechet_to(found["spatial"], reference.spatial)
     if "logits" in found:
-        metrics["inception_score"] = inception_score(found["logits"], -(-len(pool) // SPLIT))[0]
+        metrics["inception_score"] = inception_score(found["logits"], part_size=SPLIT)[0]
     if reference.features is not None and min(len(pool), len(reference.features)) > 3:
         metrics["precision"], metrics["recall"] = precision_recall(reference.features, pool)
         metrics["kid"], metrics["kid_error"] = kid(reference.features, pool)

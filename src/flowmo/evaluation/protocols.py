@@ -11,18 +11,20 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..data import to_uint8
 from ..errors import ConfigError
 from ..flow import seeded_noise
-from .inception import Input
+from ..metrics.inception import Input
+from ..metrics.pixels import pooled_psnr
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Pictures are painted and pooled in groups, of consecutive places in the data.
+    """Pictures are sampled and pooled in groups, of consecutive places in the data.
 
     group: pictures whose noise is drawn at once, and whose squared errors are pooled before the logarithm of PSNR.
     truncate: how 8-bit pictures are made for PSNR and SSIM. eight_bits: whether the networks of LPIPS and of rFID see
@@ -46,17 +48,13 @@ class Protocol:
         """Images B 3 H W in [-1, 1] -> what LPIPS and Inception see of them."""
         return self.to_uint8(images).float() / 127.5 - 1 if self.eight_bits else images
 
-    def psnr(self, squared_errors: Sequence[float], places: Sequence[int]) -> float:
-        """The mean over groups of the PSNR in dB of a group's mean error.
+    def groups(self, places: Sequence[int]) -> np.ndarray:
+        """Return the group (N,) that each image belongs to, by its place in the data."""
+        return np.asarray(places) // self.group
 
-        squared_errors: mean over the pixels of each picture, in squares of 8-bit levels. places: of the pictures in the
-        data. With groups of one this is the mean over pictures; larger groups can only lower it (Jensen's inequality).
-        """
-        errors = torch.as_tensor(squared_errors, dtype=torch.float64)
-        groups = torch.as_tensor(places) // self.group
-        _, inverse, counts = groups.unique(return_inverse=True, return_counts=True)
-        pooled = torch.zeros(len(counts), dtype=torch.float64).index_add(0, inverse, errors) / counts
-        return float((10 * torch.log10(255.0**2 / pooled.clamp_min(1e-10))).mean())
+    def psnr(self, squared_errors: Sequence[float], places: Sequence[int]) -> float:
+        """Return :func:`pooled_psnr` of images by their places in the data."""
+        return pooled_psnr(squared_errors, self.groups(places).tolist())
 
     def conventions(self, seed: int) -> dict[str, Any]:
         """What a result says of the protocol."""
@@ -118,7 +116,7 @@ class Noise:
         return torch.stack(rows) if rows else torch.empty(0, *self.shape)
 
     def _of_group(self, group: int) -> Tensor:
-        """A generator cannot jump: those before are drawn and thrown away, which is far cheaper than painting."""
+        """A generator cannot jump: those before are drawn and thrown away, which is far cheaper than sampling."""
         if group < self._drawn - 1:
             self._rewind()
         while self._drawn <= group:

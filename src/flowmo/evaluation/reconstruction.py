@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 
-import torch
 from torch import Tensor
 
-from ..data import to_uint8
 from ..errors import ImageError
-from .pixels import psnr
+from ..metrics.networks import Networks
+from .evaluator import measure_pairs
+from .protocols import STANDARD
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
@@ -25,12 +25,10 @@ class Scores:
     thumbnail_lpips: float | None
 
 
-@torch.no_grad()
 def score(images: Tensor, reconstructions: Tensor, thumbnails: Tensor, lpips: Distance | None) -> list[Scores]:
-    """One score a picture. All B 3 H W in [-1, 1]; ``images`` as the model saw them. Everything is compared as it is
-    saved, in 8 bits. LPIPS is None without a network, or for pictures smaller than the network takes."""
-    a, b, c = (_saved(x) for x in (images, reconstructions, thumbnails))
-    columns = [psnr(b, a).tolist(), distances(lpips, b, a), psnr(c, a).tolist(), distances(lpips, c, a)]
+    """Return one score an image. All B 3 H W in [-1, 1]; ``images`` as the model saw them. Everything is compared as it
+    is saved, in 8 bits. LPIPS is None without a network, or for images smaller than the network takes."""
+    columns = [*measure_each(reconstructions, images, lpips), *measure_each(thumbnails, images, lpips)]
     return [Scores(*row) for row in zip(*columns, strict=True)]
 
 
@@ -43,16 +41,14 @@ def mean_scores(scores: Sequence[Scores]) -> dict[str, float | None]:
     return means
 
 
-@torch.no_grad()
-def distances(lpips: Distance | None, a: Tensor, b: Tensor) -> list[float | None]:
-    """LPIPS of each pair, B 3 H W in [-1, 1]; None without a network, or where it takes no pictures so small."""
-    if lpips is None:
-        return [None] * len(a)
+def measure_each(
+    reconstructions: Tensor, images: Tensor, lpips: Distance | None
+) -> tuple[list[float], list[float | None]]:
+    """Return PSNR in dB and LPIPS of each pair, B 3 H W in [-1, 1]; LPIPS None without a network, or where it takes no
+    images so small."""
     try:
-        return [float(value) for value in lpips(a, b)]
+        found = measure_pairs(reconstructions, images, Networks((), {"alex": lpips} if lpips else {}), STANDARD)
     except ImageError:  # too small
-        return [None] * len(a)
-
-
-def _saved(images: Tensor) -> Tensor:
-    return to_uint8(images).float() / 127.5 - 1
+        found = measure_pairs(reconstructions, images, Networks(()), STANDARD)
+    distances = found["lpips_alex"].tolist() if "lpips_alex" in found else [None] * len(images)
+    return found["psnr"].tolist(), distances

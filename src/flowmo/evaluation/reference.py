@@ -18,9 +18,9 @@ from torch import Tensor
 from ..data import ImageSource, center_crop, shorter_side_to, to_tensor
 from ..errors import DataError, ImageError
 from ..files import cache_folder, replacing
-from .features import FeatureNetwork
+from ..metrics.features import FeatureNetwork
+from ..metrics.statistics import RunningStatistics, Statistics
 from .results import picture_checksums
-from .statistics import RunningStatistics, Statistics
 
 KEPT = 10_000
 """Pictures whose features are kept for precision and recall; ADM's own reference file has as many."""

@@ -26,9 +26,8 @@ from ..data import to_uint8
 from ..errors import ConfigError, DataError
 from ..files import replacing
 from ..generation import Generator
-from ..provenance import code_version
+from ..provenance import code_version, machine
 from ..tokenizer import FlowMo
-from .speed import machine
 
 FORMAT = "flowmo-result-1"
 
@@ -36,7 +35,7 @@ FORMAT = "flowmo-result-1"
 @dataclass(frozen=True)
 class ModelRecord:
     """name: as given by the user. sha256: see :func:`weights_checksum`. fingerprint: that its token files carry.
-    sampler: the settings it painted with (E1), None where it painted nothing."""
+    sampler: the settings it sampled with (E1), None where it sampled nothing."""
 
     name: str
     sha256: str

@@ -13,10 +13,11 @@ from ..config import to_dict
 from ..data import ImageSource
 from ..errors import ConfigError, ImageError
 from ..files import cache_folder, only_one
-from ..provenance import code_version
+from ..metrics.networks import Networks
+from ..provenance import code_version, machine
 from ..tokenizer import FlowMo
 from .evaluate import Alone, Measured, Processes, Settings, measure
-from .networks import Networks, spaces
+from .feature_cache import FeatureCache, feature_caches
 from .protocols import Protocol
 from .results import (
     DataRecord,
@@ -28,8 +29,6 @@ from .results import (
     short_name,
     write_result,
 )
-from .rows import Rows
-from .speed import machine
 from .summary import summarize, write_table
 
 PARTIAL = ".partial"
@@ -124,8 +123,8 @@ def evaluate(model: FlowMo, session: Session, job: Job) -> Result | None:
     """Measure, write ``<stem>.json`` and the table of pictures ``<stem>.csv``, and return the result; on other
     processes than the first None. A call that was killed goes on where it was when it is made again."""
     key, processes = job_key(session, job), session.processes
-    rows = Rows(session.folder / PARTIAL / f"{job.stem}-{key}")
-    originals = {f"{name}.{space}": _store(job.networks, name, space) for name, space in spaces(job.networks)}
+    rows = FeatureCache(session.folder / PARTIAL / f"{job.stem}-{key}")
+    originals = feature_caches(job.networks, cache_folder() / "features")
     pictures = measure(
         model, session.source, job.settings, job.networks, rows, originals, processes, session.on_bad, session.on_done
     )
@@ -155,12 +154,6 @@ def evaluate(model: FlowMo, session: Session, job: Job) -> Result | None:
     write_result(session.folder / f"{job.stem}.json", result)
     rows.remove()
     return read_result(session.folder / f"{job.stem}.json")
-
-
-def _store(networks: Networks, name: str, space: str) -> Rows:
-    """Features of originals by network and content, for all evaluations of this user."""
-    network = networks.features[name]
-    return Rows(cache_folder() / "features" / f"{network.name}-{network.checksum[:8]}-{space}")
 
 
 def _data(session: Session, measured: list[Measured], skipped: list[str], side: int) -> DataRecord:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from ..codec import HEADER_SIZE
 from ..config import FlowMoConfig
 from ..errors import DataError
 from ..files import replacing
+from ..metrics.networks import Networks
+from ..metrics.table import Measurements, compute, families, mean
 from ..quantize.tokens import Tokens
 from ..quantize.usage import code_usage
-from .distances import frechet_of_features, inception_score, kid, precision_recall
 from .evaluate import Measured, Settings
-from .networks import METRICS, Networks
 
 EACH = ("psnr", "ssim", "lpips_alex", "lpips_vgg", "squared_error", "file_bytes", "payload_bytes")
 """Columns of the table of pictures, as far as they were measured."""
@@ -36,18 +36,13 @@ def summarize(
 
     table: columns of ``evaluate.measure``, one row a picture in order. originals: features of the originals, likewise.
     """
-    places = [picture.place for picture in pictures]
-    left_out = dict(networks.left_out)
-    metrics: dict[str, float] = {}
-    for name in networks.metrics:
-        try:
-            metrics |= _metric(name, table, originals, places, settings)
-        except DataError as error:  # too few pictures
-            left_out[name] = str(error)
+    groups = settings.protocol.groups([picture.place for picture in pictures])
+    metrics, too_few = compute(networks.metrics, Measurements(table, originals, groups))
+    left_out, known = {**networks.left_out, **too_few}, families()
     return {
         "protocol": settings.protocol.conventions(settings.seed),
         "metrics": metrics,
-        "conventions": {name: METRICS[name] for name in networks.metrics if name not in left_out},
+        "conventions": {name: known[name][0].about for name in networks.metrics if name not in left_out},
         "networks": {name: {"name": net.name, "sha256": net.checksum} for name, net in networks.features.items()},
         "left_out": left_out,
         "rate": _rate(table, config),
@@ -55,47 +50,11 @@ def summarize(
     }
 
 
-def _metric(
-    name: str,
-    table: Mapping[str, np.ndarray],
-    originals: Mapping[str, np.ndarray],
-    places: Sequence[int],
-    settings: Settings,
-) -> dict[str, float]:
-    def both(space: str) -> tuple[np.ndarray, np.ndarray]:
-        return originals[space], table[space]
-
-    def with_error() -> dict[str, float]:
-        value, error = kid(*both("inception.pool"))
-        return {"kid": value, "kid_error": error}
-
-    def psnr() -> dict[str, float]:
-        value = settings.protocol.psnr(table["squared_error"].tolist(), places)
-        each = {"psnr_each": _mean(table["psnr"])} if settings.protocol.group > 1 else {}
-        return {"psnr": value} | each
-
-    special: dict[str, Callable[[], dict[str, float]]] = {
-        "psnr": psnr,
-        "rfid": lambda: {"rfid": frechet_of_features(*both("inception.pool"))},
-        "kid": with_error,
-        "sfid": lambda: {"sfid": frechet_of_features(*both("inception.spatial"))},
-        "precision_recall": lambda: dict(
-            zip(("precision", "recall"), precision_recall(*both("inception.pool")), strict=True)
-        ),
-        "inception_score": lambda: dict(
-            zip(("inception_score", "inception_score_std"), inception_score(table["inception.logits"]), strict=True)
-        ),
-        "fd_efflite0": lambda: {"fd_efflite0": frechet_of_features(*both("efflite0.pool"))},
-        "code": dict,
-    }
-    return special[name]() if name in special else {name: _mean(table[name])}
-
-
 def _rate(table: Mapping[str, np.ndarray], config: FlowMoConfig) -> dict[str, Any] | None:
-    """Bytes of the token files that the pictures were painted from; None for a continuous latent, which has none."""
+    """Bytes of the token files that the pictures were decoded from; None for a continuous latent, which has none."""
     if "payload_bytes" not in table:
         return None
-    payload, whole = _mean(table["payload_bytes"]), _mean(table["file_bytes"])
+    payload, whole = mean(table["payload_bytes"]), mean(table["file_bytes"])
     pixels = config.image_size**2
     return {
         "payload_bytes": payload,
@@ -131,10 +90,6 @@ def read_table(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
         return [line[2] for line in lines], columns
     except (OSError, ValueError, IndexError) as error:
         raise DataError(f"{path}: not a table of pictures ({error})") from None
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.astype(np.float64).mean())
 
 
 def _code(table: Mapping[str, np.ndarray], config: FlowMoConfig) -> dict[str, Any] | None:

@@ -47,16 +47,6 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
     return to_float(pixels.permute(2, 0, 1).contiguous())
 
 
-def to_float(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 ... in [0, 255] -> float32 ... in [-1, 1]; :func:`to_uint8` is its inverse."""
-    return pixels.to(torch.float32) / 127.5 - 1
-
-
-def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """Float ... in [-1, 1] -> uint8 ... in [0, 255], rounded to nearest; values outside are clamped."""
-    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-
-
 def to_image(image: torch.Tensor) -> Image.Image:
     """Float 3 H W in [-1, 1] -> RGB picture; the inverse of :func:`to_tensor`."""
     if image.ndim != 3 or image.shape[0] != 3:
@@ -71,3 +61,13 @@ def _check(image: Image.Image, size: int) -> None:
 
 def _cut(image: Image.Image, left: int, top: int, size: int) -> Image.Image:
     return image if image.size == (size, size) else image.crop((left, top, left + size, top + size))
+
+
+def to_float(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 ... in [0, 255] -> float32 ... in [-1, 1]; :func:`to_uint8` is its inverse."""
+    return pixels.to(torch.float32) / 127.5 - 1
+
+
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """Float ... in [-1, 1] -> uint8 ... in [0, 255], rounded to nearest; values outside are clamped."""
+    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

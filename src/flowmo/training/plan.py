@@ -15,9 +15,8 @@ from ..generation import Generator
 from ..tokenizer import FlowMo
 from .checkpoint import Checkpoint
 from .config import TokenizerConfig
-from .cost import matrix_ceiling, precision, utilisation_cost
 from .distributed import World
-from .generator import GENERATOR, GeneratorTrainConfig, assemble_generator, flops_per_image
+from .generator import GENERATOR, GeneratorTrainConfig, assemble_generator
 from .run_config import RunConfig
 from .start import TOKENIZER, Assembled, assemble, crop_size, stored_model_config
 from .token_data import TokenLoader, TokenSet
@@ -29,6 +28,11 @@ Config = TypeVar("Config", bound=RunConfig)
 Source = TypeVar("Source")
 MakeValidation = Callable[[Any, torch.device], Validation]
 """(model at the beginning, device) -> what validates its EMA; asked in the main process only."""
+
+
+MeasureCost = Callable[[Any, Any, torch.device, int], tuple[float, float]]
+"""(model, settings, device, images seen) -> the operations of one image, and those that the device
+can do in a second."""
 
 
 def always(checkpoint: Checkpoint) -> bool:
@@ -49,6 +53,7 @@ class Plan(ABC, Generic[Model, Config, Source]):
     validation: MakeValidation | None = None  # of the EMA, every ``config.check_images``
     fits: Callable[[Checkpoint], bool] = always  # whether a checkpoint is of the run that is meant
     about: dict[str, Any] = field(default_factory=dict)  # more for the checkpoints
+    cost: MeasureCost | None = None  # for the utilisation in the log, such as ``profiling.flops.tokenizer_cost``
 
     @property
     @abstractmethod
@@ -66,10 +71,6 @@ class Plan(ABC, Generic[Model, Config, Source]):
     @abstractmethod
     def loader(self, source: Source, model: Model, config: Config, world: World, start: int) -> Loader:
         """Return this process's batches, from position ``start`` on."""
-
-    @abstractmethod
-    def cost(self, model: Model, config: Config, device: torch.device, images_seen: int) -> tuple[float, float]:
-        """Return the operations of one image, and those that the device can do in a second."""
 
     def to(self, device: torch.device) -> None:
         """Move what the loss needs beside the model to the device."""
@@ -128,11 +129,6 @@ class TokenizerPlan(Plan[FlowMo, TokenizerConfig, ImageSource]):
             scale_to=model.config.image_size,
         )
 
-    def cost(
-        self, model: FlowMo, config: TokenizerConfig, device: torch.device, images_seen: int
-    ) -> tuple[float, float]:
-        return utilisation_cost(model.config, config, device, images_seen)
-
     def to(self, device: torch.device) -> None:
         for network in (self.perceptual, self.teacher):
             if network is not None:
@@ -169,8 +165,3 @@ class GeneratorPlan(Plan[Generator, GeneratorTrainConfig, TokenSet]):
         self, source: TokenSet, model: Generator, config: GeneratorTrainConfig, world: World, start: int
     ) -> TokenLoader:
         return TokenLoader(source, config.batch_size // world.size, config.seed, start, world.rank, world.size)
-
-    def cost(
-        self, model: Generator, config: GeneratorTrainConfig, device: torch.device, images_seen: int
-    ) -> tuple[float, float]:
-        return flops_per_image(model), matrix_ceiling(device, precision(config))

@@ -123,7 +123,9 @@ class Session:
             identity = to_dict(config) | about
             log = Log(self.folder, state.images_seen, self.say, wandb=self.options.wandb, about=identity)
         run = Run(self.folder, config, stage, plan.kind, ready, state, world, log, validation, self.deadline, about)
-        run.cost, run.meter = plan.cost(model, config, world.device, state.images_seen), meter
+        run.meter = meter
+        if plan.cost is not None:
+            run.cost = plan.cost(model, config, world.device, state.images_seen)
         run.patience, run.rebuild_after = plan.patience(config), plan.rebuild_after(config)
         return run, plan.loader(self.source, model, config, world, state.images_seen), log
 

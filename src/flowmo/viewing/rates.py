@@ -76,12 +76,47 @@ def rate_figure(
     return figure
 
 
+def bar_figure(
+    panels: Mapping[str, Sequence[RatePoint]],
+    measure: str,
+    label: str,
+    title: str,
+    note: str,
+    logarithmic: bool = False,
+) -> Figure:
+    """Return bars of one measure at a single number of bytes, one a method, in a panel for each way of counting.
+
+    The arguments are those of :func:`rate_figure`. Points without a number of bytes are left out.
+    """
+    titles = {"file": "whole files", "payload": "without headers"}
+    names = list(dict.fromkeys(point.curve for points in panels.values() for point in points))
+    figure = new_figure(4.7 * len(panels) + 1.6, 1.6 + 0.42 * len(names), title, note)
+    with styled():
+        all_axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        for axes, (way, points) in zip(all_axes, panels.items(), strict=True):
+            for point in points:
+                if measure in point.values and getattr(point, f"{way}_bytes") is not None:
+                    place = names.index(point.curve)
+                    bars = axes.barh(place, point.values[measure], 0.7, color=_style(place, point.emphasis)["color"])
+                    axes.bar_label(bars, fmt="%.4g", padding=3, fontsize=8)
+            axes.set_title(titles[way], loc="center")
+            axes.set_xlabel(label)
+            axes.margins(x=0.15)
+            if logarithmic:
+                axes.set_xscale("log")
+        all_axes[0].set_yticks(range(len(names)), names)
+        all_axes[0].invert_yaxis()
+    return figure
+
+
 def figure_one(
     points: Sequence[RatePoint], quoted: Sequence[QuotedPoint], pixels: int, title: str, note: str
 ) -> Figure:
-    """rFID against bits per pixel, both logarithmic: measured rows filled and joined, published ones hollow and named.
+    """Return rFID against bits per pixel, both logarithmic: measured rows filled and joined, published ones hollow and
+    named.
 
-    points: their rate is that of the payload. Those without rFID or a rate are left out.
+    points: their rate is that of the payload. Those without rFID or a rate are left out. quoted: rFID of as many images
+    as the points', since rFID falls with their number; none where there are no such rows.
     """
     figure = new_figure(8.6, 5.6, title, note)
     with styled():
@@ -91,7 +126,8 @@ def figure_one(
             xy = sorted((8 * (p.payload_bytes or 0) / pixels, p.values["rfid"]) for p in chosen)
             if xy:
                 axes.plot(*zip(*xy, strict=True), label=name, **_style(i, any(p.emphasis for p in chosen)))
-        axes.plot([], [], "o", mfc="none", mec=QUOTED, label="quoted from Table 1")
+        if quoted:
+            axes.plot([], [], "o", mfc="none", mec=QUOTED, label="quoted from Table 1")
         for point in quoted:
             color = INK if point.emphasis else QUOTED
             axes.plot(point.bits_per_pixel, point.rfid, "*" if point.emphasis else "o", mfc="none", mec=color, ms=9)

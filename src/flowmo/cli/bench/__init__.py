@@ -1,4 +1,4 @@
-"""``flowmo bench``: how fast a model codes, paints and trains on this machine, and what training takes on others."""
+"""``flowmo bench``: how fast a model codes, samples and trains on this machine, and what training takes on others."""
 
 from __future__ import annotations
 

@@ -14,13 +14,13 @@ import torch
 
 from ...config import SamplerConfig, to_dict
 from ...errors import WeightsError
-from ...evaluation.levers import Lever, measure_levers
-from ...evaluation.speed import Timing, machine, time_decode, time_encode
+from ...experiments.sampler_ablation import Ablation, measure_sampler_ablation
 from ...flow import function_evaluations
 from ...presets import PRESETS
-from ...provenance import code_version
+from ...profiling.flops import flops_per_image, matrix_ceiling
+from ...profiling.speed import Timing, time_decode, time_encode
+from ...provenance import code_version, machine
 from ...tokenizer import FlowMo
-from ...training.cost import flops_per_image, matrix_ceiling
 from ...weights.load import packaged_path
 from .. import common
 from . import result
@@ -84,15 +84,15 @@ def run(arguments: argparse.Namespace) -> int:
         "code": code_version(),
     }
     if arguments.what == "decode":
-        content |= _levers(arguments, model, images)
+        content |= _sampler_ablation(arguments, model, images)
     return result.finish(arguments, content)
 
 
-def _levers(arguments: argparse.Namespace, model: FlowMo, images: torch.Tensor) -> dict[str, Any]:
+def _sampler_ablation(arguments: argparse.Namespace, model: FlowMo, images: torch.Tensor) -> dict[str, Any]:
     sampler = replace(SamplerConfig(), num_steps=max(arguments.steps))
-    found = measure_levers(model, images, sampler, arguments.dtype, arguments.repeats)
+    found = measure_sampler_ablation(model, images, sampler, arguments.dtype, arguments.repeats)
     height, width = images.shape[2:]
-    content: dict[str, Any] = {"levers": {"sampler": to_dict(sampler), "rows": [asdict(lever) for lever in found]}}
+    content: dict[str, Any] = {"levers": {"sampler": to_dict(sampler), "rows": [asdict(one) for one in found]}}
     if height == width:
         flops = flops_per_image(replace(model.config, image_size=height), None).decoder * function_evaluations(sampler)
         for row in content["levers"]["rows"]:
@@ -106,7 +106,7 @@ def _levers(arguments: argparse.Namespace, model: FlowMo, images: torch.Tensor) 
         print(
             f"\n{sampler.num_steps} steps, guidance {sampler.guidance_scale:g}, {function_evaluations(sampler)} passes:"
         )
-        _print_levers(found, content["levers"]["rows"])
+        _print_sampler_ablation(found, content["levers"]["rows"])
     return content
 
 
@@ -141,18 +141,18 @@ def _print(timings: list[Timing]) -> None:
     common.print_table(header, rows)
 
 
-def _print_levers(found: list[Lever], rows: list[dict[str, Any]]) -> None:
+def _print_sampler_ablation(found: list[Ablation], rows: list[dict[str, Any]]) -> None:
     header = ["", "s/pass", "images/s", "times plain", "difference", "utilisation"]
     table = [
         [
-            lever.name,
-            f"{lever.seconds_per_pass:.4f}",
-            f"{lever.images_per_second:.2f}",
-            f"{lever.ratio:.2f}",
-            f"{lever.difference:.1g}",
+            ablation.name,
+            f"{ablation.seconds_per_pass:.4f}",
+            f"{ablation.images_per_second:.2f}",
+            f"{ablation.ratio:.2f}",
+            f"{ablation.difference:.1g}",
             _or_dash(row.get("utilisation"), ".1%"),
         ]
-        for lever, row in zip(found, rows, strict=True)
+        for ablation, row in zip(found, rows, strict=True)
     ]
     common.print_table(header, table)
 

@@ -13,13 +13,12 @@ from ... import samples
 from ...config import FlowMoConfig
 from ...data import ImageSource
 from ...errors import ConfigError
-from ...evaluation.speed import machine
 from ...presets import PRESETS
-from ...provenance import code_version
+from ...profiling.flops import matrix_ceiling, precision
+from ...profiling.training import USUAL_PROCESSES, Measured, Plan, cost, measured, plans
+from ...profiling.training_speed import measure_loader
+from ...provenance import code_version, machine
 from ...training import TrainConfig
-from ...training.bench import USUAL_PROCESSES, Measured, Plan, cost, measured, plans
-from ...training.cost import matrix_ceiling, precision
-from ...training.measure import measure_loader
 from ...training.recipes import RECIPES, model_of
 from ...training.start import crop_size
 from .. import common

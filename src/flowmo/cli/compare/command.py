@@ -7,16 +7,16 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from ...comparison.adapters import FlowMoPeer, Peer, ThumbnailPeer, open_peer
+from ...comparison.codecs import CODECS, COUNTED, get_codec
+from ...comparison.compare import Row, compare, control_methods, peer_method
 from ...comparison.peers.adapter import list_peers, published_peer
+from ...comparison.published import COMPARABILITY
+from ...comparison.table import NOTES, table
 from ...errors import ConfigError
-from ...evaluation.adapters import FlowMoPeer, Peer, ThumbnailPeer, open_peer
-from ...evaluation.codecs import CODECS, COUNTED, get_codec
-from ...evaluation.compare import Row, compare, control_contenders, peer_contender
-from ...evaluation.compare_table import NOTES, table
-from ...evaluation.judge import Judge
-from ...evaluation.ledger import Ledger
-from ...evaluation.published import COMPARABILITY
-from ...evaluation.rows import Rows
+from ...evaluation.evaluator import Evaluator
+from ...evaluation.feature_cache import feature_caches
+from ...evaluation.result_store import ResultStore
 from ...evaluation.session import PARTIAL, hold
 from ...viewing.plots import need_matplotlib
 from ...weights.load import PACKAGED
@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", type=common.size, metavar="HxW", help="of the pictures (default: what the models were trained on)"
     )
     parser.add_argument(
-        "--seed", type=common.seed, default=0, metavar="N", help="picture i is painted from seed N + i (default: 0)"
+        "--seed", type=common.seed, default=0, metavar="N", help="picture i is sampled from seed N + i (default: 0)"
     )
     parser.add_argument(
         "--metrics",
@@ -98,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="overwrite a finished comparison in that folder")
     common.add_run_arguments(parser)
     common.add_model_arguments(parser, flag=False)
-    files = parser.add_argument_group("networks that judge", "files of weights where none are installed")
+    files = parser.add_argument_group("networks that measure", "files of weights where none are installed")
     for name in inputs.FILES:
         files.add_argument(f"--{name.replace('_', '-')}", type=Path, metavar="FILE", help=f"weights of {NAMES[name]}")
 
@@ -128,31 +128,31 @@ def _compare(arguments: argparse.Namespace) -> int:
     size = inputs.picture_size(arguments, models)
     search = inputs.search(arguments, models, size)
     progress = common.Progress(0)
-    judges = inputs.load_judges(arguments, device, size, progress.say)
+    networks = inputs.load_metrics(arguments, device, size, progress.say)
     pictures = inputs.load_pictures(arguments, size, progress)
-    kept = [Rows(out / PARTIAL / f"{network.name}-{network.checksum[:8]}") for network in judges.networks.values()]
-    features = dict(zip(judges.networks, kept, strict=True))
-    judge = Judge(pictures.images, judges.distances, judges.networks, arguments.batch_size, device, features)
+    features = feature_caches(networks, out / PARTIAL)
+    evaluator = Evaluator(pictures.images, networks, arguments.batch_size, device, features)
 
     ours = [FlowMoPeer(name, model, {}) for name, model in models]
     named: list[Peer] = [*ours, *peers, *(ThumbnailPeer(target) for target in search.targets)]
     seeds = [arguments.seed + place for place in pictures.places]
-    contenders = [peer_contender(peer, size, seeds) for peer in named]
+    methods = [peer_method(peer, size, seeds) for peer in named]
     for peer in ours if arguments.controls else ():
-        contenders += control_contenders(peer, pictures.images, seeds)
-    ledger = Ledger(out / "progress.jsonl")
-    contenders += inputs.code(arguments, codecs, pictures, search, judges, ledger, progress)
+        methods += control_methods(peer, pictures.images, seeds)
+    store = ResultStore(out / "progress.jsonl")
+    distance = inputs.nearest(networks, device)
+    methods += inputs.code(arguments, codecs, pictures, search, distance, store, progress)
 
     def finished(row: Row) -> None:
         progress.say(output.in_words(row))
-        ledger.add(["seconds", started], time.time() - started)
+        store.add(["seconds", started], time.time() - started)
 
-    rows = compare(judge, contenders, ledger, finished)
+    rows = compare(evaluator, methods, store, finished)
     code = progress.finish()
-    done = output.Run(rows, models, codecs, search, judges, pictures, size, progress.bad, ledger)
+    done = output.Run(rows, models, codecs, search, networks, pictures, size, progress.bad, store)
     files = output.write(arguments, done)
-    for store in kept:
-        store.remove()
+    for cache in features.values():
+        cache.remove()
     if arguments.json:
         result = {"result": str(out / output.RESULT), "rows": [asdict(row) for row in rows], "bad": progress.bad}
         common.print_json(result)

@@ -1,9 +1,9 @@
-"""What a comparison is made of: models, pictures, numbers of bytes, networks that judge, and the coded files."""
+"""What a comparison is made of: models, pictures, numbers of bytes, networks, and the coded files."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,21 +11,21 @@ import torch
 from torch import Tensor
 
 from ...codec import check_image_size
+from ...comparison.codecs import COUNTED, Codec, Distance
+from ...comparison.coded import Search, code_all
+from ...comparison.compare import Method, check_targets, codec_methods
 from ...data import SplitError, fit_picture, open_images, to_tensor, to_uint8
 from ...errors import ConfigError, DataError, ImageError, WeightsError
-from ...evaluation.codecs import COUNTED, Codec, Distance
-from ...evaluation.coded import Search, code_all
-from ...evaluation.compare import Contender, check_targets, codec_contenders
-from ...evaluation.features import FeatureNetwork
-from ...evaluation.ledger import Ledger
-from ...evaluation.networks import WeightFiles, load_networks
 from ...evaluation.protocols import STANDARD
+from ...evaluation.result_store import ResultStore
 from ...evaluation.results import short_name
-from ...perceptual import LPIPS
+from ...metrics.networks import Networks, WeightFiles, load_networks
+from ...metrics.table import check_metrics
 from ...tokenizer import FlowMo
 from .. import common
 
 METRICS, ALWAYS = ("lpips_vgg", "rfid", "kid", "fd_efflite0"), ("psnr", "ssim", "lpips_alex")
+WITH = {"rfid": "kid", "fd_efflite0": "kd_efflite0"}  # measured beside them, as few images need it
 FILES = ("lpips_alex", "lpips_vgg", "inception", "classifier")
 Models = list[tuple[str, FlowMo]]
 
@@ -38,14 +38,6 @@ class Pictures(NamedTuple):
     places: list[int]
     data: str
     split: str | None
-
-
-class Judges(NamedTuple):
-    """nearest: what chooses among the files of a codec. distances, networks: as in evaluation/compare.py."""
-
-    nearest: Distance
-    distances: Mapping[str, LPIPS]
-    networks: Mapping[str, FeatureNetwork]
 
 
 def load_models(arguments: argparse.Namespace) -> Models:
@@ -77,23 +69,25 @@ def search(arguments: argparse.Namespace, models: Models, size: tuple[int, int])
     return Search(targets, COUNTED if arguments.counted == "both" else (arguments.counted,))
 
 
-def load_judges(
+def load_metrics(
     arguments: argparse.Namespace, device: torch.device, size: tuple[int, int], say: Callable[[str], None]
-) -> Judges:
-    """LPIPS (Alex), by which files are chosen, and the networks of --metrics. The others are left out, and named, where
-    their weights are missing. Raises WeightsError."""
+) -> Networks:
+    """Return the networks of --metrics, and of LPIPS (Alex), by which files are chosen. Those whose weights are missing
+    are left out and named. Raises WeightsError."""
     files = WeightFiles(**{name: getattr(arguments, name) for name in FILES})
-    networks = load_networks([*ALWAYS, *arguments.metrics], STANDARD.inception, min(size), device, files)
+    names = [*ALWAYS, *arguments.metrics, *(WITH[name] for name in arguments.metrics if name in WITH)]
+    networks = load_networks(check_metrics(names, 1), STANDARD.inception, min(size), device, files)
     for name, reason in networks.left_out.items():
         if name == "lpips_alex":
             raise WeightsError(f"nothing can be compared without LPIPS (Alex): {reason}")
         say(f"note: {name} is left out: {reason}")
+    return networks
+
+
+def nearest(networks: Networks, device: torch.device) -> Distance:
+    """Return what chooses among the files of a codec: LPIPS (Alex) of images on the CPU, computed on the device."""
     alex = networks.lpips["alex"]
-
-    def nearest(images: Tensor, reference: Tensor) -> Tensor:
-        return alex(images.to(device), reference.to(device)).cpu()
-
-    return Judges(nearest, networks.lpips, networks.features)
+    return lambda images, reference: alex(images.to(device), reference.to(device)).cpu()
 
 
 def load_pictures(arguments: argparse.Namespace, size: tuple[int, int], progress: common.Progress) -> Pictures:
@@ -124,10 +118,10 @@ def code(
     codecs: Sequence[Codec],
     pictures: Pictures,
     wanted: Search,
-    judges: Judges,
-    ledger: Ledger,
+    distance: Distance,
+    store: ResultStore,
     progress: common.Progress,
-) -> list[Contender]:
+) -> list[Method]:
     """All pictures through all codecs; says how far it is after each tenth."""
     total, done = len(codecs) * len(pictures.images), 0
     bar = common.Progress(total, "pictures coded")
@@ -140,7 +134,7 @@ def code(
             progress.say(f"coded {done} of {total}: {len(pictures.images)} pictures by {len(codecs)} codecs")
 
     try:
-        found = code_all(pictures.images, codecs, wanted, judges.nearest, ledger, advance, arguments.workers)
+        found = code_all(pictures.images, codecs, wanted, distance, store, advance, arguments.workers)
     finally:
         bar.finish()
-    return [contender for codec in codecs for contender in codec_contenders(codec, found[codec.name], wanted)]
+    return [method for codec in codecs for method in codec_methods(codec, found[codec.name], wanted)]

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from ...evaluation.codecs import SCALES, Codec
-from ...evaluation.coded import Search
-from ...evaluation.compare import Row
-from ...evaluation.compare_table import markdown
-from ...evaluation.ledger import Ledger
+from ...comparison.codecs import SCALES, Codec
+from ...comparison.coded import Search
+from ...comparison.compare import Row
+from ...comparison.published import COMPARABILITY, IMAGES, SOURCE, TABLE_1
+from ...comparison.table import markdown
 from ...evaluation.protocols import STANDARD
-from ...evaluation.published import COMPARABILITY, SOURCE, TABLE_1
+from ...evaluation.result_store import ResultStore
 from ...evaluation.results import (
     DataRecord,
     Result,
@@ -23,23 +23,17 @@ from ...evaluation.results import (
     picture_checksums,
     write_result,
 )
-from ...evaluation.speed import machine
 from ...files import replacing
+from ...metrics.networks import Networks
+from ...metrics.table import columns
+from ...provenance import machine
 from ...viewing.plots import write_plot
-from ...viewing.rates import QuotedPoint, RatePoint, figure_one, rate_figure
+from ...viewing.rates import QuotedPoint, RatePoint, bar_figure, figure_one, rate_figure
 from .. import common
-from .inputs import Judges, Models, Pictures
+from .inputs import Models, Pictures
 
 RESULT, TABLE, FIGURE_1 = "comparison.json", "table.md", "figure-1.png"
-PLOTTED = {
-    "psnr": "PSNR (dB), higher is better",
-    "ssim": "SSIM, higher is better",
-    "lpips_alex": "LPIPS (Alex), lower is better",
-    "lpips_vgg": "LPIPS (VGG), lower is better",
-    "rfid": "rFID, lower is better",
-    "kid": "KID, lower is better",
-    "fd_efflite0": "FD-EffLite0, lower is better",
-}
+NOT_PLOTTED = ("bits_per_pixel", "kd_efflite0", "beats_thumbnail")
 
 
 class Run(NamedTuple):
@@ -49,11 +43,11 @@ class Run(NamedTuple):
     models: Models
     codecs: Sequence[Codec]
     search: Search
-    judges: Judges
+    networks: Networks
     pictures: Pictures
     size: tuple[int, int]
     bad: list[dict[str, str]]
-    ledger: Ledger
+    store: ResultStore
 
 
 def in_words(row: Row) -> str:
@@ -76,7 +70,7 @@ def write(arguments: argparse.Namespace, run: Run) -> list[str]:
         split=pictures.split,
         skipped=tuple(f"{bad['file']}: {bad['reason']}" for bad in run.bad),
     )
-    seconds = sum(value for key, value in run.ledger.entries.items() if key.startswith('["seconds"'))
+    seconds = sum(value for key, value in run.store.entries.items() if key.startswith('["seconds"'))
     seed = STANDARD.noise_in_words(arguments.seed)
     result = Result(
         kind="comparison",
@@ -111,7 +105,7 @@ def _content(run: Run) -> dict[str, Any]:
         "scales": list(run.search.scales),
         "choice": "of the highest quality at each scale that is not above the bytes, the lowest LPIPS (Alex)",
         "conventions": "pictures rounded to 8 bits; PSNR, SSIM and LPIPS of each picture, then the mean",
-        "networks": {network.name: network.checksum for network in run.judges.networks.values()},
+        "networks": {network.name: network.checksum for network in run.networks.features.values()},
         "quoted": {"source": SOURCE, "warning": COMPARABILITY, "rows": [row._asdict() for row in TABLE_1]},
     }
 
@@ -131,20 +125,38 @@ def _plot(arguments: argparse.Namespace, run: Run, note: str) -> list[str]:
         way: [_point(row) for row in run.rows if row.counted in (way, None) and row.group != "control"]
         for way in run.search.counted
     }
-    for measure, label in PLOTTED.items():
-        if any(measure in row.metrics for row in run.rows):
+    for measure, column in columns().items():
+        if measure not in NOT_PLOTTED and any(measure in row.metrics for row in run.rows):
+            label = f"{column.label}, {column.better} is better"
             names.append(f"rate-{measure.replace('_', '-')}.png")
             title = f"Rate and {label.partition(',')[0]}"
-            figure = rate_figure(panels, measure, label, pixels, title, note, ticks, _spread(run.rows, measure) > 5)
+            logarithmic = _spread(run.rows, measure) > 5
+            if len(set(ticks)) == 1:  # at one number of bytes there is no curve
+                figure = bar_figure(panels, measure, label, f"{title}, {ticks[0]} bytes", note, logarithmic)
+            else:
+                figure = rate_figure(panels, measure, label, pixels, title, note, ticks, logarithmic)
             write_plot(arguments.out / names[-1], figure)
-    quoted = [QuotedPoint(q.name, q.bits_per_pixel, q.rfid, q.name.startswith("FlowMo")) for q in TABLE_1]
     points = panels.get("payload") or panels["file"]
     if not any("rfid" in point.values for point in points):
         return names
-    title = "Figure 1: rFID against bits per pixel"
-    figure = figure_one(points, quoted, pixels, title, f"{note}\nrates without headers\n{COMPARABILITY}")
+    title, count = "Figure 1: rFID against bits per pixel", len(run.pictures.images)
+    figure = figure_one(points, _quoted(count), pixels, title, f"{note}\nrates without headers\n{_comparable(count)}")
     write_plot(arguments.out / FIGURE_1, figure)
     return [*names, FIGURE_1]
+
+
+def _quoted(count: int) -> list[QuotedPoint]:
+    """Return the rows of Table 1, where ``count`` images are as many as theirs are of."""
+    if count < IMAGES:
+        return []
+    return [QuotedPoint(q.name, q.bits_per_pixel, q.rfid, q.name.startswith("FlowMo")) for q in TABLE_1]
+
+
+def _comparable(count: int) -> str:
+    """Return what is to be said of the published rows beside rFID of ``count`` images."""
+    if count < IMAGES:
+        return f"rFID of {count:,} images is far above that of {IMAGES:,}, so that no published rows stand beside it"
+    return COMPARABILITY
 
 
 def _point(row: Row) -> RatePoint:

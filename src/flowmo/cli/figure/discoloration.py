@@ -8,8 +8,8 @@ import argparse
 import time
 
 from ...data import to_image
-from ...evaluation.discoloration import ColorError, discoloration
-from ...evaluation.pixels import psnr
+from ...experiments.discoloration import ColorError, discoloration
+from ...metrics.pixels import psnr
 from ...viewing.paper_figures import Colors, discoloration_figure
 from ...viewing.plots import write_plot
 from .. import common

@@ -9,7 +9,7 @@ import argparse
 import time
 from typing import Any
 
-from ...evaluation.norm_sweep import norm_sweep
+from ...experiments.rate_distortion_perception import norm_sweep
 from ...viewing.paper_figures import Curve, tradeoff_figure
 from ...viewing.plots import write_plot
 from .. import common

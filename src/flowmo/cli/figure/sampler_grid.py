@@ -1,4 +1,4 @@
-"""``flowmo figure sampler-grid``: the same pictures, painted from the same seeds with every combination of steps, rho
+"""``flowmo figure sampler-grid``: the same pictures, sampled from the same seeds with every combination of steps, rho
 and guidance (Sections 3.4 and 4.2, Appendix B), and the best of them. A small model's best sampler is its own; --store
 writes it with the weights. A killed command goes on where it was."""
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from ...config import SamplerConfig
 from ...errors import ConfigError
-from ...evaluation.ledger import Ledger
-from ...evaluation.sampler_grid import GridRow, best, candidates, guidances, row_to_dict, sampler_grid
+from ...evaluation.result_store import ResultStore
+from ...experiments.sampler_grid import GridRow, best, candidates, guidances, row_to_dict, sampler_grid
 from ...viewing.paper_figures import Quantity, grid_figure
 from ...viewing.plots import write_plot
 from ...weights import store_sampler, weights_path
@@ -78,12 +78,12 @@ def run(arguments: argparse.Namespace) -> int:
     names = ["lpips", *{arguments.criterion} & {"rfid"}]
     measures = shared.measures(arguments, pictures.images, names)
     identity = shared.identity(arguments, pictures, model, names)
-    ledger = Ledger(arguments.out / "sampler-grid.partial")
-    if ledger.entries:
+    store = ResultStore(arguments.out / "sampler-grid.partial")
+    if store.entries:
         progress.say("going on after samplers that were measured before")
     rows: list[GridRow] = []
     seeds = range(arguments.seed, arguments.seed + len(pictures.images))
-    for row in sampler_grid(model, pictures.images, samplers, seeds, measures, ledger, identity, arguments.batch_size):
+    for row in sampler_grid(model, pictures.images, samplers, seeds, measures, store, identity, arguments.batch_size):
         rows.append(row)
         progress.advance()
     code = progress.finish()
@@ -121,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
         if weights is not None:
             print(f"stored in {arguments.store}")
     shared.finish(arguments, pictures, progress, [(model, None)], content, sum(row.seconds for row in rows))
-    ledger.path.unlink()
+    store.path.unlink()
     return code
 
 

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import torch
 
 from ...config import SamplerConfig
-from ...data import ImageSource, SplitError, fit_picture, open_images, to_tensor
+from ...data import ImageSource, SplitError, fit_picture, open_images, to_tensor, to_uint8
 from ...errors import ConfigError, DataError, ImageError
-from ...evaluation.features import load_classifier_features, load_inception
-from ...evaluation.measures import Measure, distribution_measure, lpips_measure
+from ...evaluation.evaluator import Evaluator
 from ...evaluation.protocols import STANDARD
 from ...evaluation.results import (
     DataRecord,
@@ -25,8 +24,11 @@ from ...evaluation.results import (
     weights_checksum,
     write_result,
 )
-from ...evaluation.speed import machine
+from ...experiments.sampling import Measure
+from ...metrics.features import load_classifier_features, load_inception
+from ...metrics.networks import Networks
 from ...perceptual import load_lpips
+from ...provenance import machine
 from ...tokenizer import FlowMo
 from ...weights.load import PACKAGED
 from .. import common
@@ -42,7 +44,7 @@ NAMES = {
 }
 
 
-SEED_HELP = "starting noise: picture i is painted from seed N + i"
+SEED_HELP = "starting noise: picture i is sampled from seed N + i"
 
 
 class Pictures(NamedTuple):
@@ -66,7 +68,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, count: int) -> None:
         type=common.seed,
         default=0,
         metavar="N",
-        help="leave the first N pictures out, so that others choose than those that judge later (default: 0)",
+        help="leave the first N pictures out, so that others choose than those that measure later (default: 0)",
     )
 
 
@@ -77,7 +79,7 @@ def add_models_arguments(parser: argparse.ArgumentParser, most: int, why: str) -
 
 
 def add_weights_arguments(parser: argparse.ArgumentParser, *networks: str) -> None:
-    group = parser.add_argument_group("networks that judge", "for weights where none are installed")
+    group = parser.add_argument_group("networks that measure", "for weights where none are installed")
     for name in networks:
         group.add_argument(f"--{name.split()[0].lower()}", type=Path, metavar="FILE", help=f"weights of {name}")
 
@@ -143,24 +145,34 @@ def count_in_words(arguments: argparse.Namespace, pictures: Pictures) -> str:
 
 
 def measures(arguments: argparse.Namespace, originals: torch.Tensor, names: Iterable[str]) -> list[Measure]:
-    """The networks asked for, on the device, bound to the originals. names: "lpips", "rfid", "fd_efflite0". Raises
-    WeightsError where their weights are missing."""
-    device, batch = common.find_device(arguments.device), arguments.batch_size
-    originals, found = originals.to(device), []
+    """Return what measures reconstructions of the originals, N 3 H W in [-1, 1], on the device. names: "lpips", "rfid",
+    "fd_efflite0". Raises WeightsError where their weights are missing."""
+    device, found = common.find_device(arguments.device), []
     for name in names:
         if name == "lpips":
-            found.append(lpips_measure(load_lpips("alex", arguments.lpips).to(device), originals, batch))
+            networks = Networks(("lpips_alex",), {"alex": load_lpips("alex", arguments.lpips).to(device)})
         elif name == "rfid":
-            inception = load_inception(arguments.inception).to(device)
-            found.append(distribution_measure(inception, originals, ("rfid", "kid"), batch))
+            networks = Networks(("rfid", "kid"), {}, {"inception": load_inception(arguments.inception).to(device)})
         else:
             classifier = load_classifier_features(arguments.classifier).to(device)
-            found.append(distribution_measure(classifier, originals, ("fd_efflite0", "kd_efflite0"), batch))
+            networks = Networks(("fd_efflite0", "kd_efflite0"), {}, {"efflite0": classifier})
+        evaluator = Evaluator(to_uint8(originals), networks, arguments.batch_size, device)
+        found.append(_measure(evaluator, {"lpips_alex": "lpips"}))
     return found
 
 
+def _measure(evaluator: Evaluator, short: dict[str, str]) -> Measure:
+    """Return the evaluator's numbers under the names that figures have for them, without their errors."""
+
+    def measure(reconstructions: torch.Tensor) -> dict[str, float]:
+        numbers = evaluator.numbers(reconstructions)
+        return {short.get(name, name): numbers[name] for name in evaluator.networks.metrics if name in numbers}
+
+    return measure
+
+
 def identity(arguments: argparse.Namespace, pictures: Pictures, model: FlowMo, names: Sequence[str]) -> dict[str, Any]:
-    """What measured numbers belong to, as JSON data: weights, pictures, seed and the networks that judge."""
+    """What measured numbers belong to, as JSON data: weights, pictures, seed and the networks that measure."""
     return {
         "weights": weights_checksum(model),
         "pictures": list_checksum(picture_checksums(pictures.images)),

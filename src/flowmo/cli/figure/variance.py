@@ -1,4 +1,4 @@
-"""``flowmo figure variance``: paints each picture from several seeds and maps how much every pixel changes (Figure 8).
+"""``flowmo figure variance``: samples each picture from several seeds and maps how much every pixel changes (Figure 8).
 What the code says stays; what it leaves open changes with the seed."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import time
 import numpy as np
 
 from ...data import to_image
-from ...evaluation.variance import SeedVariance, seed_variance
+from ...experiments.variance import SeedVariance, seed_variance
 from ...viewing.paper_figures import VarianceRow, variance_figure
 from ...viewing.plots import write_plot
 from .. import common

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ... import __version__
+from ...comparison.adapters import FlowMoPeer, ThumbnailPeer
+from ...comparison.codecs import CODECS, Codec
+from ...comparison.reconstructions import peer_reconstructions
 from ...errors import ConfigError
-from ...evaluation.adapters import FlowMoPeer, ThumbnailPeer
-from ...evaluation.codecs import CODECS, Codec
 from ...evaluation.protocols import STANDARD
-from ...evaluation.shown import show_peer
 from ...viewing.gallery import Cell, Pane, Picture, lossless, write_gallery
 from ...weights.load import PACKAGED
 from .. import common
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--title", default="FlowMo gallery", help="of the page (default: %(default)s)")
     parser.add_argument("--lpips", type=Path, metavar="FILE", help="weights of LPIPS (Alex) where none are installed")
     common.add_run_arguments(parser)
-    common.add_sampling_arguments(parser, "picture i is painted from seed N + i")
+    common.add_sampling_arguments(parser, "picture i is sampled from seed N + i")
     common.add_model_arguments(parser, flag=False)
 
 
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     given = {key: value for key, value in common.sampling(arguments).items() if key != "seed" and value is not None}
     for name, model in models:
-        shown = show_peer(
+        shown = peer_reconstructions(
             FlowMoPeer(name, model, given),
             images,
             [arguments.seed + place for place in places],
@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         pane = Pane(name, "model", sampler_in_words(common.sampler_of(arguments, model)))
         columns.append((pane, contents.cells(shown, bar)))
     for target in targets:
-        shown = show_peer(ThumbnailPeer(target), images, places, lpips, arguments.batch_size)
+        shown = peer_reconstructions(ThumbnailPeer(target), images, places, lpips, arguments.batch_size)
         pane = Pane(contents.named("RGB thumbnail", target, targets), "thumbnail", "18 bits a pixel, enlarged")
         columns.append((pane, contents.cells(shown, bar)))
     if lpips is not None and codecs:

@@ -13,14 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from ...codec import check_image_size
+from ...comparison.codecs import CODECS, Codec, Distance, get_codec
+from ...comparison.coded import Search, code_all
+from ...comparison.compare import check_targets
+from ...comparison.reconstructions import Reconstruction, codec_reconstructions
 from ...data import ImageSource, SplitError, fit_picture, open_images, to_tensor, to_uint8
 from ...errors import ConfigError, DataError, ImageError, WeightsError
-from ...evaluation.codecs import CODECS, Codec, Distance, get_codec
-from ...evaluation.coded import Search, code_all
-from ...evaluation.compare import check_targets
-from ...evaluation.ledger import Ledger
+from ...evaluation.result_store import ResultStore
 from ...evaluation.results import read_result
-from ...evaluation.shown import Shown, show_codec
 from ...perceptual import load_lpips
 from ...tokenizer import FlowMo
 from ...viewing.gallery import Cell, Pane, lossless
@@ -28,7 +28,7 @@ from .. import common
 from ..figure.shared import labels
 
 IN_WORDS = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "jpeg2000": "JPEG 2000", "jpegxl": "JPEG XL"}
-RESULT, LEDGER = "comparison.json", "progress.jsonl"  # in a folder of flowmo compare
+RESULT, STORE = "comparison.json", "progress.jsonl"  # in a folder of flowmo compare
 
 Models = list[tuple[str, FlowMo]]
 Columns = list[tuple[Pane, list[Cell | None]]]
@@ -65,7 +65,7 @@ def search(arguments: argparse.Namespace, targets: Sequence[int]) -> Search:
     if arguments.compared is None:
         return Search(tuple(targets), ("payload",))
     found = read_result(arguments.compared / RESULT)
-    if found.kind != "comparison" or not (arguments.compared / LEDGER).is_file():
+    if found.kind != "comparison" or not (arguments.compared / STORE).is_file():
         raise ConfigError(f"{arguments.compared} is no folder of 'flowmo compare'")
     known, counted = found.content["bytes"], found.content["counted"]
     if "payload" not in counted or not set(targets) <= set(known):
@@ -125,7 +125,7 @@ def load_pictures(
     return torch.stack(images), names, places
 
 
-def cells(shown: Iterable[Shown | None], progress: common.Progress) -> list[Cell | None]:
+def cells(shown: Iterable[Reconstruction | None], progress: common.Progress) -> list[Cell | None]:
     """Counts each on ``progress``."""
     found: list[Cell | None] = []
     for one in shown:
@@ -145,15 +145,15 @@ def coded(
 ) -> Columns:
     """A pane for each codec and number of bytes."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / LEDGER
+        path = Path(folder) / STORE
         if arguments.compared is not None:
-            shutil.copyfile(arguments.compared / LEDGER, path)
-        chosen = code_all(images, codecs, wanted, lpips, Ledger(path), lambda _: progress.advance())
+            shutil.copyfile(arguments.compared / STORE, path)
+        chosen = code_all(images, codecs, wanted, lpips, ResultStore(path), lambda _: progress.advance())
     columns: Columns = []
     for target in targets:
         for codec in codecs:
             files = [choices["payload", target] for choices in chosen[codec.name]]
-            found = [None if one is None else _cell(one) for one in show_codec(codec, images, files, lpips)]
+            found = [None if one is None else _cell(one) for one in codec_reconstructions(codec, images, files, lpips)]
             columns.append((Pane(named(IN_WORDS[codec.name], target, targets), "codec", codec.about), found))
     return columns
 
@@ -168,7 +168,7 @@ def to_picture(pixels: Tensor) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
-def _cell(one: Shown) -> Cell:
+def _cell(one: Reconstruction) -> Cell:
     return Cell(
         lossless(to_picture(one.pixels)), one.payload_bytes, one.file_bytes, one.psnr, one.lpips, one.about
     )  # fmt: skip

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ...errors import ConfigError, WeightsError
-from ...evaluation.torchscript import read_tensors
+from ...metrics.torchscript import read_tensors
 from ...weights.official import open_official
 from .cosmos import cosmos
 from .llamagen import llamagen

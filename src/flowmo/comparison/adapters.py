@@ -1,0 +1,259 @@
+"""Tokenizers, ours and other people's, behind one protocol, to be measured on the same images (Table 1).
+
+How bytes are counted is part of each: tokens times their bits, rounded up to whole bytes for one image, without any
+header. Latents that are not integers have no such number, and neither has a function that does not say.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, WeightsError
+from ..metrics.pixels import thumbnail
+from ..tokenizer import FlowMo
+
+UNTRUSTED = (
+    "{what} is code that runs with all your rights once it is loaded; if you trust its source, say so with --trust"
+)
+DIFFUSERS = ("VQModel", "AutoencoderKL", "AutoencoderTiny")
+
+
+class Peer(Protocol):
+    """name: as in tables. counting: in words, how its bytes are counted."""
+
+    name: str
+    counting: str
+
+    def reconstruct(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        """images B 3 H W in [-1, 1] -> images of the same shape in [-1, 1]. seeds: one an image, for those that draw
+        random numbers; the batch an image stands in changes nothing."""
+
+    def bytes_per_image(self, height: int, width: int) -> int | None:
+        """Of a picture of that size, after it has been reconstructed once; None where there is no such number."""
+
+
+@dataclass
+class FlowMoPeer:
+    """One of our models with the settings of ``FlowMo.detokenize`` (by default those stored with it)."""
+
+    name: str
+    model: FlowMo
+    settings: dict[str, Any]
+    counting: str = "tokens x bits, without the 24 bytes of a .flowmo file's header"
+
+    def reconstruct(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        return self.model.reconstruct(images.to(self.model.device), **self.settings, seed=list(seeds)).to(images.device)
+
+    def bytes_per_image(self, height: int, width: int) -> int | None:
+        return _bytes(self.model.config.num_tokens * self.model.config.bits_per_token)
+
+
+@dataclass
+class ThumbnailPeer:
+    """An RGB thumbnail of at most so many bytes, 18 bits a pixel, enlarged bicubically: what any code must beat."""
+
+    size: int
+    name: str = "thumbnail"
+    counting: str = "18 bits a pixel of a square thumbnail"
+
+    def reconstruct(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        return thumbnail(images, 8 * self.size)
+
+    def bytes_per_image(self, height: int, width: int) -> int | None:
+        return _bytes(18 * math.isqrt(8 * self.size // 18) ** 2)
+
+
+class PairPeer:
+    """An encoder and a decoder: images -> tokens (integers) or latents (not), and back.
+
+    encode may return several things, of which the first is what the decoder gets. bits_per_token: of one integer;
+    without it, or for latents, the peer has no number of bytes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        encode: Callable[[Tensor], Any],
+        decode: Callable[[Tensor], Any],
+        bits_per_token: float | None = None,
+    ) -> None:
+        self.name, self.encode, self.decode, self.bits_per_token = name, encode, decode, bits_per_token
+        self.counting = "not stated" if bits_per_token is None else f"tokens x {bits_per_token:g} bits"
+        self._bytes: dict[tuple[int, int], int | None] = {}
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        tokens = _tensor(self.encode(images), f"the encoder of {self.name}")
+        if tokens.is_floating_point():
+            self.counting = "none: the latents are not integers"
+        elif self.bits_per_token is not None:
+            count = tokens.numel() // len(images)
+            self._bytes[images.shape[2], images.shape[3]] = _bytes(count * self.bits_per_token)
+        return _images(self.decode(tokens), images, self.name)
+
+    def bytes_per_image(self, height: int, width: int) -> int | None:
+        return self._bytes.get((height, width))
+
+
+class FunctionPeer:
+    """A function of images B 3 H W in [-1, 1] to images. bits_per_image: declared by whoever knows, or None."""
+
+    def __init__(self, name: str, function: Callable[[Tensor], Any], bits_per_image: float | None = None) -> None:
+        self.name, self.function, self.bits_per_image = name, function, bits_per_image
+        self.counting = "not stated" if bits_per_image is None else f"declared: {bits_per_image:g} bits an image"
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        return _images(self.function(images), images, self.name)
+
+    def bytes_per_image(self, height: int, width: int) -> int | None:
+        return None if self.bits_per_image is None else _bytes(self.bits_per_image)
+
+
+def torchscript_pair(
+    name: str, encoder: Path, decoder: Path, bits_per_token: float | None = None, trust: bool = False
+) -> PairPeer:
+    """Two files of ``torch.jit.save``, on the CPU. ``torch.jit.load`` executes what is in them: ConfigError without
+    ``trust``. Raises WeightsError for a file that cannot be loaded."""
+    if not trust:
+        raise ConfigError(UNTRUSTED.format(what="a TorchScript file"))
+
+    def module(path: Path) -> Callable[[Tensor], Any]:
+        try:
+            return torch.jit.load(str(path), map_location="cpu").eval()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise WeightsError(f"{path}: not a TorchScript file that can be loaded ({_reason(error)})") from None
+
+    return PairPeer(name, module(encoder), module(decoder), bits_per_token)
+
+
+def diffusers_folder(name: str, folder: Path) -> Peer:
+    """A VQModel, AutoencoderKL or AutoencoderTiny of diffusers in a local folder (config.json and safetensors, so that
+    nothing in it is executed). A VQModel has bytes: its tokens times log2 of its codebook. Raises WeightsError."""
+    try:
+        kind = json.loads((folder / "config.json").read_text())["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise WeightsError(f"{folder}: no config.json of a diffusers model in it") from None
+    if kind not in DIFFUSERS:
+        raise WeightsError(f"{folder}: is a {kind}; of diffusers {', '.join(DIFFUSERS)} can be compared")
+    try:
+        import diffusers
+    except ImportError:
+        raise ConfigError("models of diffusers need it installed: pip install diffusers") from None
+    try:
+        settings = {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}
+        model = getattr(diffusers, kind).from_pretrained(folder, **settings).eval()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{folder}: cannot be loaded by diffusers ({_reason(error)})") from None
+
+    if kind == "VQModel":
+        quantize = model.quantize
+
+        def encode(images: Tensor) -> Tensor:
+            latents = model.encode(images).latents
+            return quantize(latents)[2][2].view(len(latents), *latents.shape[-2:])  # B h w integers
+
+        def decode(tokens: Tensor) -> Tensor:
+            shape = (*tokens.shape, quantize.vq_embed_dim)
+            if model.config.lookup_from_codebook:  # then it wants the integers themselves
+                return model.decode(tokens, force_not_quantize=True, shape=shape).sample
+            return model.decode(quantize.get_codebook_entry(tokens, shape), force_not_quantize=True).sample
+
+        return PairPeer(name, encode, decode, math.log2(model.config.num_vq_embeddings))
+    if kind == "AutoencoderKL":
+        return PairPeer(name, lambda x: model.encode(x).latent_dist.mode(), lambda z: model.decode(z).sample)
+    return PairPeer(name, lambda x: model.encode(x).latents, lambda z: model.decode(z).sample)
+
+
+def python_function(place: str, trust: bool = False) -> Callable[[Tensor], Any]:
+    """The function that "module:function" names; modules of the current folder are found too. Importing it executes the
+    module: ConfigError without ``trust``, or where there is no such function."""
+    if not trust:
+        raise ConfigError(UNTRUSTED.format(what=place))
+    module_name, _, name = place.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        function = getattr(importlib.import_module(module_name), name)
+    except Exception as error:  # a module may raise anything
+        raise ConfigError(f"{place}: cannot be imported ({_reason(error)}); give module:function") from None
+    finally:
+        sys.path.pop(0)
+    if not callable(function):
+        raise ConfigError(f"{place}: is not a function")
+    return function
+
+
+def open_peer(spec: str, trust: bool = False) -> Peer:
+    """A peer from one line of text; NAME is what tables call it.
+
+    ``NAME=torchscript:ENCODER,DECODER[,bits_per_token=N]``, ``NAME=diffusers:FOLDER``,
+    ``NAME=module:function[,bits_per_image=N]`` for image -> image, or
+    ``NAME=module:function,decode=module:function[,bits_per_token=N]`` for image -> tokens and back.
+    Raises ConfigError or WeightsError.
+    """
+    name, _, rest = spec.partition("=")
+    options = dict(part.split("=", 1) for part in rest.split(",") if "=" in part)
+    places = [part for part in rest.split(",") if "=" not in part]
+    kind, _, first = places[0].partition(":") if places else ("", "", "")
+    bits = {key: _bits(spec, value) for key, value in options.items() if key != "decode"}
+    if name and first:
+        match kind, len(places), sorted(options):
+            case "torchscript", 2, [] | ["bits_per_token"]:
+                return torchscript_pair(name, Path(first), Path(places[1]), bits.get("bits_per_token"), trust)
+            case "diffusers", 1, []:
+                return diffusers_folder(name, Path(first))
+            case _, 1, [] | ["bits_per_image"]:
+                return FunctionPeer(name, python_function(places[0], trust), bits.get("bits_per_image"))
+            case _, 1, ["decode"] | ["bits_per_token", "decode"]:
+                encode, decode = (python_function(place, trust) for place in (places[0], options["decode"]))
+                return PairPeer(name, encode, decode, bits.get("bits_per_token"))
+    raise ConfigError(
+        f"{spec!r} does not name a tokenizer: write NAME=torchscript:ENCODER,DECODER,bits_per_token=N or "
+        "NAME=diffusers:FOLDER or NAME=module:function,bits_per_image=N or "
+        "NAME=module:encode,decode=module:decode,bits_per_token=N (the bits may be left out)"
+    )
+
+
+def _bits(spec: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1e9:
+        raise ConfigError(f"{spec!r}: {text!r} is not a number of bits")
+    return value
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+
+
+def _bytes(bits: float) -> int:
+    return math.ceil(bits / 8)
+
+
+def _tensor(output: Any, whose: str) -> Tensor:
+    first = output[0] if isinstance(output, (tuple, list)) and output else output
+    if not isinstance(first, Tensor):
+        raise ConfigError(f"{whose} must return a tensor first, got {type(first).__name__}")
+    return first
+
+
+def _images(output: Any, images: Tensor, name: str) -> Tensor:
+    result = _tensor(output, f"the decoder of {name}")
+    if result.shape != images.shape or not result.is_floating_point():
+        raise ConfigError(
+            f"{name} must return float images of shape {tuple(images.shape)}, got {result.dtype} {tuple(result.shape)}"
+        )
+    return result.float().clamp(-1, 1)

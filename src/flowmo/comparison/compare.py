@@ -1,0 +1,229 @@
+"""Tokenizers and image codecs at equal bytes, on the same pictures by the same measures (Table 1, Figure 1).
+
+Everything is compared as it would be saved, rounded to 8 bits, each picture by itself (not the paper's conventions: E2,
+E5, E6). Bytes are counted two ways: as a file with all its headers, and without them (headers.py; for a tokenizer, its
+tokens). A codec is given a number of bytes and must stay at or below it for every picture; a row that some pictures do
+not reach has no numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..codec import HEADER_SIZE
+from ..data import to_float, to_tensor
+from ..errors import ConfigError
+from ..evaluation.evaluator import Evaluator, Reconstruct
+from ..evaluation.result_store import ResultStore
+from ..evaluation.results import list_checksum, picture_checksums, weights_checksum
+from ..flow import function_evaluations
+from ..metrics.pixels import thumbnail
+from ..metrics.table import Measurements
+from ..provenance import code_version
+from .adapters import FlowMoPeer, Peer, ThumbnailPeer
+from .codecs import Codec, CodedPicture, Counted, restore
+from .coded import Choices, Search
+
+Group = Literal["codec", "thumbnail", "model", "tokenizer", "control"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. counted, target: of a codec, and of a thumbnail the target, in bytes. reached: the
+    pictures that could be brought to it. file_bytes, payload_bytes: means, None where there is no such number.
+    bits_per_pixel: of the payload. scales: of a codec, how often each was the best. metrics: means over pictures of
+    psnr (dB), ssim, lpips_alex, lpips_vgg; over all of them rfid, kid (and kid_error), fd_efflite0, kd_efflite0;
+    beats_thumbnail: the share nearer by LPIPS (Alex) than a thumbnail of as many bytes."""
+
+    name: str
+    group: Group
+    counting: str
+    counted: Counted | None
+    target: int | None
+    count: int
+    reached: int
+    file_bytes: float | None
+    payload_bytes: float | None
+    file_bits_per_pixel: float | None
+    bits_per_pixel: float | None
+    metrics: dict[str, float]
+    scales: dict[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """Something that makes reconstructions. key: JSON data, all that its numbers depend on beside the pictures and the
+    measures, None where that cannot be known. sizes: (file, payload) bytes a picture, asked for afterwards."""
+
+    name: str
+    group: Group
+    counting: Callable[[], str]
+    key: Any
+    reconstruct: Reconstruct
+    sizes: Callable[[], tuple[float | None, float | None]]
+    counted: Counted | None = None
+    target: int | None = None
+    reached: int | None = None
+    scales: dict[str, int] | None = None
+
+
+def codec_methods(codec: Codec, choices: Sequence[Choices], search: Search) -> list[Method]:
+    """One for each way of counting and each number of bytes."""
+    found = []
+    for counted in search.counted:
+        for target in sorted(search.targets):
+            chosen = [picture[counted, target] for picture in choices]
+            found.append(_codec_method(codec, counted, target, chosen))
+    return found
+
+
+def peer_method(peer: Peer, size: tuple[int, int], seeds: Sequence[int]) -> Method:
+    """size: (H, W). seeds: one a picture."""
+    group: Group = "tokenizer"
+    key: Any = None
+    target, header = None, None
+    if isinstance(peer, FlowMoPeer):
+        group, header = "model", HEADER_SIZE
+        key = [weights_checksum(peer.model), str(peer.model.config.sampler), str(peer.settings), list(seeds)]
+    elif isinstance(peer, ThumbnailPeer):
+        group, target, header = "thumbnail", peer.size, 0
+        key = [peer.size]
+
+    def reconstruct(images: Tensor, places: Sequence[int]) -> Tensor:
+        return peer.reconstruct(images, [seeds[place] for place in places])
+
+    def sizes() -> tuple[float | None, float | None]:
+        payload = peer.bytes_per_image(*size)
+        return (None if payload is None or header is None else payload + header), payload
+
+    return Method(peer.name, group, lambda: peer.counting, key, reconstruct, sizes, target=target)
+
+
+def control_methods(peer: FlowMoPeer, images: Tensor, seeds: Sequence[int]) -> list[Method]:
+    """A model beside itself: in a single step from pure noise, unless that is its own sampler, and from the code of
+    another picture (the one before), which shows how much the code tells. images: uint8 N 3 H W. seeds: one each."""
+    size = (images.shape[2], images.shape[3])
+
+    def reconstruct(_: Tensor, places: Sequence[int]) -> Tensor:
+        others = images[[place - 1 for place in places]]
+        return peer.reconstruct(to_float(others), [seeds[place] for place in places])
+
+    quick = FlowMoPeer(f"{peer.name}, one step", peer.model, {"num_steps": 1, "guidance_scale": 1.0})
+    one_step, itself = (peer_method(p, size, seeds) for p in (quick, peer))
+    name = f"{peer.name}, another picture's code"
+    controls = [
+        replace(one_step, group="control"),
+        replace(itself, name=name, group="control", reconstruct=reconstruct),
+    ]
+    given = {setting: value for setting, value in peer.settings.items() if value is not None}
+    return controls if function_evaluations(replace(peer.model.config.sampler, **given)) > 1 else controls[1:]
+
+
+def compare(
+    evaluator: Evaluator, methods: Iterable[Method], store: ResultStore, finished: Callable[[Row], None]
+) -> list[Row]:
+    """Return a row for each, in order. finished: called with each; rows of the store are not measured again."""
+    images, networks, rows = evaluator.images, evaluator.networks, []
+    thumbnails = _Thumbnails(evaluator)
+    pixels = images.shape[2] * images.shape[3]
+    pictures = list_checksum(picture_checksums(images))
+    measures = [*networks.lpips, *([network.name, network.checksum] for network in networks.features.values())]
+    for method in methods:
+        reached = len(images) if method.reached is None else method.reached
+        place = ["row", method.name, method.group, method.counted, method.target, method.key]
+        key = None if method.key is None else [*place, pictures, measures, code_version()]
+        known = None if key is None else store.get(key)
+        if known is None:
+            metrics = {}
+            if reached == len(images):
+                measured = evaluator.measure(method.reconstruct, method.group != "control")
+                metrics = evaluator.metrics(measured) | thumbnails.beaten(measured, _thumbnail_of(method))
+            file_bytes, payload_bytes = method.sizes()
+            row = Row(
+                name=method.name,
+                group=method.group,
+                counting=method.counting(),
+                counted=method.counted,
+                target=method.target,
+                count=len(images),
+                reached=reached,
+                file_bytes=file_bytes,
+                payload_bytes=payload_bytes,
+                file_bits_per_pixel=None if file_bytes is None else 8 * file_bytes / pixels,
+                bits_per_pixel=None if payload_bytes is None else 8 * payload_bytes / pixels,
+                metrics=metrics,
+                scales=method.scales,
+            )
+            if key is not None:
+                store.add(key, asdict(row))
+        else:
+            row = Row(**known)
+        rows.append(row)
+        finished(row)
+    return rows
+
+
+def _thumbnail_of(method: Method) -> float | None:
+    """The bytes of the thumbnail that stands beside it: those that it may take, or takes."""
+    return None if method.group == "thumbnail" else method.target or method.sizes()[1]
+
+
+class _Thumbnails:
+    """How near thumbnails come to the images by LPIPS (Alex), each size measured once."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        alex = {name: lpips for name, lpips in evaluator.networks.lpips.items() if name == "alex"}
+        only = replace(evaluator.networks, metrics=("lpips_alex",), lpips=alex, features={})
+        self._evaluator = Evaluator(evaluator.images, only, evaluator.batch_size, evaluator.device)
+        self._lpips: dict[int, np.ndarray] = {}
+
+    def beaten(self, measured: Measurements, size: float | None) -> dict[str, float]:
+        """Return the share of images nearer to the original than a thumbnail of ``size`` bytes; {} where none is."""
+        if not size or "lpips_alex" not in measured.columns:
+            return {}
+        bits = 8 * int(size)
+        if bits not in self._lpips:
+            found = self._evaluator.measure(lambda images, places: thumbnail(images, bits), False)
+            self._lpips[bits] = found.columns["lpips_alex"]
+        return {"beats_thumbnail": float((measured.columns["lpips_alex"] < self._lpips[bits]).mean())}
+
+
+def check_targets(targets: Sequence[int], pixels: int) -> None:
+    """Raises ConfigError for numbers of bytes that make no sense for pictures of so many pixels."""
+    for target in targets:
+        if not 3 <= target <= 3 * pixels:
+            raise ConfigError(
+                f"{target} bytes are too {'few' if target < 3 else 'many'} for a picture of {pixels} pixels; "
+                f"give numbers from 3 to {3 * pixels}, which is no compression at all"
+            )
+
+
+def _codec_method(codec: Codec, counted: Counted, target: int, chosen: Sequence[CodedPicture | None]) -> Method:
+    reached = [choice for choice in chosen if choice is not None]
+
+    def reconstruct(images: Tensor, places: Sequence[int]) -> Tensor:
+        size = (images.shape[2], images.shape[3])
+        files = [choice.data for i in places if (choice := chosen[i]) is not None]
+        return torch.stack([to_tensor(restore(codec, data, size)) for data in files])
+
+    def sizes() -> tuple[float | None, float | None]:
+        if len(reached) < len(chosen):
+            return None, None
+        whole, payload = (float(np.mean([getattr(c, f"{way}_bytes") for c in reached])) for way in ("file", "payload"))
+        return whole, payload
+
+    scales = Counter(f"{choice.scale:g}" for choice in reached)
+    files = hashlib.sha256(b"".join(choice.data for choice in reached)).hexdigest()
+    counting = "the whole file" if counted == "file" else "the file without headers"
+    return Method(
+        codec.name, "codec", lambda: counting, files, reconstruct, sizes, counted, target, len(reached),
+        dict(sorted(scales.items(), reverse=True)),
+    )  # fmt: skip

@@ -1,0 +1,61 @@
+"""The rows of a comparison as a table, those of like bytes together, the published ones (Table 1) below as quoted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..metrics.table import Column, columns
+from .compare import Row
+from .published import COMPARABILITY, TABLE_1, Quoted
+
+FIRST = {"model": 0, "control": 1, "tokenizer": 2, "thumbnail": 3, "codec": 4}
+NOTES = """\
+limit: the bytes that were allowed, of the whole file or of what is left of it without headers; "-": not every picture
+could be brought to it (how many could), or there is no such number. "without headers" counts what a reader needs who
+knows size, settings and constant tables beforehand; of a tokenizer its tokens. Bits per pixel are without headers.
+"nearer than thumbnail": in how many pictures, by LPIPS (Alex), beside a thumbnail of as many bytes."""
+
+
+def table(rows: Sequence[Row], quoted: bool = True) -> tuple[list[str], list[list[str]]]:
+    """(heading, lines), all cells text. Columns of measures that no row has are left out."""
+    shown = measured_columns(rows)
+    heading = ["", "limit", "file bytes", "without headers", "bits/pixel", *(column.heading for column in shown)]
+    lines = [_line(row, shown) for row in sorted(rows, key=order)]
+    return heading, lines + ([_quoted(row, shown) for row in TABLE_1] if quoted else [])
+
+
+def measured_columns(rows: Sequence[Row]) -> list[Column]:
+    """Return the columns of the measures that any row has."""
+    return [column for name, column in columns().items() if any(name in row.metrics for row in rows)]
+
+
+def markdown(rows: Sequence[Row], caption: str) -> str:
+    """The table with what its words mean, to be read on its own."""
+    heading, lines = table(rows)
+    rule = ["---", "---", *["---:"] * (len(heading) - 2)]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in [heading, rule, *lines])
+    return f"{caption}\n\n{text}\n\n{NOTES}\n\n{COMPARABILITY}\n"
+
+
+def order(row: Row) -> tuple[float, int, str, str]:
+    size = row.target or row.payload_bytes or row.file_bytes or float("inf")
+    return size, FIRST[row.group], row.counted or "", row.name
+
+
+def _line(row: Row, shown: Sequence[Column]) -> list[str]:
+    words = {"file": "file", "payload": "headerless", None: ""}[row.counted]
+    limit = f"{words} {row.target}".strip() if row.target else ""
+    if row.reached < row.count:
+        limit += f" ({row.reached} of {row.count})"
+    sizes = [_number(row.file_bytes, ".0f"), _number(row.payload_bytes, ".0f"), _number(row.bits_per_pixel, ".3f")]
+    return [row.name, limit, *sizes, *(column.text(row.metrics.get(column.name)) for column in shown)]
+
+
+def _quoted(row: Quoted, shown: Sequence[Column]) -> list[str]:
+    values = {"psnr": row.psnr, "ssim": row.ssim, "lpips_alex": row.lpips, "rfid": row.rfid}
+    numbers = [column.text(values.get(column.name)) for column in shown]
+    return [row.name, "quoted", "-", "-", f"{row.bits_per_pixel:.3f}", *numbers]
+
+
+def _number(value: float | None, spec: str) -> str:
+    return "-" if value is None else format(value, spec)

@@ -1,0 +1,107 @@
+"""Reconstructions -> numbers: the one way in which evaluations, comparisons and figures measure (Section 4.1, Table 1).
+
+Columns of numbers and features, a row an image, are taken batch by batch; the metrics follow from all of them
+(metrics/table.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data import to_float
+from ..metrics.networks import Networks, features_of
+from ..metrics.pixels import psnr_uint8, ssim_uint8
+from ..metrics.table import Measurements, compute, families, spaces
+from .feature_cache import FeatureCache
+from .protocols import STANDARD, Protocol
+from .results import picture_checksums
+
+Reconstruct = Callable[[Tensor, Sequence[int]], Tensor]
+"""(images B 3 H W in [-1, 1], their places) -> their reconstructions, alike."""
+
+FEWEST = 4
+"""Images that a kernel distance needs; of fewer no distances of distributions are taken."""
+
+
+@torch.no_grad()
+def measure_pairs(
+    reconstructions: Tensor, images: Tensor, networks: Networks, protocol: Protocol
+) -> dict[str, np.ndarray]:
+    """Return what is of each pair, by column, (B,) each. Both B 3 H W in [-1, 1], on the networks' device."""
+    ours, theirs = protocol.to_uint8(reconstructions), protocol.to_uint8(images)
+    columns = {
+        "squared_error": (ours.double() - theirs.double()).square().flatten(1).mean(1),
+        "psnr": psnr_uint8(ours, theirs),
+    }
+    if "ssim" in networks.metrics:
+        columns["ssim"] = ssim_uint8(ours, theirs)
+    seen, original = protocol.for_networks(reconstructions), protocol.for_networks(images)
+    columns |= {f"lpips_{name}": lpips(seen, original) for name, lpips in networks.lpips.items()}
+    return {name: values.cpu().numpy() for name, values in columns.items()}
+
+
+class Evaluator:
+    """Measures reconstructions of the same images, again and again, by the standard protocol.
+
+    images: uint8 N 3 H W. networks: on ``device``. cache: features by "network.space" under the checksums of images, so
+    that no network sees an image twice.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        networks: Networks,
+        batch_size: int = 16,
+        device: torch.device | str = "cpu",
+        cache: Mapping[str, FeatureCache] | None = None,
+    ) -> None:
+        self.images, self.networks = images, networks
+        self.batch_size, self.device = batch_size, torch.device(device)
+        self._cache = cache or {}
+        self._originals: dict[str, np.ndarray] = {}
+
+    def batches(self) -> Iterable[tuple[Tensor, range]]:
+        """Yield (images B 3 H W in [-1, 1] on the CPU, their places)."""
+        for start in range(0, len(self.images), self.batch_size):
+            chosen = self.images[start : start + self.batch_size]
+            yield to_float(chosen), range(start, start + len(chosen))
+
+    def measure(self, reconstruct: Reconstruct, distributions: bool = True) -> Measurements:
+        """Return the columns of all images. distributions: without them there are no features."""
+        distributions = distributions and len(self.images) >= FEWEST
+        parts: dict[str, list[np.ndarray]] = {}
+        for images, places in self.batches():
+            again = STANDARD.for_networks(reconstruct(images, places)).to(self.device)
+            found = measure_pairs(again, images.to(self.device), self.networks, STANDARD)
+            found |= self._features(again) if distributions else {}
+            for name, values in found.items():
+                parts.setdefault(name, []).append(values)
+        if distributions and not self._originals:
+            originals = [self._features(images.to(self.device)) for images, _ in self.batches()]
+            self._originals = {name: np.concatenate([part[name] for part in originals]) for name in originals[0]}
+        columns = {name: np.concatenate(values) for name, values in parts.items()}
+        return Measurements(columns, self._originals if distributions else {})
+
+    def metrics(self, measured: Measurements) -> dict[str, float]:
+        """Return the numbers of the networks' metrics, those that these columns allow."""
+        known = families()
+        return compute([n for n in self.networks.metrics if known[n][0].needs in measured.columns], measured)[0]
+
+    def numbers(self, reconstructions: Tensor) -> dict[str, float]:
+        """Return the metrics of reconstructions N 3 H W in [-1, 1] of all images, in their order."""
+        return self.metrics(self.measure(lambda images, places: reconstructions[list(places)]))
+
+    def _features(self, images: Tensor) -> dict[str, np.ndarray]:
+        """Return features (B, D) by "network.space" of images of 8 bits in [-1, 1], from the cache where they are."""
+        wanted = spaces(self.networks.metrics)
+        if not self._cache:
+            return {name: values.numpy() for name, values in features_of(self.networks, images).items()}
+        keys = picture_checksums(images)
+        if any(key not in self._cache[name] for name in wanted for key in keys):
+            for name, values in features_of(self.networks, images).items():
+                self._cache[name].add(keys, {"features": values.numpy()})
+        return {name: self._cache[name].get(keys)["features"] for name in wanted}

@@ -1,0 +1,43 @@
+"""Results on disk as they are found, so that a killed comparison goes on where it was (beside Figure 1)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+class ResultStore:
+    """JSON values under JSON keys, a line each, appended. A key says all that its value depends on, so that nothing is
+    ever stale; later lines replace earlier ones. A last line cut off by a kill is dropped, and so is any damaged one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.entries: dict[str, Any] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = path.read_bytes() if path.exists() else b""
+        if whole and not whole.endswith(b"\n"):
+            whole = whole[: whole.rfind(b"\n") + 1]
+            with path.open("r+b") as file:
+                file.truncate(len(whole))
+        for line in whole.splitlines():
+            try:
+                key, value = json.loads(line)
+            except (ValueError, TypeError):
+                continue
+            self.entries[_text(key)] = value
+
+    def get(self, key: Any) -> Any:
+        """None where nothing is known."""
+        return self.entries.get(_text(key))
+
+    def add(self, key: Any, value: Any) -> None:
+        """value: plain JSON, not None."""
+        self.entries[_text(key)] = value
+        with self.path.open("a") as file:
+            file.write(json.dumps([key, value], allow_nan=False) + "\n")
+
+
+def _text(key: Any) -> str:
+    return json.dumps(key, sort_keys=True)

@@ -1,0 +1,102 @@
+"""A quick look at a model in training: samples from pure noise, since the training loss says nothing about the code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..data import to_uint8
+from ..files import replacing
+from ..metrics.features import FeatureNetwork
+from ..metrics.networks import Networks
+from ..metrics.pixels import psnr, thumbnail
+from ..metrics.table import mean
+from ..tokenizer import FlowMo
+from .evaluator import Evaluator
+
+
+def make_check(
+    images: Tensor,
+    folder: Path,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
+    pictures: int = 8,
+    paint: Callable[[FlowMo, Tensor], Tensor] | None = None,
+) -> Callable[[FlowMo, int], dict[str, float]]:
+    """A function of (model, images seen) for the training loop.
+
+    It reconstructs ``images`` (B 3 H W in [-1, 1]) with the model's own sampler and in one step from t = 1, writes a
+    contact sheet (rows: original, thumbnail of the same bits, one step, sampler) to ``folder``, and returns PSNR in
+    dB, LPIPS where a network is given, and PSNR with the codes shuffled between images. paint: images to images
+    through their codes, in place of sampler and single step, for a model that learns no velocities (F5).
+    """
+
+    @torch.no_grad()
+    def check(model: FlowMo, images_seen: int) -> dict[str, float]:
+        x = images.to(model.device)
+        config = model.config
+        small = thumbnail(x, config.num_tokens * config.bits_per_token)
+        painted = {"": paint(model, x)} if paint else _sampled(model, x)
+        sheet = torch.cat([torch.cat(list(row[:pictures]), 2) for row in (x, small, *reversed(painted.values()))], 1)
+        with replacing(folder / f"{images_seen:010d}.png") as part:
+            Image.fromarray(to_uint8(sheet[None])[0].permute(1, 2, 0).cpu().numpy()).save(part, format="PNG")
+        painted["_thumbnail"] = small
+        numbers = {f"psnr{name}": psnr(picture, x) for name, picture in painted.items()}
+        numbers["psnr_shuffled"] = psnr(painted[""].roll(1, 0), x)
+        if perceptual is not None:
+            numbers |= {f"lpips{name}": perceptual(picture, x) for name, picture in painted.items()}
+        return {name: float(value.mean()) for name, value in numbers.items()}
+
+    return check
+
+
+def make_sampler_check(
+    images: Tensor,
+    folder: Path,
+    distance: Callable[[Tensor, Tensor], Tensor] | None,
+    lpips: Callable[[Tensor, Tensor], Tensor] | None = None,
+    inception: FeatureNetwork | None = None,
+    batch_size: int = 16,
+) -> Callable[[FlowMo, int], dict[str, float]]:
+    """As :func:`make_check`, of more images and more of what is reported, to see reward hacking in Stage 1B: always the
+    same images and noise, sampled by the model's own sampler and rounded to 8 bits as by the standard protocol.
+
+    It returns ``psnr``, ``distance``, d_perc of the loss, and where their networks are given ``lpips``, ``rfid`` and
+    ``kid``. The contact sheet and ``psnr_one_step`` are of the first images alone.
+    """
+    sheet = make_check(images[:8], folder)
+    distances = {name: network for name, network in (("distance", distance), ("alex", lpips)) if network is not None}
+    features = {} if inception is None else {"inception": inception}
+    networks = Networks(("psnr", *(("rfid", "kid") if features else ())), distances, features)
+    evaluator = Evaluator(to_uint8(images).cpu(), networks, batch_size, images.device)
+
+    @torch.no_grad()
+    def check(model: FlowMo, images_seen: int) -> dict[str, float]:
+        numbers = {"psnr_one_step": sheet(model, images_seen)["psnr_one_step"]}
+        starts = range(0, len(images), batch_size)
+        reconstructions = [
+            model.reconstruct(x, seed=list(range(start, start + len(x)))).to(images.device)
+            for start, x in zip(starts, images.split(batch_size), strict=True)
+        ]
+        together = torch.cat(reconstructions)
+        measured = evaluator.measure(lambda _, places: together[list(places)])
+        found = evaluator.metrics(measured)
+        numbers |= {name: found[name] for name in ("psnr", "rfid", "kid") if name in found}
+        for name, column in (("distance", "lpips_distance"), ("lpips", "lpips_alex")):
+            if column in measured.columns:
+                numbers[name] = mean(measured.columns[column])
+        return numbers
+
+    return check
+
+
+def _sampled(model: FlowMo, images: Tensor) -> dict[str, Tensor]:
+    """By the sampler, and in one step; by what their numbers' names end with."""
+    tokens, seeds = model.tokenize(images), list(range(len(images)))
+    return {
+        "": model.detokenize(tokens, seed=seeds),
+        "_one_step": model.detokenize(tokens, num_steps=1, guidance_scale=1.0, seed=seeds),
+    }

@@ -1,0 +1,126 @@
+"""What makes the sampler of Section 3.4 fast, each part alone: the plain path beside ``FlowMo.sample``."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..arch import Condition
+from ..config import SamplerConfig
+from ..flow import (
+    Guidance,
+    Velocity,
+    function_evaluations,
+    integrate,
+    seeded_noise,
+    shifted_grid,
+    velocity_from_estimate,
+)
+from ..profiling.speed import precision
+from ..tokenizer import FlowMo
+from .decoding import time_in_turn
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One way to sample a batch. seconds: median. ratio: how many times as fast as the plain path, median over rounds
+    in which both took their turn. difference: largest of its pictures from the plain ones, which lie in [-1, 1]."""
+
+    name: str
+    seconds: float
+    seconds_per_pass: float
+    images_per_second: float
+    ratio: float
+    difference: float
+
+
+@torch.no_grad()
+def measure_sampler_ablation(
+    model: FlowMo, images: Tensor, sampler: SamplerConfig, dtype: str = "fp32", repeats: int = 3
+) -> list[Ablation]:
+    """The codes of images B 3 H W sampled by each path, in turns; the first is the plain one.
+
+    dtype "bf16" runs all of them under autocast. A compiled path is measured on a GPU alone.
+    """
+    device = model.device
+    images = images.to(device)
+    code = model.quantize(model.encode(images)).code
+    noise = seeded_noise(0, len(images), (3, *images.shape[2:])).to(device)
+
+    def fast(ready: FlowMo) -> Callable[[], Tensor]:
+        return lambda: ready.sample(code, noise, sampler)
+
+    half = copy.deepcopy(model).prepare(dtype=torch.bfloat16)
+    paths = {
+        "plain": lambda: plain_sample(model, code, noise, sampler),
+        "both conditions in one pass": lambda: one_pass_sample(model, code, noise, sampler),
+        "noise levels computed once": lambda: levels_once_sample(model, code, noise, sampler),
+        "all": fast(model),
+        "all, weights in bf16": fast(half),
+    }
+    if device.type == "cuda":
+        paths["all, compiled"] = fast(copy.deepcopy(model).prepare(compile=True, chunk_size=len(images)))
+        paths["all, bf16, compiled"] = fast(copy.deepcopy(half).prepare(compile=True, chunk_size=len(images)))
+    samples: dict[str, Tensor] = {}
+
+    def timed(name: str) -> Callable[[], None]:
+        def work() -> None:
+            samples[name] = paths[name]().clamp(-1, 1).cpu()  # the host waits for a GPU
+
+        return work
+
+    with precision(device, dtype):
+        seconds = time_in_turn({name: timed(name) for name in paths}, repeats)
+    passes, plain = function_evaluations(sampler), seconds["plain"]
+    found = []
+    for name, times in seconds.items():
+        median = statistics.median(times)
+        ratio = statistics.median(a / b for a, b in zip(plain, times, strict=True))
+        difference = float((samples[name] - samples["plain"]).abs().max())
+        found.append(Ablation(name, median, median / passes, len(images) / median, ratio, difference))
+    return found
+
+
+def plain_sample(model: FlowMo, code: Tensor, noise: Tensor, sampler: SamplerConfig) -> Tensor:
+    """Each pass by itself (Eq. 13-14, E1)."""
+    velocity = Guidance.of(sampler)(
+        lambda x, t: model.velocity(x, code, t, exact=True), lambda x, t: model.velocity(x, None, t, exact=True)
+    )
+    return integrate(velocity, noise, shifted_grid(sampler.num_steps, sampler.rho))
+
+
+def one_pass_sample(model: FlowMo, code: Tensor, noise: Tensor, sampler: SamplerConfig) -> Tensor:
+    """Where guidance acts, both conditions share a pass; the null condition is a dropped code."""
+    guidance, keep = Guidance.of(sampler), torch.arange(2 * len(code), device=code.device) < len(code)
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        if not guidance.acts(float(t[0])):
+            return model.velocity(x, code, t, exact=True)
+        either = Condition(code.repeat(2, 1, 1)).keep_images(keep)
+        both = model.velocity(x.repeat(2, 1, 1, 1), either, t.repeat(2), exact=True)
+        return guidance.combine(*both.chunk(2))
+
+    return integrate(velocity, noise, shifted_grid(sampler.num_steps, sampler.rho))
+
+
+def levels_once_sample(model: FlowMo, code: Tensor, noise: Tensor, sampler: SamplerConfig) -> Tensor:
+    """Embeddings and modulations of all noise levels before the first step, rotary table and ``code_in`` too."""
+    grid, decoder = shifted_grid(sampler.num_steps, sampler.rho), model.decoder
+    t = grid[:-1].to(noise)
+    levels = dict(zip(t.tolist(), decoder.conditionings(t), strict=True))
+
+    def prepared(given: Condition) -> Velocity:
+        context = decoder.context(given.channels(), noise)
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            output = decoder.forward_blocks(x, context, levels[float(t[0])])
+            return output if model.config.prediction == "velocity" else velocity_from_estimate(x, output, t)
+
+        return velocity
+
+    return integrate(Guidance.of(sampler)(prepared(Condition(code)), prepared(Condition(code).null())), noise, grid)

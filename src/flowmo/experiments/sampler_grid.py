@@ -1,0 +1,115 @@
+"""Quality by steps, rho and guidance (Sections 3.4 and 4.2, Table 4), and the best of the grid.
+
+The best sampler of a small model is its own; the paper's is 25 steps, rho 4, guidance 1.5 in an interval (E1).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from torch import Tensor
+
+from ..config import SamplerConfig, to_dict
+from ..errors import ConfigError
+from ..evaluation.protocols import STANDARD
+from ..evaluation.result_store import ResultStore
+from ..flow import Guidance, shifted_grid
+from ..metrics.pixels import psnr
+from ..tokenizer import FlowMo
+from .sampling import Measure, codes_of, sample_codes
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class GridRow:
+    """sampler: what was tried. passes: network passes an image takes. psnr: dB, mean over pictures, higher is better.
+    measures: other numbers by name, lower is better. seconds: to sample and measure, 0 where an earlier row did."""
+
+    sampler: SamplerConfig
+    passes: int
+    psnr: float
+    measures: dict[str, float]
+    seconds: float = 0.0
+
+    def loss(self, criterion: str) -> float:
+        """Lower is better, also for "psnr"."""
+        return -self.psnr if criterion == "psnr" else self.measures[criterion]
+
+
+def guidances(scales: Sequence[float], intervals: Sequence[Interval]) -> list[tuple[float, Interval]]:
+    """Every (scale, interval), but without guidance the interval does not matter: scale 1 comes once."""
+    pairs = [(scale, intervals[0] if scale == 1 else interval) for scale, interval in product(scales, intervals)]
+    return list(dict.fromkeys(pairs))
+
+
+def candidates(
+    steps: Sequence[int], rhos: Sequence[float], guidance: Sequence[tuple[float, Interval]]
+) -> list[SamplerConfig]:
+    """Every combination, in this order of loops. Raises ConfigError for values that no sampler takes."""
+    return [SamplerConfig(n, rho, scale, interval) for n, rho, (scale, interval) in product(steps, rhos, guidance)]
+
+
+def effect(sampler: SamplerConfig) -> tuple[tuple[float, float], ...]:
+    """(t, guidance scale) of each step. Samplers of equal effect give the same: one step with any rho, or a scale of 1
+    with any interval."""
+    guidance = Guidance(sampler.guidance_scale, sampler.guidance_interval)
+    levels = shifted_grid(sampler.num_steps, sampler.rho)[:-1].tolist()
+    return tuple((t, sampler.guidance_scale if guidance.acts(t) else 1.0) for t in levels)
+
+
+def sampler_grid(
+    model: FlowMo,
+    images: Tensor,
+    samplers: Sequence[SamplerConfig],
+    seeds: Sequence[int],
+    measures: Sequence[Measure],
+    store: ResultStore | None = None,
+    identity: Any = None,
+    batch_size: int = 16,
+) -> Iterator[GridRow]:
+    """One row a sampler, in order; all sample the same images B 3 H W in [-1, 1] from the same seeds, one an image.
+
+    Numbers are of 8-bit pictures. What has the effect of an earlier row is not sampled again, nor what ``store`` holds
+    under the same ``identity``: JSON data that says which weights, pictures, seeds and measures the numbers are of.
+    """
+    size = (images.shape[2], images.shape[3])
+    codes = codes_of(model, images, batch_size)
+    known: dict[Any, GridRow] = {}
+    for sampler in samplers:
+        steps = effect(sampler)
+        if steps in known:
+            yield replace(known[steps], sampler=sampler, seconds=0.0)
+            continue
+        numbers = store.get([identity, steps]) if store else None
+        if numbers is None:
+            started = time.perf_counter()
+            samples = STANDARD.for_networks(sample_codes(model, codes, size, seeds, sampler, batch_size=batch_size))
+            values = {name: value for measure in measures for name, value in measure(samples).items()}
+            numbers = [float(psnr(samples, images).mean()), values, time.perf_counter() - started]
+            if store:
+                store.add([identity, steps], numbers)
+        passes = sum(1 if scale == 1.0 else 2 for _, scale in steps)
+        known[steps] = GridRow(sampler, passes, *numbers)
+        yield known[steps]
+
+
+def best(rows: Sequence[GridRow], criterion: str = "lpips", within: float | None = None) -> GridRow:
+    """The row that is lowest in a measure, or highest in "psnr"; of equal ones that of fewer passes, then the first.
+
+    within: only rows whose PSNR is at most so many dB below the highest. Measures alone like grain that people do not;
+    this keeps it out. Raises ConfigError for a criterion that was not measured.
+    """
+    if not rows or criterion not in ("psnr", *rows[0].measures):
+        raise ConfigError(f"nothing was measured by {criterion!r}")
+    enough = -float("inf") if within is None else max(row.psnr for row in rows) - within
+    return min((r for r in rows if r.psnr >= enough), key=lambda row: (row.loss(criterion), row.passes))
+
+
+def row_to_dict(row: GridRow) -> dict[str, Any]:
+    """As JSON data."""
+    return {"sampler": to_dict(row.sampler), "passes": row.passes, "psnr": row.psnr, **row.measures}

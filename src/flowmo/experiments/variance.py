@@ -1,0 +1,66 @@
+"""Where reconstructions from different noise differ (Section 4.2, Figure 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..config import SamplerConfig
+from ..errors import ConfigError
+from ..tokenizer import FlowMo
+from .sampling import codes_of, sample_codes
+
+
+@dataclass(frozen=True)
+class SeedVariance:
+    """One picture sampled from S seeds.
+
+    samples: S 3 H W in [-1, 1]. variance: H W, over the seeds (divided by S - 1), mean of the three colours; in squares
+    of the range [-1, 1]. bias: H W, squared distance of the mean sample from the picture, mean of the three colours.
+    """
+
+    samples: Tensor
+    variance: Tensor
+    bias: Tensor
+
+    @property
+    def deviation(self) -> float:
+        """Root of the mean variance in levels of 8 bits: how much a pixel typically changes with the seed."""
+        return 127.5 * float(self.variance.mean().sqrt())
+
+    @property
+    def share(self) -> float:
+        """Part of a sample's mean squared error, 0 to 1, that is chance: variance / (variance + bias), with the
+        variance divided by S, so that the two add up to the error of these samples exactly."""
+        count = len(self.samples)
+        chance = float(self.variance.mean()) * (count - 1) / count
+        error = chance + float(self.bias.mean())
+        return chance / error if error else 0.0
+
+
+def seed_variance(
+    model: FlowMo,
+    images: Tensor,
+    seeds: Sequence[int],
+    sampler: SamplerConfig | None = None,
+    batch_size: int = 16,
+) -> Iterator[SeedVariance]:
+    """Sample each of images B 3 H W in [-1, 1] from the same ``seeds``, at least two; one result an image, in order.
+
+    The code of an image is the same for all its samples, so that all their variance is p(x | c)'s. sampler: the
+    model's own unless given. Raises ConfigError for fewer than two seeds.
+    """
+    if len(seeds) < 2:
+        raise ConfigError(f"a variance needs at least 2 seeds, got {len(seeds)}")
+    size = (images.shape[2], images.shape[3])
+    for image, code in zip(images, codes_of(model, images, batch_size), strict=True):
+        same = code.expand(len(seeds), *code.shape)
+        samples = sample_codes(model, same, size, seeds, sampler, batch_size=batch_size)
+        spread = samples.cpu().double()
+        yield SeedVariance(
+            samples,
+            spread.var(0).mean(0).float(),
+            (spread.mean(0) - image.cpu()).square().mean(0).float(),
+        )

@@ -1,0 +1,106 @@
+"""The networks that metrics need, and what cannot be measured here without them (Section 4.1, Table 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import ImageError, WeightsError
+from ..perceptual import LPIPS, load_lpips
+from .features import FeatureNetwork, load_classifier_features, load_inception
+from .inception import Input
+from .table import spaces
+
+_SSIM_SIDE = 7
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """Files of weights where none are installed. inception_classifier: the last layer of Inception, a user's own."""
+
+    lpips_alex: Path | None = None
+    lpips_vgg: Path | None = None
+    inception: Path | None = None
+    inception_classifier: Path | None = None
+    classifier: Path | None = None
+
+
+@dataclass(frozen=True)
+class Networks:
+    """lpips: "alex", "vgg". features: by metric family, "inception", "efflite0". metrics: that can be measured with
+    them, in order. left_out: the others that were asked for, each with the reason and the way out."""
+
+    metrics: tuple[str, ...]
+    lpips: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = field(default_factory=dict)
+    features: Mapping[str, FeatureNetwork] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+def load_networks(
+    metrics: Sequence[str],
+    inception: Input,
+    side: int,
+    device: torch.device,
+    files: WeightFiles = WeightFiles(),  # frozen
+) -> Networks:
+    """What the metrics need for pictures of ``side`` pixels, on the device. Missing weights leave metrics out; those of
+    a file that was given raise WeightsError."""
+    lpips: dict[str, LPIPS] = {}
+    features: dict[str, FeatureNetwork] = {}
+    left_out: dict[str, str] = {}
+
+    for name in ("alex", "vgg"):
+        if f"lpips_{name}" in metrics:
+            file = getattr(files, f"lpips_{name}")
+            try:
+                distance = load_lpips(name, file).to(device)  # type: ignore[arg-type]
+                distance(*(torch.zeros(1, 3, side, side, device=device),) * 2)
+                lpips[name] = distance
+            except (WeightsError, ImageError) as error:
+                _missing(error, file, left_out, [f"lpips_{name}"])
+    asked = _asking(metrics, "inception")
+    if asked:
+        try:
+            network = load_inception(files.inception, files.inception_classifier, inception).to(device)
+            features["inception"] = network
+            for name in asked:
+                if not {needs.partition(".")[2] for needs in spaces([name])} <= set(network.spaces):
+                    left_out[name] = (
+                        "needs the last layer of Inception, which is not published with the rest; give its file "
+                        "(inception_classifier)"
+                    )
+        except WeightsError as error:
+            _missing(error, files.inception or files.inception_classifier, left_out, asked)
+    if classified := _asking(metrics, "efflite0"):
+        try:
+            features["efflite0"] = load_classifier_features(files.classifier).to(device)
+        except WeightsError as error:
+            _missing(error, files.classifier, left_out, classified)
+    if "ssim" in metrics and side < _SSIM_SIDE:
+        left_out["ssim"] = f"needs pictures of at least {_SSIM_SIDE} pixels a side"
+    if all(name in left_out for name in asked):
+        features.pop("inception", None)
+    return Networks(tuple(name for name in metrics if name not in left_out), lpips, features, left_out)
+
+
+def _asking(metrics: Sequence[str], network: str) -> list[str]:
+    """Return those that need features of the network."""
+    return [name for name in metrics if any(needs.startswith(f"{network}.") for needs in spaces([name]))]
+
+
+@torch.no_grad()
+def features_of(networks: Networks, images: Tensor) -> dict[str, Tensor]:
+    """Images B 3 H W in [-1, 1] -> "network.space" to float32 B D on the CPU, those that the metrics ask for."""
+    found = {name: network(images) for name, network in networks.features.items()}
+    wanted = (needs.split(".") for needs in spaces(networks.metrics))
+    return {f"{name}.{space}": found[name][space].cpu() for name, space in wanted}
+
+
+def _missing(error: Exception, file: Path | None, left_out: dict[str, str], names: list[str]) -> None:
+    if file is not None:
+        raise error
+    left_out.update({name: str(error) for name in names})

@@ -1,0 +1,198 @@
+"""The one list of metrics: what each is called, what it needs and how it is computed (Section 4.1, Table 1).
+
+Adding a metric is one entry of METRICS and its test: tables, plots, results and ``--metrics`` read this list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from ..errors import ConfigError, DataError
+from .distances import frechet_of_features, inception_score, kid, precision_recall
+from .pixels import pooled_psnr
+
+FEW = 10_000
+"""Images below which rFID is never printed without KID."""
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What metrics are computed from, one row an image (N) in all of it."""
+
+    # Of the reconstructions: numbers (N,) by name, features (N, D) by "network.space".
+    columns: Mapping[str, np.ndarray]
+    # Features of the originals, by "network.space".
+    originals: Mapping[str, np.ndarray]
+    # (N,): images of one group have their squared errors pooled before the logarithm of PSNR. None: each by itself.
+    groups: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number as tables and plots show it."""
+
+    # In results.
+    name: str
+    # In headings.
+    label: str
+    # Of Python's format().
+    format: str
+    better: Literal["higher", "lower", "neither"]
+    # What the number is shown multiplied by.
+    factor: int = field(default=1, kw_only=True)
+
+    @property
+    def heading(self) -> str:
+        """The label, with the factor where there is one."""
+        return self.label if self.factor == 1 else f"{self.label} x {self.factor}"
+
+    def text(self, value: float | None, missing: str = "-") -> str:
+        """Return a cell of a table."""
+        return missing if value is None else format(self.factor * value, self.format)
+
+
+@dataclass(frozen=True)
+class Metric(Column):
+    """A number that is computed from measurements."""
+
+    # The column of Measurements, or the features, without which it cannot be had.
+    needs: str
+    # Returns the number under its name, and those that come with it. Raises DataError for too few images.
+    compute: Callable[[Measurements], dict[str, float]]
+    # What a result says of it.
+    about: str
+    # Its name in --metrics, where several numbers are asked for together; "" where that is its own.
+    family: str = field(default="", kw_only=True)
+    # Whether it is measured when nobody names metrics.
+    default: bool = field(default=True, kw_only=True)
+
+
+def mean(values: np.ndarray) -> float:
+    """Return the mean of (N,), in float64."""
+    return float(values.astype(np.float64).mean())
+
+
+def _mean_of(name: str) -> Callable[[Measurements], dict[str, float]]:
+    return lambda m: {name: mean(m.columns[name])}
+
+
+def _psnr(m: Measurements) -> dict[str, float]:
+    """The mean over images, or that over groups, with the former beside it where groups are of several."""
+    if m.groups is None:
+        return {"psnr": mean(m.columns["psnr"])}
+    pooled = {"psnr": pooled_psnr(m.columns["squared_error"].tolist(), m.groups.tolist())}
+    alone = len(set(m.groups.tolist())) == len(m.groups)
+    return pooled if alone else pooled | {"psnr_each": mean(m.columns["psnr"])}
+
+
+def _frechet(name: str, space: str) -> Callable[[Measurements], dict[str, float]]:
+    return lambda m: {name: frechet_of_features(m.originals[space], m.columns[space])}
+
+
+def _kernel(name: str, space: str) -> Callable[[Measurements], dict[str, float]]:
+    return lambda m: dict(zip((name, f"{name}_error"), kid(m.originals[space], m.columns[space]), strict=True))
+
+
+def _precision_recall(m: Measurements) -> dict[str, float]:
+    found = precision_recall(m.originals["inception.pool"], m.columns["inception.pool"])
+    return dict(zip(("precision", "recall"), found, strict=True))
+
+
+def _inception_score(m: Measurements) -> dict[str, float]:
+    found = inception_score(m.columns["inception.logits"])
+    return dict(zip(("inception_score", "inception_score_std"), found, strict=True))
+
+
+def _apart(m: Measurements) -> dict[str, float]:
+    """The use of the codes is a part of the result of its own (evaluation/summary.py)."""
+    return {}
+
+
+_CLOSER, _BALLS = "lower is closer", "shares, higher is better; paired, of the same pictures"
+_CODES = "how many codes are used, bits of entropy"
+_LITE = "Fréchet distance in EfficientNet-lite0's features, which is no FID"
+_FALLS, _ANY = "lower is closer; falls with the number of pictures", "lower is closer; meant for any number of pictures"
+_POOL, _SPATIAL, _LOGITS, _LITE_POOL = "inception.pool", "inception.spatial", "inception.logits", "efflite0.pool"
+
+METRICS: tuple[Metric, ...] = (
+    Metric("psnr", "PSNR dB", ".2f", "higher", "psnr", _psnr, "dB, higher is closer"),
+    Metric("ssim", "SSIM", ".3f", "higher", "ssim", _mean_of("ssim"), "at most 1, higher is closer"),
+    Metric("lpips_alex", "LPIPS Alex", ".3f", "lower", "lpips_alex", _mean_of("lpips_alex"), _CLOSER),
+    Metric("lpips_vgg", "LPIPS VGG", ".3f", "lower", "lpips_vgg", _mean_of("lpips_vgg"), _CLOSER),
+    Metric("rfid", "rFID", ".2f", "lower", _POOL, _frechet("rfid", _POOL), _FALLS),
+    Metric("kid", "KID", ".2f", "lower", _POOL, _kernel("kid", _POOL), _ANY, factor=1000),
+    Metric("sfid", "sFID", ".2f", "lower", _SPATIAL, _frechet("sfid", _SPATIAL), "rFID of spatial features"),
+    Metric(
+        "precision", "precision", ".3f", "higher", _POOL, _precision_recall, _BALLS, family="precision_recall"
+    ),
+    Metric("recall", "recall", ".3f", "higher", _POOL, _precision_recall, _BALLS, family="precision_recall"),
+    Metric("inception_score", "IS", ".2f", "higher", _LOGITS, _inception_score, "higher is better"),
+    Metric("fd_efflite0", "FD-EffLite0", ".2f", "lower", _LITE_POOL, _frechet("fd_efflite0", _LITE_POOL), _LITE),
+    Metric(
+        "kd_efflite0", "KD", ".2f", "lower", _LITE_POOL, _kernel("kd_efflite0", _LITE_POOL),
+        "kernel distance in EfficientNet-lite0's features", factor=1000, default=False,
+    ),
+    Metric("codes_used", "codes used", ".1%", "higher", "tokens", _apart, _CODES, family="code"),
+    Metric("bit_entropy", "bit entropy", ".3f", "higher", "tokens", _apart, _CODES, family="code"),
+)  # fmt: skip
+
+RATE = Column("bits_per_pixel", "bits/pixel", ".3f", "lower")
+FID = Column("fid", "FID", ".2f", "lower")  # of generated images (evaluation/generated.py), as the next
+AGREEMENT = Column("agreement", "agreement", ".1%", "higher")
+BEATS_THUMBNAIL = Column("beats_thumbnail", "nearer than thumbnail", ".1%", "higher")
+
+
+def columns() -> dict[str, Column]:
+    """Return everything that a table may show, by name and in order."""
+    return {column.name: column for column in (RATE, FID, *METRICS, AGREEMENT, BEATS_THUMBNAIL)}
+
+
+def families() -> dict[str, tuple[Metric, ...]]:
+    """Return the metrics by what ``--metrics`` calls them, in order."""
+    found: dict[str, tuple[Metric, ...]] = {}
+    for metric in METRICS:
+        name = metric.family or metric.name
+        found[name] = (*found.get(name, ()), metric)
+    return found
+
+
+def default_families() -> list[str]:
+    """Return what is measured when nobody names metrics."""
+    return [name for name, metrics in families().items() if metrics[0].default]
+
+
+def check_metrics(names: Sequence[str], count: int) -> tuple[str, ...]:
+    """Return the families once each, in the order of the table, with KID beside rFID where ``count`` images are few.
+
+    Raises ConfigError for an unknown one.
+    """
+    known = families()
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigError(f"there is no metric {unknown[0]!r}; choose from {', '.join(known)}")
+    wanted = {*names, "kid"} if "rfid" in names and count < FEW else set(names)
+    return tuple(name for name in known if name in wanted)
+
+
+def compute(names: Sequence[str], measurements: Measurements) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the numbers of these families, and of those that cannot be had of so few images the reason."""
+    numbers: dict[str, float] = {}
+    left_out: dict[str, str] = {}
+    known = families()
+    for name in names:
+        try:
+            for work in dict.fromkeys(metric.compute for metric in known[name]):
+                numbers |= work(measurements)
+        except DataError as error:
+            left_out[name] = str(error)
+    return numbers, left_out
+
+
+def spaces(names: Sequence[str]) -> list[str]:
+    """Return "network.space" of every set of features that these families need, in alphabetical order."""
+    known = families()
+    return sorted({metric.needs for name in names for metric in known[name] if "." in metric.needs})

@@ -1,0 +1,247 @@
+"""The coordinate check of muP: does any activation change more, or less, because a model is wider?
+
+Models of several widths take the same few real steps of Stage 1A. On one fixed batch, the size of the activations of
+named layers at the start, and how far they have moved after each step, are compared between widths. Under muP every
+layer moves as far at any width; under PyTorch's default it moves farther the wider the model is, which is why its
+learning rate must be found anew (Tensor Programs V, Figure 5; "all models in muP", Section 4.1; B1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..arch.block import TwoStreamBlock
+from ..arch.mup import learning_rate_scales
+from ..config import FlowMoConfig, TransformerConfig
+from ..errors import ConfigError, TrainingError
+from ..flow import ThickTailedLogitNormal
+from ..stages import LossWeights, draw, mode_matching_loss
+from ..tokenizer import FlowMo
+from ..training.config import TrainConfig
+from ..training.state import TrainState
+
+TOLERANCE = 0.25
+"""How far from its expected slope a layer may be: the law is one of large widths, and these are few and small."""
+
+Built = tuple[FlowMo, Mapping[str, float]]
+"""A fresh model and its learning-rate scales by parameter name."""
+
+
+class Coordinate(NamedTuple):
+    """One layer at one width after so many steps, geometric means over seeds. size: mean |x| of its coordinates x;
+    change: mean |x - x_0|, from those at the start."""
+
+    factor: int
+    step: int
+    layer: str
+    size: float
+    change: float
+
+
+class Slope(NamedTuple):
+    """Exponents of a layer's growth with width, by least squares: of its size at the start, and of its change by the
+    last step. None where a layer has not moved at some width.
+
+    Under muP both are 0, but what is at the start a sum over the width of independent terms begins at -1/2: readouts,
+    and the logits of heads that grow. expected_change is a range, low and high, since logits stay near -1/2 until
+    queries and keys have learned of each other; those of the decoder wait for its gates to open (B6).
+    """
+
+    layer: str
+    size: float | None
+    change: float | None
+    expected_size: float
+    expected_change: tuple[float, float]
+
+    def holds(self, tolerance: float = TOLERANCE) -> bool:
+        """Whether both are what muP promises."""
+        if self.size is None or self.change is None:
+            return False
+        low, high = self.expected_change
+        return abs(self.size - self.expected_size) <= tolerance and low - tolerance <= self.change <= high + tolerance
+
+
+def widened(
+    config: FlowMoConfig, factor: int, mup: bool, by: Literal["heads", "head-dim"] = "head-dim"
+) -> FlowMoConfig:
+    """Both sides ``factor`` times as wide, by more heads or by wider ones; with mup, those of ``config`` as base."""
+
+    def side(c: TransformerConfig) -> TransformerConfig:
+        heads = c.heads * factor if by == "heads" else c.heads
+        return replace(c, width=c.width * factor, heads=heads, base_width=c.width if mup else None)
+
+    return replace(config, encoder=side(config.encoder), decoder=side(config.decoder))
+
+
+def build(config: FlowMoConfig) -> Built:
+    model = FlowMo(config)
+    return model, learning_rate_scales(model)
+
+
+def coordinates(
+    build_at: Callable[[int], Built],
+    factors: Sequence[int],
+    images: Tensor,
+    steps: int = 4,
+    learning_rate: float = 1e-3,
+    seeds: Sequence[int] = (0,),
+    tick: Callable[[], None] = lambda: None,
+) -> list[Coordinate]:
+    """Train models of every width for ``steps`` updates on ``images`` B 3 H W, on their device, and measure.
+
+    build_at: width factor to a fresh model; seeded before each call. Updates are those of training, with Adam and
+    weight normalisation, without perceptual loss, in float32. tick: called after each model. Raises ConfigError for
+    fewer than two widths or three steps, TrainingError where a model diverges.
+    """
+    if len(set(factors)) < 2:
+        raise ConfigError(f"a slope needs at least two different widths, got {' '.join(map(str, factors))}")
+    if steps < 3:
+        raise ConfigError(f"at least 3 steps: gates start closed, so only the third moves every layer; got {steps}")
+    found: dict[tuple[int, int, str], list[tuple[float, float]]] = {}
+    for factor in factors:
+        for seed in seeds:
+            torch.manual_seed(seed)
+            model, scales = build_at(factor)
+            for step, layers in enumerate(
+                _trained(model.to(images.device), scales, images, steps, learning_rate, seed)
+            ):
+                for layer, measured in layers.items():
+                    if not all(map(math.isfinite, measured)):
+                        raise TrainingError(
+                            f"{layer} is no longer finite at step {step}, width x{factor}; lower the learning rate"
+                        )
+                    found.setdefault((factor, step, layer), []).append(measured)
+            tick()
+    return [
+        Coordinate(*key, _geometric([size for size, _ in values]), _geometric([change for _, change in values]))
+        for key, values in found.items()
+    ]
+
+
+def slopes(coordinates: Sequence[Coordinate], wider_heads: bool = True) -> list[Slope]:
+    """By layer, in the order of the forward pass. wider_heads: whether models were widened so, not by more heads."""
+    last = max(c.step for c in coordinates)
+    layers = dict.fromkeys(c.layer for c in coordinates)
+
+    def fit(layer: str, step: int, value: Callable[[Coordinate], float]) -> float | None:
+        points = [(c.factor, value(c)) for c in coordinates if (c.layer, c.step) == (layer, step)]
+        if not all(y > 0 and math.isfinite(y) for _, y in points):
+            return None
+        x, y = (torch.tensor(column, dtype=torch.float64).log2() for column in zip(*points, strict=True))
+        return float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum())
+
+    found = []
+    for layer in layers:
+        logits = -0.5 if wider_heads and layer.endswith("logits") else 0.0
+        start = -0.5 if layer.endswith("readout") else logits
+        size, change = fit(layer, 0, lambda c: c.size), fit(layer, last, lambda c: c.change)
+        found.append(Slope(layer, size, change, start, (logits, 0.0)))
+    return found
+
+
+def _trained(
+    model: FlowMo, scales: Mapping[str, float], images: Tensor, steps: int, learning_rate: float, seed: int
+) -> Iterator[dict[str, tuple[float, float]]]:
+    """(size, change) by layer, at the start and after each of the updates."""
+    state = TrainState.start(model, TrainConfig(learning_rate=learning_rate), scales)
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate * group["scale"]
+    generator = torch.Generator(images.device).manual_seed(seed)
+    start = _activations(model, images)
+    for step in range(steps + 1):
+        if step:
+            state.optimizer.zero_grad()
+            draws = draw(images, ThickTailedLogitNormal(), 0.0, generator)
+            mode_matching_loss(model.train(), images, draws, LossWeights(perceptual=0.0)).total.backward()
+            state.optimizer.step()
+            assert state.normalization is not None
+            state.normalization.apply()
+        now = _activations(model, images)
+        yield {
+            name: (float(x.abs().mean()), float((x - start[name]).abs().mean()) if step else 0.0)
+            for name, x in now.items()
+        }
+
+
+@torch.no_grad()
+def _activations(model: FlowMo, images: Tensor) -> dict[str, Tensor]:
+    """One pass of each side on fixed inputs. The decoder is given a fixed code: that of the encoder flips signs, which
+    does not depend on width alone."""
+    generator = torch.Generator().manual_seed(0)
+    batch, config = len(images), model.config
+    noise = torch.randn(images.shape, generator=generator).to(images)
+    code = torch.randn(batch, config.num_tokens, config.latent_dim, generator=generator).sign().to(images)
+    t = torch.linspace(0.1, 1.0, batch, device=images.device)
+    level = t[:, None, None, None]
+    found: dict[str, Tensor] = {}
+    with _recorded(model.encoder, "encoder", found), _recorded(model.decoder, "decoder", found):
+        model.encode(images)
+        model.velocity(level * noise + (1 - level) * images, code, t)
+    return found
+
+
+@contextmanager
+def _recorded(stack: Any, side: str, found: dict[str, Tensor]) -> Iterator[None]:
+    """Note the outputs of a side's inputs, blocks, modulations and readout, and the attention logits."""
+    handles = []
+
+    def note(module: nn.Module, name: str) -> None:
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            found[name] = output
+
+        handles.append(module.register_forward_hook(hook))
+
+    def note_block(block: TwoStreamBlock, name: str) -> None:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+            found[f"{name} logits"] = _logits(block, *inputs)
+            found[f"{name} code"], found[f"{name} image"] = output
+
+        handles.append(block.register_forward_hook(hook))
+
+    for name in ("image_in", "code_in", "readout"):
+        note(getattr(stack, name), f"{side} {name}")
+    for name, module in stack.named_modules():
+        if name == "time_embedding":
+            note(module, f"{side} time_embedding")
+        elif name.endswith("modulation.linear"):
+            note(module, f"{side} {name.removesuffix('.linear').replace('blocks.', 'block ').replace('.', ' ')}")
+    for i, block in enumerate(stack.blocks):
+        note_block(block, f"{side} block {i}")
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _logits(
+    block: TwoStreamBlock,
+    code: Tensor,
+    image: Tensor,
+    table: Tensor,
+    code_conditioning: Tensor | None,
+    image_conditioning: Tensor | None,
+) -> Tensor:
+    """What the block's softmax sees, computed again from its inputs: B heads queries keys."""
+    queries, keys = [], []
+    parts = (
+        (block.code_stream, code, code_conditioning, table[: code.shape[1]]),
+        (block.image_stream, image, image_conditioning, table[code.shape[1] :]),
+    )
+    for stream, x, conditioning, places in parts:
+        query, key, _ = stream.attention_inputs(x, stream.modulations(conditioning)[0], places)
+        queries += [] if query is None else [query]
+        keys.append(key)
+    return block.attention_scale * torch.cat(queries, 2) @ torch.cat(keys, 2).transpose(-1, -2)
+
+
+def _geometric(values: Sequence[float]) -> float:
+    """0 where any is 0."""
+    return math.exp(sum(map(math.log, values)) / len(values)) if all(v > 0 for v in values) else 0.0

@@ -1,0 +1,118 @@
+"""How fast a model encodes and decodes."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..flow import function_evaluations
+from ..tokenizer import FlowMo
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One row. seconds: median of a batch. decoder_passes: network passes an image takes (guidance doubles some), None
+    for encoding. peak_memory_mb: see :func:`peak_memory`; on a CPU it covers everything up to this row."""
+
+    what: str
+    num_steps: int | None
+    guidance_scale: float | None
+    decoder_passes: int | None
+    seconds: float
+    seconds_per_image: float
+    images_per_second: float
+    seconds_per_decoder_pass: float | None
+    peak_memory_mb: float | None
+
+
+def time_encode(model: FlowMo, images: torch.Tensor, dtype: str = "fp32", repeats: int = 3) -> Timing:
+    """``tokenize`` of images B 3 H W in [-1, 1], which may lie on the CPU: moving them counts."""
+    model = _in_precision(model, dtype)
+    seconds, memory = _median(lambda: model.tokenize(images), model.device, dtype, repeats)
+    return _timing("encode", len(images), seconds, memory)
+
+
+def time_decode(
+    model: FlowMo,
+    images: torch.Tensor,
+    plans: Sequence[tuple[int, float]],
+    dtype: str = "fp32",
+    repeats: int = 3,
+) -> Iterator[Timing]:
+    """``detokenize`` of the tokens of ``images`` for each plan (num_steps, guidance_scale), and the model's own rho."""
+    model, sampler = _in_precision(model, dtype), model.config.sampler
+    tokens = model.tokenize(images)
+    for num_steps, scale in plans:
+
+        def decode(num_steps: int = num_steps, scale: float = scale) -> object:
+            return model.detokenize(tokens, num_steps=num_steps, guidance_scale=scale)
+
+        seconds, memory = _median(decode, model.device, dtype, repeats)
+        passes = function_evaluations(replace(sampler, num_steps=num_steps, guidance_scale=scale))
+        yield _timing("decode", len(images), seconds, memory, num_steps, scale, passes)
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """MiB: of tensors on a GPU since the last reset; of the whole process since its start on a CPU, None where the
+    system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB elsewhere
+
+
+def _timing(
+    what: str,
+    batch: int,
+    seconds: float,
+    memory: float | None,
+    num_steps: int | None = None,
+    scale: float | None = None,
+    passes: int | None = None,
+) -> Timing:
+    a_pass = seconds / passes if passes else None
+    return Timing(what, num_steps, scale, passes, seconds, seconds / batch, batch / seconds, a_pass, memory)
+
+
+def _median(work: Callable[[], object], device: torch.device, dtype: str, repeats: int) -> tuple[float, float | None]:
+    """Seconds of ``work``, after one run that does not count, and the peak memory of all runs."""
+
+    def once() -> float:
+        _wait(device)
+        start = time.perf_counter()
+        work()
+        _wait(device)
+        return time.perf_counter() - start
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with precision(device, dtype):
+        once()
+        seconds = statistics.median(once() for _ in range(repeats))
+    return seconds, peak_memory(device)
+
+
+def precision(device: torch.device, dtype: str) -> contextlib.AbstractContextManager:
+    """Autocast for "bf16", nothing for "fp32"."""
+    return torch.autocast(device.type, torch.bfloat16) if dtype == "bf16" else contextlib.nullcontext()
+
+
+def _in_precision(model: FlowMo, dtype: str) -> FlowMo:
+    """A copy with weights in bfloat16 for "bf16": no autocast reaches into the verbs."""
+    return copy.deepcopy(model).prepare(dtype=torch.bfloat16) if dtype == "bf16" else model
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,24 @@
+"""Tables in a terminal: of at most 100 characters, however many columns."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowmo.cli.common import print_table
+
+
+def test_a_wide_table_comes_in_several(capsys: pytest.CaptureFixture[str]) -> None:
+    header = ["model", *(f"measure {i:02}" for i in range(20))]
+    rows = [["a", *(str(i) for i in range(20))], ["flowmo-mini-64", *(str(-i) for i in range(20))]]
+    print_table(header, rows)
+    blocks = capsys.readouterr().out.split("\n\n")
+    assert len(blocks) == 3
+    assert all(len(line) <= 100 for block in blocks for line in block.splitlines())
+    assert all([line.split()[0] for line in block.splitlines()] == ["model", "a", "flowmo-mini-64"] for block in blocks)
+    found = [cell for block in blocks for cell in block.splitlines()[2].split()[1:]]
+    assert found == rows[1][1:]
+
+
+def test_a_table_that_fits_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["", "PSNR dB"], [["flowmo", "20.1"]])
+    assert capsys.readouterr().out == "        PSNR dB\nflowmo     20.1\n"
