@@ -13,8 +13,9 @@ import pytest
 from PIL import Image, ImageCms
 
 from flowmo import samples
-from flowmo.data import decode, notes
+from flowmo.data import decode
 from flowmo.errors import ImageError
+from flowmo.image_utils import notes
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(8, 32)
 

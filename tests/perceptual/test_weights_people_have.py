@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from flowmo.cli import weights as command
 from flowmo.cli.main import main
 from flowmo.errors import WeightsError
-from flowmo.evaluation import inception_port
-from flowmo.evaluation.features import load_inception
-from flowmo.evaluation.inception import SOURCE as INCEPTION
-from flowmo.evaluation.inception import Inception, _Convolution
+from flowmo.metrics import inception_port
+from flowmo.metrics.features import load_inception
+from flowmo.metrics.inception import SOURCE as INCEPTION
+from flowmo.metrics.inception import Inception, _Convolution
 from flowmo.perceptual import LPIPS, load_lpips, resnet, torchvision, weights
 from flowmo.perceptual.resnet import ResNet50, load_resnet50
 
@@ -33,7 +33,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.delenv("FLOWMO_WEIGHTS_URL", raising=False)
     monkeypatch.setattr("flowmo.perceptual.sources._packaged", lambda source: None)
-    monkeypatch.setattr("flowmo.evaluation.inception.SOURCE", replace(INCEPTION))
+    monkeypatch.setattr("flowmo.metrics.inception.SOURCE", replace(INCEPTION))
     folder = tmp_path / "torch" / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     return folder

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flowmo.training import Log
-from flowmo.training.early_stopping import DISTANCE, checks_of
+from flowmo.training.early_stopping import DISTANCE, validations_of
 
 WHOLE = f'{{"images": 8, "{DISTANCE}": 0.5}}'.encode()
 BROKEN = [b"\xff\xfe", WHOLE.replace(b"images", b"im\xffges"), WHOLE[:-3], b"[" * 5000, b"3", b"null"]
@@ -17,7 +17,7 @@ BROKEN = [b"\xff\xfe", WHOLE.replace(b"images", b"im\xffges"), WHOLE[:-3], b"[" 
 def test_a_broken_line_is_dropped_and_the_others_stay(line: bytes, tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_bytes(b"\n".join([WHOLE, line, WHOLE.replace(b"8", b"16"), b""]))
-    assert [check["images"] for check in checks_of(path)] == [8, 16]
+    assert [check["images"] for check in validations_of(path)] == [8, 16]
     Log(tmp_path, resumed_at=8, tensorboard=False).close()
     assert path.read_bytes() == WHOLE + b"\n"
 

@@ -11,14 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
-from ..evaluation.likelihood import (
-    CONDITIONS,
-    LikelihoodSettings,
-    default_start,
-    model_likelihood,
-    summary,
-    table,
-)
 from ..evaluation.results import (
     DataRecord,
     Result,
@@ -27,6 +19,14 @@ from ..evaluation.results import (
     picture_checksums,
     short_name,
     write_result,
+)
+from ..experiments.likelihood import (
+    CONDITIONS,
+    LikelihoodSettings,
+    default_start,
+    model_likelihood,
+    summary,
+    table,
 )
 from ..flow.likelihood import DEQUANTIZATION_T, Probes, Solver
 from ..provenance import machine

@@ -11,8 +11,8 @@ from typing import Any
 
 from ..downloads import fetch, readable
 from ..errors import ConfigError, WeightsError
-from ..evaluation import inception, inception_port
 from ..files import cache_folder
+from ..metrics import inception, inception_port
 from ..perceptual import classifier, resnet, torchvision, weights
 from ..perceptual.sources import WeightSource, find
 from . import common

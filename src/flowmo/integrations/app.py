@@ -16,9 +16,9 @@ from torch import Tensor
 from ..codec import TokenFile, encode_file, write_file
 from ..data import fit_picture, to_image, to_tensor
 from ..errors import ConfigError, ImageError, WeightsError
-from ..evaluation.pixels import psnr
 from ..generation import DecodeSettings, Generator, generate, picture_seed
 from ..image_utils.decode import to_rgb
+from ..metrics.pixels import psnr
 from ..perceptual import LPIPS, load_lpips
 from ..tokenizer import FlowMo
 

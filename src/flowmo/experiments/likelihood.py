@@ -22,9 +22,9 @@ from ..flow.likelihood import (
     log_likelihood,
     starting_state,
 )
+from ..metrics.bootstrap import paired_bootstrap
 from ..tokenizer import SMALLEST_TRAINING_T, FlowMo
-from .bootstrap import paired_bootstrap
-from .painting import codes_of
+from .sampling import codes_of
 
 CONDITIONS = ("own", "other", "null")
 
