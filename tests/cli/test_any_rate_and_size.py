@@ -128,3 +128,16 @@ def test_a_shard_at_a_rate(start: Path, photo: Path, tmp_path: Path, capsys: pyt
     capsys.readouterr()
     assert main(["detokenize", str(out), "--out", str(tmp_path / "back"), "--model", str(start)]) == 0
     assert len(list((tmp_path / "back").glob("*.png"))) == 1
+
+
+def test_data_with_splits_are_fitted_on_their_training_part(
+    start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crops = sorted(start.parent.glob("*.png"))
+    for split, chosen in (("train", crops[:40]), ("validation", crops[40:45])):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        for path in chosen:
+            (tmp_path / "data" / split / path.name).write_bytes(path.read_bytes())
+    command = ["fit-transform", str(tmp_path / "data"), "--out", str(tmp_path / "s.safetensors"), "--set", *SMALL]
+    assert main(command) == 0
+    assert "fitted on 40 images" in capsys.readouterr().out

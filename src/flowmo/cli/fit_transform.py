@@ -12,12 +12,13 @@ from torch import Tensor, stack
 
 from .. import config as configs
 from ..config import FlowMoConfig
-from ..data import ImageSource, center_crop, open_images, shorter_side_to, to_tensor
+from ..data import ImageSource, center_crop, shorter_side_to, to_tensor
 from ..errors import ConfigError, DataError, ImageError
 from ..presets import PRESETS
 from ..training.fit_transform import fit_transform
 from ..weights import save_model
 from . import common
+from .runs import open_data
 
 BATCH = 32
 
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out.suffix != ".safetensors":
         raise ConfigError(f"--out {arguments.out}: the name of a file of weights ends in .safetensors")
     common.check_targets([arguments.out], [], arguments.force)
-    source = open_images(arguments.data, split=arguments.split)
+    source = open_data(arguments.data, arguments.split, "train")
     images = Images(source, config, arguments.count)
     start = time.perf_counter()
     model = fit_transform(config, images, arguments.seed)
