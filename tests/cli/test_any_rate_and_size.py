@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +142,32 @@ def test_data_with_splits_are_fitted_on_their_training_part(
     command = ["fit-transform", str(tmp_path / "data"), "--out", str(tmp_path / "s.safetensors"), "--set", *SMALL]
     assert main(command) == 0
     assert "fitted on 40 images" in capsys.readouterr().out
+
+
+def test_compare_draws_the_whole_curve_of_one_model(
+    start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], lpips: None
+) -> None:
+    """Each number of bytes is a row of the same model, nearer the images with each; what it cannot reach is none."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for path in sorted(start.parent.glob("*-0.png"))[:4]:
+        (folder / path.name).write_bytes(path.read_bytes())
+    command = [
+        "compare",
+        str(folder),
+        "--model",
+        str(start),
+        "--bytes",
+        "72",
+        "144",
+        "288",
+        "448",
+        "--metrics",
+        "--json",
+    ]
+    assert main([*command, "--out", str(tmp_path / "o")]) == 0
+    rows = [row for row in json.loads(capsys.readouterr().out)["rows"] if row["group"] == "model"]
+    assert [row["payload_bytes"] for row in rows] == [72, 144, 288, 448]
+    assert [row["target"] for row in rows] == [72, 144, 288, None]
+    quality = [row["metrics"]["psnr"] for row in rows]
+    assert all(b > a + 0.5 for a, b in pairwise(quality)), quality

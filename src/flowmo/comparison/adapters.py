@@ -45,18 +45,37 @@ class Peer(Protocol):
 
 @dataclass
 class FlowMoPeer:
-    """One of our models with the settings of ``FlowMo.detokenize`` (by default those stored with it)."""
+    """One of our models with the settings of ``FlowMo.detokenize`` (by default those stored with it).
+
+    bits: the first so many of each token, of a model that codes at any rate; None for all of them.
+    """
 
     name: str
     model: FlowMo
     settings: dict[str, Any]
     counting: str = "tokens x bits, without the 24 bytes of a .flowmo file's header"
+    bits: int | None = None
 
     def reconstruct(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
-        return self.model.reconstruct(images.to(self.model.device), **self.settings, seed=list(seeds)).to(images.device)
+        tokens = self.model.tokenize(images.to(self.model.device), self.bits)
+        return self.model.detokenize(tokens, **self.settings, seed=list(seeds)).to(images.device)
 
     def bytes_per_image(self, height: int, width: int) -> int | None:
-        return _bytes(self.model.config.num_tokens * self.model.config.bits_per_token)
+        c = self.model.config
+        return _bytes(c.tokens_of((height, width)) * (self.bits or c.bits_per_token))
+
+
+def at_rates(name: str, model: FlowMo, targets: Sequence[int], size: tuple[int, int]) -> list[FlowMoPeer]:
+    """Return a model at all of its bits, and one of any rate also at each lower number of bytes an image."""
+    c = model.config
+    own = FlowMoPeer(name, model, {})
+    if c.transform is None:
+        return [own]
+    tokens = c.tokens_of(size)
+    bits = {target * 8 // tokens // c.bits_per_group * c.bits_per_group for target in targets}
+    lower = [FlowMoPeer(name, model, {}, bits=count) for count in sorted(bits) if 0 < count < c.bits_per_token]
+    whole = -(-tokens * c.bits_per_token // 8)
+    return lower + ([own] if not targets or max(targets) >= whole else [])
 
 
 @dataclass

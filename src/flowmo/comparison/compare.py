@@ -93,6 +93,9 @@ def peer_method(peer: Peer, size: tuple[int, int], seeds: Sequence[int]) -> Meth
     if isinstance(peer, FlowMoPeer):
         group, header = "model", HEADER_SIZE
         key = [weights_checksum(peer.model), str(peer.model.config.sampler), str(peer.settings), list(seeds)]
+        if peer.bits is not None:
+            key.append(peer.bits)
+            target = peer.bytes_per_image(*size)
     elif isinstance(peer, ThumbnailPeer):
         group, target, header = "thumbnail", peer.size, 0
         key = [peer.size]

@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from ...comparison.adapters import FlowMoPeer, Peer, ThumbnailPeer, open_peer
+from ...comparison.adapters import Peer, ThumbnailPeer, at_rates, open_peer
 from ...comparison.codecs import CODECS, COUNTED, get_codec
 from ...comparison.compare import Row, compare, control_methods, peer_method
 from ...comparison.peers.adapter import list_peers, published_peer
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=common.positive,
         nargs="+",
         metavar="N",
-        help="bytes a picture that codecs and thumbnails may take (default: what the models take)",
+        help="bytes a picture that codecs, thumbnails and models of any rate may take (default: what the models take)",
     )
     parser.add_argument(
         "--counted",
@@ -133,7 +133,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     features = feature_caches(networks, out / PARTIAL)
     evaluator = Evaluator(pictures.images, networks, arguments.batch_size, device, features)
 
-    ours = [FlowMoPeer(name, model, {}) for name, model in models]
+    ours = [peer for name, model in models for peer in at_rates(name, model, search.targets, size)]
     named: list[Peer] = [*ours, *peers, *(ThumbnailPeer(target) for target in search.targets)]
     seeds = [arguments.seed + place for place in pictures.places]
     methods = [peer_method(peer, size, seeds) for peer in named]

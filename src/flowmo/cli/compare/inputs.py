@@ -61,7 +61,7 @@ def picture_size(arguments: argparse.Namespace, models: Models) -> tuple[int, in
 
 def search(arguments: argparse.Namespace, models: Models, size: tuple[int, int]) -> Search:
     """--bytes, or those of the models; --counted. Raises ConfigError."""
-    own = sorted({-(-m.config.num_tokens * m.config.bits_per_token // 8) for _, m in models})
+    own = sorted({-(-m.config.tokens_of(size) * m.config.bits_per_token // 8) for _, m in models})
     targets = tuple(sorted(set(arguments.bytes or own)))
     if not targets and arguments.codecs:
         raise ConfigError("there is no model to take numbers of bytes from, so say them: --bytes")
