@@ -23,8 +23,7 @@ from ..training.recipes import RECIPES, check_weights, model_of
 from ..training.settings import with_settings
 from ..training.start import stored_model_config
 from ..training.validation import IMAGES, Validation
-from ..weights import load
-from .common import add_device_argument
+from .common import add_device_argument, load_named
 from .runs import add_run_arguments, held_out, open_data, options_of, tell
 
 
@@ -89,7 +88,7 @@ def _model(arguments: argparse.Namespace) -> tuple[FlowMoConfig, FlowMo | None]:
     if arguments.preset not in PRESETS:
         raise ConfigError(f"no preset {arguments.preset!r}; there are {', '.join(PRESETS)}")
     if arguments.init:
-        model = load(arguments.init)
+        model = load_named(arguments, arguments.init)
         check_weights(arguments.recipe, model.config)
         return model.config, model
     return configs.override(model_of(arguments.recipe, PRESETS[arguments.preset]()), arguments.model), None

@@ -36,6 +36,8 @@ class Outcome(NamedTuple):
     images_seen: int  # over the whole run
     reason: str  # why training stopped, in words
     again: bool = False  # whether the run is to be built anew from its newest checkpoint, and to go on
+    planned: int = 0  # images of the whole run
+    cooling: bool = False  # whether its cool-down has begun
 
 
 class Pending(NamedTuple):
@@ -264,6 +266,7 @@ class Run:
             return FROZEN
         if self.skipped_in_a_row >= self.config.most_skipped:
             self.save()
+            self.validator().write_average()
             raise TrainingError(
                 f"{self.skipped_in_a_row} steps in a row had a loss or gradient that is not finite, the last "
                 f"at step {self.state.step}; the weights of the last good step are saved. {AFTER_DIVERGENCE}"
@@ -282,9 +285,13 @@ class Run:
             self.save()
         if early:
             return Outcome(True, images_seen, early)
+        again = reason == FROZEN and not finished
         if finished and (trained or not weights.exists()):
             validator.validate()
-        return Outcome(finished, images_seen, reason or "finished", reason == FROZEN and not finished)
+        elif not finished and not again:
+            validator.write_average()
+        cooling = images_seen > self.config.images - self.config.cooldown_images
+        return Outcome(finished, images_seen, reason or "finished", again, self.config.images, cooling)
 
     def crossed(self, mark: int) -> bool:
         """Return whether the last step reached this number of images."""

@@ -73,9 +73,28 @@ def train(plan: Plan[Any, Any, Any], source: Any, folder: Path, options: TrainOp
                 free_memory(world.device)
     finally:
         world.leave()
-    what_now = folder / WEIGHTS if outcome.finished else "the same command goes on"
-    say(f"{outcome.reason} after {outcome.images_seen:,} images; {what_now}")
+    say(ending(outcome, folder, plan.config.batch_size))
     return outcome
+
+
+def ending(outcome: Outcome, folder: Path, batch_size: int) -> str:
+    """Return how a run ended, where its weights are, what they are good for and how to go on, in words."""
+    seen, weights = outcome.images_seen, folder / WEIGHTS
+    if outcome.finished:
+        return f"{outcome.reason} after {seen:,} images; {weights}"
+    share = seen / max(outcome.planned, 1)
+    lines = [
+        f"{outcome.reason} after {seen:,} images of {outcome.planned:,} ({share:.0%}); {weights}",
+        "It holds the averaged weights so far: good to look at (--model) and to start other runs from (--init).",
+        "The same command goes on.",
+    ]
+    if not outcome.cooling:
+        suggested = max(batch_size, seen // 4 // batch_size * batch_size)
+        lines[1] += " Its learning rate has not fallen yet, which would make its images clearer."
+        lines[2] = (
+            f"The same command goes on; with --cooldown {suggested} added, it ends well over that many images more."
+        )
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)
