@@ -158,10 +158,23 @@ def coded_size(arguments: argparse.Namespace, config: FlowMoConfig) -> tuple[int
     return chosen
 
 
+def tell_other_size(chosen: tuple[int, int], config: FlowMoConfig) -> None:
+    """A warning on stderr for a size that a model without a transform was not trained at."""
+    own = config.image_size
+    if config.transform is None and chosen != (own, own):
+        print(
+            f"warning: --size {chosen[0]}x{chosen[1]}: the model was trained at {own}x{own} pixels, and its images are "
+            f"worse the further a size is from that; leave out --size, or use a model with a transform",
+            file=sys.stderr,
+        )
+
+
 def own_size(arguments: argparse.Namespace, config: FlowMoConfig) -> tuple[int, int] | None:
     """:func:`coded_size`, or None where each picture keeps its own. Raises ConfigError for a model of one size."""
     if arguments.size != ORIGINAL:
-        return coded_size(arguments, config)
+        chosen = coded_size(arguments, config)
+        tell_other_size(chosen, config)
+        return chosen
     if config.transform is None:
         raise ConfigError(
             f"--size original: the model codes {config.image_size}x{config.image_size} pixels; use a model with a "

@@ -86,14 +86,15 @@ class Log:
 WORDS = {
     "total": "loss", "flow": "flow loss", "perceptual": "LPIPS loss", "reconstruction": "squared error",
     "cross_entropy": "cross-entropy", "accuracy": "accuracy", "distance": "distance",
-    "psnr": "PSNR", "psnr_one_step": "in one step", "psnr_thumbnail": "of a thumbnail", "psnr_shuffled": "codes shuffled",
-    "lpips": "LPIPS", "rfid": "rFID", "bits_never_flip": "unused bits", "skipped_step": "skipped update",
+    "psnr": "PSNR", "psnr_one_step": "in one step", "psnr_thumbnail": "of a thumbnail",
+    "psnr_shuffled": "codes shuffled", "lpips": "LPIPS", "rfid": "rFID", "bits_never_flip": "unused bits",
+    "skipped_step": "skipped update",
 }  # fmt: skip
 """What people are told of a line, in this order, and how it is called; all else is in the JSON lines alone."""
 
 
 def in_words(line: dict[str, Any], planned: int = 0) -> str:
-    """Return a line of the log for people: how far, the numbers that tell how it goes, speed and the time left, and what
+    """Return a line of the log for people: how far, the numbers that tell how it goes, speed, the time left and what
     went wrong. planned: images of the whole run, 0 where that is unknown."""
     images = line.get("images", 0)
     said = [f"{images:,} of {planned:,} images ({images / planned:.0%})" if planned else f"{images:,} images"]

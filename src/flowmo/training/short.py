@@ -25,8 +25,8 @@ LINES, VALIDATIONS = 200, 5  # of the log, in a whole run
 
 
 def short(images: int, batch_size: int = BATCH) -> TrainConfig:
-    """Return Stage 1A for a run of ``images``: four tenths of pure noise, where the code is all there is, then a mixture
-    of all levels, then a cool-down over the last quarter (docs/TRAINING.md, "Is it working?")."""
+    """Return Stage 1A for a run of ``images``: four tenths of pure noise, where the code is all there is, then a
+    mixture of all levels, then a cool-down over the last quarter (docs/TRAINING.md, "Is it working?")."""
     images = max(images // batch_size, 1) * batch_size
 
     def share(of: float) -> int:
