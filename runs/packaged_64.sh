@@ -9,7 +9,7 @@ export MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=8000000000 MALLO
 train() { python -m flowmo train "$data" "$@" batch_size=16 losses.commitment=0.01 perceptual_share=0.25 check_images=8000; }
 
 # 1. Every sample at t = 1, where the code is all there is: the decoder learns to read, the encoder to write.
-train "$out/1-code" --preset flowmo-mini-64 --validation "$data" --set seed=0 \
+train "$out/1-code" --recipe none --preset flowmo-mini-64 --validation "$data" --set seed=0 \
   images=37000 learning_rate=1e-3 warmup_images=2000 cooldown_images=0 \
   noise_levels.curriculum_mass=1.0 noise_levels.curriculum_images=37000
 

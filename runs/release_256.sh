@@ -77,7 +77,7 @@ train() { # FOLDER IMAGES ARGUMENTS...: a run to its end, or to the end of this 
   local folder=$1 images=$2
   local last=$folder/checkpoint-$(printf %010d "$images")
   [ ! -e "$last" ] || [ ! -e "$folder/model.safetensors" ] || return 0
-  flowmo train "$out/data/train.npy" "$folder" --validation "$out/data/validation.npy" --time-limit "$(left)" "${lpips[@]}" \
+  flowmo train "$out/data/train.npy" "$folder" --recipe none --validation "$out/data/validation.npy" --time-limit "$(left)" "${lpips[@]}" \
     "${@:3}" images="$images" check_images=$((images / 4))
   [ ! -e "$last" ] || return 0
   tool export_weights "$folder" "$out/raw" --checkpoint --add "$out/plan.json" "$folder/log.jsonl"

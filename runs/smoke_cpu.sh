@@ -11,7 +11,7 @@ flowmo() { echo "+ flowmo $*"; "$python" -m flowmo "$@"; }
 
 # Stage 1A in two halves: the second command is the first one again.
 stage_1a() {
-  flowmo train "$data" "$out/1a" --preset tiny "$@" --set images=1200 batch_size=16 micro_batch=8 learning_rate=1e-3 \
+  flowmo train "$data" "$out/1a" --preset tiny --recipe none "$@" --set images=1200 batch_size=16 micro_batch=8 learning_rate=1e-3 \
     warmup_images=200 cooldown_images=400 check_images=800 perceptual_share=0.25 noise_levels.curriculum_images=600
 }
 stage_1a --time-limit 5s

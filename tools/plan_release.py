@@ -167,7 +167,7 @@ def trial(plan: Plan, arguments: argparse.Namespace, prediction: str, rate: floa
     curriculum = [f"noise_levels.curriculum_images={images * 9 // 20}", f"noise_levels.anneal_images={images // 10}"]
     more = [f"learning_rate={rate}", f"compile={str(plan.get('compile')).lower()}", f"check_images={images}", "seed=0"]
     code = flowmo(
-        ["train", str(arguments.data / "train.npy"), str(folder), "--preset", arguments.preset]
+        ["train", str(arguments.data / "train.npy"), str(folder), "--recipe", "none", "--preset", arguments.preset]
         + ["--validation", str(arguments.data / "validation.npy"), "--model", *model]
         + (["--lpips", str(arguments.lpips)] if arguments.lpips else [])
         + ["--set", *arguments.set, *length, *curriculum, *more]

@@ -12,7 +12,10 @@ from PIL import Image
 
 from flowmo.cli.main import main
 from flowmo.codec import TokenFile, encode_file, read_file
+from flowmo.presets import tiny
 from flowmo.samples import paths as sample_paths
+from flowmo.tokenizer import FlowMo
+from flowmo.weights import save_model
 
 SMALL = ["encoder.depth=1", "decoder.depth=1", "decoder.width=64", "decoder.heads=1", "image_size=128", "num_tokens=64"]
 
@@ -171,3 +174,21 @@ def test_compare_draws_the_whole_curve_of_one_model(
     assert [row["target"] for row in rows] == [72, 144, 288, None]
     quality = [row["metrics"]["psnr"] for row in rows]
     assert all(b > a + 0.5 for a, b in pairwise(quality)), quality
+
+
+def test_another_size_than_the_model_was_trained_at_is_warned_of(
+    start: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By every command that codes images; a model with a transform codes any size as well, and nothing is said."""
+    save_model(FlowMo(tiny()), tmp_path / "tiny.safetensors")
+
+    def said(command: str, out: str, model: Path, *more: str) -> str:
+        flags = ["--model", str(model), "--device", "cpu", "--out", str(tmp_path / out), *more]
+        assert main([command, str(photo), *flags]) == 0
+        return capsys.readouterr().err
+
+    for command in ("tokenize", "reconstruct"):
+        assert "trained at 32x32 pixels" in said(command, f"{command}-a", tmp_path / "tiny.safetensors", "--size", "64")
+        assert "trained at" not in said(command, f"{command}-b", tmp_path / "tiny.safetensors", "--size", "32")
+        assert "trained at" not in said(command, f"{command}-c", tmp_path / "tiny.safetensors")
+        assert "trained at" not in said(command, f"{command}-d", start, "--size", "64")

@@ -32,7 +32,20 @@ CLOCK = ("images_per_s", "hours_left", "data_wait", "memory_mb", "utilisation")
 
 def command(data: Path, out: Path, *more: str, **settings: object) -> list[str]:
     values = [f"{name}={value}" for name, value in (SETTINGS | settings).items()]
-    return ["train", str(data), str(out), "--preset", "tiny", "--device", "cpu", *more, "--set", *values]
+    return [
+        "train",
+        str(data),
+        str(out),
+        "--preset",
+        "tiny",
+        "--recipe",
+        "none",
+        "--device",
+        "cpu",
+        *more,
+        "--set",
+        *values,
+    ]
 
 
 def start(arguments: list[str], *launcher: str) -> subprocess.Popen[str]:

@@ -11,7 +11,6 @@ import torch
 from ..errors import ConfigError, WeightsError
 from ..generation import PACKAGED_GENERATOR, Generator, load_generator
 from ..integrations.app import App
-from ..weights import load
 from ..weights.load import PACKAGED
 from . import common
 
@@ -40,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ImportError as error:
         raise ConfigError(f"the app needs gradio: pip install 'flowmo[app]' ({error})") from None
     device = common.find_device(arguments.device)
-    models = [load(name, device=device) for name in arguments.model]
+    models = [common.load_named(arguments, name, device=device) for name in arguments.model]
     app = App(models, _generator(arguments, [f"{model.fingerprint():08x}" for model in models], device))
     try:
         gradio.launch(app, arguments.host, arguments.port, arguments.share)

@@ -31,7 +31,7 @@ OUT = "flowmo-out"
 ORIGINAL = "original"  # a size: that of each picture
 
 
-MODEL_HELP = "packaged model, .safetensors file, folder of a run, or released .pth"
+MODEL_HELP = "packaged model, .safetensors file, folder of a run, checkpoint, or released .pth"
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, flag: bool = True) -> None:
@@ -99,21 +99,36 @@ def load_model(arguments: argparse.Namespace) -> FlowMo:
 
 
 def load_named(
-    arguments: argparse.Namespace, name: str, raw_weights: bool = False, device: torch.device | str = "cpu"
+    arguments: argparse.Namespace | None, name: str, raw_weights: bool = False, device: torch.device | str = "cpu"
 ) -> FlowMo:
     """Return the model ``name`` on a device; of a released .pth the arguments say how many tokens it has, and so on.
 
     raw_weights: of a released .pth, those that are not averaged. Raises WeightsError or ConfigError.
     """
     extra = {
-        name: getattr(arguments, name)
-        for name in ("num_tokens", "image_size", "bits_per_group")
-        if getattr(arguments, name) is not None
+        flag: getattr(arguments, flag)
+        for flag in ("num_tokens", "image_size", "bits_per_group")
+        if getattr(arguments, flag, None) is not None
     }
     released = Path(name).suffix in (".pth", ".pt")
     if (extra or raw_weights) and not released:
         raise ConfigError(f"--pth is for released .pth files; {name} says these things itself. Did you mean --size?")
+    if (folder := checkpoint_folder(name)) is not None:
+        from ..training.start import averaged_model  # only here: it takes long to import
+
+        return averaged_model(folder).to(device)
     return load(name, ema=not raw_weights, device=device, **extra)
+
+
+def checkpoint_folder(name: str) -> Path | None:
+    """Return the folder where ``name`` is a checkpoint, or a run that has checkpoints and no model yet; else None."""
+    path = user_path(name)
+    if name == PACKAGED or not path.is_dir():
+        return None
+    if (path / "checkpoint.json").is_file():
+        return path
+    has_model = any((path / file).exists() for file in ("model.safetensors", "model.safetensors.index.json"))
+    return path if not has_model and any(path.glob("checkpoint-*/checkpoint.json")) else None
 
 
 def load_all(arguments: argparse.Namespace) -> list[FlowMo]:
@@ -143,10 +158,23 @@ def coded_size(arguments: argparse.Namespace, config: FlowMoConfig) -> tuple[int
     return chosen
 
 
+def tell_other_size(chosen: tuple[int, int], config: FlowMoConfig) -> None:
+    """A warning on stderr for a size that a model without a transform was not trained at."""
+    own = config.image_size
+    if config.transform is None and chosen != (own, own):
+        print(
+            f"warning: --size {chosen[0]}x{chosen[1]}: the model was trained at {own}x{own} pixels, and its images are "
+            f"worse the further a size is from that; leave out --size, or use a model with a transform",
+            file=sys.stderr,
+        )
+
+
 def own_size(arguments: argparse.Namespace, config: FlowMoConfig) -> tuple[int, int] | None:
     """:func:`coded_size`, or None where each picture keeps its own. Raises ConfigError for a model of one size."""
     if arguments.size != ORIGINAL:
-        return coded_size(arguments, config)
+        chosen = coded_size(arguments, config)
+        tell_other_size(chosen, config)
+        return chosen
     if config.transform is None:
         raise ConfigError(
             f"--size original: the model codes {config.image_size}x{config.image_size} pixels; use a model with a "

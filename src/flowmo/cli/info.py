@@ -87,6 +87,8 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
 def _run_folder(folder: Path) -> dict[str, Any]:
     from ..training.checkpoint import checkpoints  # takes seconds, and only folders need it
 
+    if common.checkpoint_folder(str(folder)) and not checkpoints(folder):
+        return {"what": "checkpoint", "folder": str(folder)} | _checkpoint(folder)
     content: dict[str, Any] = {"what": "folder of a run", "folder": str(folder)}
     weights, found = weights_path(folder), checkpoints(folder)
     if found:

@@ -50,6 +50,7 @@ def options_of(arguments: argparse.Namespace) -> TrainOptions:
         resume=arguments.resume,
         cooldown=arguments.cooldown,
         wandb=arguments.wandb,
+        bar=True,
         command=arguments.command_line,
     )
 

@@ -31,8 +31,7 @@ from ..training.generator import GENERATOR_RECIPES, held_out
 from ..training.token_data import TokenSet, read_token_set
 from ..training.validation import IMAGES, Validation
 from ..viewing import contact_sheet, write_png
-from ..weights import load
-from .common import MODEL_HELP, add_device_argument
+from .common import MODEL_HELP, add_device_argument, load_named
 from .runs import add_loop_arguments, options_of
 
 SAMPLES = 16  # images of a contact sheet
@@ -67,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_same_classes(data.classes, validation_data.classes, f"{arguments.validation} and the shards to train on")
     if validation_data.layout != data.layout or validation_data.num_classes > model_config.num_classes:
         raise TrainingError("the held-out tokens are of another tokenizer, or of more classes, than those to train on")
-    tokenizer = load(arguments.tokenizer) if arguments.tokenizer else None
+    tokenizer = load_named(arguments, arguments.tokenizer) if arguments.tokenizer else None
     if tokenizer is not None:
         check_tokenizer(data.layout, tokenizer.fingerprint())
 

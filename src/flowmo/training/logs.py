@@ -17,7 +17,8 @@ class Log:
     """The log of one run, kept by its main process.
 
     resumed_at: images seen where the run goes on; lines of work that was lost after that are dropped, so that none
-    stands there twice. wandb: the project to report to. Raises ConfigError when that is asked for and not installed.
+    stands there twice. wandb: the project to report to. Raises ConfigError when that is asked for and not
+    installed. planned: images of the whole run, to say how far it is.
     """
 
     def __init__(
@@ -28,8 +29,9 @@ class Log:
         tensorboard: bool = True,
         wandb: str | None = None,
         about: dict[str, Any] | None = None,
+        planned: int = 0,
     ) -> None:
-        self.path, self.say = folder / NAME, say
+        self.path, self.say, self.planned = folder / NAME, say, planned
         folder.mkdir(parents=True, exist_ok=True)
         self._trim(resumed_at)
         self.board = _tensorboard(folder / "tensorboard", resumed_at) if tensorboard else None
@@ -40,7 +42,7 @@ class Log:
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         numbers = {name: value for name, value in line.items() if isinstance(value, (int, float))}
-        self.say("  ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v:.4g}" for k, v in numbers.items()))
+        self.say(in_words(numbers, self.planned))
         rest = {name: value for name, value in numbers.items() if name != "images"}
         if self.board:
             for name, value in rest.items():
@@ -79,6 +81,41 @@ class Log:
                 kept.append(json.dumps(line))
         with replacing(self.path) as part:
             part.write_text("".join(f"{line}\n" for line in kept))
+
+
+WORDS = {
+    "total": "loss", "flow": "flow loss", "perceptual": "LPIPS loss", "reconstruction": "squared error",
+    "cross_entropy": "cross-entropy", "accuracy": "accuracy", "distance": "distance",
+    "psnr": "PSNR", "psnr_one_step": "in one step", "psnr_thumbnail": "of a thumbnail",
+    "psnr_shuffled": "codes shuffled", "lpips": "LPIPS", "rfid": "rFID", "bits_never_flip": "unused bits",
+    "skipped_step": "skipped update",
+}  # fmt: skip
+"""What people are told of a line, in this order, and how it is called; all else is in the JSON lines alone."""
+
+
+def in_words(line: dict[str, Any], planned: int = 0) -> str:
+    """Return a line of the log for people: how far, the numbers that tell how it goes, speed, the time left and what
+    went wrong. planned: images of the whole run, 0 where that is unknown."""
+    images = line.get("images", 0)
+    said = [f"{images:,} of {planned:,} images ({images / planned:.0%})" if planned else f"{images:,} images"]
+    for name, words in WORDS.items():
+        if name not in line or (name == "perceptual" and not line[name]):
+            continue
+        if name == "bits_never_flip":
+            said += [f"{words} {line[name]:.0%}"] if line[name] else []
+        elif name.startswith("psnr"):
+            said.append(f"{words} {line[name]:.2f} dB")
+        else:
+            said.append(f"{words} {line[name]:.4g}")
+    if "images_per_s" in line:
+        said.append(f"{line['images_per_s']:.3g} images/s")
+    if "hours_left" in line:
+        hours = line["hours_left"]
+        said.append(f"{hours:.1f} h left" if hours >= 1 else f"{hours * 60:.0f} min left")
+    for name, words in (("skipped_steps", "skipped updates"), ("broken_images", "broken images")):
+        if line.get(name):
+            said.append(f"{words} {line[name]:,}")
+    return ", ".join(said)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

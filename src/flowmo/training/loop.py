@@ -19,6 +19,7 @@ from . import health, schedule
 from .checkpoint import AFTER_DIVERGENCE, save_checkpoint
 from .distributed import World, gradients_exchanged
 from .logs import Log
+from .progress import Bar
 from .run_config import RunConfig
 from .signals import Exchange, Signals, stop_requests
 from .state import TrainState
@@ -36,6 +37,8 @@ class Outcome(NamedTuple):
     images_seen: int  # over the whole run
     reason: str  # why training stopped, in words
     again: bool = False  # whether the run is to be built anew from its newest checkpoint, and to go on
+    planned: int = 0  # images of the whole run
+    cooling: bool = False  # whether its cool-down has begun
 
 
 class Pending(NamedTuple):
@@ -68,6 +71,7 @@ class Run:
     patience: int | None = None  # of a run that validation may end (``early_stopping.py``); None for any other
     rebuild_after: int | None = None  # images after which the run is to be built anew, the encoder frozen (A14)
     deferred: bool | None = None  # read what all agreed on a step later, so that no step waits for a GPU; None: on one
+    bar: Bar | None = None  # in the main process, where one is wanted
     pending: Pending | None = field(default=None, init=False)  # the step that is not finished
     skipped_in_a_row: int = field(default=0, init=False)
     broken: set[str] = field(default_factory=set, init=False)  # names of broken images that were counted
@@ -93,7 +97,11 @@ class Run:
             while self.state.images_seen < self.config.images and not early and not reason:
                 batch = self.fetch(batches)
                 signals = self.update(batch, self.signals(bool(stop), batch))
+                if not trained and self.log:
+                    self.log.say(self.first_step())
                 trained = True
+                if self.bar:
+                    self.bar.advance(self.config.batch_size)
                 if self.state.step % self.config.log_steps == 0:
                     self.write_line()
                 if self.cooldown_begins():
@@ -105,6 +113,12 @@ class Run:
                 if signals.save and not reason:
                     self.save()
         return self.finish(validator, early, reason, trained)
+
+    def first_step(self) -> str:
+        """Return how long the first update of this call took, in words."""
+        every = self.config.log_steps * self.config.batch_size
+        seconds = time.monotonic() - self.meter.began
+        return f"first update of {self.config.batch_size} images after {seconds:.1f} s; a line every {every:,} images"
 
     def validator(self) -> Validator:
         """Return what validates this run and writes its weights."""
@@ -264,6 +278,7 @@ class Run:
             return FROZEN
         if self.skipped_in_a_row >= self.config.most_skipped:
             self.save()
+            self.validator().write_average()
             raise TrainingError(
                 f"{self.skipped_in_a_row} steps in a row had a loss or gradient that is not finite, the last "
                 f"at step {self.state.step}; the weights of the last good step are saved. {AFTER_DIVERGENCE}"
@@ -282,9 +297,13 @@ class Run:
             self.save()
         if early:
             return Outcome(True, images_seen, early)
+        again = reason == FROZEN and not finished
         if finished and (trained or not weights.exists()):
             validator.validate()
-        return Outcome(finished, images_seen, reason or "finished", reason == FROZEN and not finished)
+        elif not finished and not again:
+            validator.write_average()
+        cooling = images_seen > self.config.images - self.config.cooldown_images
+        return Outcome(finished, images_seen, reason or "finished", again, self.config.images, cooling)
 
     def crossed(self, mark: int) -> bool:
         """Return whether the last step reached this number of images."""

@@ -24,6 +24,7 @@ from .distributed import World
 from .logs import Log
 from .loop import Outcome, Run
 from .plan import Plan
+from .progress import Bar
 from .run_config import RunConfig
 from .run_folder import WEIGHTS, run_folder, write_config
 from .start import check_same, cooled_down
@@ -44,6 +45,7 @@ class TrainOptions:
     resume: Path | None = None  # a checkpoint of another run, to begin from where the folder holds none
     cooldown: int | None = None  # images of a cool-down with which the run is to end from where it is
     wandb: str | None = None  # project of Weights & Biases to report to
+    bar: bool = False  # show a bar, where stderr is a terminal
     command: str = ""  # what made the run, for its checkpoints
     say: Callable[[str], None] = say_on_stdout  # told lines for a person, in the main process
 
@@ -73,9 +75,28 @@ def train(plan: Plan[Any, Any, Any], source: Any, folder: Path, options: TrainOp
                 free_memory(world.device)
     finally:
         world.leave()
-    what_now = folder / WEIGHTS if outcome.finished else "the same command goes on"
-    say(f"{outcome.reason} after {outcome.images_seen:,} images; {what_now}")
+    say(ending(outcome, folder, plan.config.batch_size))
     return outcome
+
+
+def ending(outcome: Outcome, folder: Path, batch_size: int) -> str:
+    """Return how a run ended, where its weights are, what they are good for and how to go on, in words."""
+    seen, weights = outcome.images_seen, folder / WEIGHTS
+    if outcome.finished:
+        return f"{outcome.reason} after {seen:,} images; {weights}"
+    share = seen / max(outcome.planned, 1)
+    lines = [
+        f"{outcome.reason} after {seen:,} images of {outcome.planned:,} ({share:.0%}); {weights}",
+        "It holds the averaged weights so far: good to look at (--model) and to start other runs from (--init).",
+        "The same command goes on.",
+    ]
+    if not outcome.cooling:
+        suggested = max(batch_size, seen // 4 // batch_size * batch_size)
+        lines[1] += " Its learning rate has not fallen yet, which would make its images clearer."
+        lines[2] = (
+            f"The same command goes on; with --cooldown {suggested} added, it ends well over that many images more."
+        )
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -95,7 +116,11 @@ class Session:
         it alive when the run is built anew."""
         run, loader, log = self.begin(fresh)
         with contextlib.closing(log) if log else contextlib.nullcontext():
-            return run.train(loader)
+            if log and self.options.bar:
+                run.bar = Bar(run.config.images, run.state.images_seen, self.deadline)
+                log.say = run.bar.around(log.say)
+            with contextlib.closing(run.bar) if run.bar else contextlib.nullcontext():
+                return run.train(loader)
 
     def begin(self, fresh: list[Any]) -> tuple[Run, Loader, Log | None]:
         """Return the run where it stands, and its data from there."""
@@ -121,7 +146,14 @@ class Session:
             validation = plan.validation(model, world.device) if plan.validation else None
             write_config(self.folder, model.config, config)
             identity = to_dict(config) | about
-            log = Log(self.folder, state.images_seen, self.say, wandb=self.options.wandb, about=identity)
+            log = Log(
+                self.folder,
+                state.images_seen,
+                self.say,
+                planned=config.images,
+                wandb=self.options.wandb,
+                about=identity,
+            )
         run = Run(self.folder, config, stage, plan.kind, ready, state, world, log, validation, self.deadline, about)
         run.meter = meter
         if plan.cost is not None:

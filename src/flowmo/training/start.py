@@ -15,7 +15,7 @@ from ..errors import ConfigError, TrainingError
 from ..stages import LossParts, PerceptualDistance, Stage
 from ..tokenizer import FlowMo
 from ..weights import save_model
-from .checkpoint import Checkpoint, read_newest
+from .checkpoint import ABOUT, Checkpoint, read_checkpoint, read_newest
 from .config import STAGES, ImageRunConfig, TokenizerConfig
 from .distributed import World, spread
 from .health import Meter
@@ -119,15 +119,36 @@ def crop_size(model: FlowMoConfig, config: ImageRunConfig) -> int:
 
 
 def raw_model(folder: Path) -> FlowMo:
-    """Return the model with the raw weights of the newest checkpoint in a run's folder, not their average (D4). Raises
-    TrainingError where there is none that is whole."""
-    checkpoint = read_newest(folder)
-    if checkpoint is None:
-        raise TrainingError(f"{folder} holds no checkpoints, hence no raw weights")
+    """Return the model with the raw weights of a checkpoint, or of the newest in a folder, not their average (D4).
+    Raises TrainingError where there is none that is whole."""
+    checkpoint = read_any(folder)
     model = FlowMo(stored_model_config(checkpoint))
     state = TrainState.start(model, replace(checkpoint.train_config, weight_normalization=False))
     checkpoint.restore(state, World(), moments=False)
     return model.eval()
+
+
+def averaged_model(folder: Path) -> FlowMo:
+    """Return the model with the averaged weights of a checkpoint, or of the newest one in a run's folder, on the CPU,
+    rounded as ``model.safetensors`` stores them, so that both have one fingerprint. Raises TrainingError where there is
+    none that is whole, or it is not of a tokenizer."""
+    checkpoint = read_any(folder)
+    model = FlowMo(stored_model_config(checkpoint))
+    state = TrainState.start(model, replace(checkpoint.train_config, weight_normalization=False))
+    checkpoint.restore(state, World(), moments=False)
+    model.load_state_dict({name: w.half().float() for name, w in state.ema.weights.items()}, strict=False)
+    return model.eval()
+
+
+def read_any(folder: Path) -> Checkpoint:
+    """Return the checkpoint that a folder is, or else the newest one in it. Raises TrainingError where there is none
+    that is whole."""
+    if (folder / ABOUT).exists():
+        return read_checkpoint(folder)
+    checkpoint = read_newest(folder)
+    if checkpoint is None:
+        raise TrainingError(f"{folder} holds neither a model nor checkpoints; name the folder of a run, or a file")
+    return checkpoint
 
 
 def stored_model_config(checkpoint: Checkpoint) -> FlowMoConfig:

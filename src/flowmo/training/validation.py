@@ -54,7 +54,7 @@ class Validator:
         """Write images, numbers and weights of the EMA; return why the run is to stop, if it is. Every process must
         call it. Where validation may end the run, the best weights so far are kept too."""
         start, images, early = time.monotonic(), self.state.images_seen, None
-        model = self.write_weights("model", "moving average", self.state.ema.weights, torch.float16)
+        model = self.write_average()
         if model is not None and self.validation and self.log:
             with torch.no_grad():
                 numbers = {"images": images} | self.validation(model.to(self.world.device).eval(), images)
@@ -80,6 +80,11 @@ class Validator:
             rarer = round(self.config.check_images * share / MOST_TIME)
             self.log.say(f"note: validation takes {share:.0%} of the time so far; check_images={rarer} makes it 3 %")
 
+    def write_average(self) -> nn.Module | None:
+        """Write the averaged weights to ``model.safetensors``; return the model, on the CPU, in the main process. Every
+        process must call it."""
+        return self.write_weights("model", "moving average", self.state.ema.weights, torch.float16)
+
     def save_raw(self, name: str, what: str) -> None:
         """Write the raw weights, not their average, to NAME.safetensors in float32. Every process must call it."""
         self.write_weights(name, what, dict(self.state.model.named_parameters()), torch.float32)
@@ -94,6 +99,7 @@ class Validator:
         if not self.world.main:
             return None
         model = with_weights(self.kind, self.state.model, weights)
-        about = {"images": self.state.images_seen, "weights": what}
+        seen, planned = self.state.images_seen, self.config.images
+        about = {"images": seen, "images_planned": planned, "finished": seen >= planned, "weights": what}
         self.kind.save(model, self.folder / f"{name}.safetensors", dtype, about)
         return model

@@ -32,7 +32,7 @@ from ...generation import (
 from ...quantize.tokens import Tokens
 from ...tokenizer import FlowMo
 from ...viewing import contact_sheet, write_png
-from ...weights import load
+from ..common import load_named
 
 IN_A_ROW = 8
 
@@ -84,7 +84,7 @@ def painters(
     files: Sequence[str], generators: Sequence[Generator], tokenizers: Sequence[str], device: torch.device
 ) -> list[Painter]:
     """Each generator with the tokenizer of its fingerprint. Raises TokenFileError where none has it."""
-    loaded = [load(name, device=device) for name in tokenizers]
+    loaded = [load_named(None, name, device=device) for name in tokenizers]
     prints = [f"{tokenizer.fingerprint():08x}" for tokenizer in loaded]
     paths = [Path(file).resolve() for file in files]
     names = [path.parent.name if path.name == "model.safetensors" else path.stem for path in paths]

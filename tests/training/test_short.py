@@ -1,0 +1,88 @@
+"""``--recipe short``: a schedule that follows from the length, a length that follows from the time, and lines that a
+person can read."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from run_support import lines_of
+
+from flowmo.cli.main import main
+from flowmo.training.logs import in_words
+from flowmo.training.short import length_in, short
+
+QUICK = ["losses.perceptual=0", "precision=fp32", "workers=0"]
+
+
+@pytest.mark.parametrize("images", [1_600, 16_000, 1_000_000])
+def test_the_schedule_scales_with_the_length(images: int) -> None:
+    config = short(images)
+    levels = config.noise_levels
+    assert config.images == images
+    assert levels.curriculum_images == pytest.approx(0.4 * images, abs=8)
+    assert levels.anneal_images == pytest.approx(0.15 * images, abs=8)
+    assert config.cooldown_images == pytest.approx(0.25 * images, abs=8)
+    assert levels.curriculum_images + levels.anneal_images < images - config.cooldown_images
+    assert 5 <= images / config.check_images <= 6
+    assert images / config.batch_size / config.log_steps >= 100
+    assert config.warmup_images <= 0.03 * images
+
+
+def test_a_length_leaves_time_to_spare() -> None:
+    assert length_in(100, 10, 16) == 848
+    assert length_in(0.001, 1, 16) == 16  # never less than an update
+
+
+def train(data: Path, out: Path, *more: str) -> list[str]:
+    return ["train", str(data), str(out), "--preset", "tiny", "--device", "cpu", *more]
+
+
+def test_it_is_the_default_and_explicit_settings_win(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def resolved(*more: str) -> dict[str, object]:
+        assert main([*train(data, tmp_path / "run", *more), "--dry-run"]) == 0
+        text = capsys.readouterr().out
+        return json.loads("{" + text.split("\n{", 1)[1])  # type: ignore[no-any-return]
+
+    assert resolved("--set", "images=16000")["cooldown_images"] == 4000
+    assert resolved("--set", "images=16000", "cooldown_images=32")["cooldown_images"] == 32
+    assert resolved("--recipe", "none", "--set", "images=16000")["cooldown_images"] == 250_000
+    assert resolved("--recipe", "published")["batch_size"] == 128
+
+
+def test_a_run_fits_its_time_and_goes_on_with_its_own_schedule(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    began = time.monotonic()
+    assert main([*train(data, out, "--time-limit", "8s"), "--set", *QUICK]) == 0
+    said = capsys.readouterr()
+    assert f"preset tiny, recipe short, into {out}" in said.err
+    assert "images fit the time" in said.err
+    assert "first update of 16 images after" in said.out
+    assert time.monotonic() - began < 60
+    stored = json.loads((out / "config.json").read_text())["train"]
+    assert stored["cooldown_images"] == pytest.approx(stored["images"] / 4, abs=8)
+    assert (out / "model.safetensors").is_file()
+    assert any("images_per_s" in line for line in lines_of(out))
+    assert main([*train(data, out, "--time-limit", "8s"), "--set", *QUICK]) == 0  # not measured again
+    assert json.loads((out / "config.json").read_text())["train"] == stored
+    assert "measuring" not in capsys.readouterr().err
+
+
+def test_lines_for_people_have_names_and_few_numbers() -> None:
+    line = {
+        "step": 20, "images": 320, "total": 1.25, "flow": 1.5, "perceptual": 0.0, "sample_entropy": 0.4,
+        "codebook_entropy": 2.4, "commitment": 0.4, "parameter_norm": 47.0, "lr": 1e-4, "images_per_s": 18.76,
+        "hours_left": 0.5, "memory_mb": 582.3, "skipped_steps": 0, "broken_images": 2,
+    }  # fmt: skip
+    assert in_words(line, 3200) == (
+        "320 of 3,200 images (10%), loss 1.25, flow loss 1.5, 18.8 images/s, 30 min left, broken images 2"
+    )
+    assert in_words({"images": 8, "psnr": 20.0, "psnr_shuffled": 9.0}) == (
+        "8 images, PSNR 20.00 dB, codes shuffled 9.00 dB"
+    )
