@@ -76,12 +76,14 @@ class QuantizerConfig:
     kind: ``lfq`` keeps signs; ``fsq`` rounds each channel to one of ``levels``; ``continuous`` only normalises.
     temperature: of the entropy terms (A6). tanh_bound: bound the latent first (A.1 of the paper found it worse).
     levels: FSQ only, the levels of the channels of one group.
+    normalize: continuous only, whether LayerNorm is over each token or over the whole latent of an image (F6).
     """
 
     kind: Literal["lfq", "fsq", "continuous"] = "lfq"
     temperature: float = 0.1
     tanh_bound: bool = False
     levels: tuple[int, ...] = (8, 8, 8)
+    normalize: Literal["token", "latent"] = "token"
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < math.inf:
@@ -244,6 +246,15 @@ class FlowMoConfig:
         if self.quantizer.kind == "fsq":
             return self.num_groups * len(self.quantizer.levels)
         return self.bits_per_token
+
+    def thumbnail_bits(self, size: tuple[int, int]) -> int:
+        """Bits of the thumbnail that a reconstruction of this height and width is compared with: those of its tokens.
+
+        A continuous latent has no bits: there the thumbnail has as many numbers as the latent, 6 bits each.
+        """
+        if self.quantizer.kind == "continuous":
+            return 6 * self.tokens_of(size) * self.latent_dim
+        return self.tokens_of(size) * self.bits_per_token
 
     @property
     def bits_per_pixel(self) -> float:

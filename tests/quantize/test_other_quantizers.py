@@ -129,3 +129,14 @@ def test_settings_reach_the_quantizer() -> None:
 def test_configurations_that_cannot_be(settings: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         override(tiny(), settings)
+
+
+def test_continuous_latent_over_the_whole_image() -> None:
+    """As DiTo: one mean and variance an image, so that tokens keep their sizes beside each other (F6)."""
+    latent = torch.randn(2, 5, 18) * torch.arange(1, 6)[:, None] + 3
+    code = quantize_continuous(latent, "latent").code
+    assert torch.allclose(code.mean((1, 2)), torch.zeros(2), atol=1e-5)
+    assert torch.allclose(code.var((1, 2), correction=0), torch.ones(2), atol=1e-4)
+    assert float(code[:, 4].std()) > 2 * float(code[:, 0].std())
+    assert torch.equal(make_quantizer(configured("continuous", normalize="latent"))(latent).code, code)
+    assert torch.allclose(code[:1], quantize_continuous(latent[:1], "latent").code)  # by itself

@@ -98,6 +98,21 @@ def load_model(arguments: argparse.Namespace) -> FlowMo:
     return load_named(arguments, arguments.model, arguments.raw_weights, find_device(arguments.device))
 
 
+def load_tokenizer(arguments: argparse.Namespace) -> FlowMo:
+    """:func:`load_model` for a command that needs tokens. Raises ConfigError for a model of a continuous latent."""
+    model = load_model(arguments)
+    model.require_tokens()
+    return model
+
+
+def load_tokenizers(arguments: argparse.Namespace) -> list[FlowMo]:
+    """:func:`load_all` for a command that needs tokens. Raises ConfigError for a model of a continuous latent."""
+    models = load_all(arguments)
+    for model in models:
+        model.require_tokens()
+    return models
+
+
 def load_named(
     arguments: argparse.Namespace, name: str, raw_weights: bool = False, device: torch.device | str = "cpu"
 ) -> FlowMo:
