@@ -67,12 +67,12 @@ def continuous(tmp_path: Path) -> Path:
     "command",
     [
         ("tokenize", CAT, "--out", "o", "--model"),
-        ("tokenize", CAT.parent, "--shard", "o", "--model"),
+        ("tokenize", CAT.parent, "--shard", "o.shard", "--model"),
         ("detokenize", CAT, "--out", "o", "--model"),
         ("gallery", CAT, "--out", "o", "--models"),
         ("compare", CAT.parent, "--out", "o", "--models"),
         ("train-generator", "none", "o", "--tokenizer"),
-        ("bench", "speed", "--model"),
+        ("bench", "encode", "--model"),
     ],
     ids=lambda command: command[0],
 )
