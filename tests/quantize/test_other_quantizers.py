@@ -90,7 +90,7 @@ def configured(kind: str, **settings: object) -> FlowMoConfig:
     return replace(tiny(), quantizer=QuantizerConfig(kind=kind, **settings))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", ["lfq", "fsq", "continuous"])
+@pytest.mark.parametrize("kind", ["lfq", "fsq", "bsq", "continuous"])
 def test_one_interface(kind: str) -> None:
     config = configured(kind)
     latent = torch.randn(2, 16, config.latent_dim)
@@ -117,7 +117,7 @@ def test_settings_reach_the_quantizer() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["quantizer.kind=vq"], "must be one of lfq, fsq, continuous"),
+        (["quantizer.kind=vq"], "must be one of lfq, fsq, bsq, continuous"),
         (["quantizer.temperature=0"], "temperature must be positive"),
         (["quantizer.kind=fsq", "quantizer.levels=[8,8]"], "need 6 bits a group, but bits_per_group is 9"),
         (["quantizer.levels=[8,1]"], "at least 2"),

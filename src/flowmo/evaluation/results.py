@@ -129,7 +129,7 @@ def weights_checksum(model: FlowMo | Generator) -> str:
     if config.get("transform", "") is None:  # of models from before there was one, whose sums must not change
         del config["transform"]
     if "quantizer" in config:  # likewise
-        added = {name: getattr(QuantizerConfig(), name) for name in ("normalize",)}
+        added = {name: getattr(QuantizerConfig(), name) for name in ("normalize", "straight_through")}
         config["quantizer"] = {k: v for k, v in config["quantizer"].items() if k not in added or v != added[k]}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name, weight in sorted(model.state_dict().items()):
