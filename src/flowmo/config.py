@@ -73,15 +73,20 @@ class TransformerConfig:
 class QuantizerConfig:
     """How a latent becomes a code (Section 3.2).
 
-    kind: ``lfq`` keeps signs; ``fsq`` rounds each channel to one of ``levels``; ``continuous`` only normalises.
+    kind: ``lfq`` keeps signs; ``fsq`` rounds each channel to one of ``levels``; ``bsq`` keeps signs on the
+    unit sphere; ``continuous`` only normalises.
     temperature: of the entropy terms (A6). tanh_bound: bound the latent first (A.1 of the paper found it worse).
     levels: FSQ only, the levels of the channels of one group.
+    normalize: continuous only, whether LayerNorm is over each token or over the whole latent of an image (F6).
+    straight_through: lfq and bsq only, how the code's gradient reaches the latent, unchanged or by the rotation trick.
     """
 
-    kind: Literal["lfq", "fsq", "continuous"] = "lfq"
+    kind: Literal["lfq", "fsq", "bsq", "continuous"] = "lfq"
     temperature: float = 0.1
     tanh_bound: bool = False
     levels: tuple[int, ...] = (8, 8, 8)
+    normalize: Literal["token", "latent"] = "token"
+    straight_through: Literal["identity", "rotation"] = "identity"
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < math.inf:
@@ -90,6 +95,8 @@ class QuantizerConfig:
             raise ConfigError(f"every FSQ level must be at least 2, got {self.levels}")
         if len(self.levels) > 24 or max(self.levels) > 2**24:
             raise ConfigError("FSQ levels are at most 24 numbers of at most 2**24")
+        if self.straight_through == "rotation" and self.kind not in ("lfq", "bsq"):
+            raise ConfigError(f'straight_through "rotation" is for lfq and bsq, not for {self.kind}')
 
     @property
     def level_bits(self) -> int:
@@ -244,6 +251,15 @@ class FlowMoConfig:
         if self.quantizer.kind == "fsq":
             return self.num_groups * len(self.quantizer.levels)
         return self.bits_per_token
+
+    def thumbnail_bits(self, size: tuple[int, int]) -> int:
+        """Bits of the thumbnail that a reconstruction of this height and width is compared with: those of its tokens.
+
+        A continuous latent has no bits: there the thumbnail has as many numbers as the latent, 6 bits each.
+        """
+        if self.quantizer.kind == "continuous":
+            return 6 * self.tokens_of(size) * self.latent_dim
+        return self.tokens_of(size) * self.bits_per_token
 
     @property
     def bits_per_pixel(self) -> float:

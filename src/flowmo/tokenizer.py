@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import wraps
 from typing import Any, ParamSpec, Self, TypeVar
@@ -26,13 +26,13 @@ from .image_utils import Images, as_images
 from .inference import Inference, new_outputs, prepare
 from .pretrained import Pretrained
 from .quantize import Average, Quantized, make_quantizer
+from .quantize.continuous import NO_TOKENS
 from .quantize.tokens import Tokens
 from .tiles import decode_tiled
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 SMALLEST_TRAINING_T = 0.05  # keeps the loss of a clean prediction finite at low noise
-NO_TOKENS = 'a model with quantizer "continuous" has no tokens; use encode() and quantize().code'
 
 
 def check_tokens(tokens: Tokens, config: FlowMoConfig) -> None:
@@ -221,19 +221,37 @@ class FlowMo(Pretrained, nn.Module):
         (:func:`flowmo.image_utils.as_images`). bits_per_token: only the first so many bits of each token, a lower rate
         (models with a transform). Raises ImageError, ConfigError for a rate that the model does not have.
         """
+        self.require_tokens()
         images = as_images(images, self.config.image_size)
+        parts = [
+            quantized.tokens[:count].cpu()
+            for quantized, count in self._quantized(images)
+            if quantized.tokens is not None
+        ]
+        whole = Tokens(torch.cat(parts), self.config.bits_per_group, (images.shape[2], images.shape[3]))
+        return whole if bits_per_token is None else whole.truncate(bits_per_token)
+
+    @own_precision
+    @torch.no_grad()
+    def codes(self, images: Images) -> Tensor:
+        """Images as in :meth:`tokenize` -> their codes B N K on the model's device, also of a continuous latent."""
+        if self.quantizer.has_tokens:
+            return self.code_of(self.tokenize(images).indices)
+        images = as_images(images, self.config.image_size)
+        return torch.cat([quantized.code[:count].clone() for quantized, count in self._quantized(images)])
+
+    def _quantized(self, images: Tensor) -> Iterator[tuple[Quantized, int]]:
+        """Encode and quantize images B 3 H W in chunks; with each, how many of its rows count."""
+        encoder_pass = self.inference.encoder_pass or self.encoder.forward_blocks
+        table = self.encoder.table(images[:0].to(self.device))
+        for rows, count in self.inference.chunks(len(images), self.chunk_size((images.shape[2], images.shape[3]))):
+            new_outputs(self.inference.encoder_pass, table)
+            yield self.quantize(encoder_pass(images[rows].to(self.device), table)), count
+
+    def require_tokens(self) -> None:
+        """Raise ConfigError for a model whose codes are not integers; commands that need tokens ask before any work."""
         if not self.quantizer.has_tokens:
             raise ConfigError(NO_TOKENS)
-        encoder_pass = self.inference.encoder_pass or self.encoder.forward_blocks
-        size, parts = (images.shape[2], images.shape[3]), []
-        table = self.encoder.table(images[:0].to(self.device))
-        for rows, count in self.inference.chunks(len(images), self.chunk_size(size)):
-            new_outputs(self.inference.encoder_pass, table)
-            tokens = self.quantize(encoder_pass(images[rows].to(self.device), table)).tokens
-            assert tokens is not None
-            parts.append(tokens[:count].cpu())
-        whole = Tokens(torch.cat(parts), self.config.bits_per_group, size)
-        return whole if bits_per_token is None else whole.truncate(bits_per_token)
 
     @own_precision
     @torch.no_grad()
@@ -244,12 +262,23 @@ class FlowMo(Pretrained, nn.Module):
         changes nothing. sampler: ``num_steps``, ``rho``, ``guidance_scale``, ``guidance_interval``, ``solver``; what is
         not given, or None, is as stored with the weights (``config.sampler``).
         """
+        self.require_tokens()
         check_tokens(tokens, self.config)
+        return self.decode_codes(self.code_of(tokens.indices), tokens.image_size, seed=seed, **sampler)
+
+    @own_precision
+    @torch.no_grad()
+    def decode_codes(
+        self, code: Tensor, size: tuple[int, int], *, seed: int | Sequence[int] = 0, **sampler: Any
+    ) -> Tensor:
+        """Codes B N K, as :meth:`codes` gives them -> images B 3 H W in [-1, 1], on the model's device.
+
+        size: (H, W). seed and sampler: as of :meth:`detokenize`.
+        """
         chosen = sampler_with(self.config.sampler, sampler)
-        noise = seeded_noise(seed, len(tokens), (3, *tokens.image_size))
-        parts = []
-        for rows, count in self.inference.chunks(len(tokens), self.chunk_size(tokens.image_size)):
-            image = self.decode(self.code_of(tokens.indices[rows]), noise[rows].to(self.device), chosen)
+        noise, parts = seeded_noise(seed, len(code), (3, *size)), []
+        for rows, count in self.inference.chunks(len(code), self.chunk_size(size)):
+            image = self.decode(code[rows].to(self.device), noise[rows].to(self.device), chosen)
             parts.append(image[:count].clamp(-1, 1))
         return torch.cat(parts)
 
@@ -268,8 +297,10 @@ class FlowMo(Pretrained, nn.Module):
         return self.inference.images_at_once(self.config, size, self.device)
 
     def reconstruct(self, images: Images, **settings: object) -> Tensor:
-        """``detokenize(tokenize(images))``; images as in :meth:`tokenize`, settings as in :meth:`detokenize`."""
-        return self.detokenize(self.tokenize(images), **settings)  # type: ignore[arg-type]
+        """``detokenize(tokenize(images))``, also of a continuous latent, without tokens; images as in :meth:`tokenize`,
+        settings as in :meth:`detokenize`."""
+        images = as_images(images, self.config.image_size)
+        return self.decode_codes(self.codes(images), (images.shape[2], images.shape[3]), **settings)  # type: ignore[arg-type]
 
     def fingerprint(self) -> int:
         """Which encoder and quantizer made a token file: 32 bits of a hash over their weights and settings.
@@ -295,6 +326,8 @@ class FlowMo(Pretrained, nn.Module):
             "initial_latent": c.initial_latent,
             "latent_positions": c.latent_positions,
         }
+        if c.quantizer.normalize != "token":
+            settings["normalize"] = c.quantizer.normalize
         if c.encoder.width_multiplier != 1:
             settings["width_multiplier"] = c.encoder.width_multiplier
         if c.transform is not None:

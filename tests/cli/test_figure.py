@@ -20,7 +20,9 @@ from PIL import Image
 from safetensors import safe_open
 
 from flowmo.cli.figure.shared import labels
+from flowmo.config import SamplerConfig, from_dict
 from flowmo.evaluation.results import read_result
+from flowmo.flow import function_evaluations
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.weights import load, load_model, read_about, save_model
@@ -113,7 +115,10 @@ def test_sampler_grid_and_its_best_stored(flowmo: Command, tmp_path: Path) -> No
     assert result.code == 0, result.err
     plot_of("o", "sampler-grid")
     found = result.json["content"]
-    assert len(found["rows"]) == 2 * 2 * 3
+    assert found["solvers"] == ["euler", "heun"]
+    assert len(found["rows"]) == 2 * 2 * 2 * 3
+    for row in found["rows"]:
+        assert row["passes"] == function_evaluations(from_dict(SamplerConfig, row["sampler"]))
     assert found["best"] == min(found["rows"], key=lambda row: (row["lpips"], row["passes"]))
     assert not list(Path("o").glob("*.partial"))
     before, after = load_model(source), load_model(tmp_path / "new.safetensors")
@@ -157,7 +162,7 @@ def test_a_killed_grid_goes_on(flowmo: Command) -> None:
     assert again.code == 0
     assert "measured before" in again.err
     rows = again.json["content"]["rows"]
-    assert len(rows) == 16
+    assert len(rows) == 32
     assert set(kept) <= {row["psnr"] for row in rows}
     assert not partial.exists()
 

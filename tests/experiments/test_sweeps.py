@@ -23,12 +23,13 @@ from flowmo.experiments.sampler_grid import (
     GridRow,
     best,
     candidates,
-    effect,
+    frontier,
     guidances,
     sampler_grid,
 )
 from flowmo.experiments.sampling import codes_of, sample_codes
 from flowmo.experiments.variance import seed_variance
+from flowmo.flow import evaluations, function_evaluations
 from flowmo.metrics.networks import Networks
 from flowmo.metrics.pixels import psnr
 from flowmo.perceptual import load_lpips
@@ -117,11 +118,32 @@ def test_norm_sweep(model: FlowMo, pictures: Tensor) -> None:
     assert points[0].psnr > points[1].psnr
 
 
+def test_heun_asks_twice_a_step_but_the_last() -> None:
+    two = SamplerConfig(2, 1.0, 1.5, (0.4, 0.6), "heun")
+    assert evaluations(two) == ((1.0, 1.0), (0.5, 1.5), (0.5, 1.5))
+    assert evaluations(SamplerConfig(1, 4.0, 1.0, solver="heun")) == evaluations(SamplerConfig(1, 1.0, 1.0))
+    both = candidates([1, 2], [1.0], [(1.0, (0.1, 0.5))], ("euler", "heun"))
+    assert [(s.solver, s.num_steps, function_evaluations(s)) for s in both] == [
+        ("euler", 1, 1), ("euler", 2, 2), ("heun", 1, 1), ("heun", 2, 3),
+    ]  # fmt: skip
+
+
+def test_the_frontier_of_quality_against_evaluations() -> None:
+    rows = [
+        GridRow(SamplerConfig(n), n, p, {"lpips": x})
+        for n, p, x in [(4, 20, 0.3), (1, 18, 0.5), (2, 17, 0.5), (3, 19, 0.3)]
+    ]
+    assert [row.passes for row in frontier(rows, "lpips")] == [1, 3]
+    assert [row.passes for row in frontier(rows, "psnr")] == [1, 3, 4]
+
+
 def test_samplers_of_equal_effect() -> None:
-    assert effect(SamplerConfig(1, 1.0, 1.0)) == effect(SamplerConfig(1, 4.0, 1.5, (0.1, 0.9))) == ((1.0, 1.0),)
-    assert effect(SamplerConfig(2, float("inf"), 1.0)) == effect(SamplerConfig(1, 1.0, 1.0))
-    assert effect(SamplerConfig(2, 1.0, 1.5, (0.4, 0.6))) == ((1.0, 1.0), (0.5, 1.5))
-    assert effect(SamplerConfig(2, 2.0, 1.5, (0.4, 0.6))) == ((1.0, 1.0), (0.25, 1.0))
+    assert (
+        evaluations(SamplerConfig(1, 1.0, 1.0)) == evaluations(SamplerConfig(1, 4.0, 1.5, (0.1, 0.9))) == ((1.0, 1.0),)
+    )
+    assert evaluations(SamplerConfig(2, float("inf"), 1.0)) == evaluations(SamplerConfig(1, 1.0, 1.0))
+    assert evaluations(SamplerConfig(2, 1.0, 1.5, (0.4, 0.6))) == ((1.0, 1.0), (0.5, 1.5))
+    assert evaluations(SamplerConfig(2, 2.0, 1.5, (0.4, 0.6))) == ((1.0, 1.0), (0.25, 1.0))
     assert guidances([1.0, 2.0], [(0.1, 0.5), (0.1, 0.9)]) == [(1.0, (0.1, 0.5)), (2.0, (0.1, 0.5)), (2.0, (0.1, 0.9))]
     assert len(candidates([1, 2], [1.0, 4.0], guidances([1.0, 2.0], [(0.1, 0.5)]))) == 8
     with pytest.raises(ConfigError, match="guidance_interval"):
@@ -141,7 +163,9 @@ def test_the_best_of_the_grid(model: FlowMo, pictures: Tensor) -> None:
     measures = [keep, lambda images: {"lpips": evaluator.numbers(images)["lpips_alex"]}]
     rows = list(sampler_grid(model, pictures, samplers, [0, 1, 2], measures, batch_size=2))
     assert [row.sampler for row in rows] == samplers
-    assert len(painted) == len({effect(s) for s in samplers}) == 4  # one step is one step, whatever rho and guidance
+    assert (
+        len(painted) == len({evaluations(s) for s in samplers}) == 4
+    )  # one step is one step, whatever rho and guidance
     chosen = best(rows)
     assert chosen.measures["lpips"] == min(row.measures["lpips"] for row in rows)
     s = chosen.sampler

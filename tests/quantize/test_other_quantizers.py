@@ -90,7 +90,7 @@ def configured(kind: str, **settings: object) -> FlowMoConfig:
     return replace(tiny(), quantizer=QuantizerConfig(kind=kind, **settings))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", ["lfq", "fsq", "continuous"])
+@pytest.mark.parametrize("kind", ["lfq", "fsq", "bsq", "continuous"])
 def test_one_interface(kind: str) -> None:
     config = configured(kind)
     latent = torch.randn(2, 16, config.latent_dim)
@@ -117,7 +117,7 @@ def test_settings_reach_the_quantizer() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["quantizer.kind=vq"], "must be one of lfq, fsq, continuous"),
+        (["quantizer.kind=vq"], "must be one of lfq, fsq, bsq, continuous"),
         (["quantizer.temperature=0"], "temperature must be positive"),
         (["quantizer.kind=fsq", "quantizer.levels=[8,8]"], "need 6 bits a group, but bits_per_group is 9"),
         (["quantizer.levels=[8,1]"], "at least 2"),
@@ -129,3 +129,14 @@ def test_settings_reach_the_quantizer() -> None:
 def test_configurations_that_cannot_be(settings: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         override(tiny(), settings)
+
+
+def test_continuous_latent_over_the_whole_image() -> None:
+    """As DiTo: one mean and variance an image, so that tokens keep their sizes beside each other (F6)."""
+    latent = torch.randn(2, 5, 18) * torch.arange(1, 6)[:, None] + 3
+    code = quantize_continuous(latent, "latent").code
+    assert torch.allclose(code.mean((1, 2)), torch.zeros(2), atol=1e-5)
+    assert torch.allclose(code.var((1, 2), correction=0), torch.ones(2), atol=1e-4)
+    assert float(code[:, 4].std()) > 2 * float(code[:, 0].std())
+    assert torch.equal(make_quantizer(configured("continuous", normalize="latent"))(latent).code, code)
+    assert torch.allclose(code[:1], quantize_continuous(latent[:1], "latent").code)  # by itself

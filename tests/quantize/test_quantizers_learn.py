@@ -17,7 +17,7 @@ from flowmo.stages import LossWeights, draw, mode_matching_loss
 from flowmo.tokenizer import FlowMo
 
 
-@pytest.mark.parametrize("kind", ["lfq", "fsq", "continuous"])
+@pytest.mark.parametrize("kind", ["lfq", "fsq", "bsq", "continuous"])
 def test_three_hundred_steps_gain_three_decibels(kind: str, photographs: Callable[[str, int], Tensor]) -> None:
     stream = TransformerConfig(patch_size=8, width=64, depth=2, heads=2)
     config = replace(

@@ -13,7 +13,7 @@ from flowmo.arch import Condition
 from flowmo.flow import ThickTailedLogitNormal
 from flowmo.presets import tiny
 from flowmo.stages import LossWeights, ModeMatchingLoss, draw, mode_matching_loss
-from flowmo.stages.mode_matching import Draws, draw_window
+from flowmo.stages.mode_matching import Draws, ModeMatching, ModeMatchingConfig, draw_window, synchronize
 from flowmo.tokenizer import FlowMo
 
 
@@ -54,7 +54,7 @@ def test_the_published_weights() -> None:
 
 def test_terms_written_out(model: FlowMo, images: Tensor) -> None:
     """The flow loss is a mean over all pixels (A3); d_perc compares x_t - t v, not clamped (A5), with the image."""
-    noise, t, keep, _ = draws_for(images, dropout=0.5)
+    noise, t, keep, *_ = draws_for(images, dropout=0.5)
     loss = mode_matching_loss(model, images, Draws(noise, t, keep), LossWeights(), distance)
     code = model.quantize(model.encode(images)).code
     level = t[:, None, None, None]
@@ -220,3 +220,41 @@ def test_the_perceptual_network_sees_a_random_square(model: FlowMo, images: Tens
     assert {tuple(part.shape[-2:]) for part in seen} == {(16, 16)}
     assert not torch.equal(seen[0], seen[1])
     assert draw_window(images, None, generator) == (slice(None), slice(None))
+
+
+def test_noise_sync_in_closed_form() -> None:
+    """F6: a share of latents at t_z ~ U(0, 1) on the path of Eq. 4, their images at t ~ U(t_z, 1)."""
+    count, share = 20_000, 0.25
+    image, code = torch.zeros(count, 3, 2, 2), torch.full((count, 4, 3), 2.0)
+    before = draw(image, ThickTailedLogitNormal(), 0.0, torch.Generator().manual_seed(0))
+    draws = synchronize(before, share, (4, 3), torch.Generator().manual_seed(1))
+    assert draws.sync is not None
+    t_z = draws.sync.t
+    noised = t_z > 0
+    assert float(noised.float().mean()) == pytest.approx(share, abs=0.01)
+    assert torch.equal(draws.t[~noised], before.t[~noised])
+    given = draws.condition(code).code
+    assert torch.equal(given[~noised], code[~noised])
+    level = t_z[:, None, None]
+    assert torch.allclose(given, level * draws.sync.noise + (1 - level) * 2.0)
+    # Mean over t_z of (1 - t_z) 2 is 1; of the square, E[t_z^2] + 4 E[(1 - t_z)^2] = 5/3.
+    assert float(given[noised].mean()) == pytest.approx(1.0, abs=0.03)
+    assert float(given[noised].square().mean()) == pytest.approx(5 / 3, abs=0.05)
+    assert (draws.t >= t_z).all()
+    assert float(draws.t[noised].mean()) == pytest.approx(3 / 4, abs=0.01)  # E[(1 + t_z) / 2]
+
+
+def test_without_noise_sync_nothing_else_is_drawn(model: FlowMo, images: Tensor) -> None:
+    """Runs of before go on exactly: the same loss, and the generator is left where it was."""
+    batch = type("Batch", (), {"images": images})()
+    losses, states = [], []
+    for share in (0.0, 0.0, 1.0):
+        generator = torch.Generator().manual_seed(0)
+        config = ModeMatchingConfig(noise_sync=share)
+        losses.append(ModeMatching(model, config)(batch, generator, 0).flow)
+        states.append(generator.get_state())
+    plain = torch.Generator().manual_seed(0)
+    draw(images, ThickTailedLogitNormal(), 0.1, plain)
+    assert torch.equal(states[0], plain.get_state())
+    assert torch.equal(losses[0], losses[1])
+    assert not torch.equal(losses[0], losses[2])

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -20,7 +20,7 @@ from ..data import FITS
 from ..devices import AUTO, best_device, resolve_device
 from ..errors import ConfigError, FlowMoError, ImageError
 from ..files import replacing, user_path
-from ..flow import Guidance, shifted_grid
+from ..flow import Guidance, Solver, shifted_grid
 from ..tokenizer import FlowMo
 from ..weights import load
 from ..weights.load import PACKAGED
@@ -79,7 +79,12 @@ def add_sampling_arguments(
     group.add_argument(
         "--interval", type=finite, nargs=2, metavar=("LOW", "HIGH"), help="noise levels from 0 to 1 where guidance acts"
     )
+    add_solver_argument(group)
     group.add_argument("--seed", type=seed, default=0, metavar="N", help=f"{seed_help} (default: 0)")
+
+
+def add_solver_argument(group: Any, flag: str = "--solver") -> None:
+    group.add_argument(flag, choices=get_args(Solver), help="euler, or heun, which asks the decoder twice a step")
 
 
 def add_output_arguments(parser: argparse.ArgumentParser, out: str | None = OUT) -> None:
@@ -96,6 +101,21 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def load_model(arguments: argparse.Namespace) -> FlowMo:
     """The model that the arguments name, on their device. Raises WeightsError or ConfigError."""
     return load_named(arguments, arguments.model, arguments.raw_weights, find_device(arguments.device))
+
+
+def load_tokenizer(arguments: argparse.Namespace) -> FlowMo:
+    """:func:`load_model` for a command that needs tokens. Raises ConfigError for a model of a continuous latent."""
+    model = load_model(arguments)
+    model.require_tokens()
+    return model
+
+
+def load_tokenizers(arguments: argparse.Namespace) -> list[FlowMo]:
+    """:func:`load_all` for a command that needs tokens. Raises ConfigError for a model of a continuous latent."""
+    models = load_all(arguments)
+    for model in models:
+        model.require_tokens()
+    return models
 
 
 def load_named(
@@ -192,6 +212,7 @@ def sampling(arguments: argparse.Namespace) -> dict[str, Any]:
         "rho": arguments.rho,
         "guidance_scale": arguments.guidance,
         "guidance_interval": arguments.interval and tuple(arguments.interval),
+        "solver": arguments.solver,
         "seed": arguments.seed,
     }
 

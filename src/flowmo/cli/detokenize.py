@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     files = find_token_files(arguments.files)
-    model = common.load_model(arguments)
+    model = common.load_tokenizer(arguments)
     if arguments.guidance is not None:
         common.tell_idle_guidance(common.sampler_of(arguments, model), "--guidance")
     progress = common.Progress(len(files))

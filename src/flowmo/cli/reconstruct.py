@@ -10,12 +10,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ..codec import HEADER_SIZE, patch_of
 from ..data import find_pictures, output_stems, picture_batches, relative_names, to_image
 from ..errors import WeightsError
 from ..evaluation.reconstruction import Scores, mean_scores, score
 from ..metrics.pixels import thumbnail
 from ..perceptual import LPIPS, load_lpips
+from ..tokenizer import FlowMo
 from ..viewing import contact_sheet, side_by_side, write_png
 from . import common, rates
 from .plain import plain
@@ -56,10 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         images = batch.images.to(model.device)
         bits = rates.bits_per_token(arguments, model.config, (images.shape[2], images.shape[3]))
-        tokens = model.tokenize(images, bits)
-        again = model.detokenize(tokens, **common.sampling(arguments))
-        small = thumbnail(images, tokens.bits_per_image)
-        payload = -(-tokens.bits_per_image // 8)
+        again, coded = _reconstruct(model, images, bits, common.sampling(arguments))
+        small = thumbnail(images, coded or model.config.thumbnail_bits((images.shape[2], images.shape[3])))
+        payload = -(-coded // 8) if coded else None
         for i, (index, one) in enumerate(zip(batch.indices, score(images, again, small, lpips), strict=True)):
             height, width = batch.original_sizes[i] if size is None else images.shape[2:]
             triple = [to_image(x[i, :, :height, :width]) for x in (images, small, again)]
@@ -76,8 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
                     "output": str(targets[index][0]),
                     "side_by_side": str(targets[index][1]),
                     "payload_bytes": payload,
-                    "file_bytes": HEADER_SIZE + payload,
-                    "bits_per_pixel": tokens.bits_per_pixel,
+                    "file_bytes": HEADER_SIZE + payload if payload else None,
+                    "bits_per_pixel": coded / (images.shape[2] * images.shape[3]) if coded else None,
                 }
                 | asdict(one)
             )
@@ -107,6 +109,16 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
+def _reconstruct(
+    model: FlowMo, images: Tensor, bits_per_token: int | None, sampling: dict[str, Any]
+) -> tuple[Tensor, int | None]:
+    """Return the reconstructions, and the bits of each image; None of a continuous latent, which has none."""
+    if not model.quantizer.has_tokens:
+        return model.reconstruct(images, **sampling), None
+    tokens = model.tokenize(images, bits_per_token)
+    return model.detokenize(tokens, **sampling), tokens.bits_per_image
+
+
 def _lpips(arguments: argparse.Namespace, progress: common.Progress) -> LPIPS | None:
     try:
         return load_lpips("alex", arguments.lpips).to(arguments.device)
@@ -122,14 +134,18 @@ def _print(rows: list[dict[str, Any]], mean: dict[str, float | None]) -> None:
     lines = [
         [
             _short(row["name"]),
-            str(row["payload_bytes"]),
-            str(row["file_bytes"]),
-            f"{row['bits_per_pixel']:.4f}",
+            *_rate(row),
             *_numbers(row),
         ]
         for row in rows
     ]
     common.print_table(header, [*lines, [f"mean of {len(rows)}", "", "", "", *_numbers(mean)]])
+
+
+def _rate(row: dict[str, Any]) -> list[str]:
+    if row["payload_bytes"] is None:
+        return ["n/a"] * 3
+    return [str(row["payload_bytes"]), str(row["file_bytes"]), f"{row['bits_per_pixel']:.4f}"]
 
 
 def _numbers(row: dict[str, Any]) -> list[str]:

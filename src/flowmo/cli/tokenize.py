@@ -92,7 +92,7 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
         world.wait()
         arguments.device = str(world.device)
         shard_file = target.with_name(f".{target.name}.shard") if array else target
-        model = common.load_model(arguments)
+        model = common.load_tokenizer(arguments)
         size = common.coded_size(arguments, model.config)
         common.tell_other_size(size, model.config)
         bits = rates.bits_per_token(arguments, model.config, size)
@@ -188,7 +188,7 @@ def _to_files(arguments: argparse.Namespace) -> int:
     out: Path = arguments.out or Path(common.OUT)
     targets = [out / f"{stem}.flowmo" for stem in output_stems(names, [".flowmo"])]
     common.check_targets(targets, paths, arguments.force)
-    model = common.load_model(arguments)
+    model = common.load_tokenizer(arguments)
     size, fingerprint = common.own_size(arguments, model.config), model.fingerprint()
     fit, multiple = arguments.fit if size else "whole", patch_of(model.config)
 

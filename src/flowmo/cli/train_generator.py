@@ -57,6 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
     options = options_of(arguments)
     begin = GENERATOR_RECIPES[arguments.recipe]() if arguments.recipe else GeneratorTrainConfig()
     config = configs.override(begin, arguments.set)
+    tokenizer = load_named(arguments, arguments.tokenizer) if arguments.tokenizer else None
+    if tokenizer is not None:
+        tokenizer.require_tokens()
     data, model_config = _data(arguments)
     if arguments.dry_run:
         print(configs.to_json(model_config), configs.to_json(config), sep="\n")
@@ -66,7 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
         check_same_classes(data.classes, validation_data.classes, f"{arguments.validation} and the shards to train on")
     if validation_data.layout != data.layout or validation_data.num_classes > model_config.num_classes:
         raise TrainingError("the held-out tokens are of another tokenizer, or of more classes, than those to train on")
-    tokenizer = load_named(arguments, arguments.tokenizer) if arguments.tokenizer else None
     if tokenizer is not None:
         check_tokenizer(data.layout, tokenizer.fingerprint())
 

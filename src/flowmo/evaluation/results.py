@@ -21,7 +21,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from ..config import SamplerConfig, from_dict, to_dict
+from ..config import QuantizerConfig, SamplerConfig, from_dict, to_dict
 from ..data import to_uint8
 from ..errors import ConfigError, DataError
 from ..files import replacing
@@ -128,6 +128,9 @@ def weights_checksum(model: FlowMo | Generator) -> str:
     config = {key: value for key, value in to_dict(model.config).items() if key != "sampler"}
     if config.get("transform", "") is None:  # of models from before there was one, whose sums must not change
         del config["transform"]
+    if "quantizer" in config:  # likewise
+        added = {name: getattr(QuantizerConfig(), name) for name in ("normalize", "straight_through")}
+        config["quantizer"] = {k: v for k, v in config["quantizer"].items() if k not in added or v != added[k]}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name, weight in sorted(model.state_dict().items()):
         digest.update(name.encode())

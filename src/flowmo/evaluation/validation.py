@@ -37,8 +37,7 @@ def make_check(
     @torch.no_grad()
     def check(model: FlowMo, images_seen: int) -> dict[str, float]:
         x = images.to(model.device)
-        config = model.config
-        small = thumbnail(x, config.num_tokens * config.bits_per_token)
+        small = thumbnail(x, model.config.thumbnail_bits(x.shape[-2:]))
         painted = {"": paint(model, x)} if paint else _sampled(model, x)
         sheet = torch.cat([torch.cat(list(row[:pictures]), 2) for row in (x, small, *reversed(painted.values()))], 1)
         with replacing(folder / f"{images_seen:010d}.png") as part:
@@ -95,8 +94,8 @@ def make_sampler_check(
 
 def _sampled(model: FlowMo, images: Tensor) -> dict[str, Tensor]:
     """By the sampler, and in one step; by what their numbers' names end with."""
-    tokens, seeds = model.tokenize(images), list(range(len(images)))
+    codes, size, seeds = model.codes(images), (images.shape[2], images.shape[3]), list(range(len(images)))
     return {
-        "": model.detokenize(tokens, seed=seeds),
-        "_one_step": model.detokenize(tokens, num_steps=1, guidance_scale=1.0, seed=seeds),
+        "": model.decode_codes(codes, size, seed=seeds),
+        "_one_step": model.decode_codes(codes, size, num_steps=1, guidance_scale=1.0, seed=seeds),
     }

@@ -62,6 +62,7 @@ def decoding_of(model: FlowMo, tokens: Tokens, sampler: SamplerConfig) -> Callab
         rho=sampler.rho,
         guidance_scale=sampler.guidance_scale,
         guidance_interval=sampler.guidance_interval,
+        solver=sampler.solver,
     ).cpu()
 
 

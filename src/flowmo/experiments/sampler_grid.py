@@ -1,4 +1,4 @@
-"""Quality by steps, rho and guidance (Sections 3.4 and 4.2, Table 4), and the best of the grid.
+"""Quality by solver, steps, rho and guidance (Sections 3.4 and 4.2, Table 4), and the best of the grid.
 
 The best sampler of a small model is its own; the paper's is 25 steps, rho 4, guidance 1.5 in an interval (E1).
 """
@@ -17,7 +17,7 @@ from ..config import SamplerConfig, to_dict
 from ..errors import ConfigError
 from ..evaluation.protocols import STANDARD
 from ..evaluation.result_store import ResultStore
-from ..flow import Guidance, shifted_grid
+from ..flow import Solver, evaluations, function_evaluations
 from ..metrics.pixels import psnr
 from ..tokenizer import FlowMo
 from .sampling import Measure, codes_of, sample_codes
@@ -27,7 +27,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class GridRow:
-    """sampler: what was tried. passes: network passes an image takes. psnr: dB, mean over pictures, higher is better.
+    """sampler: what was tried. passes: its NFE, see ``flow.function_evaluations``. psnr: dB, mean over pictures.
     measures: other numbers by name, lower is better. seconds: to sample and measure, 0 where an earlier row did."""
 
     sampler: SamplerConfig
@@ -48,18 +48,16 @@ def guidances(scales: Sequence[float], intervals: Sequence[Interval]) -> list[tu
 
 
 def candidates(
-    steps: Sequence[int], rhos: Sequence[float], guidance: Sequence[tuple[float, Interval]]
+    steps: Sequence[int],
+    rhos: Sequence[float],
+    guidance: Sequence[tuple[float, Interval]],
+    solvers: Sequence[Solver] = ("euler",),
 ) -> list[SamplerConfig]:
-    """Every combination, in this order of loops. Raises ConfigError for values that no sampler takes."""
-    return [SamplerConfig(n, rho, scale, interval) for n, rho, (scale, interval) in product(steps, rhos, guidance)]
-
-
-def effect(sampler: SamplerConfig) -> tuple[tuple[float, float], ...]:
-    """(t, guidance scale) of each step. Samplers of equal effect give the same: one step with any rho, or a scale of 1
-    with any interval."""
-    guidance = Guidance(sampler.guidance_scale, sampler.guidance_interval)
-    levels = shifted_grid(sampler.num_steps, sampler.rho)[:-1].tolist()
-    return tuple((t, sampler.guidance_scale if guidance.acts(t) else 1.0) for t in levels)
+    """Every combination, the solver outermost, else in this order. Raises ConfigError for values no sampler takes."""
+    return [
+        SamplerConfig(n, rho, scale, interval, solver)
+        for solver, n, rho, (scale, interval) in product(solvers, steps, rhos, guidance)
+    ]
 
 
 def sampler_grid(
@@ -81,7 +79,7 @@ def sampler_grid(
     codes = codes_of(model, images, batch_size)
     known: dict[Any, GridRow] = {}
     for sampler in samplers:
-        steps = effect(sampler)
+        steps = evaluations(sampler)
         if steps in known:
             yield replace(known[steps], sampler=sampler, seconds=0.0)
             continue
@@ -93,9 +91,17 @@ def sampler_grid(
             numbers = [float(psnr(samples, images).mean()), values, time.perf_counter() - started]
             if store:
                 store.add([identity, steps], numbers)
-        passes = sum(1 if scale == 1.0 else 2 for _, scale in steps)
-        known[steps] = GridRow(sampler, passes, *numbers)
+        known[steps] = GridRow(sampler, function_evaluations(sampler), *numbers)
         yield known[steps]
+
+
+def frontier(rows: Sequence[GridRow], criterion: str) -> list[GridRow]:
+    """Return the rows that no row of as few or fewer passes beats in a measure, by rising passes."""
+    found: list[GridRow] = []
+    for row in sorted(rows, key=lambda row: (row.passes, row.loss(criterion))):
+        if not found or row.loss(criterion) < found[-1].loss(criterion):
+            found.append(row)
+    return found
 
 
 def best(rows: Sequence[GridRow], criterion: str = "lpips", within: float | None = None) -> GridRow:

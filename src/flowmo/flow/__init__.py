@@ -6,7 +6,7 @@ from .integrate import integrate
 from .noise import seeded_noise
 from .noise_levels import LogitNormal, ThickTailedLogitNormal, Uniform
 from .path import image_estimate, interpolate, velocity_from_estimate, velocity_target
-from .solvers import Solver, euler, function_evaluations, solve
+from .solvers import Solver, euler, evaluations, function_evaluations, solve
 
 __all__ = [
     "PAPER_INTERVAL",
@@ -17,6 +17,7 @@ __all__ = [
     "Uniform",
     "Velocity",
     "euler",
+    "evaluations",
     "function_evaluations",
     "image_estimate",
     "integrate",

@@ -6,6 +6,7 @@ A solver knows no network: it asks for the velocity at the k-th level of a grid.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor
@@ -52,9 +53,19 @@ def corrected(after: float, solver: Solver) -> bool:
     return solver == "heun" and after > 0
 
 
-def function_evaluations(sampler: SamplerConfig) -> int:
-    """NFE: passes of the decoder that an image takes, two for each guided velocity; 31 with the paper's sampler."""
+def evaluations(sampler: SamplerConfig) -> tuple[tuple[float, float], ...]:
+    """Return (t, guidance scale) of each velocity that a sampler asks for, in its order; 1 is no guidance.
+
+    Samplers with equal evaluations give the same: one step with any rho or solver, a scale of 1 with any interval.
+    """
     guidance = Guidance.of(sampler)
     levels = shifted_grid(sampler.num_steps, sampler.rho).tolist()
-    asked = levels[:-1] + [after for after in levels[1:] if corrected(after, sampler.solver)]
-    return sum(2 if guidance.acts(t) else 1 for t in asked)
+    asked: list[float] = []
+    for now, after in pairwise(levels):
+        asked += [now, after] if corrected(after, sampler.solver) else [now]
+    return tuple((t, sampler.guidance_scale if guidance.acts(t) else 1.0) for t in asked)
+
+
+def function_evaluations(sampler: SamplerConfig) -> int:
+    """NFE: passes of the decoder that an image takes, two for each guided velocity; 31 with the paper's sampler."""
+    return sum(1 if scale == 1.0 else 2 for _, scale in evaluations(sampler))

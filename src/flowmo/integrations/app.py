@@ -57,6 +57,8 @@ class App:
     def __post_init__(self) -> None:
         if not self.models:
             raise ConfigError("the app needs a model")
+        for model in self.models:
+            model.require_tokens()
         self.models = sorted(self.models, key=lambda model: model.config.bits_per_pixel)
         self._fingerprints = [model.fingerprint() for model in self.models]
         if self.generator is not None:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Average = Callable[[Tensor], Tensor]
@@ -52,6 +53,26 @@ class Quantizer(nn.Module, ABC):
     @abstractmethod
     def decode(self, tokens: Tensor) -> Tensor:
         """Integers B N G -> code B N K, float32. Raises ConfigError for integers that no latent gives."""
+
+
+def straight_through(latent: Tensor, code: Tensor, rotate: bool = False) -> Tensor:
+    """Return the code B N K with a gradient to the latent B N K.
+
+    By default the gradient passes unchanged. rotate: each token's is turned and scaled as the token was on its way to
+    its code, the rotation trick of Fifty et al. (2024): q = |q| / |e| R e, with R and the factor as constants.
+    """
+    if not rotate:
+        return latent + (code - latent).detach()
+    e, q = latent.detach(), code.detach()
+    unit_e, unit_q = F.normalize(e, dim=-1), F.normalize(q, dim=-1)
+    between = F.normalize(unit_e + unit_q, dim=-1)
+    ratio = q.norm(dim=-1, keepdim=True) / e.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+
+    def along(direction: Tensor) -> Tensor:
+        return (latent * direction).sum(-1, keepdim=True)
+
+    turned = ratio * (latent - 2 * along(between) * between + 2 * along(unit_e) * unit_q)
+    return turned + (q - turned).detach()
 
 
 def no_losses(latent: Tensor) -> QuantizerLosses:

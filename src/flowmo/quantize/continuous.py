@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import FlowMoConfig
 from ..errors import ConfigError
 from .base import Average, Quantized, Quantizer, no_losses
+
+NO_TOKENS = (
+    'a model with quantizer "continuous" has no tokens, hence no token files and no bytes; reconstruct, evaluate, '
+    "train, posttrain and distill work without, and codes() and decode_codes() in Python"
+)
 
 
 class Continuous(Quantizer):
@@ -17,15 +24,20 @@ class Continuous(Quantizer):
 
     def __init__(self, config: FlowMoConfig) -> None:
         super().__init__()
+        self.normalize = config.quantizer.normalize
 
     def forward(self, latent: Tensor, average: Average | None = None) -> Quantized:
-        return quantize_continuous(latent)
+        return quantize_continuous(latent, self.normalize)
 
     def decode(self, tokens: Tensor) -> Tensor:
-        raise ConfigError('a model with quantizer "continuous" has no tokens; use encode() and quantize().code')
+        raise ConfigError(NO_TOKENS)
 
 
-def quantize_continuous(latent: Tensor) -> Quantized:
-    """latent: B N K -> each token normalised without weights ("LayerNorm as the final encoder layer"); no tokens."""
+def quantize_continuous(latent: Tensor, over: Literal["token", "latent"] = "token") -> Quantized:
+    """Return the latent B N K normalised without weights, and no tokens ("LayerNorm as the final encoder layer").
+
+    over: mean and variance are of each token, or of the whole latent of an image as in DiTo (F6).
+    """
     latent = latent.float()
-    return Quantized(F.layer_norm(latent, latent.shape[-1:], eps=1e-6), None, no_losses(latent))
+    shape = latent.shape[-1:] if over == "token" else latent.shape[1:]
+    return Quantized(F.layer_norm(latent, shape, eps=1e-6), None, no_losses(latent))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import FlowMoConfig
-from .base import Average, Quantized, Quantizer, QuantizerLosses
+from .base import Average, Quantized, Quantizer, QuantizerLosses, straight_through
 
 EPSILON = 1e-5  # inside the logarithm of the codebook entropy, as published (A6)
 
@@ -23,7 +23,8 @@ class LFQ(Quantizer):
 
     def forward(self, latent: Tensor, average: Average | None = None) -> Quantized:
         q = self.config
-        return quantize_lfq(latent, self.bits_per_group, q.temperature, q.tanh_bound, average)
+        rotate = q.straight_through == "rotation"
+        return quantize_lfq(latent, self.bits_per_group, q.temperature, q.tanh_bound, average, rotate)
 
     def decode(self, tokens: Tensor) -> Tensor:
         return code_from_tokens(tokens, self.bits_per_group)
@@ -35,11 +36,12 @@ def quantize_lfq(
     temperature: float = 0.1,
     tanh_bound: bool = False,
     average: Average | None = None,
+    rotate: bool = False,
 ) -> Quantized:
     """latent: B N K -> signs (+1 where > 0, else -1; A9) with the straight-through gradient, tokens and losses.
 
     tanh_bound: squash the latent to (-1, 1) first, the variant that Appendix A.1 found worse.
-    average: see :func:`entropies`.
+    average: see :func:`entropies`. rotate: see :func:`straight_through`.
     """
     latent = latent.float()
     if tanh_bound:
@@ -48,7 +50,7 @@ def quantize_lfq(
     groups = bits_by_group(latent, bits_per_group)  # (B N G) bits
     sample_entropy, codebook_entropy = entropies(groups, temperature, average)
     losses = QuantizerLosses(sample_entropy, codebook_entropy, F.mse_loss(latent, signs))
-    return Quantized(latent + (signs - latent).detach(), tokens_from_code(signs, bits_per_group), losses)
+    return Quantized(straight_through(latent, signs, rotate), tokens_from_code(signs, bits_per_group), losses)
 
 
 def entropies(groups: Tensor, temperature: float, average: Average | None = None) -> tuple[Tensor, Tensor]:

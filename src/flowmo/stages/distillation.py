@@ -29,6 +29,7 @@ class DistillConfig:
     teacher_steps: int | None = None  # of the teacher's sampler; None is what is stored with it
     teacher_rho: float | None = None  # likewise
     teacher_guidance: float | None = None  # likewise
+    teacher_solver: Literal["euler", "heun"] | None = None  # likewise
     pixel_weight: float = 1.0  # of the mean squared error of the samples
     flow_weight: float = 0.0  # of the flow term of Stage 1A
 
@@ -40,7 +41,11 @@ class DistillConfig:
         for name in ("pixel_weight", "flow_weight"):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"distill.{name} must be at least 0, got {value}")
-        given = [n for n in ("teacher_steps", "teacher_rho", "teacher_guidance") if getattr(self, n) is not None]
+        given = [
+            n
+            for n in ("teacher_steps", "teacher_rho", "teacher_guidance", "teacher_solver")
+            if getattr(self, n) is not None
+        ]
         require(
             self.target == "teacher" or not given,
             f"there is no teacher with distill.target=image; leave out distill.{', distill.'.join(given)}",

@@ -68,9 +68,11 @@ class ModeMatchingConfig(EndToEndConfig):
     noise_levels: NoiseLevelConfig = field(default_factory=NoiseLevelConfig)  # p(t)
     code_dropout: float = 0.1  # share of the codes that are dropped, for guidance (C3)
     rates: RateConfig = field(default_factory=RateConfig)  # bits a token that images keep, for any rate (O12)
+    noise_sync: float = 0.0  # share of the images whose latent is noised too, 0.1 in DiTo (F6)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(0 <= self.noise_sync <= 1, f"noise_sync must be between 0 and 1, got {self.noise_sync}")
         require_dropout(self.code_dropout)
 
 
@@ -79,17 +81,28 @@ def require_dropout(share: float) -> None:
     require(0 <= share < 1, f"code_dropout must be at least 0 and below 1, got {share}")
 
 
+class NoiseSync(NamedTuple):
+    """Noise on the latent (DiTo's noise synchronization; F6). noise: B N K. t: (B,), 0 where the latent stays as it
+    is."""
+
+    noise: Tensor
+    t: Tensor
+
+
 class Draws(NamedTuple):
     """The randomness of one step. noise: B 3 H W; t: (B,); keep: (B,) bool, False where the code is dropped (C3).
-    bits: (B,), how many bits of a token are kept (O12), or None for all."""
+    bits: (B,), how many bits of a token are kept (O12), or None for all. sync: noise on the latent, or None."""
 
     noise: Tensor
     t: Tensor
     keep: Tensor
     bits: Tensor | None = None
+    sync: NoiseSync | None = None
 
     def condition(self, code: Tensor) -> Condition:
         """Return what the decoder is given of a code B N K."""
+        if self.sync is not None:
+            code = interpolate(code, self.sync.noise, self.sync.t)
         kept = Condition(code).keep_images(self.keep)
         return kept if self.bits is None else kept.keep_bits(self.bits)
 
@@ -119,6 +132,21 @@ def draw(image: Tensor, noise_levels: ThickTailedLogitNormal, code_dropout: floa
         noise_levels.sample(batch, generator).to(image.device),
         (torch.rand(batch, generator=generator, device=device) >= code_dropout).to(image.device),
     )
+
+
+def synchronize(draws: Draws, share: float, latent_shape: tuple[int, int], generator: torch.Generator) -> Draws:
+    """Return the draws with noise on the latents of a ``share`` of the images (F6).
+
+    Their latent's level is t_z ~ U(0, 1), on the straight path of Eq. 4, and the image's is uniform in [t_z, 1]: the
+    decoder is never asked for more than the latent still holds. latent_shape: N K.
+    """
+    batch, device = len(draws.t), generator.device
+    uniforms = torch.rand(3, batch, generator=generator, device=device).to(draws.t.device)
+    noise = torch.randn(batch, *latent_shape, generator=generator, device=device).to(draws.t.device)
+    chosen = uniforms[0] < share
+    t_z = torch.where(chosen, uniforms[1], 0.0)
+    t = torch.where(chosen, t_z + (1 - t_z) * uniforms[2], draws.t)
+    return draws._replace(t=t, sync=NoiseSync(noise, t_z))
 
 
 def encode(model: FlowMo, image: Tensor, average: Average | None = None) -> Quantized:
@@ -198,6 +226,10 @@ class ModeMatching(Stage):
         if config.rates.full_share < 1:
             bits = draw_kept_bits(config.rates, len(image), self.model.config.bits_per_token, generator)
             draws = draws._replace(bits=bits.to(image.device))
+        if config.noise_sync:
+            c = self.model.config
+            latent_shape = (c.tokens_of((image.shape[2], image.shape[3])), c.latent_dim)
+            draws = synchronize(draws, config.noise_sync, latent_shape, generator)
         return mode_matching_loss(
             self.model,
             image,

@@ -15,7 +15,7 @@ def student_of(model: FlowMo, config: DistillTrainConfig) -> FlowMo:
     """Return the same model with the sampler that it is trained for stored: few steps, no guidance."""
     s = model.config.sampler
     rho = s.rho if config.sample.rho is None else config.sample.rho
-    sampler = replace(s, num_steps=config.distill.steps[0], rho=rho, guidance_scale=1.0)
+    sampler = replace(s, num_steps=config.distill.steps[0], rho=rho, guidance_scale=1.0, solver="euler")
     model.config = replace(model.config, sampler=sampler)
     return model
 
@@ -24,7 +24,12 @@ def teacher_of(model: FlowMo, config: DistillTrainConfig) -> FlowMo:
     """Return the same model, frozen, with the sampler that makes its samples. Raises ConfigError for one that takes
     no more passes than the student."""
     d, s = config.distill, model.config.sampler
-    given: dict[str, Any] = {"num_steps": d.teacher_steps, "rho": d.teacher_rho, "guidance_scale": d.teacher_guidance}
+    given: dict[str, Any] = {
+        "num_steps": d.teacher_steps,
+        "rho": d.teacher_rho,
+        "guidance_scale": d.teacher_guidance,
+        "solver": d.teacher_solver,
+    }
     sampler = replace(s, **{name: value for name, value in given.items() if value is not None})
     count, most = function_evaluations(sampler), max(d.steps)
     if count <= most:

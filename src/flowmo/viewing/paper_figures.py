@@ -41,6 +41,13 @@ class Quantity(NamedTuple):
     higher_is_better: bool
 
 
+class EvaluationCurve(NamedTuple):
+    """One solver's best samplers. points: by name of a quantity, (NFE, value) by rising NFE."""
+
+    label: str
+    points: Mapping[str, Sequence[tuple[int, float]]]
+
+
 class Colors(NamedTuple):
     """One model of Figure 7. pictures: its reconstructions. errors: of the mean colours, in levels of 8 bits, one a
     picture. levels, along_steps: noise level of each step, and the mean error of the image estimate there."""
@@ -113,16 +120,25 @@ def grid_figure(
     best: tuple[int, int, int],
     title: str,
     note: str,
+    curves: Sequence[EvaluationCurve] = (),
 ) -> Figure:
     """Heat maps over steps and rho, one a guidance, the number in each cell; a band for each quantity, with its own
-    scale, lighter is better in all. best: (guidance, rho, steps) as indices; this cell is framed."""
+    scale, lighter is better in all. best: (guidance, rho, steps) as indices; this cell is framed. curves: quality
+    against function evaluations, a last band."""
     down = -(-len(guidances) // 4)
     across = -(-len(guidances) // down)
     wide, high = max(2.0, 0.62 * len(steps) + 0.6), max(1.2, 0.42 * len(rhos) + 0.75)
-    figure = new_figure(max(6.5, across * wide + 1.1), len(quantities) * (down * high + 0.3) + 1.2, title, note)
+    figure = new_figure(
+        max(6.5, across * wide + 1.1), len(quantities) * (down * high + 0.3) + 1.2 + 2.6 * bool(curves), title, note
+    )
     with styled():
-        bands = figure.subfigures(len(quantities), 1, squeeze=False)[:, 0]
-        for band, quantity in zip(bands, quantities, strict=True):
+        heights = [down * high + 0.3] * len(quantities) + [2.6] * bool(curves)
+        bands = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+        if curves:
+            panels = bands[-1].subplots(1, len(quantities), squeeze=False)[0]
+            for axes, quantity in zip(panels, quantities, strict=True):
+                _draw_evaluations(axes, curves, quantity.name)
+        for band, quantity in zip(bands, quantities, strict=False):
             grid = band.subplots(down, across, squeeze=False)
             which = "higher" if quantity.higher_is_better else "lower"
             band.suptitle(f"{quantity.name}, {which} is better", x=0.01, ha="left", fontsize=10)
@@ -154,6 +170,15 @@ def _draw_map(axes: Axes, quantity: Quantity, g: int, low: float, top: float) ->
         dark = ((value - low) / (top - low) < 0.5) == quantity.higher_is_better
         axes.text(s, r, _short(value), ha="center", va="center", fontsize=7, color="white" if dark else "black")
     return heat
+
+
+def _draw_evaluations(axes: Axes, curves: Sequence[EvaluationCurve], name: str) -> None:
+    for curve, color, marker in zip(curves, COLORS, MARKERS, strict=False):
+        nfe, values = zip(*curve.points[name], strict=True)
+        axes.plot(nfe, values, color=color, marker=marker, label=curve.label)
+    axes.set_xlabel("NFE")
+    axes.set_ylabel(name)
+    axes.legend(fontsize=8)
 
 
 def _frame(axes: Axes, column: int, row: int) -> None:

@@ -119,8 +119,9 @@ def _model(arguments: argparse.Namespace) -> tuple[FlowMo, str]:
             device = common.find_device(arguments.device)
             with device:
                 model = FlowMo(PRESETS[arguments.model]())
+            model.require_tokens()
             return model.to(device).eval(), "random weights"
-    return common.load_model(arguments), "its weights"
+    return common.load_tokenizer(arguments), "its weights"
 
 
 def _print(timings: list[Timing]) -> None:

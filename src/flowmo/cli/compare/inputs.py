@@ -44,7 +44,7 @@ def load_models(arguments: argparse.Namespace) -> Models:
     """(short name, model), numbered where names are the same. Raises WeightsError or ConfigError."""
     short = [short_name(name) for name in arguments.models]
     numbered = [text if short.count(text) == 1 else f"{text} ({i + 1})" for i, text in enumerate(short)]
-    return list(zip(numbered, common.load_all(arguments), strict=True))
+    return list(zip(numbered, common.load_tokenizers(arguments), strict=True))
 
 
 def picture_size(arguments: argparse.Namespace, models: Models) -> tuple[int, int]:

@@ -1,19 +1,21 @@
-"""``flowmo figure sampler-grid``: the same pictures, sampled from the same seeds with every combination of steps, rho
-and guidance (Sections 3.4 and 4.2, Appendix B), and the best of them. A small model's best sampler is its own; --store
-writes it with the weights. A killed command goes on where it was."""
+"""``flowmo figure sampler-grid``: the same pictures, sampled from the same seeds with every combination of solver,
+steps, rho and guidance (Sections 3.4 and 4.2, Appendix B), and the best of them. A small model's best sampler is its
+own; --store writes it with the weights. A killed command goes on where it was."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from ...config import SamplerConfig
 from ...errors import ConfigError
 from ...evaluation.result_store import ResultStore
-from ...experiments.sampler_grid import GridRow, best, candidates, guidances, row_to_dict, sampler_grid
-from ...viewing.paper_figures import Quantity, grid_figure
+from ...experiments.sampler_grid import GridRow, best, candidates, frontier, guidances, row_to_dict, sampler_grid
+from ...flow import Solver
+from ...viewing.paper_figures import EvaluationCurve, Quantity, grid_figure
 from ...viewing.plots import write_plot
 from ...weights import store_sampler, weights_path
 from ...weights.shards import INDEX
@@ -21,13 +23,15 @@ from .. import common
 from . import shared
 
 CRITERIA = ("lpips", "psnr", "rfid")
-_TITLE = "Quality by steps, rho and guidance"
+SOLVERS: tuple[Solver, ...] = get_args(Solver)
+_TITLE = "Quality by solver, steps, rho and guidance"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_data_arguments(parser, count=128)
     grid = parser.add_argument_group("grid")
     grid.add_argument("--steps", type=common.steps, nargs="+", default=[1, 2, 4, 8], metavar="N", help=_help("1 2 4 8"))
+    grid.add_argument("--solver", choices=SOLVERS, nargs="+", default=list(SOLVERS), help=_help("both, euler and heun"))
     grid.add_argument("--rho", type=common.rho, nargs="+", default=[1.0, 2.0, 4.0], metavar="RHO", help=_help("1 2 4"))
     grid.add_argument(
         "--guidance",
@@ -72,7 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
     intervals = [(low, high) for low, high in arguments.interval or [model.config.sampler.guidance_interval]]
     steps, rhos, scales = (sorted(set(x)) for x in (arguments.steps, arguments.rho, arguments.guidance))
     guided = guidances(scales, intervals)
-    samplers = candidates(steps, rhos, guided)
+    solvers = [solver for solver in SOLVERS if solver in arguments.solver]
+    samplers = candidates(steps, rhos, guided, solvers)
     progress = common.Progress(len(samplers), "samplers")
     pictures = shared.load_pictures(arguments, model.config.image_size, progress)
     names = ["lpips", *{arguments.criterion} & {"rfid"}]
@@ -89,24 +94,27 @@ def run(arguments: argparse.Namespace) -> int:
     code = progress.finish()
 
     chosen = best(rows, arguments.criterion, arguments.within)
-    shape = (len(steps), len(rhos), len(guided))
-    n, r, g = (int(i) for i in np.unravel_index(rows.index(chosen), shape))
-    words = [shared.guidance_in_words(SamplerConfig(1, 1.0, *pair)) for pair in guided]
+    shape = (len(solvers), len(steps), len(rhos), len(guided))
+    o, n, r, g = (int(i) for i in np.unravel_index(rows.index(chosen), shape))
+    plain = [shared.guidance_in_words(SamplerConfig(1, 1.0, *pair)) for pair in guided]
+    words = [f"{solver.title()}, {text}" if len(solvers) > 1 else text for solver in solvers for text in plain]
     quantities = [
-        Quantity(shared.NAMES[name], np.reshape(values, shape).transpose(2, 1, 0), name == "psnr")
+        Quantity(shared.NAMES[name], _maps(values, shape), name == "psnr")
         for name, values in (
             *((name, [row.measures[name] for row in rows]) for name in rows[0].measures),
             ("psnr", [row.psnr for row in rows]),
         )
     ]
+    curves = [_curve(solver, [row for row in rows if row.sampler.solver == solver]) for solver in solvers]
     rule = _rule(arguments)
     verdict = f"best by {rule}: {shared.sampler_in_words(chosen.sampler)}"
     note = (
         f"{shared.labels([arguments.model])[0]}; {shared.count_in_words(arguments, pictures)}\n"
         f"framed: {verdict} ({chosen.passes} network pass{'es' * (chosen.passes > 1)} a picture)"
     )
-    write_plot(plot, grid_figure(steps, rhos, words, quantities, (g, r, n), _TITLE, note))
+    write_plot(plot, grid_figure(steps, rhos, words, quantities, (o * len(guided) + g, r, n), _TITLE, note, curves))
     content = {
+        "solvers": solvers,
         "criterion": arguments.criterion,
         "within_db": arguments.within,
         "best": row_to_dict(chosen),
@@ -144,9 +152,37 @@ def _rule(arguments: argparse.Namespace) -> str:
     return f"{rule}, PSNR within {arguments.within:g} dB of the highest"
 
 
+def _maps(values: list[float], shape: tuple[int, ...]) -> np.ndarray:
+    """By (solver, steps, rho, guidance) -> (solver and guidance, rho, steps)."""
+    maps = np.reshape(values, shape).transpose(0, 3, 2, 1)
+    return maps.reshape(-1, *maps.shape[2:])
+
+
+def _curve(solver: Solver, rows: list[GridRow]) -> EvaluationCurve:
+    """The best of a solver's samplers at each number of evaluations."""
+    lower = {name: frontier(rows, name) for name in (*rows[0].measures, "psnr")}
+    return EvaluationCurve(
+        solver.title(),
+        {
+            shared.NAMES[name]: [(row.passes, row.psnr if name == "psnr" else row.measures[name]) for row in best_rows]
+            for name, best_rows in lower.items()
+        },
+    )
+
+
 def _print(rows: list[GridRow], chosen: GridRow) -> None:
     names = list(rows[0].measures)
-    header = ["", "steps", "rho", "guidance", "interval of t", "passes", "PSNR dB", *(shared.NAMES[n] for n in names)]
+    header = [
+        "",
+        "solver",
+        "steps",
+        "rho",
+        "guidance",
+        "interval of t",
+        "NFE",
+        "PSNR dB",
+        *(shared.NAMES[n] for n in names),
+    ]
     lines = []
     for row in rows:
         s = row.sampler
@@ -154,7 +190,7 @@ def _print(rows: list[GridRow], chosen: GridRow) -> None:
         guided = [f"{s.guidance_scale:g}", "-" if s.guidance_scale == 1 else f"{low:.3g} to {high:.3g}"]
         numbers = [f"{row.psnr:.2f}", *(f"{row.measures[name]:.4f}" for name in names)]
         mark = "best" if row is chosen else ""
-        lines.append([mark, str(s.num_steps), f"{s.rho:g}", *guided, str(row.passes), *numbers])
+        lines.append([mark, s.solver, str(s.num_steps), f"{s.rho:g}", *guided, str(row.passes), *numbers])
     common.print_table(header, lines)
 
 

@@ -129,6 +129,7 @@ def labels(names: list[str]) -> list[str]:
 
 def sampler_in_words(s: SamplerConfig) -> str:
     words = f"{s.num_steps} step{'s' if s.num_steps > 1 else ''}, rho {s.rho:g}, "
+    words += "Heun, " if s.solver == "heun" else ""
     return words + guidance_in_words(s)
 
 

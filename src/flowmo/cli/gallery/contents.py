@@ -36,7 +36,7 @@ Columns = list[tuple[Pane, list[Cell | None]]]
 
 def load_models(arguments: argparse.Namespace) -> Models:
     """(short name, model) of --models. Raises WeightsError or ConfigError."""
-    models = common.load_all(arguments)
+    models = common.load_tokenizers(arguments)
     return list(zip(labels(arguments.models), models, strict=True))
 
 

@@ -90,6 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     decoder = parser.add_argument_group("painting them", "defaults are stored with the tokenizer")
     decoder.add_argument("--decoder-steps", type=common.steps, metavar="N", help="steps of the tokenizer's decoder")
     decoder.add_argument("--decoder-guidance", type=common.finite, metavar="X", help="guidance of the decoder")
+    common.add_solver_argument(decoder, "--decoder-solver")
     common.add_device_argument(decoder)
 
 
@@ -187,7 +188,11 @@ def _wishes(arguments: argparse.Namespace, settings: DecodeSettings, painter: Pa
         seed=arguments.seed,
         settings=settings,
         batch_size=arguments.batch_size,
-        decoder={"num_steps": arguments.decoder_steps, "guidance_scale": arguments.decoder_guidance},
+        decoder={
+            "num_steps": arguments.decoder_steps,
+            "guidance_scale": arguments.decoder_guidance,
+            "solver": arguments.decoder_solver,
+        },
         folder=None if arguments.no_pictures else folder,
         npz=npz,
         strip=strip,

@@ -85,6 +85,8 @@ def painters(
 ) -> list[Painter]:
     """Each generator with the tokenizer of its fingerprint. Raises TokenFileError where none has it."""
     loaded = [load_named(None, name, device=device) for name in tokenizers]
+    for tokenizer in loaded:
+        tokenizer.require_tokens()
     prints = [f"{tokenizer.fingerprint():08x}" for tokenizer in loaded]
     paths = [Path(file).resolve() for file in files]
     names = [path.parent.name if path.name == "model.safetensors" else path.stem for path in paths]
