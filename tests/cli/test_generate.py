@@ -55,7 +55,7 @@ def folder(weights: Path, tmp_path_factory: pytest.TempPathFactory, lively: Call
 def generate(flowmo: Command, weights: Path) -> Command:
     def run(*arguments: object, tokenizer: bool = True) -> object:
         more = ["--tokenizer", weights] if tokenizer else []
-        return flowmo("generate", *arguments, *more, "--steps", 4, "--device", "cpu", model=False)
+        return flowmo("generate", *arguments, *more, "--mask-steps", 4, "--device", "cpu", model=False)
 
     return run
 
@@ -66,7 +66,9 @@ def pixels(path: Path | str) -> np.ndarray:
 
 
 def test_pictures_by_name_and_number(generate: Command, folder: Path) -> None:
-    result = generate("--generator", folder / "a", "--class", 2, "--class", "Labrador retriever", "-n", 3, "--json")
+    result = generate(
+        "--generator", folder / "a", "--class", 2, "--class", "Labrador retriever", "--count", 3, "--json"
+    )
     assert result.code == 0
     assert result.json["classes"] == ["2 Persian cat", "1 Labrador retriever"]
     names = [f"{c:04d}-{i:04d}.png" for c in (2, 1) for i in range(3)]
@@ -81,9 +83,9 @@ def test_pictures_by_name_and_number(generate: Command, folder: Path) -> None:
 
 def test_batches_and_company_do_not_change_a_picture(generate: Command, folder: Path) -> None:
     a = folder / "a"
-    assert generate("--generator", a, "-n", 2, "--out", "all", "--batch-size", 5).code == 0
-    assert generate("--generator", a, "-n", 2, "--out", "one", "--batch-size", 1, "--class", 1).code == 0
-    assert generate("--generator", a, "-n", 1, "--out", "later", "--class", 1, "--seed", 1).code == 0
+    assert generate("--generator", a, "--count", 2, "--out", "all", "--batch-size", 5).code == 0
+    assert generate("--generator", a, "--count", 2, "--out", "one", "--batch-size", 1, "--class", 1).code == 0
+    assert generate("--generator", a, "--count", 1, "--out", "later", "--class", 1, "--seed", 1).code == 0
     for i in range(2):
         together, alone = (pixels(f"{out}/0001-000{i}.png").astype(int) for out in ("all", "one"))
         assert np.abs(together - alone).max() <= 1  # roundings of the decoder
@@ -104,16 +106,16 @@ def test_settings_matter(generate: Command, folder: Path) -> None:
             ["--convention", "titok", "--temperature", 1.3, "--choice-noise", 2.8],
         ]
     ):
-        arguments = ["--generator", folder / "a", "--class", 0, "-n", 1, "--out", f"{i}", *more]
+        arguments = ["--generator", folder / "a", "--class", 0, "--count", 1, "--out", f"{i}", *more]
         assert generate(*arguments).code == 0
         seen.add(pixels(f"{i}/0000-0000.png").tobytes())
     assert len(seen) == 7
-    assert generate("--generator", folder / "a", "--any-class", "-n", 2, "--out", "any").code == 0
+    assert generate("--generator", folder / "a", "--any-class", "--count", 2, "--out", "any").code == 0
     assert sorted(p.name for p in Path("any").iterdir()) == ["any-0000.png", "any-0001.png", "grid.png"]
 
 
 def test_a_guidance_that_acts_nowhere_is_said(generate: Command, folder: Path) -> None:
-    arguments = ("--generator", folder / "a", "--class", 0, "-n", 1, "--force")
+    arguments = ("--generator", folder / "a", "--class", 0, "--count", 1, "--force")
     idle = generate(*arguments, "--decoder-guidance", 3, "--decoder-steps", 1)
     assert "note: --decoder-guidance 3 changes nothing" in idle.err
     for other in ((), ("--decoder-guidance", 3), ("--decoder-guidance", 1, "--decoder-steps", 1)):
@@ -121,7 +123,7 @@ def test_a_guidance_that_acts_nowhere_is_said(generate: Command, folder: Path) -
 
 
 def test_adms_layout(generate: Command, folder: Path) -> None:
-    arguments = ["--generator", folder / "a", "-n", 2]
+    arguments = ["--generator", folder / "a", "--count", 2]
     assert generate(*arguments, "--npz", "s/samples.npz", "--out", "with").code == 0
     assert generate(*arguments, "--npz", "s/alone.npz", "--no-pictures", "--out", "without").code == 0
     assert not Path("without").exists()
@@ -135,7 +137,7 @@ def test_adms_layout(generate: Command, folder: Path) -> None:
 
 
 def test_moments_of_the_unmasking(generate: Command, folder: Path) -> None:
-    arguments = ["--generator", folder / "a", "--class", 0, "--class", 1, "-n", 1, "--show-steps", 3]
+    arguments = ["--generator", folder / "a", "--class", 0, "--class", 1, "--count", 1, "--show-steps", 3]
     assert generate(*arguments).code == 0
     strip = pixels("flowmo-out/steps.png")
     margin = strip.shape[1] - 3 * (128 + 4)
@@ -148,7 +150,7 @@ def test_moments_of_the_unmasking(generate: Command, folder: Path) -> None:
 def test_two_generators_side_by_side(generate: Command, folder: Path) -> None:
     """Each with the tokenizer of its fingerprint, in whatever order they are given."""
     a, b, c = (folder / name for name in "abc")
-    assert generate("--compare", a, b, "--class", "goldfish", "-n", 2, "--npz", "x.npz").code == 0
+    assert generate("--compare", a, b, "--class", "goldfish", "--count", 2, "--npz", "x.npz").code == 0
     grid = pixels("flowmo-out/grid.png")
     assert np.array_equal(grid[18 : 18 + 128 : 4, 0:128:4], pixels("flowmo-out/a/0000-0000.png"))
     start = 2 * 132 - 4 + 24
@@ -156,9 +158,9 @@ def test_two_generators_side_by_side(generate: Command, folder: Path) -> None:
     assert Path("x-a.npz").is_file()
     assert Path("x-b.npz").is_file()
     other = ["--tokenizer", folder / "other.safetensors"]
-    assert generate(*other, "--compare", a, c, "--class", 0, "-n", 1, "--out", "ac").code == 0
-    assert generate("--compare", a, c, "--class", 0, "-n", 1, "--out", "no").code == 2
-    assert generate("--generator", c, *other, "--class", 0, "-n", 1, "--out", "c", tokenizer=False).code == 0
+    assert generate(*other, "--compare", a, c, "--class", 0, "--count", 1, "--out", "ac").code == 0
+    assert generate("--compare", a, c, "--class", 0, "--count", 1, "--out", "no").code == 2
+    assert generate("--generator", c, *other, "--class", 0, "--count", 1, "--out", "c", tokenizer=False).code == 0
     assert np.array_equal(pixels("c/0000-0000.png"), pixels("ac/c/0000-0000.png"))
 
 
@@ -188,7 +190,7 @@ def test_wrong_use_of_generate(generate: Command, folder: Path, arguments: list[
 
 
 def test_nothing_is_overwritten(generate: Command, folder: Path) -> None:
-    arguments = ["--generator", folder / "a", "--class", 0, "-n", 1]
+    arguments = ["--generator", folder / "a", "--class", 0, "--count", 1]
     assert generate(*arguments).code == 0
     again = generate(*arguments)
     assert again.code == 2
@@ -197,10 +199,10 @@ def test_nothing_is_overwritten(generate: Command, folder: Path) -> None:
 
 
 def test_a_killed_npz_goes_on_where_it_was(generate: Command, folder: Path, weights: Path) -> None:
-    arguments = ["--generator", folder / "a", "-n", 60, "--no-pictures", "--batch-size", 4]
+    arguments = ["--generator", folder / "a", "--count", 60, "--no-pictures", "--batch-size", 4]
     assert generate(*arguments, "--npz", "whole.npz").code == 0
     command = [sys.executable, "-m", "flowmo", "generate", *arguments, "--npz", "killed.npz", "--tokenizer", weights]
-    process = subprocess.Popen([*map(str, command), "--steps", "4", "--device", "cpu"], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*map(str, command), "--mask-steps", "4", "--device", "cpu"], stderr=subprocess.DEVNULL)
     note = Path(".killed.npz.json")
     while process.poll() is None and not note.exists():
         time.sleep(0.01)
@@ -226,7 +228,7 @@ def test_a_killed_npz_goes_on_where_it_was(generate: Command, folder: Path, weig
 
 
 def test_a_damaged_note_begins_again(generate: Command, folder: Path) -> None:
-    arguments = ["--generator", folder / "a", "-n", 2, "--no-pictures", "--npz", "samples.npz"]
+    arguments = ["--generator", folder / "a", "--count", 2, "--no-pictures", "--npz", "samples.npz"]
     assert generate(*arguments).code == 0
     with np.load("samples.npz") as file:
         whole = file["arr_0"]
@@ -241,7 +243,7 @@ def test_a_damaged_note_begins_again(generate: Command, folder: Path) -> None:
 
 def test_a_kill_before_the_first_batch_leaves_no_note_of_an_earlier_call(generate: Command, folder: Path) -> None:
     """A note would count pictures that are overwritten already."""
-    arguments = ["--generator", folder / "d", "-n", 2, "--no-pictures", "--npz", "samples.npz"]
+    arguments = ["--generator", folder / "d", "--count", 2, "--no-pictures", "--npz", "samples.npz"]
     Path(".samples.npz.json").write_text('{"job": {}, "done": 3}')
     Path(".samples.npz.npy").mkdir()  # so that the call ends where it would begin to paint
     assert generate(*arguments).code != 0

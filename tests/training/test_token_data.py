@@ -63,9 +63,13 @@ def test_shards_of_a_folder_are_one_set(tmp_path: Path) -> None:
 def test_shards_that_do_not_fit_together(tmp_path: Path, second: dict, said: str) -> None:
     """Mixed bit widths, other tokenizers, no labels."""
     write_shard(tmp_path / "1.shard", shard())
-    write_shard(tmp_path / "2.shard", shard(**second))
-    with pytest.raises(FlowMoError, match=said):
+
+    def add_and_read() -> None:
+        write_shard(tmp_path / "2.shard", shard(**second))
         read_token_set(tmp_path)
+
+    with pytest.raises(FlowMoError, match=said):
+        add_and_read()
 
 
 def test_other_bad_data(tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ def test_a_notebook_trains_validates_and_goes_on(data: Path, tmp_path: Path) -> 
     plan = plan_of(validation=validation, about={"of": "a notebook"})
     first = train(plan, source, tmp_path / "run", TrainOptions(seconds=0, say=said.append))
     assert (first.finished, first.images_seen, first.reason) == (False, 8, "time limit")
-    assert said[-1] == "time limit after 8 images; the same command goes on"
+    assert said[-1].startswith("time limit after 8 images of 32 (25%); ")
+    assert said[-1].endswith("with --cooldown 8 added, it ends well over that many images more.")
     last = train(plan, source, tmp_path / "run", TrainOptions(say=said.append))
     assert (last.finished, last.images_seen, seen) == (True, 32, [32])
     assert "resuming at 8 images" in said
@@ -157,7 +158,7 @@ def test_the_way_from_the_command_to_the_loss_is_short(
             if "/flowmo/" in frame.f_code.co_filename:
                 way.insert(0, frame.f_code.co_name)
             frame = frame.f_back
-        ways.append(way[way.index("main") + 1 :])
+        ways.append(way[way.index("_main") + 1 :])
         return original(*args, **more)
 
     monkeypatch.setattr(mode_matching, "mode_matching_loss", spied)

@@ -62,7 +62,7 @@ class TransformEncoder(nn.Module):
         return (patchify(image.float(), self.patch_size) - self.mean.float()) @ self.basis.float()
 
     def forward_blocks(self, image: Tensor, table: Tensor) -> Tensor:
-        with torch.autocast(image.device.type, enabled=False):
+        with torch.autocast("cpu" if image.is_meta else image.device.type, enabled=False):
             components = self.components(image)
         if self.blocks:
             patches = self.image_in(patchify(image, self.patch_size).to(self.image_in.weight.dtype))

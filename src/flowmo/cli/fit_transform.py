@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--count", type=common.positive, default=4_000, metavar="N", help="images to use, spread over the data (4000)"
     )
     parser.add_argument("--seed", type=common.seed, default=0, metavar="N", help="of the transformer's weights")
-    parser.add_argument("--force", action="store_true", help="overwrite FILE")
+    parser.add_argument("--force", action="store_true", help="overwrite FILE if it exists")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -51,9 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     ode = parser.add_argument_group("the ODE")
     ode.add_argument(
-        "--steps", type=common.steps, default=DEFAULT.num_steps, metavar="N", help="steps (default: %(default)s)"
+        "--steps",
+        type=common.steps,
+        default=DEFAULT.num_steps,
+        metavar="N",
+        help="steps of the decoder (default: %(default)s)",
     )
-    ode.add_argument("--solver", choices=get_args(Solver), default=DEFAULT.solver, help="(default: %(default)s)")
+    ode.add_argument(
+        "--solver",
+        choices=get_args(Solver),
+        default=DEFAULT.solver,
+        help="of the equation (default: %(default)s)",
+    )
     ode.add_argument(
         "--rho", type=common.rho, default=DEFAULT.rho, help="where the steps lie: 1 evenly, more nearer the picture"
     )

@@ -34,7 +34,7 @@ def measure_pairs(
     """Return what is of each pair, by column, (B,) each. Both B 3 H W in [-1, 1], on the networks' device."""
     ours, theirs = protocol.to_uint8(reconstructions), protocol.to_uint8(images)
     columns = {
-        "squared_error": (ours.double() - theirs.double()).square().flatten(1).mean(1),
+        "squared_error": (ours.cpu().double() - theirs.cpu().double()).square().flatten(1).mean(1),
         "psnr": psnr_uint8(ours, theirs),
     }
     if "ssim" in networks.metrics:

@@ -37,7 +37,7 @@ def make_check(
     @torch.no_grad()
     def check(model: FlowMo, images_seen: int) -> dict[str, float]:
         x = images.to(model.device)
-        small = thumbnail(x, model.config.thumbnail_bits(x.shape[-2:]))
+        small = thumbnail(x, model.config.thumbnail_bits((x.shape[-2], x.shape[-1])))
         painted = {"": paint(model, x)} if paint else _sampled(model, x)
         sheet = torch.cat([torch.cat(list(row[:pictures]), 2) for row in (x, small, *reversed(painted.values()))], 1)
         with replacing(folder / f"{images_seen:010d}.png") as part:
@@ -47,7 +47,7 @@ def make_check(
         numbers["psnr_shuffled"] = psnr(painted[""].roll(1, 0), x)
         if perceptual is not None:
             numbers |= {f"lpips{name}": perceptual(picture, x) for name, picture in painted.items()}
-        return {name: float(value.mean()) for name, value in numbers.items()}
+        return {name: float(value.cpu().double().mean()) for name, value in numbers.items()}
 
     return check
 

@@ -130,7 +130,7 @@ def log_likelihood(
             v_after, d_after = slope(x + step * v, after)
             v, d = (v + v_after) / 2, (d + d_after) / 2
         x, divergence = x + step * v, divergence + step * d
-    prior = -0.5 * (x.double().flatten(1) ** 2 + math.log(2 * math.pi)).sum(1)
+    prior = -0.5 * (x.cpu().double().flatten(1) ** 2 + math.log(2 * math.pi)).sum(1)
     error = torch.full_like(prior, 0 if probes == "exact" else math.nan)
     if divergence.shape[1] > 1:
         error = divergence.std(1) / math.sqrt(num_probes)
@@ -167,9 +167,9 @@ def _with_divergence(velocity: Velocity, x: Tensor, t: Tensor, draw: _Draw) -> t
         for i in range(x[0].numel()):
             unit = torch.zeros_like(x).flatten(1)
             unit[:, i] = 1
-            trace += transposed(unit.view_as(x)).flatten(1)[:, i].double()
+            trace += transposed(unit.view_as(x)).flatten(1)[:, i].cpu().double()
         return v.detach(), trace[:, None]
-    estimates = [(transposed(e).double() * e.double()).flatten(1).sum(1) for e in draw(x)]
+    estimates = [(transposed(e).cpu().double() * e.cpu().double()).flatten(1).sum(1) for e in draw(x)]
     return v.detach(), torch.stack(estimates, 1)
 
 

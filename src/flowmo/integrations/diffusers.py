@@ -22,7 +22,7 @@ from ..config import FlowMoConfig, from_dict, to_dict
 from ..errors import ConfigError
 from ..flow import seeded_noise
 from ..quantize.tokens import Tokens
-from ..tokenizer import FlowMo
+from ..tokenizer import FlowMo, sampler_with
 from ..weights import load
 
 
@@ -133,7 +133,8 @@ class AutoencoderFlowMo(ModelMixin, ConfigMixin):
             noise = seeded_noise(seed, len(z), shape)
         else:
             noise = torch.randn(len(z), *shape, generator=generator, device=generator.device)
-        image = self.tokenizer.sample(z, noise.to(z.device), **sampler).clamp(-1, 1)
+        chosen = sampler_with(config.sampler, sampler)
+        image = self.tokenizer.sample(z, noise.to(z.device), chosen).clamp(-1, 1)
         return DecoderOutput(image) if return_dict else (image,)
 
     def forward(self, sample: Tensor, return_dict: bool = True, **settings: Any) -> DecoderOutput | tuple[Tensor]:

@@ -71,8 +71,8 @@ def principal_components(images: Images, patch_size: int, count: int) -> tuple[T
     total, square, number = torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64), 0
     for batch in images():
         x = patchify(batch, patch_size).flatten(0, 1)
-        total += x.sum(0).double()
-        square += (x.T @ x).double()
+        total += x.sum(0).cpu().double()
+        square += (x.T @ x).cpu().double()
         number += len(x)
     if number < size:
         raise DataError(f"{number} patches of {patch_size} pixels are too few for {size} components; give more images")
@@ -87,7 +87,7 @@ def sample_components(images: Images, patch_size: int, mean: Tensor, basis: Tens
     for batch in images():
         x = patchify(batch, patch_size).flatten(0, 1)
         chosen = torch.randperm(len(x), generator=generator)[: max(1, len(x) // 16)]
-        found.append((x[chosen].double() - mean) @ basis)
+        found.append((x[chosen].cpu().double() - mean) @ basis)
     components = torch.cat(found)
     return components[torch.randperm(len(components), generator=generator)[:SAMPLED_PATCHES]]
 
@@ -134,7 +134,7 @@ def errors(x: Tensor, first: float, count: int) -> list[float]:
     """Mean squared error of a component S after 0, 1, ... ``count`` bits, each time by the best linear map of them."""
     rest, bits, found = x.clone(), [], [float((x * x).mean())]
     for j in range(count):
-        bits.append(torch.where(rest > 0, 1.0, -1.0).double())
+        bits.append(torch.where(rest > 0, 1.0, -1.0).cpu().double())
         rest = rest - first * 0.5**j * bits[-1]
         table = torch.stack(bits, dim=1)
         moments = table.T @ table + 1e-3 * torch.eye(j + 1, dtype=torch.float64)
@@ -160,8 +160,8 @@ def fit_linear(linear: LinearDecoder, encoder: TransformEncoder, images: Images)
         seen = F.unfold(code, 3, padding=1).transpose(1, 2).flatten(0, 1)  # (B N) (K 9)
         seen = torch.cat([seen, torch.ones(len(seen), 1)], dim=1)
         wanted = (patchify(batch, encoder.patch_size).flatten(0, 1) - linear.basis.bias) @ linear.basis.weight
-        moments += (seen.T @ seen).double()
-        products += (seen.T @ wanted).double()
+        moments += (seen.T @ seen).cpu().double()
+        products += (seen.T @ wanted).cpu().double()
         number += len(seen)
     for weight, bias, rate in zip(
         linear.maps.weight.unflatten(0, (-1, linear.channels)),
