@@ -23,6 +23,7 @@ from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.weights import load_model, save_model
 
+DOG, FISH = "0001-labrador-retriever", "0000-goldfish"  # names of files
 CLASSES = ["n01443537 goldfish", "n02099712 Labrador retriever", "n02123394 Persian cat"]
 
 
@@ -71,7 +72,7 @@ def test_pictures_by_name_and_number(generate: Command, folder: Path) -> None:
     )
     assert result.code == 0
     assert result.json["classes"] == ["2 Persian cat", "1 Labrador retriever"]
-    names = [f"{c:04d}-{i:04d}.png" for c in (2, 1) for i in range(3)]
+    names = [f"{c}-{i:04d}.png" for c in ("0002-persian-cat", "0001-labrador-retriever") for i in range(3)]
     assert [Path(text).name for text in result.json["written"]] == names
     out = Path("flowmo-out")
     assert len({pixels(out / name).tobytes() for name in names}) == 6
@@ -87,10 +88,10 @@ def test_batches_and_company_do_not_change_a_picture(generate: Command, folder: 
     assert generate("--generator", a, "--count", 2, "--out", "one", "--batch-size", 1, "--class", 1).code == 0
     assert generate("--generator", a, "--count", 1, "--out", "later", "--class", 1, "--seed", 1).code == 0
     for i in range(2):
-        together, alone = (pixels(f"{out}/0001-000{i}.png").astype(int) for out in ("all", "one"))
+        together, alone = (pixels(f"{out}/{DOG}-000{i}.png").astype(int) for out in ("all", "one"))
         assert np.abs(together - alone).max() <= 1  # roundings of the decoder
-    assert np.abs(pixels("later/0001-0001.png").astype(int) - pixels("one/0001-0001.png")).max() <= 1
-    assert not np.array_equal(pixels("one/0001-0000.png"), pixels("one/0001-0001.png"))
+    assert np.abs(pixels(f"later/{DOG}-0001.png").astype(int) - pixels(f"one/{DOG}-0001.png")).max() <= 1
+    assert not np.array_equal(pixels(f"one/{DOG}-0000.png"), pixels(f"one/{DOG}-0001.png"))
 
 
 def test_settings_matter(generate: Command, folder: Path) -> None:
@@ -108,7 +109,7 @@ def test_settings_matter(generate: Command, folder: Path) -> None:
     ):
         arguments = ["--generator", folder / "a", "--class", 0, "--count", 1, "--out", f"{i}", *more]
         assert generate(*arguments).code == 0
-        seen.add(pixels(f"{i}/0000-0000.png").tobytes())
+        seen.add(pixels(f"{i}/{FISH}-0000.png").tobytes())
     assert len(seen) == 7
     assert generate("--generator", folder / "a", "--any-class", "--count", 2, "--out", "any").code == 0
     assert sorted(p.name for p in Path("any").iterdir()) == ["any-0000.png", "any-0001.png", "grid.png"]
@@ -133,7 +134,7 @@ def test_adms_layout(generate: Command, folder: Path) -> None:
         assert samples["arr_0"].shape == (6, 32, 32, 3)
         assert samples["arr_1"].tolist() == [0, 0, 1, 1, 2, 2]
         assert np.array_equal(samples["arr_0"], alone["arr_0"])
-        assert np.array_equal(samples["arr_0"][3], pixels("with/0001-0001.png"))
+        assert np.array_equal(samples["arr_0"][3], pixels(f"with/{DOG}-0001.png"))
 
 
 def test_moments_of_the_unmasking(generate: Command, folder: Path) -> None:
@@ -141,9 +142,9 @@ def test_moments_of_the_unmasking(generate: Command, folder: Path) -> None:
     assert generate(*arguments).code == 0
     strip = pixels("flowmo-out/steps.png")
     margin = strip.shape[1] - 3 * (128 + 4)
-    for r, label in enumerate((0, 1)):  # the last moment is the picture
+    for r, name in enumerate((FISH, DOG)):  # the last moment is the picture
         last = strip[r * 132 : r * 132 + 128 : 4, margin + 2 * 132 : margin + 2 * 132 + 128 : 4]
-        assert np.abs(last.astype(int) - pixels(f"flowmo-out/{label:04d}-0000.png")).max() <= 1
+        assert np.abs(last.astype(int) - pixels(f"flowmo-out/{name}-0000.png")).max() <= 1
         assert not np.array_equal(last, strip[r * 132 : r * 132 + 128 : 4, margin : margin + 128 : 4])
 
 
@@ -152,16 +153,16 @@ def test_two_generators_side_by_side(generate: Command, folder: Path) -> None:
     a, b, c = (folder / name for name in "abc")
     assert generate("--compare", a, b, "--class", "goldfish", "--count", 2, "--npz", "x.npz").code == 0
     grid = pixels("flowmo-out/grid.png")
-    assert np.array_equal(grid[18 : 18 + 128 : 4, 0:128:4], pixels("flowmo-out/a/0000-0000.png"))
+    assert np.array_equal(grid[18 : 18 + 128 : 4, 0:128:4], pixels(f"flowmo-out/a/{FISH}-0000.png"))
     start = 2 * 132 - 4 + 24
-    assert np.array_equal(grid[18 : 18 + 128 : 4, start : start + 128 : 4], pixels("flowmo-out/b/0000-0000.png"))
+    assert np.array_equal(grid[18 : 18 + 128 : 4, start : start + 128 : 4], pixels(f"flowmo-out/b/{FISH}-0000.png"))
     assert Path("x-a.npz").is_file()
     assert Path("x-b.npz").is_file()
     other = ["--tokenizer", folder / "other.safetensors"]
     assert generate(*other, "--compare", a, c, "--class", 0, "--count", 1, "--out", "ac").code == 0
     assert generate("--compare", a, c, "--class", 0, "--count", 1, "--out", "no").code == 2
     assert generate("--generator", c, *other, "--class", 0, "--count", 1, "--out", "c", tokenizer=False).code == 0
-    assert np.array_equal(pixels("c/0000-0000.png"), pixels("ac/c/0000-0000.png"))
+    assert np.array_equal(pixels(f"c/{FISH}-0000.png"), pixels(f"ac/c/{FISH}-0000.png"))
 
 
 @pytest.mark.parametrize(

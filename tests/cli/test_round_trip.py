@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from command_support import PAYLOAD, PICTURES, Command
@@ -71,9 +72,10 @@ def test_reconstruct_writes_pictures_and_numbers(flowmo: Command) -> None:
         assert row["bits_per_pixel"] == 8 * PAYLOAD / 32**2
         with Image.open(row["output"]) as image, Image.open(row["side_by_side"]) as pair:
             assert image.size == (32, 32)
-            assert pair.size == (2 * 128 + 4, 128)
+            assert pair.size == (2 * 128 + 4, 18 + 128)
+            assert all((np.asarray(pair)[:18, x : x + 128] < 128).any() for x in (0, 132))  # a title above each
             # left the original as the model saw it, right the reconstruction, enlarged four times
-            left, right = pair.crop((0, 0, 128, 128)), pair.crop((132, 0, 260, 128))
+            left, right = pair.crop((0, 18, 128, 146)), pair.crop((132, 18, 260, 146))
             assert right.resize((32, 32), Image.Resampling.NEAREST).tobytes() == image.tobytes()
             seen = fit_picture(open_picture(row["file"]).image, 32, 32)
             assert left.resize((32, 32), Image.Resampling.NEAREST).tobytes() == seen.tobytes()

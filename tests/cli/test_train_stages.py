@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from command_support import CAT, Command
 from PIL import Image
 
@@ -28,7 +29,10 @@ def test_regression_then_stage_1a_on_the_frozen_code(flowmo: Command) -> None:
     assert {"psnr", "psnr_shuffled", "psnr_thumbnail"} <= set(log[-1])
     assert "psnr_one_step" not in log[-1]  # no sampler fits this model
     with Image.open("a/pictures/0000000048.png") as sheet:
-        assert sheet.size == (8 * 32, 3 * 32)
+        margin = sheet.width - 8 * 32
+        assert (margin > 40, sheet.height) == (True, 3 * 32)
+        titles = np.asarray(sheet.convert("L"))[:, :margin].reshape(3, 32, margin)
+        assert (titles < 128).any(axis=(1, 2)).all()  # each row has its name
 
     second = flowmo("train", CAT.parent, "b", "--init", "a/model.safetensors", "--freeze-encoder", *common, model=False)
     assert second.code == 0, second.err

@@ -133,6 +133,7 @@ def test_a_time_limit_and_weights_that_are_gone(
     arguments = command(data, run, begin, "--time-limit", "0s", checkpoint_minutes=10)
     assert main(arguments) == 0
     assert "time limit after 8 images" in capsys.readouterr().out
+    assert read_about(tmp_path / "run" / "model.safetensors")["images"] == BATCH  # not those it started from
     begin.unlink()
     assert main(arguments) == 0
     assert "resuming at 8 images" in capsys.readouterr().out

@@ -81,7 +81,7 @@ def test_lines_for_people_have_names_and_few_numbers() -> None:
         "hours_left": 0.5, "memory_mb": 582.3, "skipped_steps": 0, "broken_images": 2,
     }  # fmt: skip
     assert in_words(line, 3200) == (
-        "320 of 3,200 images (10%), loss 1.25, flow loss 1.5, 18.8 images/s, 30 min left, broken images 2"
+        "320 of 3,200 images (10%), loss 1.25, flow loss 1.5, 18.8 images/s, 30.0 min left, broken images 2"
     )
     assert in_words({"images": 8, "psnr": 20.0, "psnr_shuffled": 9.0}) == (
         "8 images, PSNR 20.00 dB, codes shuffled 9.00 dB"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..data import to_uint8
@@ -17,6 +17,9 @@ from ..metrics.pixels import psnr, thumbnail
 from ..metrics.table import mean
 from ..tokenizer import FlowMo
 from .evaluator import Evaluator
+
+TITLES = {"": "all steps", "_one_step": "one step"}
+"""Of the rows of a contact sheet, by what the numbers' names end with."""
 
 
 def make_check(
@@ -39,9 +42,10 @@ def make_check(
         x = images.to(model.device)
         small = thumbnail(x, model.config.thumbnail_bits((x.shape[-2], x.shape[-1])))
         painted = {"": paint(model, x)} if paint else _sampled(model, x)
-        sheet = torch.cat([torch.cat(list(row[:pictures]), 2) for row in (x, small, *reversed(painted.values()))], 1)
+        rows = {"original": x, "thumbnail": small}
+        rows |= {TITLES[name] if len(painted) > 1 else "decoded": painted[name] for name in reversed(painted)}
         with replacing(folder / f"{images_seen:010d}.png") as part:
-            Image.fromarray(to_uint8(sheet[None])[0].permute(1, 2, 0).cpu().numpy()).save(part, format="PNG")
+            labelled({title: row[:pictures] for title, row in rows.items()}).save(part, format="PNG")
         painted["_thumbnail"] = small
         numbers = {f"psnr{name}": psnr(picture, x) for name, picture in painted.items()}
         numbers["psnr_shuffled"] = psnr(painted[""].roll(1, 0), x)
@@ -90,6 +94,20 @@ def make_sampler_check(
         return numbers
 
     return check
+
+
+def labelled(rows: dict[str, Tensor]) -> Image.Image:
+    """Return a sheet of images, each row with its title at the left. rows: B 3 H W in [-1, 1], all of one shape."""
+    font = ImageFont.load_default(12)
+    margin = 8 + int(max(font.getlength(title) for title in rows))
+    pixels = torch.cat([torch.cat(list(row), 2) for row in rows.values()], 1)
+    images = Image.fromarray(to_uint8(pixels[None])[0].permute(1, 2, 0).cpu().numpy())
+    sheet = Image.new("RGB", (margin + images.width, images.height), "white")
+    sheet.paste(images, (margin, 0))
+    height = images.height // len(rows)
+    for r, title in enumerate(rows):
+        ImageDraw.Draw(sheet).text((4, r * height + height // 2), title, "black", font, anchor="lm")
+    return sheet
 
 
 def _sampled(model: FlowMo, images: Tensor) -> dict[str, Tensor]:

@@ -111,7 +111,7 @@ def in_words(line: dict[str, Any], planned: int = 0) -> str:
         said.append(f"{line['images_per_s']:.3g} images/s")
     if "hours_left" in line:
         hours = line["hours_left"]
-        said.append(f"{hours:.1f} h left" if hours >= 1 else f"{hours * 60:.0f} min left")
+        said.append(f"{hours:.1f} h left" if hours >= 1 else f"{hours * 60:.1f} min left")
     for name, words in (("skipped_steps", "skipped updates"), ("broken_images", "broken images")):
         if line.get(name):
             said.append(f"{words} {line[name]:,}")

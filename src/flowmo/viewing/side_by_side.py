@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..files import replacing
 
-GAP = 4
+GAP, CAPTION = 4, 18
 SMALLEST = 128  # pixels a picture has at least on a sheet, so that those of small models can be seen
 COLUMNS = 8
 BACKGROUND, TEXT = (255, 255, 255), (40, 40, 40)
@@ -21,12 +21,16 @@ def enlarge(image: Image.Image, smallest: int = SMALLEST) -> Image.Image:
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
-def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
-    """Two pictures of one size with a thin gap, enlarged where they are small."""
+def side_by_side(
+    left: Image.Image, right: Image.Image, titles: tuple[str, str] = ("original", "reconstruction")
+) -> Image.Image:
+    """Return two images of one size with a thin gap, enlarged where they are small, each below its title."""
     left, right = enlarge(left), enlarge(right)
-    sheet = Image.new("RGB", (left.width + GAP + right.width, left.height), BACKGROUND)
-    sheet.paste(left, (0, 0))
-    sheet.paste(right, (left.width + GAP, 0))
+    sheet = Image.new("RGB", (left.width + GAP + right.width, CAPTION + left.height), BACKGROUND)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for x, title, image in ((0, titles[0], left), (left.width + GAP, titles[1], right)):
+        draw.text((x + 2, CAPTION // 2), title, TEXT, font, anchor="lm")
+        sheet.paste(image, (x, CAPTION))
     return sheet
 
 

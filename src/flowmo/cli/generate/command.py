@@ -196,4 +196,5 @@ def _wishes(arguments: argparse.Namespace, settings: DecodeSettings, painter: Pa
         folder=None if arguments.no_pictures else folder,
         npz=npz,
         strip=strip,
+        classes=painter.generator.classes,
     )

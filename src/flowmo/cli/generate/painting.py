@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,6 +60,7 @@ class Wishes:
     folder: Path | None
     npz: Path | None
     strip: Path | None
+    classes: Sequence[str] = ()  # names, by label, for the names of files
 
     @cached_property
     def each(self) -> list[int]:
@@ -71,8 +73,14 @@ class Wishes:
 
     def picture(self, place: int) -> Path | None:
         label, number = self.each[place], self.seed + place % self.count
-        of_class = "any" if label == NO_CLASS else f"{label:04d}"
+        of_class = "any" if label == NO_CLASS else f"{label:04d}{self.name_in_files(label)}"
         return self.folder and self.folder / f"{of_class}-{number:04d}.png"
+
+    def name_in_files(self, label: int) -> str:
+        """Return a hyphen and the name of a class, of letters, digits and hyphens alone, at most 40; "" where it has
+        none."""
+        words = re.findall(r"[^\W_]+", first_name(self.classes[label]).lower()) if self.classes else []
+        return "".join(f"-{word}" for word in words)[:40].rstrip("-")
 
     @property
     def targets(self) -> list[Path]:
