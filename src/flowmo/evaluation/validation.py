@@ -17,6 +17,7 @@ from ..metrics.pixels import psnr, thumbnail
 from ..metrics.table import mean
 from ..tokenizer import FlowMo
 from .evaluator import Evaluator
+from .reconstruction import thumbnail_bits
 
 
 def make_check(
@@ -37,7 +38,7 @@ def make_check(
     @torch.no_grad()
     def check(model: FlowMo, images_seen: int) -> dict[str, float]:
         x = images.to(model.device)
-        small = thumbnail(x, model.config.thumbnail_bits(x.shape[-2:]))
+        small = thumbnail(x, thumbnail_bits(model.config, (x.shape[2], x.shape[3])))
         painted = {"": paint(model, x)} if paint else _sampled(model, x)
         sheet = torch.cat([torch.cat(list(row[:pictures]), 2) for row in (x, small, *reversed(painted.values()))], 1)
         with replacing(folder / f"{images_seen:010d}.png") as part:
