@@ -29,6 +29,7 @@ def test_a_dry_run_shows_the_students_sampler(flowmo: Command, weights: Path) ->
         "rho": before.rho,
         "guidance_scale": 1.0,
         "guidance_interval": list(before.guidance_interval),
+        "solver": "euler",
     }
     assert (train["stage"], train["distill"]["target"]) == ("distillation", "teacher")
     assert not {"freeze_encoder_after", "losses", "perceptual_share"} & set(train)  # of other stages
