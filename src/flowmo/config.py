@@ -252,15 +252,6 @@ class FlowMoConfig:
             return self.num_groups * len(self.quantizer.levels)
         return self.bits_per_token
 
-    def thumbnail_bits(self, size: tuple[int, int]) -> int:
-        """Bits of the thumbnail that a reconstruction of this height and width is compared with: those of its tokens.
-
-        A continuous latent has no bits: there the thumbnail has as many numbers as the latent, 6 bits each.
-        """
-        if self.quantizer.kind == "continuous":
-            return 6 * self.tokens_of(size) * self.latent_dim
-        return self.tokens_of(size) * self.bits_per_token
-
     @property
     def bits_per_pixel(self) -> float:
         """Bits an image of ``image_size`` costs, divided by its pixels (Section 4.1)."""

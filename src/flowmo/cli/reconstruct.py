@@ -15,7 +15,7 @@ from torch import Tensor
 from ..codec import HEADER_SIZE, patch_of
 from ..data import find_pictures, output_stems, picture_batches, relative_names, to_image
 from ..errors import WeightsError
-from ..evaluation.reconstruction import Scores, mean_scores, score
+from ..evaluation.reconstruction import Scores, mean_scores, score, thumbnail_bits
 from ..metrics.pixels import thumbnail
 from ..perceptual import LPIPS, load_lpips
 from ..tokenizer import FlowMo
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         images = batch.images.to(model.device)
         bits = rates.bits_per_token(arguments, model.config, (images.shape[2], images.shape[3]))
         again, coded = _reconstruct(model, images, bits, common.sampling(arguments))
-        small = thumbnail(images, coded or model.config.thumbnail_bits((images.shape[2], images.shape[3])))
+        small = thumbnail(images, coded or thumbnail_bits(model.config, (images.shape[2], images.shape[3])))
         payload = -(-coded // 8) if coded else None
         for i, (index, one) in enumerate(zip(batch.indices, score(images, again, small, lpips), strict=True)):
             height, width = batch.original_sizes[i] if size is None else images.shape[2:]

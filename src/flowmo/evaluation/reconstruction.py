@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 
 from torch import Tensor
 
+from ..config import FlowMoConfig
 from ..errors import ImageError
 from ..metrics.networks import Networks
 from .evaluator import measure_pairs
@@ -52,3 +53,13 @@ def measure_each(
         found = measure_pairs(reconstructions, images, Networks(()), STANDARD)
     distances = found["lpips_alex"].tolist() if "lpips_alex" in found else [None] * len(images)
     return found["psnr"].tolist(), distances
+
+
+def thumbnail_bits(config: FlowMoConfig, size: tuple[int, int]) -> int:
+    """Return the bits of the thumbnail that a reconstruction of (height, width) is compared with: those of its tokens.
+
+    A continuous latent has no bits: there the thumbnail has as many numbers as the latent, 6 bits each.
+    """
+    if config.quantizer.kind == "continuous":
+        return 6 * config.tokens_of(size) * config.latent_dim
+    return config.tokens_of(size) * config.bits_per_token

@@ -17,6 +17,7 @@ from ..metrics.pixels import psnr, thumbnail
 from ..metrics.table import mean
 from ..tokenizer import FlowMo
 from .evaluator import Evaluator
+from .reconstruction import thumbnail_bits
 
 TITLES = {"": "all steps", "_one_step": "one step"}
 """Of the rows of a contact sheet, by what the numbers' names end with."""
@@ -40,7 +41,7 @@ def make_check(
     @torch.no_grad()
     def check(model: FlowMo, images_seen: int) -> dict[str, float]:
         x = images.to(model.device)
-        small = thumbnail(x, model.config.thumbnail_bits((x.shape[-2], x.shape[-1])))
+        small = thumbnail(x, thumbnail_bits(model.config, (x.shape[2], x.shape[3])))
         painted = {"": paint(model, x)} if paint else _sampled(model, x)
         rows = {"original": x, "thumbnail": small}
         rows |= {TITLES[name] if len(painted) > 1 else "decoded": painted[name] for name in reversed(painted)}
