@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -26,9 +25,9 @@ from ..weights import load
 from ..weights.load import PACKAGED
 from .flags import add_pth_arguments
 from .plain import plain
+from .values import ORIGINAL, finite, positive, rho, seed, size, steps
 
 OUT = "flowmo-out"
-ORIGINAL = "original"  # a size: that of each picture
 
 
 MODEL_HELP = "packaged model, .safetensors file, folder of a run, checkpoint, or released .pth"
@@ -72,7 +71,7 @@ def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
 def add_sampling_arguments(
     parser: argparse.ArgumentParser, seed_help: str = "starting noise, the same for all pictures"
 ) -> None:
-    group = parser.add_argument_group("painting", "defaults are stored with the model")
+    group = parser.add_argument_group("sampling", "defaults are stored with the model")
     group.add_argument("--steps", type=steps, metavar="N", help="steps of the decoder: fewer are faster and blurred")
     group.add_argument("--rho", type=rho, metavar="RHO", help="where the steps lie: 1 evenly, more nearer the picture")
     group.add_argument("--guidance", type=finite, metavar="SCALE", help="strength of guidance; 1 is none and faster")
@@ -351,54 +350,6 @@ def without_nan(content: Any) -> Any:
     if isinstance(content, (list, tuple)):
         return [without_nan(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def positive(text: str) -> int:
-    if not re.fullmatch(r"\d{1,9}", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def steps(text: str) -> int:
-    if positive(text) > 10_000:
-        raise argparse.ArgumentTypeError(f"{text} steps would take forever and gain nothing; at most 10000")
-    return int(text)
-
-
-def seed(text: str) -> int:
-    if not re.fullmatch(r"\d{1,18}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0 (and at most 18 digits)")
-    return int(text)
-
-
-def finite(text: str) -> float:
-    value = _number(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
-    return value
-
-
-def rho(text: str) -> float:
-    value = _number(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 (inf is one step)")
-    return value
-
-
-def size(text: str) -> tuple[int, int] | str:
-    if text == ORIGINAL:
-        return text
-    match = re.fullmatch(r"(\d{1,5})(?:[xX](\d{1,5}))?", text)
-    if not match or 0 in (int(match[1]), int(match[2] or match[1])):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write 256, or, height first, 256x384, or original")
-    return int(match[1]), int(match[2] or match[1])
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def _some(paths: list[Path], count: int = 5) -> str:

@@ -1,4 +1,4 @@
-"""``flowmo detokenize``: paints the pictures of .flowmo files and shards, as PNG files. The model must be the one that
+"""``flowmo detokenize``: decodes the images of .flowmo files and shards, as PNG files. The model must be the one that
 coded them, or one with the same encoder."""
 
 from __future__ import annotations

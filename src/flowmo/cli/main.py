@@ -19,14 +19,14 @@ from .flags import move_model_settings, tell_old_names, unify
 from .plain import PlainStream
 
 COMMANDS = {
-    "reconstruct": "code pictures and paint them again, with a table of how close they are",
+    "reconstruct": "code images and decode them again, with a table of how close they are",
     "tokenize": "code pictures as .flowmo files, or many in one shard",
-    "detokenize": "paint the pictures of .flowmo files and shards",
+    "detokenize": "decode the images of .flowmo files and shards",
     "info": "say what a model, a token file, a shard or a run is",
     "fit-transform": "fit the best linear code of a data set, from which training starts",
     "train": "train a tokenizer (Stage 1A)",
-    "posttrain": "train a decoder on what it paints (Stage 1B)",
-    "distill": "train a decoder to paint in one or a few steps",
+    "posttrain": "train a decoder on its own samples (Stage 1B)",
+    "distill": "train a decoder to sample in one or a few steps",
     "train-generator": "train a generator of tokens by class (Stage 2)",
     "generate": "pictures of classes, by a generator and its tokenizer",
     "evaluate": "measure models on a data set by a named protocol",

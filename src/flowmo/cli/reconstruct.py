@@ -1,4 +1,4 @@
-"""``flowmo reconstruct``: codes pictures, paints them again and says how close they came. For each picture the results
+"""``flowmo reconstruct``: codes images, decodes them again and says how close they came. For each picture the results
 are NAME.png and NAME.side-by-side.png (the original as the model saw it, then the reconstruction), and for the first
 pictures one contact-sheet.png. The thumbnail columns show what a small RGB picture of the same bits reaches."""
 

@@ -2,7 +2,7 @@
 packed tokens; or all of a data set go into one shard with their labels (--out NAME.shard), which 'flowmo
 train-generator' reads: a killed command goes on where it was when it is given again, and under torchrun several
 processes share the pictures. --out NAME.npy makes a NumPy array of them for other people's models, a row an image, with
-labels and a JSON file beside it. 'flowmo detokenize' paints tokens again."""
+labels and a JSON file beside it. 'flowmo detokenize' decodes tokens again."""
 
 from __future__ import annotations
 

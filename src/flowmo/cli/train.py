@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     def validation(model: FlowMo, device: torch.device) -> Validation:
         images = held_out(arguments, model.config.image_size)
         decode = reconstruct if config.stage == "autoencode" else None
-        return make_check(images, arguments.out / IMAGES, perceptual, paint=decode)
+        return make_check(images, arguments.out / IMAGES, perceptual, decode=decode)
 
     source = open_data(arguments.data, arguments.split, "train")
     perceptual = load_lpips(config.perceptual_network, arguments.lpips) if config.losses.perceptual else None

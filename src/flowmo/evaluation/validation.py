@@ -28,13 +28,13 @@ def make_check(
     folder: Path,
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
     pictures: int = 8,
-    paint: Callable[[FlowMo, Tensor], Tensor] | None = None,
+    decode: Callable[[FlowMo, Tensor], Tensor] | None = None,
 ) -> Callable[[FlowMo, int], dict[str, float]]:
     """A function of (model, images seen) for the training loop.
 
     It reconstructs ``images`` (B 3 H W in [-1, 1]) with the model's own sampler and in one step from t = 1, writes a
     contact sheet (rows: original, thumbnail of the same bits, one step, sampler) to ``folder``, and returns PSNR in
-    dB, LPIPS where a network is given, and PSNR with the codes shuffled between images. paint: images to images
+    dB, LPIPS where a network is given, and PSNR with the codes shuffled between images. decode: images to images
     through their codes, in place of sampler and single step, for a model that learns no velocities (F5).
     """
 
@@ -42,16 +42,16 @@ def make_check(
     def check(model: FlowMo, images_seen: int) -> dict[str, float]:
         x = images.to(model.device)
         small = thumbnail(x, thumbnail_bits(model.config, (x.shape[2], x.shape[3])))
-        painted = {"": paint(model, x)} if paint else _sampled(model, x)
+        decoded = {"": decode(model, x)} if decode else _sampled(model, x)
         rows = {"original": x, "thumbnail": small}
-        rows |= {TITLES[name] if len(painted) > 1 else "decoded": painted[name] for name in reversed(painted)}
+        rows |= {TITLES[name] if len(decoded) > 1 else "decoded": decoded[name] for name in reversed(decoded)}
         with replacing(folder / f"{images_seen:010d}.png") as part:
             labelled({title: row[:pictures] for title, row in rows.items()}).save(part, format="PNG")
-        painted["_thumbnail"] = small
-        numbers = {f"psnr{name}": psnr(picture, x) for name, picture in painted.items()}
-        numbers["psnr_shuffled"] = psnr(painted[""].roll(1, 0), x)
+        decoded["_thumbnail"] = small
+        numbers = {f"psnr{name}": psnr(picture, x) for name, picture in decoded.items()}
+        numbers["psnr_shuffled"] = psnr(decoded[""].roll(1, 0), x)
         if perceptual is not None:
-            numbers |= {f"lpips{name}": perceptual(picture, x) for name, picture in painted.items()}
+            numbers |= {f"lpips{name}": perceptual(picture, x) for name, picture in decoded.items()}
         return {name: float(value.cpu().double().mean()) for name, value in numbers.items()}
 
     return check

@@ -13,7 +13,7 @@ from ...generation import NO_CLASS, PACKAGED_GENERATOR, SCHEDULES, DecodeSetting
 from ...viewing import captioned_grid, two_columns, write_png
 from ...weights.load import PACKAGED
 from .. import common
-from .painting import Painter, Wishes, paint, painters, steps_strip, title
+from .sampling import ImageGenerator, Order, image_generators, steps_strip, title, write_samples
 
 DEFAULTS = DecodeSettings()
 
@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="number of the first picture of a class; each has its own seed (default: 0)",
     )
-    decoder = parser.add_argument_group("painting them", "defaults are stored with the tokenizer")
+    decoder = parser.add_argument_group("decoding", "defaults are stored with the tokenizer")
     decoder.add_argument("--decoder-steps", type=common.steps, metavar="N", help="steps of the tokenizer's decoder")
     decoder.add_argument("--decoder-guidance", type=common.finite, metavar="X", help="guidance of the decoder")
     common.add_solver_argument(decoder, "--decoder-solver")
@@ -111,29 +111,29 @@ def run(arguments: argparse.Namespace) -> int:
     files: list[str] = arguments.compare or [arguments.generator]
     generators = [load_generator(file, device) for file in files]
     labels = _labels(arguments, generators)
-    both = painters(files, generators, arguments.tokenizer or [PACKAGED], device)
+    both = image_generators(files, generators, arguments.tokenizer or [PACKAGED], device)
     if arguments.decoder_guidance is not None:
-        for painter in both:
+        for source in both:
             asked = {"guidance_scale": arguments.decoder_guidance, "num_steps": arguments.decoder_steps}
             given = {name: value for name, value in asked.items() if value is not None}
-            common.tell_idle_guidance(replace(painter.tokenizer.config.sampler, **given), "--decoder-guidance")
-    wishes = [_wishes(arguments, settings, painter, labels) for painter in both]
-    targets = [path for wish in wishes for path in wish.targets]
+            common.tell_idle_guidance(replace(source.tokenizer.config.sampler, **given), "--decoder-guidance")
+    orders = [_order(arguments, settings, source, labels) for source in both]
+    targets = [path for one in orders for path in one.targets]
     grid = None if arguments.no_pictures else arguments.out / "grid.png"
     common.check_targets([*targets, *([grid] if grid else [])], map(Path, files), arguments.force)
 
-    progress = common.Progress(len(both) * len(wishes[0].each))
+    progress = common.Progress(len(both) * len(orders[0].each))
     sheets = []
-    for painter, wish in zip(both, wishes, strict=True):
-        rows = paint(painter, wish, progress.advance)
+    for source, one in zip(both, orders, strict=True):
+        rows = write_samples(source, one, progress.advance)
         if grid:
             sheets.append(captioned_grid(rows))
-        if wish.strip is not None:
-            write_png(wish.strip, steps_strip(painter, wish, arguments.show_steps))
+        if one.strip is not None:
+            write_png(one.strip, steps_strip(source, one, arguments.show_steps))
     if grid:
         write_png(grid, sheets[0] if len(sheets) == 1 else two_columns(*sheets))
     code = progress.finish()
-    count = len(wishes[0].each)
+    count = len(orders[0].each)
     if arguments.json:
         common.print_json(
             {
@@ -147,7 +147,9 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(f"{count} pictures of {len(labels)} classes" + " by each of two generators" * (len(files) > 1))
         print(
-            "\n".join(str(path) for path in [*(wish.npz for wish in wishes), grid, *(w.strip for w in wishes)] if path)
+            "\n".join(
+                str(path) for path in [*(one.npz for one in orders), grid, *(one.strip for one in orders)] if path
+            )
         )
     return code
 
@@ -173,16 +175,18 @@ def _labels(arguments: argparse.Namespace, generators: Sequence[Generator]) -> l
     return list(dict.fromkeys(found))
 
 
-def _wishes(arguments: argparse.Namespace, settings: DecodeSettings, painter: Painter, labels: Sequence[int]) -> Wishes:
+def _order(
+    arguments: argparse.Namespace, settings: DecodeSettings, source: ImageGenerator, labels: Sequence[int]
+) -> Order:
     compared = bool(arguments.compare)
-    folder: Path = arguments.out / painter.name if compared else arguments.out
+    folder: Path = arguments.out / source.name if compared else arguments.out
     npz: Path | None = arguments.npz
     if npz is not None and compared:
-        npz = npz.with_stem(f"{npz.stem}-{painter.name}")
+        npz = npz.with_stem(f"{npz.stem}-{source.name}")
     strip = None
     if arguments.show_steps:
-        strip = arguments.out / (f"steps-{painter.name}.png" if compared else "steps.png")
-    return Wishes(
+        strip = arguments.out / (f"steps-{source.name}.png" if compared else "steps.png")
+    return Order(
         labels=list(labels),
         count=arguments.n,
         seed=arguments.seed,
@@ -196,5 +200,5 @@ def _wishes(arguments: argparse.Namespace, settings: DecodeSettings, painter: Pa
         folder=None if arguments.no_pictures else folder,
         npz=npz,
         strip=strip,
-        classes=painter.generator.classes,
+        classes=source.generator.classes,
     )

@@ -38,7 +38,7 @@ from ..common import load_named
 IN_A_ROW = 8
 
 
-class Painter(NamedTuple):
+class ImageGenerator(NamedTuple):
     """A generator and the tokenizer whose tokens it makes. name: for files."""
 
     name: str
@@ -47,8 +47,8 @@ class Painter(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What one painter is to do: ``count`` pictures of each label, numbered from ``seed`` on. decoder: settings of
+class Order:
+    """What one source is to do: ``count`` pictures of each label, numbered from ``seed`` on. decoder: settings of
     ``FlowMo.detokenize``. folder, npz, strip: where pictures, all in one file, and moments go; None for nowhere."""
 
     labels: list[int]
@@ -88,9 +88,9 @@ class Wishes:
         return [path for path in (*pictures, self.npz, self.strip) if path]
 
 
-def painters(
+def image_generators(
     files: Sequence[str], generators: Sequence[Generator], tokenizers: Sequence[str], device: torch.device
-) -> list[Painter]:
+) -> list[ImageGenerator]:
     """Each generator with the tokenizer of its fingerprint. Raises TokenFileError where none has it."""
     loaded = [load_named(None, name, device=device) for name in tokenizers]
     for tokenizer in loaded:
@@ -110,34 +110,34 @@ def painters(
                 f"{name} was trained on tokens of the tokenizer {layout.fingerprint}, which none of those given is "
                 f"({', '.join(prints)})"
             )
-        found.append(Painter(name, generator, loaded[prints.index(layout.fingerprint)]))
+        found.append(ImageGenerator(name, generator, loaded[prints.index(layout.fingerprint)]))
     return found
 
 
-def paint(painter: Painter, wishes: Wishes, on_done: Callable[[int], None]) -> dict[str, list[Image.Image]]:
-    """Paint and write every picture; the first ones of each class, for a grid. With an ``.npz`` alone, a call that was
+def write_samples(source: ImageGenerator, order: Order, on_done: Callable[[int], None]) -> dict[str, list[Image.Image]]:
+    """Sample and write every picture; the first ones of each class, for a grid. With an ``.npz`` alone, a call that was
     killed goes on where it was."""
-    rows: dict[str, list[Image.Image]] = {title(painter.generator, label): [] for label in wishes.labels}
-    each, seeds = wishes.each, wishes.seeds
-    array = Unfinished(painter, wishes) if wishes.npz is not None else None
+    rows: dict[str, list[Image.Image]] = {title(source.generator, label): [] for label in order.labels}
+    each, seeds = order.each, order.seeds
+    array = Unfinished(source, order) if order.npz is not None else None
     place = array.done if array is not None else 0
     on_done(place)
-    for tokens in generate(painter.generator, each[place:], wishes.settings, seeds[place:], wishes.batch_size):
-        for image in _images(painter, wishes, tokens, seeds[place : place + len(tokens)]):
-            picture, path = to_image(image), wishes.picture(place)
+    for tokens in generate(source.generator, each[place:], order.settings, seeds[place:], order.batch_size):
+        for image in _images(source, order, tokens, seeds[place : place + len(tokens)]):
+            picture, path = to_image(image), order.picture(place)
             if array is not None:
                 array.pixels[place] = np.asarray(picture)
             if path is not None:
                 write_png(path, picture)
-            row = rows[title(painter.generator, each[place])]
+            row = rows[title(source.generator, each[place])]
             if len(row) < IN_A_ROW:
                 row.append(picture)
             place += 1
         if array is not None:
             array.keep(place)
         on_done(len(tokens))
-    if wishes.npz is not None and array is not None:
-        write_npz(wishes.npz, array.pixels, each)
+    if order.npz is not None and array is not None:
+        write_npz(order.npz, array.pixels, each)
         array.remove()
     return rows
 
@@ -146,20 +146,20 @@ class Unfinished:
     """The pictures of an ``.npz`` that is being made, in a file beside it, so that 50,000 of them need no memory and a
     kill loses one batch. pixels: uint8 N H W 3; done: so many of them are there, from the same weights and settings."""
 
-    def __init__(self, painter: Painter, wishes: Wishes) -> None:
-        assert wishes.npz is not None
-        self.file = wishes.npz.with_name(f".{wishes.npz.name}.npy")
-        self.note = wishes.npz.with_name(f".{wishes.npz.name}.json")
+    def __init__(self, source: ImageGenerator, order: Order) -> None:
+        assert order.npz is not None
+        self.file = order.npz.with_name(f".{order.npz.name}.npy")
+        self.note = order.npz.with_name(f".{order.npz.name}.json")
         self.job = {
-            "generator": weights_checksum(painter.generator),
-            "tokenizer": weights_checksum(painter.tokenizer),
-            "sampler": to_dict(painter.tokenizer.config.sampler),
-            "decoder": wishes.decoder,
-            "settings": to_dict(wishes.settings),
-            "pictures": [wishes.labels, wishes.count, wishes.seed],
+            "generator": weights_checksum(source.generator),
+            "tokenizer": weights_checksum(source.tokenizer),
+            "sampler": to_dict(source.tokenizer.config.sampler),
+            "decoder": order.decoder,
+            "settings": to_dict(order.settings),
+            "pictures": [order.labels, order.count, order.seed],
         }
-        shape = (len(wishes.each), *painter.generator.config.tokens.image_size, 3)
-        self.done = 0 if wishes.folder else self._found(shape)
+        shape = (len(order.each), *source.generator.config.tokens.image_size, 3)
+        self.done = 0 if order.folder else self._found(shape)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         mode = "r+" if self.done else "w+"
         if not self.done:  # what an earlier note counts is about to be overwritten
@@ -190,25 +190,25 @@ def write_npz(path: Path, pixels: np.ndarray, labels: Sequence[int]) -> None:
         np.savez(file, arr_0=pixels, arr_1=np.array(labels))
 
 
-def steps_strip(painter: Painter, wishes: Wishes, moments: int) -> Image.Image:
-    """For the first picture of some classes, that many moments of its unmasking: painted from the tokens that are fixed
+def steps_strip(source: ImageGenerator, order: Order, moments: int) -> Image.Image:
+    """For the first picture of some classes, that many moments of its unmasking: decoded from the tokens that are fixed
     and the guesses for the others."""
-    labels = wishes.labels[:IN_A_ROW]
-    seeds = [picture_seed(wishes.seed, label) for label in labels]
-    config, drawn = painter.generator.config, []
+    labels = order.labels[:IN_A_ROW]
+    seeds = [picture_seed(order.seed, label) for label in labels]
+    config, drawn = source.generator.config, []
 
     def keep(tokens: Tensor, mask: Tensor) -> None:
         drawn.append(tokens.cpu())
 
-    for _ in generate(painter.generator, labels, wishes.settings, seeds, len(labels), keep):
+    for _ in generate(source.generator, labels, order.settings, seeds, len(labels), keep):
         pass
     last = len(drawn) - 1
     places = sorted({round(i * last / max(1, moments - 1)) for i in range(moments)}) if moments > 1 else [last]
     columns = [
-        [to_image(image) for image in _images(painter, wishes, to_tokens(drawn[place], config), seeds)]
+        [to_image(image) for image in _images(source, order, to_tokens(drawn[place], config), seeds)]
         for place in places
     ]
-    rows = {title(painter.generator, label): [column[r] for column in columns] for r, label in enumerate(labels)}
+    rows = {title(source.generator, label): [column[r] for column in columns] for r, label in enumerate(labels)}
     return contact_sheet(rows, columns=len(places))
 
 
@@ -219,5 +219,5 @@ def title(generator: Generator, label: int) -> str:
     return f"{label} {first_name(generator.classes[label])}" if generator.classes else str(label)
 
 
-def _images(painter: Painter, wishes: Wishes, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
-    return painter.tokenizer.detokenize(tokens, seed=list(seeds), **wishes.decoder).cpu()
+def _images(source: ImageGenerator, order: Order, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+    return source.tokenizer.detokenize(tokens, seed=list(seeds), **order.decoder).cpu()
