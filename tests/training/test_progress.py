@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -39,7 +40,7 @@ def test_a_terminal_has_a_bar() -> None:
         shown += part
     os.close(ours)
     assert process.wait(timeout=60) == 0
-    assert b"500/1000" in shown
+    assert re.search(rb"[3-7]00/1000", shown)
     assert b"images/s" in shown
     assert b"stops in 1:" in shown
     assert b"a line" in shown
