@@ -153,7 +153,10 @@ def test_ctrl_c_says_what_is_kept() -> None:
     for k in range(1, 3000):  # more than a busy machine can be late by
         os.link("d/0.png", f"d/{k}.png")
     process = subprocess.Popen(
-        [*FLOWMO, "tokenize", "d", "--batch-size", "1", "--out", "o"], stderr=subprocess.PIPE, text=True
+        [*FLOWMO, "tokenize", "d", "--batch-size", "1", "--out", "o"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
     )
     deadline = time.monotonic() + 90
     while not Path("o").exists() and time.monotonic() < deadline:

@@ -156,7 +156,8 @@ def test_killed_stopped_and_continued(machine: Machine, pack: Callable[..., None
     assert {path.name for path in home.iterdir()} >= {INDEX, "contact-sheet.png", "2-flow-standard.json", "log.jsonl"}
     assert max(path.stat().st_size for folder in (home, raw) for path in folder.iterdir()) < 16e6
     averaged, earlier = flowmo.load(home), flowmo.load(raw)
-    assert read_about(home / INDEX) == {"images": plan["flow_images"], "weights": "moving average"}
+    whole = {"images": plan["flow_images"], "images_planned": plan["flow_images"], "finished": True}
+    assert read_about(home / INDEX) == whole | {"weights": "moving average"}
     assert read_about(raw / INDEX)["weights"] == "raw, before the cool-down"
     assert averaged.config.prediction == plan["prediction"]
     assert any(not torch.equal(averaged.get_parameter(n), p) for n, p in earlier.named_parameters())
