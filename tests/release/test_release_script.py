@@ -161,7 +161,9 @@ def test_killed_stopped_and_continued(machine: Machine, pack: Callable[..., None
     assert read_about(raw / INDEX)["weights"] == "raw, before the cool-down"
     assert averaged.config.prediction == plan["prediction"]
     assert any(not torch.equal(averaged.get_parameter(n), p) for n, p in earlier.named_parameters())
-    assert Image.open(home / "contact-sheet.png").size == (6 * 32, 4 * 32)
+    width, height = Image.open(home / "contact-sheet.png").size
+    assert height == 4 * 32
+    assert width > 6 * 32  # six images and the titles of their rows
 
 
 def test_wrong_use_is_told_before_anything_is_trained(machine: Machine) -> None:
