@@ -55,7 +55,7 @@ def cost(model: FlowMoConfig, train: TrainConfig) -> dict[str, Any]:
 def plans(
     model: FlowMoConfig, train: TrainConfig, processes: Sequence[int] | None = None
 ) -> tuple[list[Plan], dict[int, str]]:
-    """Return a plan for each number of GPUs and each strategy, and why the others of ``processes`` cannot share a batch.
+    """Return a plan for each number of GPUs and each strategy, and why other numbers cannot share the batch.
 
     Of the usual numbers, which nobody asked for, those are left out in silence. Raises ConfigError where none of those
     asked for can.

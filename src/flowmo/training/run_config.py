@@ -13,7 +13,6 @@ import torch
 
 from ..errors import ConfigError, require
 
-
 SIDE, FASTER = 256, 0.8
 """Of the products that are timed; what bf16 may take of float32's time, so that chance decides nothing."""
 
