@@ -232,5 +232,5 @@ def _checksum(settings: dict[str, str], columns: dict[str, Tensor]) -> str:
     crc = zlib.crc32("\n".join(settings[name] for name in known).encode())
     for name in COLUMNS:
         if name in columns and columns[name].numel():
-            crc = zlib.crc32(columns[name].numpy(), crc)
+            crc = zlib.crc32(columns[name].contiguous().numpy().data, crc)
     return f"{crc:08x}"
