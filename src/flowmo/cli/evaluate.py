@@ -20,13 +20,11 @@ from ..evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from ..evaluation.results import Result
 from ..evaluation.session import Job, Session, evaluate, find_result, flat, hold, prepare, stem_of
 from ..evaluation.watch import WatchLog, run_length, snapshots
-from ..metrics.networks import Networks, WeightFiles, load_networks
+from ..metrics.networks import NETWORK_NAMES, Networks, WeightFiles, load_networks
 from ..metrics.table import FEW, check_metrics, columns, default_families, families
 from ..tokenizer import FlowMo
 from ..training import World
 from . import common
-
-FILES = ("lpips_alex", "lpips_vgg", "inception", "inception_classifier", "classifier")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,9 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_sampling_arguments(parser, "starting noise: picture i is sampled from this plus i")
     common.add_model_arguments(parser, flag=False)
     files = parser.add_argument_group("networks that measure", "files of weights where none are installed")
-    for name in FILES:
+    for name in NETWORK_NAMES:
         files.add_argument(
-            f"--{name.replace('_', '-')}", type=Path, metavar="FILE", help=f"weights of {_network(name)}"
+            f"--{name.replace('_', '-')}", type=Path, metavar="FILE", help=f"weights of {NETWORK_NAMES[name]}"
         )
 
 
@@ -153,7 +151,7 @@ class _Work:
     def job(self, model: FlowMo, name: str, protocol: Protocol) -> Job:
         side, key = model.config.image_size, (protocol.inception, model.config.image_size)
         if key not in self.networks:
-            files = WeightFiles(**{name: getattr(self.arguments, name) for name in FILES})
+            files = WeightFiles(**{name: getattr(self.arguments, name) for name in NETWORK_NAMES})
             self.networks[key] = load_networks(self.metrics, protocol.inception, side, model.device, files)
             if self.world.main and len(self.networks) == 1:
                 for metric, reason in self.networks[key].left_out.items():
@@ -193,17 +191,6 @@ class _Work:
             _print(results)
             print(f"\nresults and tables of pictures are in {self.arguments.out}")
         return code
-
-
-def _network(name: str) -> str:
-    names = {
-        "lpips_alex": "LPIPS (Alex)",
-        "lpips_vgg": "LPIPS (VGG)",
-        "inception": "Inception",
-        "inception_classifier": "Inception's last layer, for the Inception Score",
-        "classifier": "EfficientNet-lite0",
-    }
-    return names[name]
 
 
 def _print(results: list[Result]) -> None:

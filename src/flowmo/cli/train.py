@@ -16,7 +16,7 @@ from .. import config as configs
 from ..config import FlowMoConfig
 from ..data import open_split
 from ..errors import ConfigError
-from ..evaluation.validation import make_check
+from ..evaluation.validation import make_validation
 from ..perceptual import load_lpips
 from ..presets import PRESETS
 from ..profiling.flops import tokenizer_cost
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     def validation(model: FlowMo, device: torch.device) -> Validation:
         images = held_out(arguments, model.config.image_size)
         decode = reconstruct if config.stage == "autoencode" else None
-        return make_check(images, arguments.out / IMAGES, perceptual, decode=decode)
+        return make_validation(images, arguments.out / IMAGES, perceptual, decode=decode)
 
     source = open_split(arguments.data, arguments.split, "train")[0]
     perceptual = load_lpips(config.perceptual_network, arguments.lpips) if config.losses.perceptual else None

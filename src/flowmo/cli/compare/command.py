@@ -18,18 +18,13 @@ from ...evaluation.evaluator import Evaluator
 from ...evaluation.feature_cache import feature_caches
 from ...evaluation.result_store import ResultStore
 from ...evaluation.session import PARTIAL, hold
+from ...metrics.networks import NETWORK_NAMES
 from ...viewing.plots import need_matplotlib
 from ...weights.load import PACKAGED
 from .. import common
 from . import inputs, output
 
 OUT = "flowmo-compare"
-NAMES = {
-    "lpips_alex": "LPIPS (Alex)",
-    "lpips_vgg": "LPIPS (VGG)",
-    "inception": "FID's Inception",
-    "classifier": "EfficientNet-lite0",
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,9 +83,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--metrics",
         nargs="*",
         choices=inputs.METRICS,
-        default=list(inputs.METRICS),
+        default=list(inputs.DEFAULT),
         metavar="NAME",
-        help=f"beside PSNR, SSIM and LPIPS (Alex), of {', '.join(inputs.METRICS)} (default: all)",
+        help=f"beside PSNR, SSIM and LPIPS (Alex), of {', '.join(inputs.METRICS)} "
+        f"(default: {' '.join(inputs.DEFAULT)})",
     )
     parser.add_argument("--workers", type=common.positive, metavar="N", help="threads that code (default: one a core)")
     shown = f"folder for the results, made if need be (default: {OUT})"
@@ -100,7 +96,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_model_arguments(parser, flag=False)
     files = parser.add_argument_group("networks that measure", "files of weights where none are installed")
     for name in inputs.FILES:
-        files.add_argument(f"--{name.replace('_', '-')}", type=Path, metavar="FILE", help=f"weights of {NAMES[name]}")
+        what = f"weights of {NETWORK_NAMES[name]}"
+        files.add_argument(f"--{name.replace('_', '-')}", type=Path, metavar="FILE", help=what)
 
 
 def run(arguments: argparse.Namespace) -> int:

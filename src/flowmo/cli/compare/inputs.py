@@ -20,13 +20,14 @@ from ...evaluation.protocols import STANDARD
 from ...evaluation.result_store import ResultStore
 from ...evaluation.results import short_name
 from ...metrics.networks import Networks, WeightFiles, load_networks
-from ...metrics.table import check_metrics
+from ...metrics.table import check_metrics, families, with_companions
 from ...quantize.tokens import payload_size
 from ...tokenizer import FlowMo
 from .. import common
 
-METRICS, ALWAYS = ("lpips_vgg", "rfid", "kid", "fd_efflite0"), ("psnr", "ssim", "lpips_alex")
-WITH = {"rfid": "kid", "fd_efflite0": "kd_efflite0"}  # measured beside them, as few images need it
+ALWAYS = ("psnr", "ssim", "lpips_alex")
+METRICS = tuple(name for name in families() if name not in (*ALWAYS, "code"))  # of the code there is nothing to compare
+DEFAULT = ("lpips_vgg", "rfid", "kid", "fd_efflite0")
 FILES = ("lpips_alex", "lpips_vgg", "inception", "classifier")
 Models = list[tuple[str, FlowMo]]
 
@@ -76,7 +77,7 @@ def load_metrics(
     """Return the networks of --metrics, and of LPIPS (Alex), by which files are chosen. Those whose weights are missing
     are left out and named. Raises WeightsError."""
     files = WeightFiles(**{name: getattr(arguments, name) for name in FILES})
-    names = [*ALWAYS, *arguments.metrics, *(WITH[name] for name in arguments.metrics if name in WITH)]
+    names = with_companions([*ALWAYS, *arguments.metrics])
     networks = load_networks(check_metrics(names, 1), STANDARD.inception, min(size), device, files)
     for name, reason in networks.left_out.items():
         if name == "lpips_alex":

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from ...experiments.rate_distortion_perception import norm_sweep
+from ...metrics.table import column
 from ...viewing.paper_figures import Curve, tradeoff_figure
 from ...viewing.plots import write_plot
 from .. import common
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         rate = f"{label}, {model.config.bits_per_pixel:.3f} bits/pixel"
         names = list(points[0].perception)
         distortion = [getattr(point, arguments.distortion) for point in points]
-        perceptions = {shared.NAMES[name]: [point.perception[name] for point in points] for name in names}
+        perceptions = {column(name).label: [point.perception[name] for point in points] for name in names}
         curves.append(Curve(rate, scales, distortion, perceptions))
         samplers.append(f"{label}: {shared.sampler_in_words(sampler)}")
         used.append((model, sampler))
@@ -79,10 +80,10 @@ def run(arguments: argparse.Namespace) -> int:
     code = progress.finish()
     note = "\n".join(samplers) + f"\n{shared.count_in_words(arguments, pictures)}"
     title = f"Rate, distortion, perception: {len(images):,} pictures"
-    write_plot(plot, tradeoff_figure(curves, shared.NAMES[arguments.distortion], title, note))
+    write_plot(plot, tradeoff_figure(curves, column(arguments.distortion).label, title, note))
     if not arguments.json:
         columns = ["psnr", "mse", *names]
-        header = ["model", "norm of x_1", "PSNR dB", "MSE", *(shared.NAMES[name] for name in names)]
+        header = ["model", "norm of x_1", *(column(name).label for name in columns)]
         lines = [[r["model"], f"{r['noise_scale']:g}", *(f"{r[name]:.4g}" for name in columns)] for r in rows]
         common.print_table(header, lines)
     content = {"count": len(images), "points": rows}

@@ -15,6 +15,7 @@ from ...errors import ConfigError
 from ...evaluation.result_store import ResultStore
 from ...experiments.sampler_grid import GridRow, best, candidates, frontier, guidances, row_to_dict, sampler_grid
 from ...flow import Solver
+from ...metrics.table import column
 from ...viewing.paper_figures import EvaluationCurve, Quantity, grid_figure
 from ...viewing.plots import write_plot
 from ...weights import store_sampler, weights_path
@@ -99,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
     plain = [shared.guidance_in_words(SamplerConfig(1, 1.0, *pair)) for pair in guided]
     words = [f"{solver.title()}, {text}" if len(solvers) > 1 else text for solver in solvers for text in plain]
     quantities = [
-        Quantity(shared.NAMES[name], _maps(values, shape), name == "psnr")
+        Quantity(column(name).label, _maps(values, shape), name == "psnr")
         for name, values in (
             *((name, [row.measures[name] for row in rows]) for name in rows[0].measures),
             ("psnr", [row.psnr for row in rows]),
@@ -146,7 +147,7 @@ def _check_store(arguments: argparse.Namespace) -> Path | None:
 
 
 def _rule(arguments: argparse.Namespace) -> str:
-    rule = shared.NAMES[arguments.criterion]
+    rule = column(arguments.criterion).label
     if arguments.within is None:
         return rule
     return f"{rule}, PSNR within {arguments.within:g} dB of the highest"
@@ -164,7 +165,7 @@ def _curve(solver: Solver, rows: list[GridRow]) -> EvaluationCurve:
     return EvaluationCurve(
         solver.title(),
         {
-            shared.NAMES[name]: [(row.passes, row.psnr if name == "psnr" else row.measures[name]) for row in best_rows]
+            column(name).label: [(row.passes, row.psnr if name == "psnr" else row.measures[name]) for row in best_rows]
             for name, best_rows in lower.items()
         },
     )
@@ -180,8 +181,8 @@ def _print(rows: list[GridRow], chosen: GridRow) -> None:
         "guidance",
         "interval of t",
         "NFE",
-        "PSNR dB",
-        *(shared.NAMES[n] for n in names),
+        column("psnr").label,
+        *(column(n).label for n in names),
     ]
     lines = []
     for row in rows:

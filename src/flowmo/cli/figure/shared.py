@@ -33,17 +33,6 @@ from ...tokenizer import FlowMo
 from ...weights.load import PACKAGED
 from .. import common
 
-NAMES = {
-    "psnr": "PSNR (dB)",
-    "mse": "mean squared error (8-bit levels)",
-    "lpips": "LPIPS (Alex)",
-    "rfid": "rFID",
-    "kid": "KID",
-    "fd_efflite0": "FD-EffLite0",
-    "kd_efflite0": "KD-EffLite0",
-}
-
-
 SEED_HELP = "starting noise: picture i is sampled from seed N + i"
 
 
