@@ -177,6 +177,11 @@ def coded_size(arguments: argparse.Namespace, config: FlowMoConfig) -> tuple[int
     return chosen
 
 
+def data_name(data: str) -> str:
+    """Return what a result calls a data set: no folders of this machine."""
+    return data if ":" in data else Path(data).resolve().name
+
+
 def tell_other_size(chosen: tuple[int, int], config: FlowMoConfig) -> None:
     """A warning on stderr for a size that a model without a transform was not trained at."""
     own = config.image_size

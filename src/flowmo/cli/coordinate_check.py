@@ -10,8 +10,8 @@ import torch
 from .. import config as configs
 from .. import samples
 from ..config import to_dict
-from ..data import SplitError, fit_picture, open_images, to_tensor
-from ..errors import ConfigError, DataError, ImageError
+from ..data import open_split, read_images
+from ..errors import ConfigError
 from ..presets import PRESETS
 from ..profiling.coordinate_check import TOLERANCE, Coordinate, Slope, build, coordinates, slopes, widened
 from ..provenance import machine
@@ -114,21 +114,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _pictures(arguments: argparse.Namespace, size: int) -> tuple[torch.Tensor, int]:
     """The first pictures that can be read, and the number of those that cannot, which are named."""
     path = arguments.data or str(samples.paths()[0].parent)
-    try:
-        source = open_images(path, split="train")
-    except SplitError:
-        source = open_images(path)
-    progress, images = common.Progress(arguments.count), []
-    for index in range(len(source)):
-        try:
-            images.append(to_tensor(fit_picture(source[index], size, size)))
-        except ImageError as error:
-            progress.skip(source.name(index), error)
-        if len(images) == arguments.count:
-            break
-    if not images:
-        raise DataError(f"none of the pictures can be read: {source.describe()}")
-    return torch.stack(images), progress.finish()
+    source, _ = open_split(path, None, "train")
+    progress = common.Progress(arguments.count)
+    images = read_images(source, (size, size), range(len(source)), progress.skip, most=arguments.count).images
+    return images, progress.finish()
 
 
 def _print(fits: dict[bool, list[Slope]], off: list[str]) -> None:

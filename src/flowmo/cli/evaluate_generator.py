@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data import ImageSource, SplitError, open_images, to_uint8
+from ..data import ImageSource, open_split, to_uint8
 from ..errors import ConfigError, DataError, ImageError, WeightsError
 from ..evaluation.generated import (
     CONVENTIONS,
@@ -73,7 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("two of the samples would have results of the same name; measure them one by one, by --out")
     common.check_targets(targets, map(Path, arguments.samples), arguments.force)
     network = load_inception(arguments.inception, arguments.inception_classifier).to(device)
-    source, split = _open(arguments)
+    source, split = None, None
+    if Path(arguments.reference).suffix != ".npz":
+        source, split = open_split(arguments.reference, arguments.split, "train", arguments.limit)
     size = samples[0].pixels.shape[1]
     progress = common.Progress((len(source) if source else 0) + sum(len(s.pixels) for s in samples))
     reference = _reference(arguments, source, size, network, device, progress)
@@ -122,18 +124,6 @@ def run(arguments: argparse.Namespace) -> int:
         print("\nFID of so few pictures is far above that of 50,000 and compares with that of equal counts alone")
     print(f"results are in {arguments.out}")
     return code
-
-
-def _open(arguments: argparse.Namespace) -> tuple[ImageSource | None, str | None]:
-    if Path(arguments.reference).suffix == ".npz":
-        return None, None
-    split = arguments.split or "train"
-    try:
-        return open_images(arguments.reference, arguments.limit, split), split
-    except SplitError:
-        if arguments.split:
-            raise
-        return open_images(arguments.reference, arguments.limit), None
 
 
 def _reference(

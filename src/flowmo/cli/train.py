@@ -14,6 +14,7 @@ import torch
 
 from .. import config as configs
 from ..config import FlowMoConfig
+from ..data import open_split
 from ..errors import ConfigError
 from ..evaluation.validation import make_check
 from ..perceptual import load_lpips
@@ -27,7 +28,7 @@ from ..training.settings import with_settings
 from ..training.start import stored_model_config
 from ..training.validation import IMAGES, Validation
 from .common import add_device_argument, load_named
-from .runs import add_run_arguments, held_out, open_data, options_of, tell
+from .runs import add_run_arguments, held_out, options_of, tell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         decode = reconstruct if config.stage == "autoencode" else None
         return make_check(images, arguments.out / IMAGES, perceptual, decode=decode)
 
-    source = open_data(arguments.data, arguments.split, "train")
+    source = open_split(arguments.data, arguments.split, "train")[0]
     perceptual = load_lpips(config.perceptual_network, arguments.lpips) if config.losses.perceptual else None
     plan = TokenizerPlan(config, new_model, validation, fits, cost=tokenizer_cost, perceptual=perceptual)
     if scaled and length is None:

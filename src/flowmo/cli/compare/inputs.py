@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from ...codec import check_image_size
 from ...comparison.codecs import COUNTED, Codec, Distance
 from ...comparison.coded import Search, code_all
 from ...comparison.compare import Method, check_targets, codec_methods
-from ...data import SplitError, fit_picture, open_images, to_tensor, to_uint8
-from ...errors import ConfigError, DataError, ImageError, WeightsError
+from ...data import Images, read_first
+from ...errors import ConfigError, WeightsError
 from ...evaluation.protocols import STANDARD
 from ...evaluation.result_store import ResultStore
 from ...evaluation.results import short_name
@@ -28,16 +25,6 @@ METRICS, ALWAYS = ("lpips_vgg", "rfid", "kid", "fd_efflite0"), ("psnr", "ssim", 
 WITH = {"rfid": "kid", "fd_efflite0": "kd_efflite0"}  # measured beside them, as few images need it
 FILES = ("lpips_alex", "lpips_vgg", "inception", "classifier")
 Models = list[tuple[str, FlowMo]]
-
-
-class Pictures(NamedTuple):
-    """images: uint8 N 3 H W. places: of each in the data. data: its name. split: the part of it that they are from, if
-    any."""
-
-    images: Tensor
-    places: list[int]
-    data: str
-    split: str | None
 
 
 def load_models(arguments: argparse.Namespace) -> Models:
@@ -90,33 +77,17 @@ def nearest(networks: Networks, device: torch.device) -> Distance:
     return lambda images, reference: alex(images.to(device), reference.to(device)).cpu()
 
 
-def load_pictures(arguments: argparse.Namespace, size: tuple[int, int], progress: common.Progress) -> Pictures:
-    """Cut to the size as in the paper (C1). Those that cannot be read go to ``progress``. Raises DataError."""
-    split = arguments.split or "validation"
-    try:
-        source = open_images(arguments.data, arguments.limit, split)
-    except SplitError:
-        if arguments.split:
-            raise
-        source, split = open_images(arguments.data, arguments.limit), None
-    progress.expect(len(source))
-    images, places = [], []
-    for place in range(len(source)):
-        try:
-            images.append(to_uint8(to_tensor(fit_picture(source[place], *size))))
-            places.append(place)
-        except ImageError as error:
-            progress.skip(source.name(place), error)
-    if not images:
-        raise DataError(f"none of the pictures can be read: {source.describe()}")
-    data = arguments.data if ":" in arguments.data else Path(arguments.data).resolve().name
-    return Pictures(torch.stack(images), places, data, split)
+def load_pictures(arguments: argparse.Namespace, size: tuple[int, int], progress: common.Progress) -> Images:
+    """Return them as uint8. Those that cannot be read go to ``progress``. Raises DataError."""
+    images = read_first(arguments.data, arguments.split, size, progress.skip, arguments.limit, eight_bits=True)
+    progress.expect(len(images.places) + progress.bad_count)
+    return images
 
 
 def code(
     arguments: argparse.Namespace,
     codecs: Sequence[Codec],
-    pictures: Pictures,
+    pictures: Images,
     wanted: Search,
     distance: Distance,
     store: ResultStore,

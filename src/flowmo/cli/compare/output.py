@@ -12,6 +12,7 @@ from ...comparison.coded import Search
 from ...comparison.compare import Row
 from ...comparison.published import COMPARABILITY, IMAGES, SOURCE, TABLE_1
 from ...comparison.table import markdown
+from ...data import Images
 from ...evaluation.protocols import STANDARD
 from ...evaluation.result_store import ResultStore
 from ...evaluation.results import (
@@ -30,7 +31,7 @@ from ...provenance import machine
 from ...viewing.plots import write_plot
 from ...viewing.rates import QuotedPoint, RatePoint, bar_figure, figure_one, rate_figure
 from .. import common
-from .inputs import Models, Pictures
+from .inputs import Models
 
 RESULT, TABLE, FIGURE_1 = "comparison.json", "table.md", "figure-1.png"
 NOT_PLOTTED = ("bits_per_pixel", "kd_efflite0", "beats_thumbnail")
@@ -44,7 +45,7 @@ class Run(NamedTuple):
     codecs: Sequence[Codec]
     search: Search
     networks: Networks
-    pictures: Pictures
+    pictures: Images
     size: tuple[int, int]
     bad: list[dict[str, str]]
     store: ResultStore
@@ -63,7 +64,7 @@ def write(arguments: argparse.Namespace, run: Run) -> list[str]:
     out, pictures = arguments.out, run.pictures
     sampled = [describe_model(model, name, model.config.sampler) for name, model in run.models]
     data = DataRecord(
-        description=pictures.data,
+        description=common.data_name(arguments.data),
         sha256=list_checksum(picture_checksums(pictures.images)),
         count=len(pictures.images),
         image_size=run.size,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from ...config import SamplerConfig
-from ...data import ImageSource, SplitError, fit_picture, open_images, to_tensor, to_uint8
-from ...errors import ConfigError, DataError, ImageError
+from ...data import Images, read_first, to_uint8
+from ...errors import ConfigError
 from ...evaluation.evaluator import Evaluator
 from ...evaluation.protocols import STANDARD
 from ...evaluation.results import (
@@ -47,14 +47,6 @@ NAMES = {
 SEED_HELP = "starting noise: picture i is sampled from seed N + i"
 
 
-class Pictures(NamedTuple):
-    """images: B 3 S S in [-1, 1]. names: one an image. split: the part of the data that they are from, if any."""
-
-    images: torch.Tensor
-    names: list[str]
-    split: str | None
-
-
 def add_data_arguments(parser: argparse.ArgumentParser, count: int) -> None:
     parser.add_argument("data", metavar="DATA", help="folder of pictures, Parquet files, or one .npy array")
     parser.add_argument(
@@ -84,29 +76,10 @@ def add_weights_arguments(parser: argparse.ArgumentParser, *networks: str) -> No
         group.add_argument(f"--{name.split()[0].lower()}", type=Path, metavar="FILE", help=f"weights of {name}")
 
 
-def load_pictures(arguments: argparse.Namespace, size: int, progress: common.Progress) -> Pictures:
+def load_pictures(arguments: argparse.Namespace, size: int, progress: common.Progress) -> Images:
     """The first pictures of the data, without those that cannot be read, which ``progress`` names."""
-    source, split = _open(arguments)
-    images, names = [], []
-    for index in range(arguments.skip, len(source)):
-        try:
-            images.append(to_tensor(fit_picture(source[index], size, size)))
-            names.append(source.name(index))
-        except ImageError as error:
-            progress.skip(source.name(index), error)
-    if not images:
-        raise DataError(f"none of the pictures asked for can be read: {source.describe()}")
-    return Pictures(torch.stack(images), names, split)
-
-
-def _open(arguments: argparse.Namespace) -> tuple[ImageSource, str | None]:
-    limit, split = arguments.skip + arguments.count, arguments.split or "validation"
-    try:
-        return open_images(arguments.data, limit, split), split
-    except SplitError:
-        if arguments.split:
-            raise
-        return open_images(arguments.data, limit), None
+    a = arguments
+    return read_first(a.data, a.split, (size, size), progress.skip, a.count, a.skip)
 
 
 def load_models(arguments: argparse.Namespace, most: int) -> list[tuple[str, FlowMo]]:
@@ -140,7 +113,7 @@ def guidance_in_words(s: SamplerConfig) -> str:
     return f"guidance {s.guidance_scale:g} for t in [{low:.2g}, {high:.2g}]"
 
 
-def count_in_words(arguments: argparse.Namespace, pictures: Pictures) -> str:
+def count_in_words(arguments: argparse.Namespace, pictures: Images) -> str:
     after = f" after the first {arguments.skip:,}" if arguments.skip else ""
     return f"{len(pictures.images):,} pictures{after}, {STANDARD.noise_in_words(arguments.seed)}"
 
@@ -172,7 +145,7 @@ def _measure(evaluator: Evaluator, short: dict[str, str]) -> Measure:
     return measure
 
 
-def identity(arguments: argparse.Namespace, pictures: Pictures, model: FlowMo, names: Sequence[str]) -> dict[str, Any]:
+def identity(arguments: argparse.Namespace, pictures: Images, model: FlowMo, names: Sequence[str]) -> dict[str, Any]:
     """What measured numbers belong to, as JSON data: weights, pictures, seed and the networks that measure."""
     return {
         "weights": weights_checksum(model),
@@ -191,7 +164,7 @@ def targets(arguments: argparse.Namespace) -> Path:
 
 def finish(
     arguments: argparse.Namespace,
-    pictures: Pictures,
+    pictures: Images,
     progress: common.Progress,
     models: Sequence[tuple[FlowMo, SamplerConfig | None]],
     content: dict[str, Any],

@@ -17,8 +17,8 @@ from ...comparison.codecs import CODECS, Codec, Distance, get_codec
 from ...comparison.coded import Search, code_all
 from ...comparison.compare import check_targets
 from ...comparison.reconstructions import Reconstruction, codec_reconstructions
-from ...data import ImageSource, SplitError, fit_picture, open_images, to_tensor, to_uint8
-from ...errors import ConfigError, DataError, ImageError, WeightsError
+from ...data import each_image, open_split
+from ...errors import ConfigError, DataError, WeightsError
 from ...evaluation.result_store import ResultStore
 from ...evaluation.results import read_result
 from ...perceptual import load_lpips
@@ -105,21 +105,19 @@ def choose_codecs(arguments: argparse.Namespace, lpips: bool, progress: common.P
 def load_pictures(
     arguments: argparse.Namespace, size: tuple[int, int], progress: common.Progress
 ) -> tuple[Tensor, list[str], list[int]]:
-    """The first --limit pictures: uint8 N 3 H W, cut to ``size`` as in the paper (C1); their names; and their places.
-    Those that cannot be read go to ``progress``. Raises DataError."""
+    """The first --limit pictures: uint8 N 3 H W; their names; and their places among all of them. Those that cannot be
+    read go to ``progress``. Raises DataError."""
     images, names, places = [], [], []
-    place = 0
+    first = 0
     for text in arguments.pictures:
-        source = _open(text, arguments)
-        for index in range(min(len(source), arguments.limit - place)):
-            try:
-                images.append(to_uint8(to_tensor(fit_picture(source[index], *size))))
-                names.append(source.name(index))
-                places.append(place)
-            except ImageError as error:
-                progress.skip(source.name(index), error)
-            place += 1
-    progress.expect(place)
+        source, _ = open_split(text, arguments.split, "validation", arguments.limit)
+        count = min(len(source), arguments.limit - first)
+        for place, image in each_image(source, size, range(count), progress.skip, eight_bits=True):
+            images.append(image)
+            names.append(source.name(place))
+            places.append(first + place)
+        first += count
+    progress.expect(first)
     if not images:
         raise DataError("none of the pictures can be read")
     return torch.stack(images), names, places
@@ -172,12 +170,3 @@ def _cell(one: Reconstruction) -> Cell:
     return Cell(
         lossless(to_picture(one.pixels)), one.payload_bytes, one.file_bytes, one.psnr, one.lpips, one.about
     )  # fmt: skip
-
-
-def _open(text: str, arguments: argparse.Namespace) -> ImageSource:
-    try:
-        return open_images(text, arguments.limit, arguments.split or "validation")
-    except SplitError:
-        if arguments.split:
-            raise
-        return open_images(text, arguments.limit)
