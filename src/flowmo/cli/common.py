@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ from ..config import FlowMoConfig, SamplerConfig, to_dict
 from ..data import FITS
 from ..devices import AUTO, best_device, resolve_device
 from ..errors import ConfigError, FlowMoError, ImageError
-from ..files import replacing, user_path
+from ..files import json_text, user_path
 from ..flow import Guidance, Solver, shifted_grid
 from ..tokenizer import FlowMo
 from ..weights import load
@@ -340,21 +339,8 @@ def print_table(header: list[str], rows: list[list[str]], width: int = 100) -> N
 
 
 def print_json(content: Any) -> None:
-    print(json.dumps(without_nan(content), indent=2, allow_nan=False))
-
-
-def write_json(path: Path, content: Any) -> None:
-    with replacing(path) as part:
-        part.write_text(json.dumps(without_nan(content), indent=2, allow_nan=False) + "\n")
-
-
-def without_nan(content: Any) -> Any:
-    """JSON data with null in the place of numbers that JSON has not, such as a loss that was not finite."""
-    if isinstance(content, dict):
-        return {name: without_nan(value) for name, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [without_nan(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
+    """Print a result to stdout, with null in the place of numbers that JSON has not."""
+    print(json_text(content))
 
 
 def _some(paths: list[Path], count: int = 5) -> str:

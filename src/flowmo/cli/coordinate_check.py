@@ -12,6 +12,7 @@ from .. import samples
 from ..config import to_dict
 from ..data import open_split, read_images
 from ..errors import ConfigError
+from ..files import write_json
 from ..presets import PRESETS
 from ..profiling.coordinate_check import TOLERANCE, Coordinate, Slope, build, coordinates, slopes, widened
 from ..provenance import machine
@@ -102,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
         "off": off,
         "machine": machine(device),
     }
-    common.write_json(data, content)
+    write_json(data, content)
     if arguments.json:
         common.print_json(content)
     else:

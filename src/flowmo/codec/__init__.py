@@ -1,5 +1,6 @@
 """Tokens on disk: the ``.flowmo`` file of one image, and shards for whole data sets (docs/FORMAT.md)."""
 
+from .array import files_beside, write_array
 from .entries import CodedImage, Entry, check_image_size, coded_images, entries_of, is_shard, patch_of, token_batches
 from .file import FITS, HEADER_SIZE, TokenFile, decode_file, encode_file, read_file, write_file
 from .shard import Shard, read_shard, write_shard
@@ -16,11 +17,13 @@ __all__ = [
     "decode_file",
     "encode_file",
     "entries_of",
+    "files_beside",
     "is_shard",
     "patch_of",
     "read_file",
     "read_shard",
     "token_batches",
+    "write_array",
     "write_file",
     "write_shard",
 ]

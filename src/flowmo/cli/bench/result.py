@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ...files import write_json
 from .. import common
 
 
@@ -24,7 +25,7 @@ def check_out(arguments: argparse.Namespace) -> None:
 def finish(arguments: argparse.Namespace, content: dict[str, Any]) -> int:
     """Write and print the JSON as asked for; the exit code."""
     if arguments.out is not None:
-        common.write_json(arguments.out, content)
+        write_json(arguments.out, content)
     if arguments.json:
         common.print_json(content)
     elif arguments.out is not None:
