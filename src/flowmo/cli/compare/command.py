@@ -12,6 +12,7 @@ from ...comparison.codecs import CODECS, COUNTED, get_codec
 from ...comparison.compare import Row, compare, control_methods, peer_method
 from ...comparison.peers.adapter import list_peers, published_peer
 from ...comparison.published import COMPARABILITY
+from ...comparison.report import RESULT, Comparison, in_words, write_comparison
 from ...comparison.table import NOTES, table
 from ...errors import ConfigError
 from ...evaluation.evaluator import Evaluator
@@ -21,7 +22,7 @@ from ...evaluation.session import PARTIAL, hold
 from ...viewing.plots import need_matplotlib
 from ...weights.load import PACKAGED
 from .. import common
-from . import inputs, output
+from . import inputs
 
 OUT = "flowmo-compare"
 NAMES = {
@@ -113,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.data is None:
         raise ConfigError("say which pictures to compare on: flowmo compare DATA")
-    common.check_targets([arguments.out / output.RESULT], [], arguments.force)
+    common.check_targets([arguments.out / RESULT], [], arguments.force)
     need_matplotlib()
     with hold(arguments.out):
         return _compare(arguments)
@@ -144,17 +145,21 @@ def _compare(arguments: argparse.Namespace) -> int:
     methods += inputs.code(arguments, codecs, pictures, search, distance, store, progress)
 
     def finished(row: Row) -> None:
-        progress.say(output.in_words(row))
+        progress.say(in_words(row))
         store.add(["seconds", started], time.time() - started)
 
     rows = compare(evaluator, methods, store, finished)
     code = progress.finish()
-    done = output.Run(rows, models, codecs, search, networks, pictures, size, progress.bad, store)
-    files = output.write(arguments, done)
+    seconds = sum(value for key, value in store.entries.items() if key.startswith('["seconds"'))
+    data, command = common.data_name(arguments.data), arguments.command_line
+    done = Comparison(
+        rows, models, codecs, search, networks, pictures, data, progress.bad, seconds, arguments.seed, command, device
+    )
+    files = write_comparison(out, done)
     for cache in features.values():
         cache.remove()
     if arguments.json:
-        result = {"result": str(out / output.RESULT), "rows": [asdict(row) for row in rows], "bad": progress.bad}
+        result = {"result": str(out / RESULT), "rows": [asdict(row) for row in rows], "bad": progress.bad}
         common.print_json(result)
     else:
         common.print_table(*table(rows))

@@ -15,7 +15,7 @@ from ...data import Images, read_first
 from ...errors import ConfigError, WeightsError
 from ...evaluation.protocols import STANDARD
 from ...evaluation.result_store import ResultStore
-from ...evaluation.results import short_name
+from ...evaluation.results import labels
 from ...metrics.networks import Networks, WeightFiles, load_networks
 from ...metrics.table import check_metrics
 from ...tokenizer import FlowMo
@@ -29,9 +29,7 @@ Models = list[tuple[str, FlowMo]]
 
 def load_models(arguments: argparse.Namespace) -> Models:
     """(short name, model), numbered where names are the same. Raises WeightsError or ConfigError."""
-    short = [short_name(name) for name in arguments.models]
-    numbered = [text if short.count(text) == 1 else f"{text} ({i + 1})" for i, text in enumerate(short)]
-    return list(zip(numbered, common.load_tokenizers(arguments), strict=True))
+    return list(zip(labels(arguments.models), common.load_tokenizers(arguments), strict=True))
 
 
 def picture_size(arguments: argparse.Namespace, models: Models) -> tuple[int, int]:

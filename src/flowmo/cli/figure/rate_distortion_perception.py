@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from ...experiments.rate_distortion_perception import norm_sweep
+from ...experiments.sampling import sampler_in_words
 from ...viewing.paper_figures import Curve, tradeoff_figure
 from ...viewing.plots import write_plot
 from .. import common
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         distortion = [getattr(point, arguments.distortion) for point in points]
         perceptions = {shared.NAMES[name]: [point.perception[name] for point in points] for name in names}
         curves.append(Curve(rate, scales, distortion, perceptions))
-        samplers.append(f"{label}: {shared.sampler_in_words(sampler)}")
+        samplers.append(f"{label}: {sampler_in_words(sampler)}")
         used.append((model, sampler))
         rows += [
             {"model": label, "bits_per_pixel": model.config.bits_per_pixel, "noise_scale": point.noise_scale}

@@ -13,7 +13,9 @@ import numpy as np
 from ...config import SamplerConfig
 from ...errors import ConfigError
 from ...evaluation.result_store import ResultStore
+from ...evaluation.results import labels
 from ...experiments.sampler_grid import GridRow, best, candidates, frontier, guidances, row_to_dict, sampler_grid
+from ...experiments.sampling import guidance_in_words, sampler_in_words
 from ...flow import Solver
 from ...viewing.paper_figures import EvaluationCurve, Quantity, grid_figure
 from ...viewing.plots import write_plot
@@ -96,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = best(rows, arguments.criterion, arguments.within)
     shape = (len(solvers), len(steps), len(rhos), len(guided))
     o, n, r, g = (int(i) for i in np.unravel_index(rows.index(chosen), shape))
-    plain = [shared.guidance_in_words(SamplerConfig(1, 1.0, *pair)) for pair in guided]
+    plain = [guidance_in_words(SamplerConfig(1, 1.0, *pair)) for pair in guided]
     words = [f"{solver.title()}, {text}" if len(solvers) > 1 else text for solver in solvers for text in plain]
     quantities = [
         Quantity(shared.NAMES[name], _maps(values, shape), name == "psnr")
@@ -107,9 +109,9 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     curves = [_curve(solver, [row for row in rows if row.sampler.solver == solver]) for solver in solvers]
     rule = _rule(arguments)
-    verdict = f"best by {rule}: {shared.sampler_in_words(chosen.sampler)}"
+    verdict = f"best by {rule}: {sampler_in_words(chosen.sampler)}"
     note = (
-        f"{shared.labels([arguments.model])[0]}; {shared.count_in_words(arguments, pictures)}\n"
+        f"{labels([arguments.model])[0]}; {shared.count_in_words(arguments, pictures)}\n"
         f"framed: {verdict} ({chosen.passes} network pass{'es' * (chosen.passes > 1)} a picture)"
     )
     write_plot(plot, grid_figure(steps, rhos, words, quantities, (o * len(guided) + g, r, n), _TITLE, note, curves))

@@ -15,12 +15,12 @@ from ...errors import ConfigError
 from ...evaluation.evaluator import Evaluator
 from ...evaluation.protocols import STANDARD
 from ...evaluation.results import (
-    DataRecord,
     Result,
+    describe_data,
     describe_model,
+    labels,
     list_checksum,
     picture_checksums,
-    short_name,
     weights_checksum,
     write_result,
 )
@@ -94,25 +94,6 @@ def load_models(arguments: argparse.Namespace, most: int) -> list[tuple[str, Flo
     return list(zip(labels(names), models, strict=True))
 
 
-def labels(names: list[str]) -> list[str]:
-    """Short names for a plot, numbered where they are the same."""
-    short = [short_name(name).removesuffix(".safetensors") for name in names]
-    return [text if short.count(text) == 1 else f"{text} ({i + 1})" for i, text in enumerate(short)]
-
-
-def sampler_in_words(s: SamplerConfig) -> str:
-    words = f"{s.num_steps} step{'s' if s.num_steps > 1 else ''}, rho {s.rho:g}, "
-    words += "Heun, " if s.solver == "heun" else ""
-    return words + guidance_in_words(s)
-
-
-def guidance_in_words(s: SamplerConfig) -> str:
-    if s.guidance_scale == 1:
-        return "no guidance"
-    low, high = s.guidance_interval
-    return f"guidance {s.guidance_scale:g} for t in [{low:.2g}, {high:.2g}]"
-
-
 def count_in_words(arguments: argparse.Namespace, pictures: Images) -> str:
     after = f" after the first {arguments.skip:,}" if arguments.skip else ""
     return f"{len(pictures.images):,} pictures{after}, {STANDARD.noise_in_words(arguments.seed)}"
@@ -174,14 +155,8 @@ def finish(
 ) -> None:
     """Write the JSON and say where everything is, or print the JSON with --json. models: in the order of the names."""
     names = arguments.models if "models" in arguments else [arguments.model]
-    data = DataRecord(
-        Path(arguments.data).name,
-        list_checksum(picture_checksums(pictures.images)),
-        len(pictures.images),
-        (pictures.images.shape[2], pictures.images.shape[3]),
-        pictures.split,
-        tuple(bad["reason"] for bad in progress.bad),
-    )
+    skipped = [bad["reason"] for bad in progress.bad]
+    data = describe_data(common.data_name(arguments.data), pictures.images, pictures.split, skipped)
     result = Result(
         kind=f"figure {arguments.figure}",
         protocol=protocol,

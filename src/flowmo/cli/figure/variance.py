@@ -9,6 +9,8 @@ import time
 import numpy as np
 
 from ...data import to_image
+from ...evaluation.results import labels
+from ...experiments.sampling import sampler_in_words
 from ...experiments.variance import SeedVariance, seed_variance
 from ...viewing.paper_figures import VarianceRow, variance_figure
 from ...viewing.plots import write_plot
@@ -51,10 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
         found.append(one)
         progress.advance()
     code = progress.finish()
-    label = shared.labels([arguments.model])[0]
+    label = labels([arguments.model])[0]
     deviation, share = (float(np.mean([getattr(one, name) for one in found])) for name in ("deviation", "share"))
     note = (
-        f"{label}, {shared.sampler_in_words(sampler)}; seeds {seeds[0]} to {seeds[-1]}, the same for all pictures\n"
+        f"{label}, {sampler_in_words(sampler)}; seeds {seeds[0]} to {seeds[-1]}, the same for all pictures\n"
         f"{len(found)} pictures: mean standard deviation {deviation:.1f} of 255 levels; chance is {share:.0%} of the "
         "squared error"
     )

@@ -12,10 +12,10 @@ from ...comparison.codecs import CODECS, Codec
 from ...comparison.reconstructions import peer_reconstructions
 from ...errors import ConfigError
 from ...evaluation.protocols import STANDARD
+from ...experiments.sampling import sampler_in_words
 from ...viewing.gallery import Cell, Pane, Picture, lossless, write_gallery
 from ...weights.load import PACKAGED
 from .. import common
-from ..figure.shared import sampler_in_words
 from . import contents
 
 OUT = Path("flowmo-gallery.html")

@@ -20,12 +20,11 @@ from ...comparison.reconstructions import Reconstruction, codec_reconstructions
 from ...data import each_image, open_split
 from ...errors import ConfigError, DataError, WeightsError
 from ...evaluation.result_store import ResultStore
-from ...evaluation.results import read_result
+from ...evaluation.results import labels, read_result
 from ...perceptual import load_lpips
 from ...tokenizer import FlowMo
 from ...viewing.gallery import Cell, Pane, lossless
 from .. import common
-from ..figure.shared import labels
 
 IN_WORDS = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "jpeg2000": "JPEG 2000", "jpegxl": "JPEG XL"}
 RESULT, STORE = "comparison.json", "progress.jsonl"  # in a folder of flowmo compare
