@@ -21,7 +21,7 @@ from ..files import json_text, user_path
 from ..flow import Guidance, Solver, shifted_grid
 from ..tokenizer import FlowMo
 from ..weights import load
-from ..weights.load import PACKAGED
+from ..weights.load import PACKAGED, checkpoint_folder
 from .flags import add_pth_arguments
 from .plain import plain
 from .values import ORIGINAL, finite, positive, rho, seed, size, steps
@@ -136,17 +136,6 @@ def load_named(
 
         return averaged_model(folder).to(device)
     return load(name, ema=not raw_weights, device=device, **extra)
-
-
-def checkpoint_folder(name: str) -> Path | None:
-    """Return the folder where ``name`` is a checkpoint, or a run that has checkpoints and no model yet; else None."""
-    path = user_path(name)
-    if name == PACKAGED or not path.is_dir():
-        return None
-    if (path / "checkpoint.json").is_file():
-        return path
-    has_model = any((path / file).exists() for file in ("model.safetensors", "model.safetensors.index.json"))
-    return path if not has_model and any(path.glob("checkpoint-*/checkpoint.json")) else None
 
 
 def load_all(arguments: argparse.Namespace) -> list[FlowMo]:
