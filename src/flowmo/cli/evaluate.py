@@ -21,7 +21,7 @@ from ..evaluation.results import Result
 from ..evaluation.session import Job, Session, evaluate, find_result, flat, hold, prepare, stem_of
 from ..evaluation.watch import WatchLog, run_length, snapshots
 from ..metrics.networks import Networks, WeightFiles, load_networks
-from ..metrics.table import FEW, check_metrics, columns, default_families, families
+from ..metrics.table import FEW, check_metrics, columns, default_families, families, result_table
 from ..tokenizer import FlowMo
 from ..training import World
 from . import common
@@ -208,18 +208,8 @@ def _network(name: str) -> str:
 
 def _print(results: list[Result]) -> None:
     rows = [flat(result) for result in results]
-    shown = [column for name, column in columns().items() if any(name in row for row in rows)]
-    header = ["model", "protocol", "pictures", *(column.heading for column in shown)]
-    lines = [
-        [
-            result.models[0].name,
-            result.protocol,
-            str(result.data.count),
-            *(column.text(row.get(column.name), "n/a") for column in shown),
-        ]
-        for result, row in zip(results, rows, strict=True)
-    ]
-    common.print_table(header, lines)
+    names = [[result.models[0].name, result.protocol, str(result.data.count)] for result in results]
+    common.print_table(*result_table(["model", "protocol", "pictures"], names, rows))
     few = min(result.data.count for result in results)
     if few < FEW and any("rfid" in row for row in rows):
         print(f"\nrFID of {few} pictures is far above that of 50,000 and compares with no other number; KID does")
