@@ -29,6 +29,16 @@ from .values import ORIGINAL, finite, positive, rho, seed, size, steps
 OUT = "flowmo-out"
 
 
+DATA_HELP = "folder of pictures, tar, WebDataset shards, Parquet files or one .npy array"
+NETWORKS = {
+    "lpips": "LPIPS (Alex)",
+    "lpips_alex": "LPIPS (Alex)",
+    "lpips_vgg": "LPIPS (VGG)",
+    "inception": "FID's Inception",
+    "inception_classifier": "Inception's last layer, for the Inception Score",
+    "classifier": "EfficientNet-lite0",
+}
+"""Networks whose files of weights can be named, by flag."""
 MODEL_HELP = "packaged model, .safetensors file, folder of a run, checkpoint, or released .pth"
 
 
@@ -85,14 +95,42 @@ def add_solver_argument(group: Any, flag: str = "--solver") -> None:
     group.add_argument(flag, choices=get_args(Solver), help="euler, or heun, which asks the decoder twice a step")
 
 
-def add_output_arguments(parser: argparse.ArgumentParser, out: str | None = OUT) -> None:
-    shown = f"folder for the results, made if need be (default: {OUT})"
+def add_output_arguments(
+    parser: argparse.ArgumentParser,
+    out: str | None = OUT,
+    force: str = "overwrite results that exist; without it nothing is done",
+) -> None:
+    shown = f"folder for the results, made if need be (default: {out or OUT})"
     parser.add_argument("--out", type=Path, default=out and Path(out), metavar="DIR", help=shown)
-    parser.add_argument("--force", action="store_true", help="overwrite results that exist; without it nothing is done")
+    parser.add_argument("--force", action="store_true", help=force)
+
+
+def add_data_arguments(
+    parser: argparse.ArgumentParser, data: str | None = DATA_HELP, count: str = "--limit", **count_settings: Any
+) -> None:
+    """DATA, unless its help is None, --split, and the flag ``count`` of how many pictures, whose default and help may
+    be others."""
+    if data:
+        parser.add_argument("data", metavar="DATA", help=data)
+    parser.add_argument("--split", metavar="NAME", help="part of the data (default: validation, or all without parts)")
+    settings: dict[str, Any] = {"type": positive, "metavar": "N", "help": "only the first N pictures (default: all)"}
+    parser.add_argument(count, **(settings | count_settings))
+
+
+def add_weights_arguments(parser: argparse.ArgumentParser, *names: str) -> None:
+    """A flag for each network that measures, for the file of its weights: "lpips", "inception", ..."""
+    group = parser.add_argument_group("networks that measure", "files of weights where none are installed")
+    for name in names:
+        what = f"weights of {NETWORKS[name]}"
+        group.add_argument(f"--{name.replace('_', '-')}", type=Path, metavar="FILE", help=what)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, default=16, metavar="N", help="pictures at a time (default: 16)")
+    add_json_argument(parser)
+
+
+def add_json_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, to stdout")
 
 

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=common.positive, default=2, metavar="N", help="models a width (default: 2)")
     parser.add_argument("--count", type=common.positive, default=8, metavar="N", help="pictures (default: 8)")
     common.add_output_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, to stdout")
+    common.add_json_argument(parser)
     common.add_device_argument(parser)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +25,12 @@ from ..metrics.table import FEW, check_metrics, columns, default_families, famil
 from ..tokenizer import FlowMo
 from ..training import World
 from . import common
-
-FILES = ("lpips_alex", "lpips_vgg", "inception", "inception_classifier", "classifier")
+from .fields import fields_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", nargs="+", metavar="MODEL", help=f"{common.MODEL_HELP}; one or several")
-    parser.add_argument(
-        "data", metavar="DATA", help="folder of pictures, tar, WebDataset shards, Parquet files or one .npy array"
-    )
-    parser.add_argument(
-        "--split", metavar="NAME", help="part of the data (default: validation, or all where there are no parts)"
-    )
-    parser.add_argument("--limit", type=common.positive, metavar="N", help="measure the first N pictures only")
+    common.add_data_arguments(parser)
     parser.add_argument(
         "--protocol", choices=(*PROTOCOLS, "both"), default="standard", help="how to measure (default: standard)"
     )
@@ -48,10 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"of {', '.join(families())} (default: all but kd_efflite0)",
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("results"), metavar="DIR", help="folder for the results (default: results)"
-    )
-    parser.add_argument("--force", action="store_true", help="overwrite results of other settings or code")
+    common.add_output_arguments(parser, "results", force="overwrite results of other settings or code")
     common.add_run_arguments(parser)
     watch = parser.add_argument_group("training in progress")
     watch.add_argument("--watch", action="store_true", help="measure each new model.safetensors until training ends")
@@ -61,11 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     common.add_sampling_arguments(parser, "starting noise: picture i is sampled from this plus i")
     common.add_model_arguments(parser, flag=False)
-    files = parser.add_argument_group("networks that measure", "files of weights where none are installed")
-    for name in FILES:
-        files.add_argument(
-            f"--{name.replace('_', '-')}", type=Path, metavar="FILE", help=f"weights of {_network(name)}"
-        )
+    common.add_weights_arguments(parser, *(f.name for f in fields(WeightFiles)))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -153,7 +139,7 @@ class _Work:
     def job(self, model: FlowMo, name: str, protocol: Protocol) -> Job:
         side, key = model.config.image_size, (protocol.inception, model.config.image_size)
         if key not in self.networks:
-            files = WeightFiles(**{name: getattr(self.arguments, name) for name in FILES})
+            files = WeightFiles(**fields_of(self.arguments, WeightFiles))
             self.networks[key] = load_networks(self.metrics, protocol.inception, side, model.device, files)
             if self.world.main and len(self.networks) == 1:
                 for metric, reason in self.networks[key].left_out.items():
@@ -193,17 +179,6 @@ class _Work:
             _print(results)
             print(f"\nresults and tables of pictures are in {self.arguments.out}")
         return code
-
-
-def _network(name: str) -> str:
-    names = {
-        "lpips_alex": "LPIPS (Alex)",
-        "lpips_vgg": "LPIPS (VGG)",
-        "inception": "Inception",
-        "inception_classifier": "Inception's last layer, for the Inception Score",
-        "classifier": "EfficientNet-lite0",
-    }
-    return names[name]
 
 
 def _print(results: list[Result]) -> None:

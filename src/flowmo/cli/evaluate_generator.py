@@ -35,19 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split", help="part of the data set (default: train, where it has several)")
     parser.add_argument("--limit", type=common.positive, metavar="N", help="of the data set, the first N pictures only")
-    parser.add_argument(
-        "--out", type=Path, default=Path("results"), metavar="DIR", help="folder for SAMPLES.json (default: results)"
-    )
-    parser.add_argument("--force", action="store_true", help="overwrite results that exist")
+    common.add_output_arguments(parser, "results")
     parser.add_argument("--no-agreement", action="store_true", help="do not ask the classifier for the classes")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, to stdout")
+    common.add_json_argument(parser)
     common.add_device_argument(parser)
-    files = parser.add_argument_group("networks that measure", "files of weights where none are installed")
-    files.add_argument("--inception", type=Path, metavar="FILE", help="weights of Inception")
-    files.add_argument(
-        "--inception-classifier", type=Path, metavar="FILE", help="Inception's last layer, for the Inception Score"
-    )
-    files.add_argument("--classifier", type=Path, metavar="FILE", help="weights of EfficientNet-lite0")
+    common.add_weights_arguments(parser, "inception", "inception_classifier", "classifier")
 
 
 def run(arguments: argparse.Namespace) -> int:

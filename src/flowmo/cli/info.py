@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="model name, .safetensors, .pth, generator, folder of a run, .flowmo file or shard (default: %(default)s)",
     )
     add_pth_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON, and nothing else, to stdout")
+    common.add_json_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from .. import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, to stdout")
+    common.add_json_argument(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write that JSON to this file")
     parser.add_argument("--force", action="store_true", help="overwrite that file if it exists")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import asdict
-from pathlib import Path
 
 from ...comparison.adapters import Peer, ThumbnailPeer, at_rates, open_peer
 from ...comparison.codecs import CODECS, COUNTED, get_codec
@@ -25,18 +24,11 @@ from .. import common
 from . import inputs
 
 OUT = "flowmo-compare"
-NAMES = {
-    "lpips_alex": "LPIPS (Alex)",
-    "lpips_vgg": "LPIPS (VGG)",
-    "inception": "FID's Inception",
-    "classifier": "EfficientNet-lite0",
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "data", metavar="DATA", nargs="?", help="folder of pictures, tar, shards, Parquet files, or one .npy array"
-    )
+    parser.add_argument("data", metavar="DATA", nargs="?", help=common.DATA_HELP)
+    common.add_data_arguments(parser, data=None)
     parser.add_argument(
         "--models",
         nargs="*",
@@ -77,8 +69,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--controls", action="store_true", help="also each model in one step, and with the codes of other pictures"
     )
-    parser.add_argument("--split", metavar="NAME", help="part of the data (default: validation, or all without parts)")
-    parser.add_argument("--limit", type=common.positive, metavar="N", help="only the first N pictures (default: all)")
     parser.add_argument(
         "--size", type=common.size, metavar="HxW", help="of the pictures (default: what the models were trained on)"
     )
@@ -94,14 +84,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"beside PSNR, SSIM and LPIPS (Alex), of {', '.join(inputs.METRICS)} (default: all)",
     )
     parser.add_argument("--workers", type=common.positive, metavar="N", help="threads that code (default: one a core)")
-    shown = f"folder for the results, made if need be (default: {OUT})"
-    parser.add_argument("--out", type=Path, default=Path(OUT), metavar="DIR", help=shown)
-    parser.add_argument("--force", action="store_true", help="overwrite a finished comparison in that folder")
+    common.add_output_arguments(parser, OUT, force="overwrite a finished comparison in that folder")
     common.add_run_arguments(parser)
     common.add_model_arguments(parser, flag=False)
-    files = parser.add_argument_group("networks that measure", "files of weights where none are installed")
-    for name in inputs.FILES:
-        files.add_argument(f"--{name.replace('_', '-')}", type=Path, metavar="FILE", help=f"weights of {NAMES[name]}")
+    common.add_weights_arguments(parser, *inputs.FILES)
 
 
 def run(arguments: argparse.Namespace) -> int:

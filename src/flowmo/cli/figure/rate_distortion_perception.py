@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="axis of perception: rFID, beside it KID; or the same distances in the space of a small classifier, which "
         "is faster and comparable with nothing else (default: rfid)",
     )
-    shared.add_weights_arguments(parser, "Inception", "Classifier")
+    common.add_weights_arguments(parser, "inception", "classifier")
     common.add_output_arguments(parser)
     common.add_run_arguments(parser)
     common.add_sampling_arguments(parser, shared.SEED_HELP)

@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     choice.add_argument(
         "--store", type=Path, metavar="FILE", help="a copy of the model's .safetensors with the best sampler stored"
     )
-    shared.add_weights_arguments(parser, "LPIPS (Alex)", "Inception")
+    common.add_weights_arguments(parser, "lpips", "inception")
     parser.add_argument("--seed", type=common.seed, default=0, metavar="N", help=f"{shared.SEED_HELP} (default: 0)")
     common.add_output_arguments(parser)
     common.add_run_arguments(parser)

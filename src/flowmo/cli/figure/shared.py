@@ -48,13 +48,8 @@ SEED_HELP = "starting noise: picture i is sampled from seed N + i"
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, count: int) -> None:
-    parser.add_argument("data", metavar="DATA", help="folder of pictures, Parquet files, or one .npy array")
-    parser.add_argument(
-        "--split", metavar="NAME", help="part of the data (default: validation, or all where there are no parts)"
-    )
-    parser.add_argument(
-        "--count", type=common.positive, default=count, metavar="N", help=f"pictures to measure (default: {count})"
-    )
+    shown = f"pictures to measure (default: {count})"
+    common.add_data_arguments(parser, count="--count", default=count, help=shown)
     parser.add_argument(
         "--skip",
         type=common.seed,
@@ -68,12 +63,6 @@ def add_models_arguments(parser: argparse.ArgumentParser, most: int, why: str) -
     what = f"{why}, at most {most}: {common.MODEL_HELP} (default: {PACKAGED})"
     parser.add_argument("--models", nargs="+", default=[PACKAGED], metavar="MODEL", help=what)
     common.add_model_arguments(parser, flag=False)
-
-
-def add_weights_arguments(parser: argparse.ArgumentParser, *networks: str) -> None:
-    group = parser.add_argument_group("networks that measure", "for weights where none are installed")
-    for name in networks:
-        group.add_argument(f"--{name.split()[0].lower()}", type=Path, metavar="FILE", help=f"weights of {name}")
 
 
 def load_pictures(arguments: argparse.Namespace, size: int, progress: common.Progress) -> Images:

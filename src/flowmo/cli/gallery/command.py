@@ -58,15 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of 'flowmo compare', whose coded files are used again where it had the same pictures",
     )
-    parser.add_argument(
-        "--limit", type=common.positive, default=LIMIT, metavar="N", help=f"the first N pictures (default: {LIMIT})"
-    )
-    parser.add_argument(
-        "--split", metavar="NAME", help="part of a data set (default: validation, or all without parts)"
-    )
+    shown = f"the first N pictures (default: {LIMIT})"
+    common.add_data_arguments(parser, data=None, default=LIMIT, help=shown)
     parser.add_argument("--size", type=common.size, metavar="HxW", help="of the pictures (default: the models' own)")
     parser.add_argument("--title", default="FlowMo gallery", help="of the page (default: %(default)s)")
-    parser.add_argument("--lpips", type=Path, metavar="FILE", help="weights of LPIPS (Alex) where none are installed")
+    common.add_weights_arguments(parser, "lpips")
     common.add_run_arguments(parser)
     common.add_sampling_arguments(parser, "picture i is sampled from seed N + i")
     common.add_model_arguments(parser, flag=False)
