@@ -247,10 +247,14 @@ def sampling(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def sampler_given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Settings of a SamplerConfig that the arguments name."""
+    return {name: value for name, value in sampling(arguments).items() if name != "seed" and value is not None}
+
+
 def sampler_of(arguments: argparse.Namespace, model: FlowMo) -> SamplerConfig:
     """The model's own with what the arguments say. Raises ConfigError."""
-    given = {name: value for name, value in sampling(arguments).items() if name != "seed" and value is not None}
-    return replace(model.config.sampler, **given)
+    return replace(model.config.sampler, **sampler_given(arguments))
 
 
 def tell_idle_guidance(sampler: SamplerConfig, flag: str) -> None:

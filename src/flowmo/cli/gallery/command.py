@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     columns: list[tuple[Pane, list[Cell | None]]] = [
         (Pane("Original", "original"), [Cell(lossless(contents.to_picture(image))) for image in images])
     ]
-    given = {key: value for key, value in common.sampling(arguments).items() if key != "seed" and value is not None}
+    given = common.sampler_given(arguments)
     for name, model in models:
         shown = peer_reconstructions(
             FlowMoPeer(name, model, given),
