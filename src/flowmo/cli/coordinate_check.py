@@ -14,7 +14,7 @@ from ..data import open_split, read_images
 from ..errors import ConfigError
 from ..files import write_json
 from ..presets import PRESETS
-from ..profiling.coordinate_check import TOLERANCE, Coordinate, Slope, build, coordinates, slopes, widened
+from ..profiling.coordinate_check import TOLERANCE, Slope, check
 from ..provenance import machine
 from ..viewing.coordinate_plot import coordinate_figure
 from ..viewing.plots import need_matplotlib, write_plot
@@ -69,26 +69,27 @@ def run(arguments: argparse.Namespace) -> int:
     device = common.find_device(arguments.device)
     images, bad = _pictures(arguments, config.image_size)
     progress = common.Progress(2 * len(factors) * arguments.seeds, "models")
-    found: dict[bool, list[Coordinate]] = {}
-    for mup in (True, False):
-        found[mup] = coordinates(
-            lambda factor: build(widened(config, factor, mup, arguments.widen)),  # noqa: B023
-            factors,
-            images.to(device),
-            arguments.steps,
-            arguments.learning_rate,
-            range(arguments.seeds),
-            progress.advance,
-        )
+    found = check(
+        config,
+        factors,
+        images.to(device),
+        arguments.widen,
+        arguments.steps,
+        arguments.learning_rate,
+        range(arguments.seeds),
+        progress.advance,
+    )
     progress.finish()
-    fits = {mup: slopes(points, arguments.widen == "head-dim") for mup, points in found.items()}
-    off = [slope.layer for slope in fits[True] if not slope.holds()]
+    fits, off = found.slopes, found.off
     note = (
         f"{arguments.preset}, widths x{', x'.join(map(str, factors))} by {arguments.widen}; {len(images)} pictures, "
         f"{arguments.steps} steps at learning rate {arguments.learning_rate:g}, {arguments.seeds} models a width\n"
         "solid: encoder, dashed: decoder"
     )
-    write_plot(plot, coordinate_figure({NAMES[mup]: points for mup, points in found.items()}, "Coordinate check", note))
+    write_plot(
+        plot,
+        coordinate_figure({NAMES[mup]: points for mup, points in found.coordinates.items()}, "Coordinate check", note),
+    )
     content = {
         "model": to_dict(config),
         "widths": factors,
@@ -98,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         "seeds": arguments.seeds,
         "pictures": len(images),
         "slopes": {NAMES[mup]: [slope._asdict() for slope in fit] for mup, fit in fits.items()},
-        "coordinates": {NAMES[mup]: [point._asdict() for point in points] for mup, points in found.items()},
+        "coordinates": {NAMES[mup]: [point._asdict() for point in points] for mup, points in found.coordinates.items()},
         "tolerance": TOLERANCE,
         "off": off,
         "machine": machine(device),

@@ -3,6 +3,7 @@
 from .array import files_beside, write_array
 from .entries import CodedImage, Entry, check_image_size, coded_images, entries_of, is_shard, patch_of, token_batches
 from .file import FITS, HEADER_SIZE, TokenFile, decode_file, encode_file, read_file, write_file
+from .rates import bits_per_token_at
 from .shard import Shard, read_shard, write_shard
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Entry",
     "Shard",
     "TokenFile",
+    "bits_per_token_at",
     "check_image_size",
     "coded_images",
     "decode_file",

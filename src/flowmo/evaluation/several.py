@@ -76,7 +76,8 @@ def evaluate_models(evaluation: Evaluation, names: Sequence[str], load: Load) ->
 
 
 def watch_run(evaluation: Evaluation, folder: Path, device: str, every: float) -> Iterator[tuple[int, list[Result]]]:
-    """Return an iterator that gives, for each new model.safetensors of a run, the images that it has seen and its results, until training ends.
+    """Return what gives, for each new model.safetensors of a run until its training ends, the images that the model
+    has seen, and its results.
 
     Each result is a line of ``RUN.jsonl`` in the session's folder, too. every: seconds between two looks for a model.
     Raises ConfigError for a folder that is no run's.
