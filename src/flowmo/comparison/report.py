@@ -32,6 +32,7 @@ from .published import COMPARABILITY, IMAGES, SOURCE, TABLE_1
 from .table import markdown
 
 RESULT, TABLE, FIGURE_1 = "comparison.json", "table.md", "figure-1.png"
+STORE = "progress.jsonl"  # rows and coded files, beside the result
 NOT_PLOTTED = ("bits_per_pixel", "kd_efflite0", "beats_thumbnail")
 
 

@@ -11,7 +11,7 @@ from ...comparison.codecs import CODECS, COUNTED, get_codec
 from ...comparison.compare import Row, compare, control_methods, peer_method
 from ...comparison.peers.adapter import list_peers, published_peer
 from ...comparison.published import COMPARABILITY
-from ...comparison.report import RESULT, Comparison, in_words, write_comparison
+from ...comparison.report import RESULT, STORE, Comparison, in_words, write_comparison
 from ...comparison.table import NOTES, table
 from ...errors import ConfigError
 from ...evaluation.evaluator import Evaluator
@@ -126,7 +126,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     methods = [peer_method(peer, size, seeds) for peer in named]
     for peer in ours if arguments.controls else ():
         methods += control_methods(peer, pictures.images, seeds)
-    store = ResultStore(out / "progress.jsonl")
+    store = ResultStore(out / STORE)
     distance = inputs.nearest(networks, device)
     methods += inputs.code(arguments, codecs, pictures, search, distance, store, progress)
 
