@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..codec import check_image_size
 from ..comparison.adapters import FlowMoPeer, ThumbnailPeer
 from ..comparison.codecs import CODECS, Codec, Distance, get_codec
 from ..comparison.columns import IN_WORDS, codec_columns, named, original_column, peer_column, search_like
-from ..comparison.compare import check_targets
+from ..comparison.inputs import byte_targets, common_size, nearest
 from ..data import each_image, open_split
 from ..errors import ConfigError, DataError, WeightsError
 from ..evaluation.protocols import STANDARD
@@ -85,8 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
     common.check_targets([arguments.out], [], arguments.force)
     progress = common.Progress(0)
     models = _load_models(arguments)
-    size = _picture_size(arguments, models)
-    targets = _targets(arguments, models, size)
+    size = common_size([model.config for _, model in models], arguments.size)
+    targets = byte_targets([model.config for _, model in models], size, arguments.bytes)
     search = search_like(arguments.compared, targets)
     lpips = _load_distance(arguments, progress)
     codecs = _choose_codecs(arguments, lpips is not None, progress)
@@ -158,25 +157,6 @@ def _load_models(arguments: argparse.Namespace) -> Models:
     return list(zip(labels(arguments.models), models, strict=True))
 
 
-def _picture_size(arguments: argparse.Namespace, models: Models) -> tuple[int, int]:
-    """(height, width) of --size, or of the models. Raises ConfigError where they differ, ImageError."""
-    sizes = sorted({model.config.image_size for _, model in models})
-    if arguments.size is None and len(sizes) > 1:
-        raise ConfigError(f"the models take pictures of {sizes[0]} to {sizes[-1]} pixels; choose a size: --size")
-    size = arguments.size or (sizes[0], sizes[0])
-    for _, model in models:
-        check_image_size(size, model.config)
-    return size
-
-
-def _targets(arguments: argparse.Namespace, models: Models, size: tuple[int, int]) -> list[int]:
-    """--bytes, or what the models take. Raises ConfigError."""
-    own = [-(-model.config.num_tokens * model.config.bits_per_token // 8) for _, model in models]
-    found = sorted(set(arguments.bytes or own))
-    check_targets(found, size[0] * size[1])
-    return found
-
-
 def _load_distance(arguments: argparse.Namespace, progress: common.Progress) -> Distance | None:
     """LPIPS (Alex) on the device, for pictures on the CPU; None, with a note, where nobody gave its weights."""
     device = common.find_device(arguments.device)
@@ -187,7 +167,7 @@ def _load_distance(arguments: argparse.Namespace, progress: common.Progress) -> 
             raise
         progress.say(f"note: LPIPS is n/a, and codecs cannot be chosen by it: {error} (--lpips FILE)")
         return None
-    return lambda images, reference: alex(images.to(device), reference.to(device)).cpu()
+    return nearest(alex, device)
 
 
 def _choose_codecs(arguments: argparse.Namespace, lpips: bool, progress: common.Progress) -> list[Codec]:

@@ -1,29 +1,39 @@
-"""The flags of the comparison, and its course."""
+"""``flowmo compare``: models, image codecs and tokenizers of others at equal bytes, on the same pictures. Codecs are
+given numbers of bytes and stand there at their best: of several scales and qualities the one nearest to the picture by
+LPIPS (Alex). Writes comparison.json, table.md, a plot a measure, and the paper's Figure 1. A killed command goes on
+where it was when it is given again."""
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 
-from ...comparison.adapters import Peer, ThumbnailPeer, at_rates, open_peer
-from ...comparison.codecs import CODECS, COUNTED, get_codec
-from ...comparison.compare import Row, compare, control_methods, peer_method
-from ...comparison.peers.adapter import list_peers, published_peer
-from ...comparison.published import COMPARABILITY
-from ...comparison.report import RESULT, STORE, Comparison, in_words, write_comparison
-from ...comparison.table import NOTES, table
-from ...errors import ConfigError
-from ...evaluation.evaluator import Evaluator
-from ...evaluation.feature_cache import feature_caches
-from ...evaluation.result_store import ResultStore
-from ...evaluation.session import PARTIAL, hold
-from ...viewing.plots import need_matplotlib
-from ...weights.load import PACKAGED
-from .. import common
-from . import inputs
+from ..comparison.adapters import Peer, ThumbnailPeer, at_rates, open_peer
+from ..comparison.codecs import CODECS, COUNTED, Codec, Distance, get_codec
+from ..comparison.coded import Search, code_all
+from ..comparison.compare import Method, Row, codec_methods, compare, control_methods, peer_method
+from ..comparison.inputs import METRICS, byte_targets, common_size, comparison_networks, nearest
+from ..comparison.peers.adapter import list_peers, published_peer
+from ..comparison.published import COMPARABILITY
+from ..comparison.report import RESULT, STORE, Comparison, in_words, write_comparison
+from ..comparison.table import NOTES, table
+from ..data import Images, read_first
+from ..errors import ConfigError
+from ..evaluation.evaluator import Evaluator
+from ..evaluation.feature_cache import feature_caches
+from ..evaluation.result_store import ResultStore
+from ..evaluation.results import labels
+from ..evaluation.session import PARTIAL, hold
+from ..metrics.networks import WeightFiles
+from ..viewing.plots import need_matplotlib
+from ..weights.load import PACKAGED
+from . import common
+from .fields import fields_of
 
 OUT = "flowmo-compare"
+FILES = ("lpips_alex", "lpips_vgg", "inception", "classifier")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,16 +88,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metrics",
         nargs="*",
-        choices=inputs.METRICS,
-        default=list(inputs.METRICS),
+        choices=METRICS,
+        default=list(METRICS),
         metavar="NAME",
-        help=f"beside PSNR, SSIM and LPIPS (Alex), of {', '.join(inputs.METRICS)} (default: all)",
+        help=f"beside PSNR, SSIM and LPIPS (Alex), of {', '.join(METRICS)} (default: all)",
     )
     parser.add_argument("--workers", type=common.positive, metavar="N", help="threads that code (default: one a core)")
     common.add_output_arguments(parser, OUT, force="overwrite a finished comparison in that folder")
     common.add_run_arguments(parser)
     common.add_model_arguments(parser, flag=False)
-    common.add_weights_arguments(parser, *inputs.FILES)
+    common.add_weights_arguments(parser, *FILES)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -110,13 +120,20 @@ def _compare(arguments: argparse.Namespace) -> int:
     started, out = time.time(), arguments.out
     device = common.find_device(arguments.device)
     codecs = [get_codec(name) for name in dict.fromkeys(arguments.codecs)]
-    models = inputs.load_models(arguments)
+    models = list(zip(labels(arguments.models), common.load_tokenizers(arguments), strict=True))
+    configs = [model.config for _, model in models]
     peers: list[Peer] = [published_peer(spec, device) or open_peer(spec, arguments.trust) for spec in arguments.peers]
-    size = inputs.picture_size(arguments, models)
-    search = inputs.search(arguments, models, size)
+    size = common_size(configs, arguments.size)
+    targets = byte_targets(configs, size, arguments.bytes)
+    if not targets and codecs:
+        raise ConfigError("there is no model to take numbers of bytes from, so say them: --bytes")
+    search = Search(targets, COUNTED if arguments.counted == "both" else (arguments.counted,))
     progress = common.Progress(0)
-    networks = inputs.load_metrics(arguments, device, size, progress.say)
-    pictures = inputs.load_pictures(arguments, size, progress)
+    networks = comparison_networks(
+        arguments.metrics, size, device, WeightFiles(**fields_of(arguments, WeightFiles)), progress.say
+    )
+    pictures = read_first(arguments.data, arguments.split, size, progress.skip, arguments.limit, eight_bits=True)
+    progress.expect(len(pictures.places) + progress.bad_count)
     features = feature_caches(networks, out / PARTIAL)
     evaluator = Evaluator(pictures.images, networks, arguments.batch_size, device, features)
 
@@ -127,8 +144,8 @@ def _compare(arguments: argparse.Namespace) -> int:
     for peer in ours if arguments.controls else ():
         methods += control_methods(peer, pictures.images, seeds)
     store = ResultStore(out / STORE)
-    distance = inputs.nearest(networks, device)
-    methods += inputs.code(arguments, codecs, pictures, search, distance, store, progress)
+    distance = nearest(networks.lpips["alex"], device)
+    methods += _code(arguments, codecs, pictures, search, distance, store, progress)
 
     def finished(row: Row) -> None:
         progress.say(in_words(row))
@@ -151,3 +168,30 @@ def _compare(arguments: argparse.Namespace) -> int:
         common.print_table(*table(rows))
         print(f"\n{NOTES}\n{COMPARABILITY}\n\n{', '.join(files)} are in {out}")
     return code
+
+
+def _code(
+    arguments: argparse.Namespace,
+    codecs: Sequence[Codec],
+    pictures: Images,
+    wanted: Search,
+    distance: Distance,
+    store: ResultStore,
+    progress: common.Progress,
+) -> list[Method]:
+    """All pictures through all codecs; says how far it is after each tenth."""
+    total, done = len(codecs) * len(pictures.images), 0
+    bar = common.Progress(total, "pictures coded")
+
+    def advance(_: str) -> None:
+        nonlocal done
+        done += 1
+        bar.advance()
+        if bar.bar is None and total >= 100 and done % (total // 10) == 0:
+            progress.say(f"coded {done} of {total}: {len(pictures.images)} pictures by {len(codecs)} codecs")
+
+    try:
+        found = code_all(pictures.images, codecs, wanted, distance, store, advance, arguments.workers)
+    finally:
+        bar.finish()
+    return [method for codec in codecs for method in codec_methods(codec, found[codec.name], wanted)]
