@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .. import __version__
+from .._version import __version__
 from ..comparison.adapters import FlowMoPeer, ThumbnailPeer
 from ..comparison.codecs import CODECS, Codec, Distance, get_codec
 from ..comparison.columns import IN_WORDS, codec_columns, named, original_column, peer_column, search_like

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..config import FlowMoConfig
 from ..errors import ConfigError
+from ..quantize.tokens import payload_size
 
 
 def bits_per_token_at(
@@ -37,7 +38,7 @@ def bits_per_token_at(
     if whole < 1:
         raise ConfigError(
             f"{size[0]}x{size[1]} pixels are {tokens} tokens, which need at least {config.bits_per_group} bits each: "
-            f"{-(-tokens * config.bits_per_group // 8)} bytes"
+            f"{payload_size(tokens, config.bits_per_group)} bytes"
         )
     if asked > config.bits_per_token:
         raise ConfigError(f"--bits-per-token {asked}: the model has {config.bits_per_token} bits a token")

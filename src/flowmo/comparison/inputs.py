@@ -12,6 +12,7 @@ from ..errors import ConfigError, WeightsError
 from ..evaluation.protocols import STANDARD
 from ..metrics.networks import Networks, WeightFiles, load_networks
 from ..metrics.table import check_metrics
+from ..quantize.tokens import payload_size
 from .codecs import Distance
 from .compare import check_targets
 
@@ -38,7 +39,7 @@ def byte_targets(
 ) -> tuple[int, ...]:
     """Return the numbers of bytes that are asked for, or those of the models at a size. Raises ConfigError for numbers
     that make no sense."""
-    own = {-(-config.tokens_of(size) * config.bits_per_token // 8) for config in configs}
+    own = {payload_size(config.tokens_of(size), config.bits_per_token) for config in configs}
     targets = tuple(sorted(set(asked or own)))
     check_targets(targets, size[0] * size[1])
     return targets

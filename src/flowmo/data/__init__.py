@@ -10,9 +10,9 @@ from .hugging_face import HuggingFaceSource
 from .inputs import Picture, PictureList, find_pictures, open_picture
 from .loader import BatchLoader
 from .naming import class_labels, find_token_files, output_stems, relative_names, safe_name
-from .opening import open_images
+from .opening import open_images, open_split
 from .parquet import ParquetSource
-from .reading import Images, SpreadImages, each_image, open_split, read_first, read_images
+from .reading import Images, SpreadImages, each_image, read_first, read_images
 from .sources import ArraySource, FileSource, ImageSource, SplitError, class_names, image_files
 from .tars import TarSource, read_labels
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -13,8 +12,8 @@ from torch import Tensor
 from ..errors import DataError, ImageError
 from ..image_utils.crops import center_crop, shorter_side_to, to_tensor, to_uint8
 from ..image_utils.fit import fit_picture
-from .opening import open_images
-from .sources import ImageSource, SplitError
+from .opening import open_split
+from .sources import ImageSource
 
 OnBad = Callable[[str, ImageError], None]
 
@@ -27,21 +26,6 @@ class Images(NamedTuple):
     names: list[str]
     places: list[int]
     split: str | None = None
-
-
-def open_split(
-    path: str | Path, split: str | None, usual: str, limit: int | None = None
-) -> tuple[ImageSource, str | None]:
-    """Return the split asked for and its name; else the usual one, or all images of data that have no splits.
-
-    Raises DataError, and SplitError where a split that was asked for is missing.
-    """
-    try:
-        return open_images(path, limit, split or usual), split or usual
-    except SplitError:
-        if split:
-            raise
-        return open_images(path, limit), None
 
 
 def each_image(

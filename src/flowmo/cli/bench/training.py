@@ -68,11 +68,12 @@ def run(arguments: argparse.Namespace) -> int:
         "train": configs.to_dict(train),
         **cost(model, train),
     }
-    planned = plans(model, train, arguments.gpus)
+    planned, refused = plans(model, train, arguments.gpus)
     content["estimate"] = [plan._asdict() | {"memory": plan.memory._asdict()} for plan in planned]
+    content["cannot_share"] = [{"processes": count, "why": why} for count, why in refused.items()]
     if not arguments.json:
         _print_cost(arguments.preset, content)
-        _print_plans(planned)
+        _print_plans(planned, refused)
     if source is not None:
         content |= _measure(arguments, model, train, source)
     return result.finish(arguments, content | {"code": code_version()})
@@ -124,7 +125,7 @@ def _print_cost(preset: str, content: dict[str, Any]) -> None:
     print(", ".join(f"{name} {flops[name] / 1e9:,.4g}" for name in flops))
 
 
-def _print_plans(planned: list[Plan]) -> None:
+def _print_plans(planned: list[Plan], refused: dict[int, str]) -> None:
     print("\nEstimate of the memory of each GPU, in GiB:")
     rows = [
         [f"{p.processes} x {p.strategy if p.processes > 1 else 'alone'}", f"{p.micro_batches} x {p.micro_batch}"]
@@ -132,6 +133,8 @@ def _print_plans(planned: list[Plan]) -> None:
         for p in planned
     ]
     common.print_table(["GPUs", "images", *(planned[0].memory._fields if planned else ())], rows)
+    for count, why in refused.items():
+        print(f"{count} GPUs were left out: {why}")
 
 
 def _print_measured(found: list[Measured]) -> None:
