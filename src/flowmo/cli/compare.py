@@ -24,7 +24,7 @@ from ..errors import ConfigError
 from ..evaluation.evaluator import Evaluator
 from ..evaluation.feature_cache import feature_caches
 from ..evaluation.result_store import ResultStore
-from ..evaluation.results import labels
+from ..evaluation.results import numbered, short_name
 from ..evaluation.session import PARTIAL, hold
 from ..metrics.networks import WeightFiles
 from ..viewing.plots import need_matplotlib
@@ -120,7 +120,8 @@ def _compare(arguments: argparse.Namespace) -> int:
     started, out = time.time(), arguments.out
     device = common.find_device(arguments.device)
     codecs = [get_codec(name) for name in dict.fromkeys(arguments.codecs)]
-    models = list(zip(labels(arguments.models), common.load_tokenizers(arguments), strict=True))
+    names = numbered([short_name(name) for name in arguments.models])
+    models = list(zip(names, common.load_tokenizers(arguments), strict=True))
     configs = [model.config for _, model in models]
     peers: list[Peer] = [published_peer(spec, device) or open_peer(spec, arguments.trust) for spec in arguments.peers]
     size = common_size(configs, arguments.size)

@@ -130,9 +130,13 @@ def short_name(name: str) -> str:
 
 
 def labels(names: Sequence[str]) -> list[str]:
-    """Return short names for a plot or a table, numbered where they are the same."""
-    short = [short_name(name).removesuffix(".safetensors") for name in names]
-    return [text if short.count(text) == 1 else f"{text} ({i + 1})" for i, text in enumerate(short)]
+    """Return short names for a plot, numbered where they are the same."""
+    return numbered([short_name(name).removesuffix(".safetensors") for name in names])
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """Return names of which those that are the same have a number, from 1 on: their places among all."""
+    return [text if names.count(text) == 1 else f"{text} ({i + 1})" for i, text in enumerate(names)]
 
 
 def weights_checksum(model: FlowMo | Generator) -> str:
