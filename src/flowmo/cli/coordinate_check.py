@@ -13,7 +13,7 @@ from ..config import to_dict
 from ..data import open_split, read_images
 from ..errors import ConfigError
 from ..files import write_json
-from ..presets import PRESETS
+from ..presets import PRESETS, preset
 from ..profiling.coordinate_check import TOLERANCE, Slope, check
 from ..provenance import machine
 from ..viewing.coordinate_plot import coordinate_figure
@@ -58,11 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     need_matplotlib()
-    if arguments.preset not in PRESETS:
-        raise ConfigError(f"no preset {arguments.preset!r}; there are {', '.join(PRESETS)}")
     if arguments.learning_rate <= 0:
         raise ConfigError(f"--learning-rate must be positive, got {arguments.learning_rate:g}")
-    config = configs.override(PRESETS[arguments.preset](), arguments.model)
+    config = configs.override(preset(arguments.preset), arguments.model)
     factors = sorted(set(arguments.widths))
     plot, data = (arguments.out / f"coordinate-check.{kind}" for kind in ("png", "json"))
     common.check_targets([plot, data], [], arguments.force)

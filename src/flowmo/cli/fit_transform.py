@@ -10,7 +10,7 @@ from pathlib import Path
 from .. import config as configs
 from ..data import SpreadImages, open_split
 from ..errors import ConfigError
-from ..presets import PRESETS
+from ..presets import preset
 from ..training.fit_transform import fit_transform
 from ..weights import save_model
 from . import common
@@ -32,9 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.preset not in PRESETS:
-        raise ConfigError(f"no preset {arguments.preset!r}; there are {', '.join(PRESETS)}")
-    config = configs.override(PRESETS[arguments.preset](), arguments.set)
+    config = configs.override(preset(arguments.preset), arguments.set)
     if config.transform is None:
         raise ConfigError(f"preset {arguments.preset} has no transform; use flowmo-mini")
     if arguments.out.suffix != ".safetensors":

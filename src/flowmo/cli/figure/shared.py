@@ -3,46 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...config import SamplerConfig
-from ...data import Images, read_first, to_uint8
+from ...data import Images, read_first
 from ...errors import ConfigError
-from ...evaluation.evaluator import Evaluator
 from ...evaluation.protocols import STANDARD
 from ...evaluation.results import (
     Result,
     describe_data,
     describe_model,
     labels,
-    list_checksum,
-    picture_checksums,
-    weights_checksum,
     write_result,
 )
+from ...experiments.measures import load_measure
 from ...experiments.sampling import Measure
-from ...metrics.features import load_classifier_features, load_inception
-from ...metrics.networks import Networks
-from ...perceptual import load_lpips
 from ...provenance import machine
 from ...tokenizer import FlowMo
 from ...weights.load import PACKAGED
 from .. import common
-
-NAMES = {
-    "psnr": "PSNR (dB)",
-    "mse": "mean squared error (8-bit levels)",
-    "lpips": "LPIPS (Alex)",
-    "rfid": "rFID",
-    "kid": "KID",
-    "fd_efflite0": "FD-EffLite0",
-    "kd_efflite0": "KD-EffLite0",
-}
-
 
 SEED_HELP = "starting noise: picture i is sampled from seed N + i"
 
@@ -88,43 +71,6 @@ def count_in_words(arguments: argparse.Namespace, pictures: Images) -> str:
     return f"{len(pictures.images):,} pictures{after}, {STANDARD.noise_in_words(arguments.seed)}"
 
 
-def measures(arguments: argparse.Namespace, originals: torch.Tensor, names: Iterable[str]) -> list[Measure]:
-    """Return what measures reconstructions of the originals, N 3 H W in [-1, 1], on the device. names: "lpips", "rfid",
-    "fd_efflite0". Raises WeightsError where their weights are missing."""
-    device, found = common.find_device(arguments.device), []
-    for name in names:
-        if name == "lpips":
-            networks = Networks(("lpips_alex",), {"alex": load_lpips("alex", arguments.lpips).to(device)})
-        elif name == "rfid":
-            networks = Networks(("rfid", "kid"), {}, {"inception": load_inception(arguments.inception).to(device)})
-        else:
-            classifier = load_classifier_features(arguments.classifier).to(device)
-            networks = Networks(("fd_efflite0", "kd_efflite0"), {}, {"efflite0": classifier})
-        evaluator = Evaluator(to_uint8(originals), networks, arguments.batch_size, device)
-        found.append(_measure(evaluator, {"lpips_alex": "lpips"}))
-    return found
-
-
-def _measure(evaluator: Evaluator, short: dict[str, str]) -> Measure:
-    """Return the evaluator's numbers under the names that figures have for them, without their errors."""
-
-    def measure(reconstructions: torch.Tensor) -> dict[str, float]:
-        numbers = evaluator.numbers(reconstructions)
-        return {short.get(name, name): numbers[name] for name in evaluator.networks.metrics if name in numbers}
-
-    return measure
-
-
-def identity(arguments: argparse.Namespace, pictures: Images, model: FlowMo, names: Sequence[str]) -> dict[str, Any]:
-    """What measured numbers belong to, as JSON data: weights, pictures, seed and the networks that measure."""
-    return {
-        "weights": weights_checksum(model),
-        "pictures": list_checksum(picture_checksums(pictures.images)),
-        "seed": arguments.seed,
-        "measures": list(names),
-    }
-
-
 def targets(arguments: argparse.Namespace) -> Path:
     """The plot; neither it nor the JSON may exist unless --force. Raises ConfigError."""
     paths = [arguments.out / f"{arguments.figure}{suffix}" for suffix in (".png", ".json")]
@@ -163,3 +109,10 @@ def finish(
         print(path.read_text(), end="")
     else:
         print(f"\n{path.with_suffix('.png').name} and {path.name} are in {arguments.out}")
+
+
+def measure(arguments: argparse.Namespace, originals: torch.Tensor, name: str) -> Measure:
+    """:func:`load_measure` on the device, with the files of weights that the arguments name."""
+    file = {"lpips": "lpips", "rfid": "inception", "fd_efflite0": "classifier"}[name]
+    device = common.find_device(arguments.device)
+    return load_measure(name, originals, device, getattr(arguments, file), arguments.batch_size)
