@@ -38,16 +38,6 @@ class Networks:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-NETWORK_NAMES = {
-    "lpips_alex": "LPIPS (Alex)",
-    "lpips_vgg": "LPIPS (VGG)",
-    "inception": "FID's Inception",
-    "inception_classifier": "Inception's last layer, for the Inception Score",
-    "classifier": "EfficientNet-lite0",
-}
-"""What the files of WeightFiles hold the weights of, in words."""
-
-
 def load_networks(
     metrics: Sequence[str],
     inception: Input,
