@@ -1,7 +1,8 @@
-"""Which device ``auto`` is, the first of cuda, mps, xpu and cpu that is there; and how a model gets there."""
+"""Which device ``auto`` is, the first of cuda, mps, xpu and cpu that is there; models on one, and the memory they took."""
 
 from __future__ import annotations
 
+import sys
 from typing import TypeVar
 
 import torch
@@ -36,3 +37,16 @@ def put_on(model: Module, device: str | torch.device | None, dtype: torch.dtype 
         raise ConfigError(
             f'the model cannot be put on {device} ({reason[:90]}); try device="cpu", or "auto" for the best there is'
         ) from None
+
+
+def peak_memory_mb(device: torch.device) -> float | None:
+    """Return the largest memory so far in MiB: on a GPU of tensors since the last reset, else of the process since
+    its start; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB elsewhere
