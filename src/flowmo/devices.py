@@ -1,4 +1,4 @@
-"""Which device ``auto`` is, the first of cuda, mps, xpu and cpu that is there; models on one, and the memory they took."""
+"""Which device ``auto`` is, the first of cuda, mps, xpu and cpu there; models on one, and the memory they took."""
 
 from __future__ import annotations
 
