@@ -48,6 +48,8 @@ def picture_size(arguments: argparse.Namespace, models: Models) -> tuple[int, in
     size = arguments.size or (sizes[0], sizes[0])
     for _, model in models:
         check_image_size(size, model.config)
+    for config in dict.fromkeys(model.config for _, model in models):
+        common.tell_other_size(size, config)
     return size
 
 
