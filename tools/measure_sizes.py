@@ -60,7 +60,8 @@ def main(argv: list[str] | None = None) -> int:
         "model": arguments.model,
         "fingerprint": f"{model.fingerprint():08x}",
         "image_size": own,
-        "data": f"{arguments.count} images, every {len(source) // arguments.count}th, {source.describe()}",
+        "data": f"{arguments.count} images, every {len(source) // arguments.count}th, of the {len(source):,} of "
+        f"{Path(arguments.data).name}, validation",
         "seed": "image i from seed i",
         "code": code_version(),
         "rows": rows,

@@ -10,7 +10,7 @@ import torch
 from .. import config as configs
 from .. import samples
 from ..config import to_dict
-from ..data import SplitError, fit_picture, open_images, to_tensor
+from ..data import fit_picture, open_split, to_tensor
 from ..errors import ConfigError, DataError, ImageError
 from ..presets import PRESETS
 from ..profiling.coordinate_check import TOLERANCE, Coordinate, Slope, build, coordinates, slopes, widened
@@ -114,10 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _pictures(arguments: argparse.Namespace, size: int) -> tuple[torch.Tensor, int]:
     """The first pictures that can be read, and the number of those that cannot, which are named."""
     path = arguments.data or str(samples.paths()[0].parent)
-    try:
-        source = open_images(path, split="train")
-    except SplitError:
-        source = open_images(path)
+    source, _ = open_split(path, None, "train")
     progress, images = common.Progress(arguments.count), []
     for index in range(len(source)):
         try:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import config as configs
+from ..data import open_split
 from ..errors import ConfigError, TrainingError, WeightsError
 from ..evaluation.protocols import STANDARD
 from ..evaluation.results import weights_checksum
@@ -32,7 +33,7 @@ from ..viewing.check_curves import check_figure
 from ..viewing.plots import write_plot
 from ..weights import read_about, weights_path
 from . import common
-from .runs import add_run_arguments, held_out, open_data, options_of
+from .runs import add_run_arguments, held_out, options_of
 
 Network = TypeVar("Network")
 
@@ -105,7 +106,7 @@ def run_decoder(
     if not checkpoints(arguments.out):
         print(*(f"{what}: {words}" for what, words in named.items()), sep="\n", flush=True)
     options = options_of(arguments)
-    source = open_data(arguments.data, arguments.split, "train")
+    source = open_split(arguments.data, arguments.split, "train")[0]
     plan = TokenizerPlan(config, begin, validation, fits, about, tokenizer_cost, perceptual=network, teacher=teacher)
     train(plan, source, arguments.out, options)
     _draw(arguments.out)

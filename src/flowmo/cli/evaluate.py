@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..data import ImageSource, SplitError, open_images
+from ..data import open_split
 from ..errors import ConfigError
 from ..evaluation.evaluate import Settings
 from ..evaluation.protocols import PROTOCOLS, Protocol, get_protocol
@@ -86,7 +86,7 @@ class _Work:
 
     def __init__(self, arguments: argparse.Namespace, protocols: list[Protocol], world: World) -> None:
         self.arguments, self.protocols, self.world = arguments, protocols, world
-        source, split = _open(arguments)
+        source, split = open_split(arguments.data, arguments.split, "validation", arguments.limit)
         self.progress = common.Progress(len(source) * len(protocols) * len(arguments.models) // world.size)
         self.named: set[str] = set()
         self.networks: dict[tuple[str, int], Networks] = {}
@@ -193,16 +193,6 @@ class _Work:
             _print(results)
             print(f"\nresults and tables of pictures are in {self.arguments.out}")
         return code
-
-
-def _open(arguments: argparse.Namespace) -> tuple[ImageSource, str | None]:
-    split = arguments.split or "validation"
-    try:
-        return open_images(arguments.data, arguments.limit, split), split
-    except SplitError:
-        if arguments.split:
-            raise
-        return open_images(arguments.data, arguments.limit), None
 
 
 def _network(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data import ImageSource, SplitError, open_images, to_uint8
+from ..data import ImageSource, open_split, to_uint8
 from ..errors import ConfigError, DataError, ImageError, WeightsError
 from ..evaluation.generated import (
     CONVENTIONS,
@@ -127,13 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _open(arguments: argparse.Namespace) -> tuple[ImageSource | None, str | None]:
     if Path(arguments.reference).suffix == ".npz":
         return None, None
-    split = arguments.split or "train"
-    try:
-        return open_images(arguments.reference, arguments.limit, split), split
-    except SplitError:
-        if arguments.split:
-            raise
-        return open_images(arguments.reference, arguments.limit), None
+    return open_split(arguments.reference, arguments.split, "train", arguments.limit)
 
 
 def _reference(

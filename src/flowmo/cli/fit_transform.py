@@ -12,13 +12,12 @@ from torch import Tensor, stack
 
 from .. import config as configs
 from ..config import FlowMoConfig
-from ..data import ImageSource, center_crop, shorter_side_to, to_tensor
+from ..data import ImageSource, fit_picture, open_split, to_tensor
 from ..errors import ConfigError, DataError, ImageError
 from ..presets import PRESETS
 from ..training.fit_transform import fit_transform
 from ..weights import save_model
 from . import common
-from .runs import open_data
 
 BATCH = 32
 
@@ -47,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out.suffix != ".safetensors":
         raise ConfigError(f"--out {arguments.out}: the name of a file of weights ends in .safetensors")
     common.check_targets([arguments.out], [], arguments.force)
-    source = open_data(arguments.data, arguments.split, "train")
+    source = open_split(arguments.data, arguments.split, "train")[0]
     images = Images(source, config, arguments.count)
     start = time.perf_counter()
     model = fit_transform(config, images, arguments.seed)
@@ -76,7 +75,7 @@ class Images:
         self.used = 0
         for place in self.places:
             try:
-                batch.append(to_tensor(center_crop(shorter_side_to(self.source[place], self.size), self.size)))
+                batch.append(to_tensor(fit_picture(self.source[place], self.size, self.size)))
             except ImageError as error:
                 self.bad[self.source.name(place)] = str(error)
                 continue

@@ -17,7 +17,7 @@ from ..errors import ConfigError, TrainingError, WeightsError
 from ..files import user_path
 from ..generation import PACKAGED_GENERATOR, Generator, generator_path, is_generator, read_generator_about
 from ..presets import PRESETS
-from ..quantize.tokens import Tokens
+from ..quantize.tokens import Tokens, payload_size
 from ..weights import load, read_about, weights_path
 from ..weights.describe import describe_config, describe_model, describe_official
 from ..weights.load import PACKAGED, packaged_path
@@ -149,7 +149,7 @@ def _tokens(tokens: Tokens, fingerprint: int, fit: str) -> dict[str, Any]:
         "tokens_per_image": tokens.num_tokens,
         "bits_per_token": tokens.bits_per_token,
         "bits_per_group": tokens.bits_per_group,
-        "payload_bytes": -(-tokens.bits_per_image // 8),
+        "payload_bytes": payload_size(tokens.num_tokens, tokens.bits_per_token),
         "bits_per_pixel": tokens.bits_per_pixel,
     }
 

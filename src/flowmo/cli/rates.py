@@ -6,6 +6,7 @@ import argparse
 
 from ..config import FlowMoConfig
 from ..errors import ConfigError
+from ..quantize.tokens import payload_size
 from .common import finite, positive
 
 
@@ -41,7 +42,7 @@ def bits_per_token(arguments: argparse.Namespace, config: FlowMoConfig, size: tu
     if whole < 1:
         raise ConfigError(
             f"{size[0]}x{size[1]} pixels are {tokens} tokens, which need at least {config.bits_per_group} bits each: "
-            f"{-(-tokens * config.bits_per_group // 8)} bytes"
+            f"{payload_size(tokens, config.bits_per_group)} bytes"
         )
     if asked > config.bits_per_token:
         raise ConfigError(f"--bits-per-token {asked}: the model has {config.bits_per_token} bits a token")

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..data import ImageSource, SplitError, fit_picture, open_images, to_tensor
+from ..data import fit_picture, open_split, to_tensor
 from ..errors import ConfigError, DataError, ImageError
 from ..training import TrainOptions
 from .common import find_device, positive
@@ -69,9 +69,9 @@ def held_out(arguments: argparse.Namespace, size: int, count: int = 32, skip: in
     """Return ``count`` images spread over the held-out data after the first ``skip``, or as many as there are, B 3 size
     size in [-1, 1]."""
     if arguments.validation:
-        source = open_data(arguments.validation, None, "validation")
+        source = open_split(arguments.validation, None, "validation")[0]
     else:
-        source = open_data(arguments.data, arguments.split, "train")
+        source = open_split(arguments.data, arguments.split, "train")[0]
     left = len(source) - skip
     step = max(1, left // count)
     images = []
@@ -83,16 +83,6 @@ def held_out(arguments: argparse.Namespace, size: int, count: int = 32, skip: in
     if not images:
         raise DataError(f"no image to validate on can be read; check the data: {source.describe()}")
     return torch.stack(images)
-
-
-def open_data(path: str, split: str | None, usual: str) -> ImageSource:
-    """Return the split asked for; else the usual one, where the data have splits at all."""
-    if split is None:
-        try:
-            return open_images(path, split=usual)
-        except SplitError:
-            pass
-    return open_images(path, split=split)
 
 
 def parse_time(text: str | None) -> float:

@@ -14,7 +14,7 @@ from torch import nn
 
 from .. import config as configs
 from ..config import FlowMoConfig
-from ..data import ImageSource
+from ..data import ImageSource, open_split
 from ..errors import ConfigError
 from ..evaluation.validation import make_check
 from ..perceptual import load_lpips
@@ -28,7 +28,7 @@ from ..training.settings import with_settings
 from ..training.start import stored_model_config
 from ..training.validation import IMAGES, Validation
 from .common import add_device_argument, load_named
-from .runs import add_run_arguments, held_out, open_data, options_of, tell
+from .runs import add_run_arguments, held_out, options_of, tell
 
 BATCHES = ("batch_size", "micro_batch")  # settings that fix how large a batch is
 
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     def fits(checkpoint: Checkpoint) -> bool:  # of a run that began from weights, those are no longer needed
         return bool(arguments.init) or stored_model_config(checkpoint) == _model(arguments)[0]
 
-    source = open_data(arguments.data, arguments.split, "train")
+    source = open_split(arguments.data, arguments.split, "train")[0]
     perceptual = load_lpips(config.perceptual_network, arguments.lpips) if config.losses.perceptual else None
     plan = TokenizerPlan(config, new_model, fits=fits, cost=tokenizer_cost, perceptual=perceptual)
     world = World.join(arguments.device)

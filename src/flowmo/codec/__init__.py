@@ -2,13 +2,14 @@
 
 from .entries import CodedImage, Entry, check_image_size, coded_images, entries_of, is_shard, patch_of, token_batches
 from .file import FITS, HEADER_SIZE, TokenFile, decode_file, encode_file, read_file, write_file
-from .shard import Shard, read_shard, write_shard
+from .shard import MappedShard, Shard, map_shard, read_shard, write_shard
 
 __all__ = [
     "FITS",
     "HEADER_SIZE",
     "CodedImage",
     "Entry",
+    "MappedShard",
     "Shard",
     "TokenFile",
     "check_image_size",
@@ -17,6 +18,7 @@ __all__ = [
     "encode_file",
     "entries_of",
     "is_shard",
+    "map_shard",
     "patch_of",
     "read_file",
     "read_shard",

@@ -10,7 +10,7 @@ from .hugging_face import HuggingFaceSource
 from .inputs import Picture, PictureList, find_pictures, open_picture
 from .loader import BatchLoader
 from .naming import class_labels, find_token_files, output_stems, relative_names, safe_name
-from .opening import open_images
+from .opening import open_images, open_split
 from .parquet import ParquetSource
 from .sources import ArraySource, FileSource, ImageSource, SplitError, class_names, image_files
 from .tars import TarSource, read_labels
@@ -46,6 +46,7 @@ __all__ = [
     "kept_size",
     "open_images",
     "open_picture",
+    "open_split",
     "output_stems",
     "picture_batches",
     "random_crop",

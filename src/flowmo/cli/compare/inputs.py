@@ -14,13 +14,14 @@ from ...codec import check_image_size
 from ...comparison.codecs import COUNTED, Codec, Distance
 from ...comparison.coded import Search, code_all
 from ...comparison.compare import Method, check_targets, codec_methods
-from ...data import SplitError, fit_picture, open_images, to_tensor, to_uint8
+from ...data import fit_picture, open_split, to_tensor, to_uint8
 from ...errors import ConfigError, DataError, ImageError, WeightsError
 from ...evaluation.protocols import STANDARD
 from ...evaluation.result_store import ResultStore
 from ...evaluation.results import short_name
 from ...metrics.networks import Networks, WeightFiles, load_networks
 from ...metrics.table import check_metrics
+from ...quantize.tokens import payload_size
 from ...tokenizer import FlowMo
 from .. import common
 
@@ -63,7 +64,7 @@ def picture_size(arguments: argparse.Namespace, models: Models) -> tuple[int, in
 
 def search(arguments: argparse.Namespace, models: Models, size: tuple[int, int]) -> Search:
     """--bytes, or those of the models; --counted. Raises ConfigError."""
-    own = sorted({-(-m.config.tokens_of(size) * m.config.bits_per_token // 8) for _, m in models})
+    own = sorted({payload_size(m.config.tokens_of(size), m.config.bits_per_token) for _, m in models})
     targets = tuple(sorted(set(arguments.bytes or own)))
     if not targets and arguments.codecs:
         raise ConfigError("there is no model to take numbers of bytes from, so say them: --bytes")
@@ -94,13 +95,7 @@ def nearest(networks: Networks, device: torch.device) -> Distance:
 
 def load_pictures(arguments: argparse.Namespace, size: tuple[int, int], progress: common.Progress) -> Pictures:
     """Cut to the size as in the paper (C1). Those that cannot be read go to ``progress``. Raises DataError."""
-    split = arguments.split or "validation"
-    try:
-        source = open_images(arguments.data, arguments.limit, split)
-    except SplitError:
-        if arguments.split:
-            raise
-        source, split = open_images(arguments.data, arguments.limit), None
+    source, split = open_split(arguments.data, arguments.split, "validation", arguments.limit)
     progress.expect(len(source))
     images, places = [], []
     for place in range(len(source)):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ...config import SamplerConfig
-from ...data import ImageSource, SplitError, fit_picture, open_images, to_tensor, to_uint8
+from ...data import fit_picture, open_split, to_tensor, to_uint8
 from ...errors import ConfigError, DataError, ImageError
 from ...evaluation.evaluator import Evaluator
 from ...evaluation.protocols import STANDARD
@@ -86,7 +86,7 @@ def add_weights_arguments(parser: argparse.ArgumentParser, *networks: str) -> No
 
 def load_pictures(arguments: argparse.Namespace, size: int, progress: common.Progress) -> Pictures:
     """The first pictures of the data, without those that cannot be read, which ``progress`` names."""
-    source, split = _open(arguments)
+    source, split = open_split(arguments.data, arguments.split, "validation", arguments.skip + arguments.count)
     images, names = [], []
     for index in range(arguments.skip, len(source)):
         try:
@@ -97,16 +97,6 @@ def load_pictures(arguments: argparse.Namespace, size: int, progress: common.Pro
     if not images:
         raise DataError(f"none of the pictures asked for can be read: {source.describe()}")
     return Pictures(torch.stack(images), names, split)
-
-
-def _open(arguments: argparse.Namespace) -> tuple[ImageSource, str | None]:
-    limit, split = arguments.skip + arguments.count, arguments.split or "validation"
-    try:
-        return open_images(arguments.data, limit, split), split
-    except SplitError:
-        if arguments.split:
-            raise
-        return open_images(arguments.data, limit), None
 
 
 def load_models(arguments: argparse.Namespace, most: int) -> list[tuple[str, FlowMo]]:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ... import __version__
+from ..._version import __version__
 from ...comparison.adapters import FlowMoPeer, ThumbnailPeer
 from ...comparison.codecs import CODECS, Codec
 from ...comparison.reconstructions import peer_reconstructions

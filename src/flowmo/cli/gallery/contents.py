@@ -17,11 +17,12 @@ from ...comparison.codecs import CODECS, Codec, Distance, get_codec
 from ...comparison.coded import Search, code_all
 from ...comparison.compare import check_targets
 from ...comparison.reconstructions import Reconstruction, codec_reconstructions
-from ...data import ImageSource, SplitError, fit_picture, open_images, to_tensor, to_uint8
+from ...data import fit_picture, open_split, to_tensor, to_uint8
 from ...errors import ConfigError, DataError, ImageError, WeightsError
 from ...evaluation.result_store import ResultStore
 from ...evaluation.results import read_result
 from ...perceptual import load_lpips
+from ...quantize.tokens import payload_size
 from ...tokenizer import FlowMo
 from ...viewing.gallery import Cell, Pane, lossless
 from .. import common
@@ -55,7 +56,7 @@ def picture_size(arguments: argparse.Namespace, models: Models) -> tuple[int, in
 
 def targets(arguments: argparse.Namespace, models: Models, size: tuple[int, int]) -> list[int]:
     """--bytes, or what the models take. Raises ConfigError."""
-    own = [-(-model.config.num_tokens * model.config.bits_per_token // 8) for _, model in models]
+    own = [payload_size(model.config.num_tokens, model.config.bits_per_token) for _, model in models]
     found = sorted(set(arguments.bytes or own))
     check_targets(found, size[0] * size[1])
     return found
@@ -112,7 +113,7 @@ def load_pictures(
     images, names, places = [], [], []
     place = 0
     for text in arguments.pictures:
-        source = _open(text, arguments)
+        source, _ = open_split(text, arguments.split, "validation", arguments.limit)
         for index in range(min(len(source), arguments.limit - place)):
             try:
                 images.append(to_uint8(to_tensor(fit_picture(source[index], *size))))
@@ -174,12 +175,3 @@ def _cell(one: Reconstruction) -> Cell:
     return Cell(
         lossless(to_picture(one.pixels)), one.payload_bytes, one.file_bytes, one.psnr, one.lpips, one.about
     )  # fmt: skip
-
-
-def _open(text: str, arguments: argparse.Namespace) -> ImageSource:
-    try:
-        return open_images(text, arguments.limit, arguments.split or "validation")
-    except SplitError:
-        if arguments.split:
-            raise
-        return open_images(text, arguments.limit)
