@@ -54,7 +54,7 @@ def load_generator(path: str | Path, device: str | torch.device = "cpu", revisio
     """
     path = generator_path(path, revision)
     if not path.exists():
-        if any(path.parent.glob("checkpoint-*/checkpoint.json")):
+        if path.name == "model.safetensors" and any(path.parent.glob("checkpoint-*/checkpoint.json")):
             raise WeightsError(
                 f"{path.parent} holds checkpoints and no generator yet, since its run was killed; the run's own "
                 "command goes on, and writes one when it ends, at --time-limit, or on Ctrl-C"
