@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from PIL import Image
 
 import flowmo
 from flowmo.cli.common import tell_other_size
-from flowmo.cli.compare import inputs as compare
-from flowmo.cli.gallery import contents as gallery
 from flowmo.cli.main import main
 from flowmo.codec import TokenFile, encode_file, read_file
 from flowmo.presets import flowmo_mini_64, tiny
@@ -219,7 +216,11 @@ def test_bench_compare_and_gallery_warn_too(tmp_path: Path, capsys: pytest.Captu
     flags = ["--model", str(tmp_path / "tiny.safetensors"), "--device", "cpu", "--size", "48", "--steps", "1"]
     assert main(["bench", "encode", *flags, "--repeats", "1", "--batch-size", "1"]) == 0
     assert "trained at 32x32 pixels" in capsys.readouterr().err
-    for command in (compare, gallery):
-        size = Namespace(size=(48, 48))
-        assert command.picture_size(size, [("tiny", FlowMo(tiny()))]) == (48, 48)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for path in sample_paths()[:2]:
+        (folder / path.name).write_bytes(path.read_bytes())
+    for command, out, more in (("compare", "c", ["--codecs", "jpeg"]), ("gallery", "g.html", ["--codecs", "jpeg"])):
+        flags = ["--model", str(tmp_path / "tiny.safetensors"), "--device", "cpu", "--size", "48", *more]
+        assert main([command, str(folder), *flags, "--out", str(tmp_path / out)]) == 0
         assert "trained at 32x32 pixels" in capsys.readouterr().err
