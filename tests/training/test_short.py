@@ -74,6 +74,7 @@ def test_a_run_fits_its_time_and_goes_on_with_its_own_schedule(
     said = capsys.readouterr()
     assert f"preset tiny, recipe short, into {out}" in said.err
     assert "images fit the time" in said.err
+    assert "so few images teach a model next to nothing" in said.err
     assert re.search(r"first update of \d+ images after", said.out)
     assert time.monotonic() - began < 60
     stored = json.loads((out / "config.json").read_text())["train"]

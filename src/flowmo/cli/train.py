@@ -30,6 +30,7 @@ from ..training.validation import IMAGES, Validation
 from .common import add_device_argument, load_named
 from .runs import add_run_arguments, held_out, options_of, tell
 
+FEW_IMAGES, PACKAGED_IMAGES = 5_000, 98_000  # of a run that is worth a warning; those that the packaged model saw
 BATCHES = ("batch_size", "micro_batch")  # settings that fix how large a batch is
 
 
@@ -107,6 +108,12 @@ def _fitted(
     length = short.length_in(left, speed, batch_size)
     validations = short.validations_in(seconds, speed, _model(arguments)[0].sampler)
     tell(f"{speed:.3g} images/s; {length:,} images fit the time, --set images=N asks for another number")
+    if length < FEW_IMAGES:
+        hours = PACKAGED_IMAGES / speed / 3600
+        tell(
+            f"note: so few images teach a model next to nothing, it only shows that all works; the packaged one saw "
+            f"{PACKAGED_IMAGES:,}, which takes {hours:,.0f} h here"
+        )
     if not validations.times:
         tell(f"too short to validate; flowmo reconstruct PICTURES --model {arguments.out} shows what it learned")
     return short.Begun(short.NAME, length, validations, batch_size)

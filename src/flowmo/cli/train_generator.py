@@ -12,6 +12,7 @@ import torch
 from .. import config as configs
 from ..data import to_image
 from ..errors import TrainingError
+from ..experiments.class_images import title
 from ..generation import (
     DecodeSettings,
     Generator,
@@ -31,7 +32,6 @@ from ..training.token_data import TokenSet, read_token_set
 from ..training.validation import IMAGES, Validation
 from ..viewing import titled_images, write_png
 from .common import MODEL_HELP, add_device_argument, load_named
-from .generate.sampling import title
 from .runs import add_loop_arguments, options_of
 
 SAMPLES = 16  # images of a contact sheet
