@@ -95,8 +95,8 @@ def speed() -> str:
     machine = decoded["machine"]
     where = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)} of an {machine['cpu']} processor"
     return (
-        f"On {where} it decodes {by_steps[1]:.0f} images/s one by one, as `flowmo bench decode --batch-size 1` prints.\n"
-        f"A model of its size trains on {updates:.1f} images/s with LPIPS of every image, as `flowmo bench train` prints."
+        f"On {where} it decodes {by_steps[1]:.0f} images/s one by one (`flowmo bench decode --batch-size 1`).\n"
+        f"A model of its size trains on {updates:.1f} images/s with LPIPS of every image (`flowmo bench train`)."
     )
 
 
