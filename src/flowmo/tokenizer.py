@@ -1,8 +1,23 @@
 """FlowMo, the diffusion autoencoder: parts for training and the user's verbs (Section 3, Figure 3).
 
-image -> encoder -> latent -> quantizer -> code --> decoder(x_t, code, t) -> velocity -> solver -> image
- B 3 H W            B N K        |         B N K
-                               tokens B N G
+    encode                                 decode: n steps from t = 1 to t = 0
+
+    image      B 3 H W                     noise       B 3 H W
+      |                                      |
+    Encoder <- c_0 B N K                     v
+      |                              +---> x_t         B 3 H W
+    latent     B N K                 |       |
+      |                              |     Decoder  <- code, t
+    quantizer                        |       |
+      |     |                        |     velocity    B 3 H W
+      v     v                        |       |
+    code  tokens                     +---- solver      one step of the time grid, guided in an interval of t
+    B N K B N G                              |
+                                             v
+                                           image       B 3 H W
+
+``encode`` and ``quantize`` are the left side, ``velocity`` the decoder, ``sample`` the loop; ``tokenize``,
+``detokenize`` and ``reconstruct`` are these for users. N tokens of K channels; G integers a token.
 """
 
 from __future__ import annotations
@@ -10,7 +25,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields
 from functools import wraps
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -19,7 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .arch import Condition, Decoder, Encoder, TransformEncoder
-from .config import FlowMoConfig, SamplerConfig
+from .config import FlowMoConfig, SamplerConfig, from_dict
 from .errors import ConfigError
 from .flow import Guidance, Solver, seeded_noise, shifted_grid, solve, velocity_from_estimate
 from .image_utils import Images, as_images
@@ -32,6 +47,8 @@ from .tiles import decode_tiled
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
+NOT_IN_TOKENS = ("kind", "temperature", "straight_through")
+"""Settings of a quantizer under other names in a fingerprint, or that change losses and gradients alone."""
 SMALLEST_TRAINING_T = 0.05  # keeps the loss of a clean prediction finite at low noise
 
 
@@ -40,6 +57,11 @@ def check_tokens(tokens: Tokens, config: FlowMoConfig) -> None:
 
     A model with a transform takes any number of groups up to its own.
     """
+    if not isinstance(tokens, Tokens):
+        raise ConfigError(
+            f"a model decodes Tokens, not an object of the type {type(tokens).__name__}; Tokens.from_numpy, from_bytes "
+            "and load make them of integers, payloads and files, Tokens.concatenate one of several"
+        )
     wanted = (config.tokens_of(tokens.image_size), config.num_groups, config.bits_per_group)
     found = (tokens.num_tokens, tokens.num_groups, tokens.bits_per_group)
     fewer = config.transform is not None and found[1] < wanted[1]
@@ -61,14 +83,12 @@ def all_channels(code: Tensor, config: FlowMoConfig) -> Tensor:
 def sampler_with(sampler: SamplerConfig, given: dict[str, Any]) -> SamplerConfig:
     """Return the sampler with what is given in place of its own; None leaves a setting as it is.
 
-    Raises ConfigError for a name that it does not have.
+    Numbers of NumPy's and torch's are taken too. Raises ConfigError for a name that it does not have, or a wrong value.
     """
     changed = {name: value for name, value in given.items() if value is not None}
-    try:
-        return replace(sampler, **changed)
-    except TypeError:
-        known = ", ".join(SamplerConfig.__dataclass_fields__)
-        raise ConfigError(f"unknown setting of the sampler among {', '.join(given)}; there are {known}") from None
+    return from_dict(
+        SamplerConfig, vars(sampler) | {k: getattr(v, "item", lambda v=v: v)() for k, v in changed.items()}
+    )
 
 
 def own_precision(verb: Callable[Given, Result]) -> Callable[Given, Result]:
@@ -326,15 +346,18 @@ class FlowMo(Pretrained, nn.Module):
             "initial_latent": c.initial_latent,
             "latent_positions": c.latent_positions,
         }
-        if c.quantizer.normalize != "token":
-            settings["normalize"] = c.quantizer.normalize
+        for f in fields(c.quantizer):  # those that a quantizer has gained since, where they are not the usual ones
+            if f.name not in (*settings, *NOT_IN_TOKENS) and getattr(c.quantizer, f.name) != f.default:
+                settings[f.name] = getattr(c.quantizer, f.name)
         if c.encoder.width_multiplier != 1:
             settings["width_multiplier"] = c.encoder.width_multiplier
         if c.transform is not None:
             settings |= {"patch_size": c.transform.patch_size, "allocation": c.transform.allocation}
             del settings["num_tokens"]  # those of one size of image, and it codes any
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        for name, weight in sorted(self.encoder.state_dict().items()):
+        weights = sorted(self.encoder.state_dict().items())
+        weights += [(f"quantizer.{name}", weight) for name, weight in sorted(self.quantizer.state_dict().items())]
+        for name, weight in weights:
             digest.update(name.encode())
             digest.update(weight.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
         return int.from_bytes(digest.digest()[:4], "little")
