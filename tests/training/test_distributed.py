@@ -97,6 +97,11 @@ def test_fsdp_is_one_process_with_accumulation(two: Path, one: Path) -> None:
     assert len(list(checkpoints_of(two / "fsdp")[-1].glob("*.distcp"))) == 2
     assert_same_run(two / "fsdp", one)
     assert [line["images"] for line in lines_of(two / "fsdp") if "psnr" in line] == [48, 64]
+    for name in ("fsdp", "ddp"):  # each process validated on its share
+        for ours, theirs in zip(lines_of(two / name), lines_of(one), strict=False):
+            assert [ours[n] for n in ours if n.startswith("psnr")] == pytest.approx(
+                [theirs[n] for n in theirs if n.startswith("psnr")], rel=1e-3
+            )
     assert (two / "fsdp" / "raw_before_cooldown.safetensors").is_file()
 
 

@@ -23,7 +23,7 @@ from ..perceptual import load_distance, load_lpips
 from ..presets import PRESETS
 from ..profiling.flops import tokenizer_cost
 from ..tokenizer import FlowMo
-from ..training import Checkpoint, DistillTrainConfig, PostTrainConfig, TokenizerPlan, train
+from ..training import Checkpoint, DistillTrainConfig, PostTrainConfig, TokenizerPlan, World, train
 from ..training.checkpoint import checkpoints
 from ..training.early_stopping import best, validations_of
 from ..training.logs import NAME as LOG
@@ -99,9 +99,9 @@ def run_decoder(
         except WeightsError:
             return True
 
-    def validation(model: FlowMo, device: torch.device) -> Validation:
+    def validation(model: FlowMo, world: World) -> Validation:
         images = held_out(arguments, model.config.image_size, arguments.check_count, arguments.check_skip)
-        return _validation(arguments, named, images.to(device), network)
+        return _validation(arguments, named, images.to(world.device), network, world)
 
     if not checkpoints(arguments.out):
         print(*(f"{what}: {words}" for what, words in named.items()), sep="\n", flush=True)
@@ -151,7 +151,7 @@ def _difference(preset: str, model: FlowMo) -> str:
 
 
 def _validation(
-    arguments: argparse.Namespace, named: dict[str, str], images: Tensor, distance: nn.Module
+    arguments: argparse.Namespace, named: dict[str, str], images: Tensor, distance: nn.Module, world: World
 ) -> Validation:
     """Return what measures samples of held-out images, on their device. named: more for each line of the log."""
 
@@ -172,7 +172,7 @@ def _validation(
             arguments.inception,
             "rFID",
         )
-    measure = make_sampler_check(images, arguments.out / IMAGES, distance, lpips, inception)
+    measure = make_sampler_check(images, arguments.out / IMAGES, distance, lpips, inception, processes=world)
     return lambda model, seen: measure(model, seen) | named
 
 

@@ -10,8 +10,6 @@ import time
 from dataclasses import fields, replace
 from pathlib import Path
 
-import torch
-
 from .. import config as configs
 from ..config import FlowMoConfig
 from ..data import open_split
@@ -22,7 +20,7 @@ from ..presets import PRESETS
 from ..profiling.flops import tokenizer_cost
 from ..stages import reconstruct
 from ..tokenizer import FlowMo
-from ..training import AutoencodeTrainConfig, Checkpoint, TokenizerPlan, TrainConfig, short, train
+from ..training import AutoencodeTrainConfig, Checkpoint, TokenizerPlan, TrainConfig, World, short, train
 from ..training.recipes import RECIPES, check_weights, model_of
 from ..training.settings import with_settings
 from ..training.start import stored_model_config
@@ -73,10 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
     def fits(checkpoint: Checkpoint) -> bool:  # of a run that began from weights, those are no longer needed
         return bool(arguments.init) or stored_model_config(checkpoint) == _model(arguments)[0]
 
-    def validation(model: FlowMo, device: torch.device) -> Validation:
+    def validation(model: FlowMo, world: World) -> Validation:
         images = held_out(arguments, model.config.image_size)
         decode = reconstruct if config.stage == "autoencode" else None
-        return make_check(images, arguments.out / IMAGES, perceptual, decode=decode)
+        return make_check(images, arguments.out / IMAGES, perceptual, decode=decode, processes=world)
 
     source = open_split(arguments.data, arguments.split, "train")[0]
     perceptual = load_lpips(config.perceptual_network, arguments.lpips) if config.losses.perceptual else None

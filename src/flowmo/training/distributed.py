@@ -104,6 +104,10 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
+    def part(self, count: int) -> slice:
+        """Return this process's share of ``count`` things in a row."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
     def wait(self) -> None:
         """Wait until all are here."""
         if self.size > 1:

@@ -64,7 +64,7 @@ class Run:
     state: TrainState
     world: World = field(default_factory=World)
     log: Log | None = None  # in the main process only
-    validation: Validation | None = None  # likewise
+    validation: Validation | None = None
     deadline: float = math.inf  # by ``time.monotonic()``
     about: dict[str, Any] = field(default_factory=dict)  # more for the checkpoints
     cost: tuple[float, float] | None = None  # operations of an image, and of the device in a second: for utilisation
