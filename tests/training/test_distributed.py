@@ -90,6 +90,9 @@ def one(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_ddp_is_one_process_with_accumulation(two: Path, one: Path) -> None:
     assert len(losses(one)) == 8
     assert_same_run(two / "ddp", one)
+    parts = [path.stat().st_size for path in sorted(checkpoints_of(two / "ddp")[-1].glob("*.distcp"))]
+    assert len(parts) == 2  # each process writes half of what both have
+    assert max(parts) < 0.6 * sum(parts)
 
 
 def test_fsdp_is_one_process_with_accumulation(two: Path, one: Path) -> None:
