@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -175,6 +177,14 @@ def test_sigterm_reaches_all_and_ends_with_a_checkpoint(data: Path, tmp_path: Pa
     assert "stopped on request" in output
     newest = read_checkpoint(checkpoints_of(tmp_path)[-1])
     assert newest.about["step"] == max(log_of(tmp_path))
+
+
+def test_waits_for_the_main_process_outlast_those_of_a_step() -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
+    script = [str(Path(__file__).with_name("patience.py"))]
+    command = [sys.executable, "-m", "torch.distributed.run", *TWO, *script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert {"0 was told", "1 was told", "1 waited no longer"} <= set(done.stdout.splitlines()), done.stderr
 
 
 def test_broken_pictures_of_either_process_are_counted(two: Path) -> None:
