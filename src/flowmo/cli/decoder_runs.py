@@ -32,6 +32,7 @@ from ..training.validation import IMAGES, Validation
 from ..viewing.check_curves import check_figure
 from ..viewing.plots import write_plot
 from ..weights import read_about, weights_path
+from ..weights.load import checkpoint_folder
 from . import common
 from .runs import add_run_arguments, held_out, options_of
 
@@ -128,7 +129,7 @@ def load_init(arguments: argparse.Namespace, raw: bool = False) -> FlowMo:
     """Return the averaged weights, with which token files were made; raw ones where they are asked for (D4)."""
     path, wants_raw = Path(arguments.init), arguments.raw_weights or raw
     released = path.suffix in (".pth", ".pt")
-    if wants_raw and path.is_dir() and (checkpoints(path) or common.checkpoint_folder(arguments.init)):
+    if wants_raw and path.is_dir() and (checkpoints(path) or checkpoint_folder(arguments.init)):
         model = raw_model(path)
     else:
         if wants_raw and not released and "raw" not in read_about(weights_path(arguments.init)).get("weights", ""):

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_picture_arguments(parser)
     rates.add_rate_arguments(parser)
     common.add_output_arguments(parser)
-    parser.add_argument("--lpips", type=Path, metavar="FILE", help="weights of LPIPS (Alex) where none are installed")
+    common.add_weights_arguments(parser, "lpips")
     common.add_run_arguments(parser)
     common.add_sampling_arguments(parser)
     common.add_model_arguments(parser)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..codec import HEADER_SIZE, Shard, TokenFile, patch_of, write_file
+from ..codec import HEADER_SIZE, Shard, TokenFile, files_beside, patch_of, write_array, write_file
 from ..data import (
     ImageSource,
     PictureList,
@@ -29,7 +29,6 @@ from ..files import user_path
 from ..generation import read_class_names
 from ..quantize.tokens import payload_size
 from . import common, rates
-from .token_array import beside, write_array
 
 SHARDS = (".shard", ".safetensors", ".npy")
 
@@ -88,7 +87,7 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
     world = World.join(str(common.find_device(arguments.device)))
     try:
         if world.main:
-            targets = [target, *beside(target)] if array else [target]
+            targets = [target, *files_beside(target)] if array else [target]
             common.check_targets(targets, paths, arguments.force)
         world.wait()
         arguments.device = str(world.device)

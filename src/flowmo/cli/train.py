@@ -16,7 +16,7 @@ from ..data import open_split
 from ..errors import ConfigError
 from ..evaluation.validation import make_check
 from ..perceptual import load_lpips
-from ..presets import PRESETS
+from ..presets import PRESETS, preset
 from ..profiling.flops import tokenizer_cost
 from ..stages import reconstruct
 from ..tokenizer import FlowMo
@@ -135,10 +135,8 @@ def _train_config(arguments: argparse.Namespace, length: int | None) -> TrainCon
 
 def _model(arguments: argparse.Namespace) -> tuple[FlowMoConfig, FlowMo | None]:
     """Return the model's configuration, and the model itself where it starts from weights."""
-    if arguments.preset not in PRESETS:
-        raise ConfigError(f"no preset {arguments.preset!r}; there are {', '.join(PRESETS)}")
     if arguments.init:
         model = load_named(arguments, arguments.init)
         check_weights(arguments.recipe, model.config)
         return model.config, model
-    return configs.override(model_of(arguments.recipe, PRESETS[arguments.preset]()), arguments.model), None
+    return configs.override(model_of(arguments.recipe, preset(arguments.preset)), arguments.model), None
