@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flowmo.evaluation.validation import make_check, make_sampler_check
+from flowmo.evaluation.validation import make_sampler_validation, make_validation
 from flowmo.presets import tiny
 from flowmo.stages import reconstruct
 from flowmo.tokenizer import FlowMo
@@ -58,9 +58,9 @@ def test_shares_make_the_whole(
 
     def measure(folder: Path, **more: Any) -> dict[str, float]:
         if kind == "sampler":
-            return make_sampler_check(images, folder, distance, **more)(model, 8)
+            return make_sampler_validation(images, folder, distance, **more)(model, 8)
         decode = reconstruct if kind == "regression" else None
-        return make_check(images, folder, distance, decode=decode, **more)(model, 8)
+        return make_validation(images, folder, distance, decode=decode, **more)(model, 8)
 
     with torch.no_grad():
         expected = measure(tmp_path / "one")

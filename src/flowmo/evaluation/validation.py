@@ -28,7 +28,7 @@ TITLES = {"": "all steps", "_one_step": "one step"}
 """Of the rows of a contact sheet, by what the numbers' names end with."""
 
 
-def make_check(
+def make_validation(
     images: Tensor,
     folder: Path,
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
@@ -36,7 +36,7 @@ def make_check(
     decode: Callable[[FlowMo, Tensor], Tensor] | None = None,
     processes: Processes = ALONE,
 ) -> Callable[[FlowMo, int], dict[str, float]]:
-    """A function of (model, images seen) for the training loop.
+    """Return a function of (model, images seen) for the training loop.
 
     It reconstructs ``images`` (B 3 H W in [-1, 1]) with the model's own sampler and in one step from t = 1, writes a
     contact sheet (rows: original, thumbnail of the same bits, one step, sampler) to ``folder``, and returns PSNR in
@@ -46,7 +46,7 @@ def make_check(
     """
 
     @torch.no_grad()
-    def check(model: FlowMo, images_seen: int) -> dict[str, float]:
+    def validate(model: FlowMo, images_seen: int) -> dict[str, float]:
         places = share(len(images), processes)
         x, decoded, numbers = images[places].to(model.device), {}, {}
         if len(x):
@@ -67,10 +67,10 @@ def make_check(
         numbers["psnr_shuffled"] = psnr(decoded[""].roll(1, 0), images.cpu())
         return {name: float(value.double().mean()) for name, value in numbers.items()}
 
-    return check
+    return validate
 
 
-def make_sampler_check(
+def make_sampler_validation(
     images: Tensor,
     folder: Path,
     distance: Callable[[Tensor, Tensor], Tensor] | None,
@@ -79,13 +79,15 @@ def make_sampler_check(
     batch_size: int = 16,
     processes: Processes = ALONE,
 ) -> Callable[[FlowMo, int], dict[str, float]]:
-    """As :func:`make_check`, of more images and more of what is reported, to see reward hacking in Stage 1B: always the
-    same images and noise, sampled by the model's own sampler and rounded to 8 bits as by the standard protocol.
+    """Return what :func:`make_validation` does, of more images and numbers, to see reward hacking in Stage 1B.
+
+    They are always of the same images and noise, sampled by the model's own sampler and rounded to 8 bits as by the
+    standard protocol.
 
     It returns ``psnr``, ``distance``, d_perc of the loss, and where their networks are given ``lpips``, ``rfid`` and
     ``kid``. The contact sheet and ``psnr_one_step`` are of the first images alone. processes: as there.
     """
-    sheet = make_check(images[:8], folder, processes=processes)
+    sheet = make_validation(images[:8], folder, processes=processes)
     distances = {name: network for name, network in (("distance", distance), ("alex", lpips)) if network is not None}
     features = {} if inception is None else {"inception": inception}
     networks = Networks(("psnr", *(("rfid", "kid") if features else ())), distances, features)
@@ -94,7 +96,7 @@ def make_sampler_check(
     evaluator = Evaluator(to_uint8(own).cpu(), networks, batch_size, images.device, of=len(images))
 
     @torch.no_grad()
-    def check(model: FlowMo, images_seen: int) -> dict[str, float]:
+    def validate(model: FlowMo, images_seen: int) -> dict[str, float]:
         numbers = {"psnr_one_step": sheet(model, images_seen)["psnr_one_step"]}
 
         def reconstruct(_: Tensor, rows: Sequence[int]) -> Tensor:
@@ -112,7 +114,7 @@ def make_sampler_check(
                 numbers[name] = mean(measured.columns[column])
         return numbers
 
-    return check
+    return validate
 
 
 def share(count: int, processes: Processes) -> slice:
