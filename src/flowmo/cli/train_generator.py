@@ -10,6 +10,7 @@ from typing import Any
 from .. import config as configs
 from ..data import to_image
 from ..errors import TrainingError
+from ..experiments.class_images import title
 from ..generation import (
     DecodeSettings,
     Generator,
@@ -27,7 +28,7 @@ from ..training.generator import GENERATOR_RECIPES, held_out
 from ..training.generator_data import data_and_config
 from ..training.token_data import TokenSet, read_token_set
 from ..training.validation import IMAGES, Validation
-from ..viewing import contact_sheet, write_png
+from ..viewing import titled_images, write_png
 from .common import MODEL_HELP, add_device_argument, load_named
 from .runs import add_loop_arguments, options_of
 
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    options = options_of(arguments)
+    options_of(arguments)  # tells early what cannot be
     begin = GENERATOR_RECIPES[arguments.recipe]() if arguments.recipe else GeneratorTrainConfig()
     config = configs.override(begin, arguments.set)
     tokenizer = load_named(arguments, arguments.tokenizer) if arguments.tokenizer else None
@@ -76,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         decoder = tokenizer.to(world.device) if tokenizer is not None else None
         return _validation(config, validation_data, decoder, arguments.out / IMAGES, world)
 
-    train(GeneratorPlan(config, new_model, validation, cost=generator_cost), data, arguments.out, options)
+    train(GeneratorPlan(config, new_model, validation, cost=generator_cost), data, arguments.out, options_of(arguments))
     return 0
 
 
@@ -101,7 +102,8 @@ def _validation(
                 samples += [to_image(image) for image in tokenizer.detokenize(tokens).cpu()]
             samples = [image for each in world.gather(samples) for image in each]
             if world.main:
-                write_png(folder / f"{images:010d}.png", contact_sheet({"": samples}))
+                sheet = titled_images([title(model, label) for label in labels], samples)
+                write_png(folder / f"{images:010d}.png", sheet)
         return numbers
 
     return validate

@@ -5,24 +5,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data import to_uint8
+from ..errors import WeightsError
 from ..files import replacing
-from ..metrics.features import FeatureNetwork
+from ..metrics.features import FeatureNetwork, load_inception
 from ..metrics.networks import Networks
 from ..metrics.pixels import psnr, thumbnail
-from ..metrics.table import Measurements, mean
+from ..metrics.table import Measurements, column, mean
+from ..perceptual import load_lpips
 from ..tokenizer import FlowMo
 from .evaluate import Alone, Processes
 from .evaluator import Evaluator
+from .protocols import STANDARD
 from .reconstruction import thumbnail_bits
 
+Network = TypeVar("Network", bound=nn.Module)
 ALONE = Alone()
 TITLES = {"": "all steps", "_one_step": "one step"}
 """Of the rows of a contact sheet, by what the numbers' names end with."""
@@ -109,9 +113,9 @@ def make_sampler_validation(
         measured = Measurements(columns, originals)
         found = evaluator.metrics(measured)
         numbers |= {name: found[name] for name in ("psnr", "rfid", "kid") if name in found}
-        for name, column in (("distance", "lpips_distance"), ("lpips", "lpips_alex")):
-            if column in measured.columns:
-                numbers[name] = mean(measured.columns[column])
+        for name, of in (("distance", "lpips_distance"), ("lpips", "lpips_alex")):
+            if of in measured.columns:
+                numbers[name] = mean(measured.columns[of])
         return numbers
 
     return validate
@@ -131,6 +135,40 @@ def joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         name: torch.cat(rows) if isinstance(rows[0], Tensor) else np.concatenate(rows) for name, rows in found.items()
     }
+
+
+def load_sampler_validation(
+    images: Tensor,
+    folder: Path,
+    distance: Callable[[Tensor, Tensor], Tensor],
+    lpips: Path | None = None,
+    inception: Path | None = None,
+    rfid: bool = True,
+    say: Callable[[str], None] = lambda line: None,
+    processes: Processes = ALONE,
+) -> Callable[[FlowMo, int], dict[str, float]]:
+    """Return :func:`make_sampler_validation` with the networks that measure loaded to the images' device.
+
+    lpips, inception: files of weights, None for those that are installed. rfid: False leaves it out. say: called with
+    a note on each network that is not installed, whose numbers are left out. Raises WeightsError for a file that was
+    given and cannot be used. processes: as there.
+    """
+
+    def there(load: Callable[[], Network], file: Path | None, what: str) -> Network | None:
+        try:
+            return load().to(images.device)
+        except WeightsError as error:
+            if file is not None:
+                raise
+            say(f"note: checks leave {what} out: {error}")
+            return None
+
+    alex = there(lambda: load_lpips("alex", lpips), lpips, "LPIPS")
+    features = None
+    if rfid:
+        name = column("rfid").label
+        features = there(lambda: load_inception(inception, None, STANDARD.inception), inception, name)
+    return make_sampler_validation(images, folder, distance, alex, features, processes=processes)
 
 
 def labelled(rows: dict[str, Tensor]) -> Image.Image:
