@@ -22,7 +22,7 @@ left() { echo $((limit - SECONDS + begun)); }
 
 # part NAME SECONDS COMMAND...: writes OUT/NAME.json, within so many seconds.
 part() {
-  local name=$1 most=$2 code=0
+  local name=$1 most=$(($2 * patience)) code=0
   shift 2
   [ ! -e "$out/$name.json" ] || { echo "= $name: measured before"; return; }
   [ "$(left)" -gt 10 ] || { echo "= $name: no time left"; failed+=("$name"); return; }
@@ -40,9 +40,11 @@ bench() { # NAME SECONDS WHAT ...
 }
 
 if [ "$size" = tiny ]; then
+  patience=5 # a rehearsal may share its processor
   large=tiny small=tiny trained=tiny workers=1 micro=(2) compile=off flags=(--steps 1 --batch-size 2 --repeats 1)
   check=(--model tiny --batch-size 2 --repeats 1 --shape tiny --backend eager) settings=(batch_size=4 micro_batch=2 perceptual_network=alex)
 else
+  patience=1
   large=flowmo-lo small=flowmo-fewer-params trained=flowmo-mini-hi workers=$(nproc) micro=(8 16) compile=both
   flags=(--steps 2 --batch-size 16 --repeats 2 --dtype bf16) check=(--batch-size 8 --shape flowmo-lo) settings=()
 fi
@@ -67,7 +69,7 @@ rest=${REST:-$(($(left) - 15))}
 if [ "$rest" -gt 20 ]; then
   "$python" -c "from flowmo.perceptual import load_lpips; load_lpips('vgg')" 2>/dev/null || settings+=(losses.perceptual=0)
   echo "= training for $rest s"
-  timeout $((rest + 10)) "$python" -m flowmo train "$data" "$out/run" --preset "$trained" --recipe short --device "$device" \
+  timeout "$(left)" "$python" -m flowmo train "$data" "$out/run" --preset "$trained" --recipe short --device "$device" \
     --time-limit "${rest}s" --set workers="$workers" ${settings[@]+"${settings[@]}"} >"$out/run.log" 2>&1 || failed+=(run)
   tail -n 5 "$out/run.log"
 fi

@@ -21,7 +21,7 @@ def test_the_day_on_a_gpu_is_rehearsed(tmp_path: Path) -> None:
         "PYTHON": sys.executable,
         "DEVICE": "cpu",
         "SIZE": "tiny",
-        "MINUTES": "9",
+        "MINUTES": "30",
         "OMP_NUM_THREADS": "1",
         "FLOWMO_CACHE": str(tmp_path / "cache"),
         "https_proxy": "http://127.0.0.1:9",  # a network that is not there

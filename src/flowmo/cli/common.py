@@ -28,6 +28,7 @@ from .plain import plain
 from .values import ORIGINAL, finite, positive, rho, seed, size, steps
 
 OUT = "flowmo-out"
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 MODEL_HELP = "packaged model, .safetensors file, folder of a run, checkpoint, or released .pth"
@@ -95,6 +96,28 @@ def add_output_arguments(parser: argparse.ArgumentParser, out: str | None = OUT)
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, default=16, metavar="N", help="pictures at a time (default: 16)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, to stdout")
+
+
+def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("speed")
+    group.add_argument(
+        "--precision", choices=tuple(PRECISIONS), default="fp32", help="of the model's weights (default: fp32)"
+    )
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the model's passes for batches of --batch-size, with CUDA graphs on a GPU; the last is filled up",
+    )
+
+
+def made_ready(model: FlowMo, arguments: argparse.Namespace) -> FlowMo:
+    """The model itself, in the precision of the arguments and compiled where they say so."""
+    dtype = PRECISIONS[arguments.precision]
+    if dtype != torch.float32 or arguments.compile:
+        model.prepare(
+            dtype=dtype, compile=arguments.compile, chunk_size=arguments.batch_size if arguments.compile else None
+        )
+    return model
 
 
 def load_model(arguments: argparse.Namespace) -> FlowMo:

@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--force", action="store_true", help="overwrite results of other settings or code")
     common.add_run_arguments(parser)
+    common.add_precision_arguments(parser)
     watch = parser.add_argument_group("training in progress")
     watch.add_argument("--watch", action="store_true", help="measure each new model.safetensors until training ends")
     watch.add_argument("--watch-limit", type=common.positive, metavar="N", help="stop after N of them")
@@ -110,8 +111,8 @@ class _Work:
             jobs = [self.job(model, name, protocol) for protocol in self.protocols]
             plans.append((name, [(job, find_result(self.session, job)) for job in jobs]))
         for name, plan in plans:
-            if len(names) > 1 and any(known is None for _, known in plan):
-                model = self.load(name)
+            if any(known is None for _, known in plan):
+                model = common.made_ready(self.load(name) if len(names) > 1 else model, self.arguments)
             results += [self.measure(model, job, known) for job, known in plan]
         self.progress.expect(len(self.session.source))
         return self.finish([result for result in results if result is not None])
@@ -130,9 +131,11 @@ class _Work:
                 folder, arguments.device, lambda sha: log.known(sha, len(self.protocols)), arguments.watch_every
             ):
                 name = f"{folder.resolve().name}-{snapshot.images:010d}"
-                for protocol in self.protocols:
-                    job = self.job(snapshot.model, name, protocol)
-                    result = self.measure(snapshot.model, job, find_result(self.session, job))
+                jobs = [self.job(snapshot.model, name, protocol) for protocol in self.protocols]
+                model = common.made_ready(snapshot.model, arguments)  # when what it is has been noted
+                for job in jobs:
+                    protocol = job.settings.protocol
+                    result = self.measure(model, job, find_result(self.session, job))
                     assert result is not None
                     line = {"images": snapshot.images, "sha256": snapshot.sha256, "protocol": protocol.name}
                     log.add(line | {"count": result.data.count} | flat(result) | {"time": round(time.time())})
@@ -159,7 +162,8 @@ class _Work:
                 for metric, reason in self.networks[key].left_out.items():
                     self.progress.say(f"note: {metric} is left out: {reason}")
         sampler = common.sampler_of(self.arguments, model)
-        settings = Settings(protocol, sampler, self.arguments.seed, self.arguments.batch_size)
+        a = self.arguments
+        settings = Settings(protocol, sampler, a.seed, a.batch_size, a.precision, a.compile)
         return prepare(model, name, settings, self.networks[key])
 
     def measure(self, model: FlowMo, job: Job, known: Result | None) -> Result | None:

@@ -47,7 +47,7 @@ def attention_kernels(
     parts = [torch.randn(shape, generator=generator).to(device) for _ in range(3)]
     scale = 8.0 / shape[-1]
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        plain = F.scaled_dot_product_attention(*(part[:1] for part in parts), scale=scale)
+        plain = F.scaled_dot_product_attention(parts[0][:1], parts[1][:1], parts[2][:1], scale=scale)
     work = 4 * batch_size * side.heads * length**2 * shape[-1]
     for dtype in (torch.float32, torch.bfloat16):
         own = [part.to(dtype).requires_grad_() for part in parts]
@@ -72,7 +72,7 @@ def _timed(
     def once(backward: bool) -> tuple[float, torch.Tensor]:
         synchronize(device)
         start = time.perf_counter()
-        result = F.scaled_dot_product_attention(*parts, scale=scale)
+        result = F.scaled_dot_product_attention(parts[0], parts[1], parts[2], scale=scale)
         if backward:
             torch.autograd.grad(result.float().sum(), parts)
         synchronize(device)
