@@ -23,7 +23,7 @@ def main(folder: str) -> None:
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
     rates = [line["images_per_s"] for line in lines if "images_per_s" in line]
     if rates:
-        print(f"\nA training: {lines[-1].get('images_seen', 0):,} images, {rates[-1]:.4g} images/s in the end.")
+        print(f"\nA training: {lines[-1].get('images', 0):,} images, {rates[-1]:.4g} images/s in the end.")
 
 
 def device(part: dict[str, Any]) -> None:

@@ -18,11 +18,7 @@ KINDS: dict[str, tuple[ModuleType, str]] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(
-        dest="what",
-        metavar="WHAT",
-        required=True,
-        title="what to measure",
-        help="encode, decode, device, evaluate or train",
+        dest="what", metavar="WHAT", required=True, title="what to measure", help=", ".join(KINDS)
     )
     for name, (module, summary) in KINDS.items():
         text = (module.__doc__ or "").partition(": ")[2].replace("`", "")

@@ -52,10 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     plan = evaluation_plan(
         replace(config, sampler=sampler), arguments.images, arguments.tflops * 1e12, arguments.utilisation
     )
-    rows = [
-        {"gpus": count, "seconds": plan.seconds / count, "hour": plan.seconds / count < 3600}
-        for count in arguments.gpus
-    ]
+    seconds = {count: plan.seconds / count for count in arguments.gpus}
+    rows = [{"gpus": count, "seconds": taken, "hour": taken < 3600} for count, taken in seconds.items()]
     content: dict[str, Any] = {"what": "evaluate", "preset": arguments.preset, "images": arguments.images}
     content |= plan._asdict() | {"rows": rows, "code": code_version()}
     if not arguments.json:
