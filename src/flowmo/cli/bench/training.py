@@ -11,7 +11,7 @@ from typing import Any
 from ... import config as configs
 from ... import samples
 from ...config import FlowMoConfig
-from ...data import ImageSource
+from ...data import ImageSource, open_split
 from ...errors import ConfigError
 from ...presets import PRESETS
 from ...profiling.flops import matrix_ceiling, precision
@@ -22,7 +22,6 @@ from ...training import TrainConfig
 from ...training.recipes import RECIPES, model_of
 from ...training.start import crop_size
 from .. import common
-from ..runs import open_data
 from . import result
 
 COMPILE = {"off": (False,), "on": (True,), "both": (False, True)}
@@ -61,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     model, train = _settings(arguments)
     source = None
     if not arguments.estimate_only:
-        source = open_data(arguments.data or str(samples.paths()[0].parent), arguments.split, "train")
+        source = open_split(arguments.data or str(samples.paths()[0].parent), arguments.split, "train")[0]
     content: dict[str, Any] = {
         "what": "train",
         "preset": arguments.preset,
