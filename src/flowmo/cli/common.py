@@ -136,24 +136,16 @@ def add_json_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("speed")
-    group.add_argument(
-        "--precision", choices=tuple(PRECISIONS), default="fp32", help="of the model's weights (default: fp32)"
-    )
-    group.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile the model's passes for batches of --batch-size, with CUDA graphs on a GPU; the last is filled up",
-    )
+    shown = "compile the model's passes for whole batches; the last is filled up"
+    parser.add_argument("--precision", choices=tuple(PRECISIONS), default="fp32", help="of the weights (default: fp32)")
+    parser.add_argument("--compile", action="store_true", help=shown)
 
 
 def made_ready(model: FlowMo, arguments: argparse.Namespace) -> FlowMo:
     """The model itself, in the precision of the arguments and compiled where they say so."""
-    dtype = PRECISIONS[arguments.precision]
-    if dtype != torch.float32 or arguments.compile:
-        model.prepare(
-            dtype=dtype, compile=arguments.compile, chunk_size=arguments.batch_size if arguments.compile else None
-        )
+    if arguments.precision != "fp32" or arguments.compile:
+        chunk = arguments.batch_size if arguments.compile else None
+        model.prepare(dtype=PRECISIONS[arguments.precision], compile=arguments.compile, chunk_size=chunk)
     return model
 
 
