@@ -95,7 +95,6 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
         shard_file = target.with_name(f".{target.name}.shard") if array else target
         model = common.made_ready(common.load_tokenizer(arguments), arguments)
         size = common.coded_size(arguments, model.config)
-        common.tell_other_size(size, model.config)
         bits = rates.bits_per_token(arguments, model.config, size)
         classes = classes if labels else None
         job = CodingJob(
