@@ -48,7 +48,7 @@ def device(part: dict[str, Any]) -> None:
 
 
 def decode(part: dict[str, Any]) -> None:
-    rows = part["levers"]["rows"]
+    rows = part["sampler_ablation"]["rows"]
     table(
         [f"{part['model']}, {part['dtype']}, batches of {part['batch_size']}", "images/s", "times plain",
          "s/pass", "difference", "of the ceiling"],
