@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     common.add_output_arguments(parser, "results", force="overwrite results of other settings or code")
     common.add_run_arguments(parser)
+    common.add_precision_arguments(parser)
     watch = parser.add_argument_group("training in progress")
     watch.add_argument("--watch", action="store_true", help="measure each new model.safetensors until training ends")
     watch.add_argument("--watch-limit", type=common.positive, metavar="N", help="stop after N of them")
@@ -91,7 +92,19 @@ def _run(a: argparse.Namespace, protocols: list[Protocol], world: World) -> int:
     )
     metrics, files = check_metrics(a.metrics, len(source)), WeightFiles(**fields_of(a, WeightFiles))
     sampler = common.sampler_given(a)
-    evaluation = Evaluation(session, protocols, metrics, files, sampler, a.seed, a.batch_size, progress.say)
+    evaluation = Evaluation(
+        session,
+        protocols,
+        metrics,
+        files,
+        sampler,
+        a.seed,
+        a.batch_size,
+        progress.say,
+        a.precision,
+        a.compile,
+        lambda model: common.made_ready(model, a),
+    )
     if a.watch:
         results = _watch(a, evaluation, progress)
     else:

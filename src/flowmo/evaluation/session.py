@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..config import to_dict
 from ..data import ImageSource
@@ -116,7 +117,14 @@ def job_key(session: Session, job: Job) -> str:
         "data": [session.split, len(source), names.hexdigest()],
         "code": code_version(),
     }
+    key |= how_it_ran(job.settings)
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def how_it_ran(settings: Settings) -> dict[str, Any]:
+    """Return what a result says of precision and compilation: nothing for float32 as it is."""
+    found: dict[str, Any] = {} if settings.precision == "fp32" else {"precision": settings.precision}
+    return found | ({"compiled": True} if settings.compiled else {})
 
 
 def evaluate(model: FlowMo, session: Session, job: Job) -> Result | None:
@@ -144,7 +152,7 @@ def evaluate(model: FlowMo, session: Session, job: Job) -> Result | None:
         data=_data(session, measured, pictures.skipped, model.config.image_size),
         models=(job.record,),
         seed=job.settings.protocol.noise_in_words(job.settings.seed),
-        content={"key": key, "pictures": f"{job.stem}.csv"} | content,
+        content={"key": key, "pictures": f"{job.stem}.csv"} | how_it_ran(job.settings) | content,
         seconds=float(table["seconds"].sum()),
         command=session.command,
         machine=machine(model.device),

@@ -23,7 +23,8 @@ Load = Callable[[str], FlowMo]
 @dataclass(frozen=True)
 class Evaluation:
     """What is measured, and how. metrics: as metrics.table.check_metrics gives them. files: of networks' weights.
-    sampler: settings that replace those stored with a model. say: called with notes for a person."""
+    sampler: settings that replace those stored with a model. say: called with notes for a person.
+    precision, compiled: as in ``Settings``. ready: makes a model so, once it has been noted which one it is."""
 
     session: Session
     protocols: Sequence[Protocol]
@@ -33,6 +34,9 @@ class Evaluation:
     seed: int = 0
     batch_size: int = 16
     say: Callable[[str], None] = lambda line: None
+    precision: str = "fp32"
+    compiled: bool = False
+    ready: Callable[[FlowMo], FlowMo] = lambda model: model
     networks: dict[tuple[str, int], Networks] = field(default_factory=dict)
 
     def job(self, model: FlowMo, name: str, protocol: Protocol) -> Job:
@@ -45,7 +49,8 @@ class Evaluation:
                 for metric, reason in self.networks[key].left_out.items():
                     self.say(f"note: {metric} is left out: {reason}")
         sampler = replace(model.config.sampler, **self.sampler)
-        return prepare(model, name, Settings(protocol, sampler, self.seed, self.batch_size), self.networks[key])
+        settings = Settings(protocol, sampler, self.seed, self.batch_size, self.precision, self.compiled)
+        return prepare(model, name, settings, self.networks[key])
 
     def tell_known(self, job: Job) -> None:
         """Say that a result is there already, and count its pictures as done."""
@@ -66,8 +71,8 @@ def evaluate_models(evaluation: Evaluation, names: Sequence[str], load: Load) ->
         plans.append((name, [(job, find_result(evaluation.session, job)) for job in jobs]))
     results = []
     for name, plan in plans:
-        if len(names) > 1 and any(known is None for _, known in plan):
-            model = load(name)
+        if any(known is None for _, known in plan):
+            model = evaluation.ready(load(name) if len(names) > 1 else model)
         for job, known in plan:
             if known is not None:
                 evaluation.tell_known(job)
@@ -92,12 +97,13 @@ def _watch(evaluation: Evaluation, folder: Path, device: str, every: float) -> I
     for snapshot in snapshots(folder, device, lambda sha: log.known(sha, len(protocols)), every):
         name = f"{folder.resolve().name}-{snapshot.images:010d}"
         results = []
-        for protocol in protocols:
-            job = evaluation.job(snapshot.model, name, protocol)
+        jobs = [evaluation.job(snapshot.model, name, protocol) for protocol in protocols]
+        model = evaluation.ready(snapshot.model)
+        for protocol, job in zip(protocols, jobs, strict=True):
             result = find_result(evaluation.session, job)
             if result is not None:
                 evaluation.tell_known(job)
-            result = result or evaluate(snapshot.model, evaluation.session, job)
+            result = result or evaluate(model, evaluation.session, job)
             assert result is not None
             line = {"images": snapshot.images, "sha256": snapshot.sha256, "protocol": protocol.name}
             log.add(line | {"count": result.data.count} | flat(result) | {"time": round(time.time())})
