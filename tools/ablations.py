@@ -35,6 +35,8 @@ def scale_of(arguments: argparse.Namespace) -> Scale:
 def run(arguments: argparse.Namespace) -> int:
     out, started = arguments.out, time.monotonic()
     left = steps(scale_of(arguments), arguments.data, out, range(arguments.seeds), arguments.device)
+    if arguments.only:
+        left = [step for step in left if step.of in arguments.only]
     if arguments.dry_run:
         print(*("flowmo " + " ".join(step.words) for step in left), sep="\n")
         return 0
@@ -97,6 +99,7 @@ def main() -> int:
     work.add_argument("--jobs", type=int, default=1, help="commands at a time")
     work.add_argument("--gpus", type=int, default=1, help="that they take turns on, with --device cuda")
     work.add_argument("--device", default="cpu")
+    work.add_argument("--only", nargs="+", metavar="MODEL", help="train and measure these alone")
     work.add_argument("--dry-run", action="store_true", help="print the commands")
     collect.add_argument("out", type=Path)
     collect.add_argument("result", type=Path)

@@ -32,7 +32,7 @@ def gather(scale: Scale, out: Path, seeds: Sequence[int]) -> dict[str, Any]:
     lines = []
     for row in rows(scale):
         mine = _numbers(found[row.evaluation])
-        line = {
+        line: dict[str, Any] = {
             "table": row.table,
             "label": row.label,
             "model": row.model,
@@ -82,7 +82,7 @@ def _check_same(results: Sequence[Result]) -> None:
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
-    """Return mean, and ``low`` and ``high`` of the 95 % interval of a mean over seeds; without interval for one seed."""
+    """Return the mean over seeds, and ``low`` and ``high`` of its 95 % interval where there are at least two."""
     mean = sum(values) / len(values)
     if len(values) < 2:
         return {"mean": mean}
@@ -192,10 +192,24 @@ def figure_table(result: dict[str, Any], figure: str) -> str:
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for point in points:
         cells = [str(part) if isinstance(part, str) else f"{part:g}" for part in point["point"]]
+        cells.append(str(point["seeds"]))
         for name in names:
             factor, value = 1000 if name == "kid" else 1, point[name]
-            text = f"{factor * value['mean']:.2f}"
-            cells_of = f" ({factor * value['low']:.2f} to {factor * value['high']:.2f})" if "low" in value else ""
-            cells.append(text + cells_of) if name != names[0] else cells.extend([str(point["seeds"]), text + cells_of])
+            interval = f" ({factor * value['low']:.2f} to {factor * value['high']:.2f})" if "low" in value else ""
+            cells.append(f"{factor * value['mean']:.2f}{interval}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def conditions(result: dict[str, Any]) -> str:
+    """Return what a gathered result is of, in a sentence or two."""
+    measured = [row for row in result["rows"] if row["seeds"]]
+    words = f"{len(measured)} of {len(result['rows'])} rows are measured, {len(result['seeds_asked'])} seeds are asked."
+    if result["data"] is None:
+        return words
+    data, code = result["data"], result["code"]
+    height, width = data["image_size"]
+    return (
+        f"{words} {data['count']:,} images of {height} x {width} pixels ({data['description']}, {data['split']}), "
+        f"standard protocol, commit {code.get('commit', '?')}."
+    )

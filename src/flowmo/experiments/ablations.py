@@ -25,8 +25,10 @@ NORMS = ("0", "0.7", "0.9", "1", "1.1")
 
 @dataclass(frozen=True)
 class Model:
-    """One training. stage: of ``flowmo train``, or ``mode_seeking``. config, settings: NAME=VALUE of the model and of the
-    run. init: the model that it begins from. flags: more of the command."""
+    """One training.
+
+    stage: of ``flowmo train``, or ``mode_seeking``. config, settings: NAME=VALUE of the model and of the run.
+    init: the model that it begins from. flags: more of the command."""
 
     name: str
     stage: str = "mode_matching"
@@ -38,8 +40,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table. against: the label that its difference is taken from, None for the first line. sampler: flags
-    of ``flowmo evaluate``. paper: the paper's numbers by metric; none where it has no such line."""
+    """One line of a table.
+
+    against: the label that its difference is taken from, None for the first line. sampler: flags of
+    ``flowmo evaluate``. paper: the paper's numbers by metric; none where it has no such line."""
 
     table: str
     label: str
@@ -74,8 +78,10 @@ class Scale:
 
 @dataclass(frozen=True)
 class Step:
-    """One command. name: unique. words: after ``flowmo``. after: names of the steps that come before it."""
+    """One command. of: the model that it trains or measures, or the figure that it draws. name: unique.
+    words: after ``flowmo``. after: names of the steps that come before it."""
 
+    of: str
     name: str
     words: tuple[str, ...]
     after: tuple[str, ...] = ()
@@ -244,15 +250,21 @@ def _of_seed(scale: Scale, data: str, out: Path, seed: int, device: str) -> list
         for name, row in measured.items():
             if row.model == model.name:
                 where = ("--out", str(out / "evaluations" / f"{name}-{seed}"))
-                words = ("evaluate", str(folder(out, model.name, seed)), data, "--count", str(scale.count))
+                words: tuple[str, ...] = (
+                    "evaluate",
+                    str(folder(out, model.name, seed)),
+                    data,
+                    "--count",
+                    str(scale.count),
+                )
                 words += ("--seed", str(seed), "--metrics", *METRICS, *row.sampler, *where, *there)
-                found.append(Step(f"evaluate {name} {seed}", words, (f"train {model.name} {seed}",)))
+                found.append(Step(model.name, f"evaluate {name} {seed}", words, (f"train {model.name} {seed}",)))
     for figure, compared in FIGURES.items():
         words = ("figure", figure, data, "--model", *(str(folder(out, name, seed)) for name in compared))
         words += ("--count", str(scale.figure_count), "--seed", str(seed), "--force")
         words += ("--scales", *NORMS) if figure == "rate-distortion-perception" else ()
         words += ("--out", str(out / "figures" / f"{figure}-{seed}"), *there)
-        found.append(Step(f"figure {figure} {seed}", words, tuple(f"train {name} {seed}" for name in compared)))
+        found.append(Step(figure, f"figure {figure} {seed}", words, tuple(f"train {name} {seed}" for name in compared)))
     return found
 
 
@@ -272,7 +284,7 @@ def _training(scale: Scale, model: Model, data: str, out: Path, seed: int, there
         words, settings = ("train", *words, *model.flags, *scale.train), scale.settings
     after = () if model.init is None else (f"train {model.init} {seed}",)
     words += ("--set", *settings, *model.settings, f"seed={seed}", *there)
-    return Step(f"train {model.name} {seed}", words, after)
+    return Step(model.name, f"train {model.name} {seed}", words, after)
 
 
 def folder(out: Path, model: str, seed: int) -> Path:
