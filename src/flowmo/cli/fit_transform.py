@@ -5,22 +5,15 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from torch import Tensor, stack
-
 from .. import config as configs
-from ..config import FlowMoConfig
-from ..data import ImageSource, center_crop, shorter_side_to, to_tensor
-from ..errors import ConfigError, DataError, ImageError
-from ..presets import PRESETS
+from ..data import SpreadImages, open_split
+from ..errors import ConfigError
+from ..presets import preset
 from ..training.fit_transform import fit_transform
 from ..weights import save_model
 from . import common
-from .runs import open_data
-
-BATCH = 32
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,16 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.preset not in PRESETS:
-        raise ConfigError(f"no preset {arguments.preset!r}; there are {', '.join(PRESETS)}")
-    config = configs.override(PRESETS[arguments.preset](), arguments.set)
+    config = configs.override(preset(arguments.preset), arguments.set)
     if config.transform is None:
         raise ConfigError(f"preset {arguments.preset} has no transform; use flowmo-mini")
     if arguments.out.suffix != ".safetensors":
         raise ConfigError(f"--out {arguments.out}: the name of a file of weights ends in .safetensors")
     common.check_targets([arguments.out], [], arguments.force)
-    source = open_data(arguments.data, arguments.split, "train")
-    images = Images(source, config, arguments.count)
+    source, _ = open_split(arguments.data, arguments.split, "train")
+    images = SpreadImages(source, config.image_size, arguments.count)
     start = time.perf_counter()
     model = fit_transform(config, images, arguments.seed)
     about = {"weights": "the best linear code", "images": 0, "fitted_on": images.used}
@@ -60,31 +51,3 @@ def run(arguments: argparse.Namespace) -> int:
     for name, reason in images.bad.items():
         print(f"skipped {name}: {reason}")
     return 1 if images.bad else 0
-
-
-class Images:
-    """Batches of centre crops spread over a data set, the same at every call; broken images are left out and named."""
-
-    def __init__(self, source: ImageSource, config: FlowMoConfig, count: int) -> None:
-        self.source, self.size = source, config.image_size
-        self.places = range(0, len(source), max(1, len(source) // count))[:count]
-        self.bad: dict[str, str] = {}
-        self.used = 0
-
-    def __call__(self) -> Iterator[Tensor]:
-        batch: list[Tensor] = []
-        self.used = 0
-        for place in self.places:
-            try:
-                batch.append(to_tensor(center_crop(shorter_side_to(self.source[place], self.size), self.size)))
-            except ImageError as error:
-                self.bad[self.source.name(place)] = str(error)
-                continue
-            self.used += 1
-            if len(batch) == BATCH:
-                yield stack(batch)
-                batch = []
-        if batch:
-            yield stack(batch)
-        if not self.used:
-            raise DataError("none of the images can be read")
