@@ -222,7 +222,7 @@ def test_the_card_has_front_matter_and_the_numbers_of_a_result(tmp_path: Path) -
     for line in ("library_name: flowmo", "pipeline_tag: image-to-image", "license: other", "- rfid", "- psnr"):
         assert line in front.splitlines()
     measured = json.loads((results / "flowmo-mini-64-standard.json").read_text())["content"]["metrics"]
-    assert f"{measured['rfid']:.4g}" in body
+    assert f"| {measured['rfid']:.2f} |" in body
     assert "1000 images (photos256), protocol 'standard'" in body
     assert "fingerprint of its token files: d8db2373" in body
     with pytest.raises(WeightsError, match="measured with another model"):
