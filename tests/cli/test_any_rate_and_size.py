@@ -192,3 +192,32 @@ def test_another_size_than_the_model_was_trained_at_is_warned_of(
         assert "trained at" not in said(command, f"{command}-b", tmp_path / "tiny.safetensors", "--size", "32")
         assert "trained at" not in said(command, f"{command}-c", tmp_path / "tiny.safetensors")
         assert "trained at" not in said(command, f"{command}-d", start, "--size", "64")
+
+
+def test_a_rate_curve_in_one_call_that_goes_on_where_it_was(
+    start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lower rates cost less and come less near; each is a result of its own, which is not measured twice."""
+    flags = ["--metrics", "psnr", "--limit", "6", "--out", str(tmp_path), "--json"]
+    command = ["evaluate", str(start), str(start.parent), *flags]
+    assert main([*command, "--bytes", "72", "448", "144"]) == 0
+    rows = json.loads(capsys.readouterr().out)["results"]
+    sizes = [row["content"]["rate"]["payload_bytes"] for row in rows]
+    assert sizes == [72, 144, 448]  # of 64 tokens of 9, 18 and 56 bits
+    assert all(a < b for a, b in pairwise(row["content"]["metrics"]["psnr"] for row in rows))
+    assert main([*command, "--bits-per-token", "9", "30"]) == 0
+    captured = capsys.readouterr()
+    again = json.loads(captured.out)["results"]
+    assert again[0] == rows[0]
+    assert captured.err.count("measured already") == 1
+    assert [row["content"]["rate"]["bits_per_pixel"] for row in again] == [9 / 256, 30 / 256]
+
+
+def test_rates_of_a_model_with_one_rate_are_refused(
+    tmp_path: Path, start: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "tiny.safetensors"
+    save_model(FlowMo(tiny()), model)
+    command = ["evaluate", str(model), str(start.parent), "--metrics", "psnr", "--limit", "2", "--out", str(tmp_path)]
+    assert main([*command, "--bits-per-token", "9"]) == 2
+    assert "one rate alone" in capsys.readouterr().err

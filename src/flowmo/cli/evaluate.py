@@ -25,6 +25,7 @@ from ..metrics.table import FEW, check_metrics, columns, default_families, famil
 from ..tokenizer import FlowMo
 from ..training import World
 from . import common
+from .rates import add_rates_arguments, rates_of
 
 FILES = ("lpips_alex", "lpips_vgg", "inception", "inception_classifier", "classifier")
 
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("results"), metavar="DIR", help="folder for the results (default: results)"
     )
     parser.add_argument("--force", action="store_true", help="overwrite results of other settings or code")
+    add_rates_arguments(parser)
     common.add_run_arguments(parser)
     watch = parser.add_argument_group("training in progress")
     watch.add_argument("--watch", action="store_true", help="measure each new model.safetensors until training ends")
@@ -87,7 +89,8 @@ class _Work:
     def __init__(self, arguments: argparse.Namespace, protocols: list[Protocol], world: World) -> None:
         self.arguments, self.protocols, self.world = arguments, protocols, world
         source, split = _open(arguments)
-        self.progress = common.Progress(len(source) * len(protocols) * len(arguments.models) // world.size)
+        self.rates = max(len(g or (1,)) for g in (arguments.bits_per_token, arguments.bytes, arguments.bits_per_pixel))
+        self.progress = common.Progress(len(source) * len(protocols) * len(arguments.models) * self.rates // world.size)
         self.named: set[str] = set()
         self.networks: dict[tuple[str, int], Networks] = {}
         self.metrics = check_metrics(arguments.metrics, len(source))
@@ -107,7 +110,7 @@ class _Work:
         plans: list[tuple[str, list[tuple[Job, Result | None]]]] = []
         for name in names:
             model = self.load(name)
-            jobs = [self.job(model, name, protocol) for protocol in self.protocols]
+            jobs = self.jobs(model, name)
             plans.append((name, [(job, find_result(self.session, job)) for job in jobs]))
         for name, plan in plans:
             if len(names) > 1 and any(known is None for _, known in plan):
@@ -123,15 +126,15 @@ class _Work:
         folder = Path(arguments.models[0])
         run_length(folder)  # raises where it is none
         log = WatchLog(arguments.out / f"{folder.resolve().name}.jsonl")
-        count, results = 0, []
+        count, results, rates = 0, [], self.rates
         self.progress.say(f"watching {folder}; Ctrl-C ends it, the same command goes on")
         try:
             for snapshot in snapshots(
-                folder, arguments.device, lambda sha: log.known(sha, len(self.protocols)), arguments.watch_every
+                folder, arguments.device, lambda sha: log.known(sha, len(self.protocols) * rates), arguments.watch_every
             ):
                 name = f"{folder.resolve().name}-{snapshot.images:010d}"
-                for protocol in self.protocols:
-                    job = self.job(snapshot.model, name, protocol)
+                for job in self.jobs(snapshot.model, name):
+                    protocol = job.settings.protocol
                     result = self.measure(snapshot.model, job, find_result(self.session, job))
                     assert result is not None
                     line = {"images": snapshot.images, "sha256": snapshot.sha256, "protocol": protocol.name}
@@ -150,7 +153,12 @@ class _Work:
     def load(self, name: str) -> FlowMo:
         return common.load_named(self.arguments, name, self.arguments.raw_weights, self.world.device)
 
-    def job(self, model: FlowMo, name: str, protocol: Protocol) -> Job:
+    def jobs(self, model: FlowMo, name: str) -> list[Job]:
+        """Return the measurements of a model: at each rate, under each protocol."""
+        rates = rates_of(self.arguments, model.config)
+        return [self.job(model, name, protocol, bits) for protocol in self.protocols for bits in rates]
+
+    def job(self, model: FlowMo, name: str, protocol: Protocol, bits: int | None) -> Job:
         side, key = model.config.image_size, (protocol.inception, model.config.image_size)
         if key not in self.networks:
             files = WeightFiles(**{name: getattr(self.arguments, name) for name in FILES})
@@ -159,7 +167,7 @@ class _Work:
                 for metric, reason in self.networks[key].left_out.items():
                     self.progress.say(f"note: {metric} is left out: {reason}")
         sampler = common.sampler_of(self.arguments, model)
-        settings = Settings(protocol, sampler, self.arguments.seed, self.arguments.batch_size)
+        settings = Settings(protocol, sampler, self.arguments.seed, self.arguments.batch_size, bits)
         return prepare(model, name, settings, self.networks[key])
 
     def measure(self, model: FlowMo, job: Job, known: Result | None) -> Result | None:

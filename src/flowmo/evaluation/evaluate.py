@@ -34,12 +34,14 @@ from .results import picture_checksums
 
 @dataclass(frozen=True)
 class Settings:
-    """What the numbers of a model depend on. batch_size: pictures at a time, which they do not depend on."""
+    """What the numbers of a model depend on. batch_size: pictures at a time, which they do not depend on.
+    bits_per_token: the first so many bits of each token, of a model that codes at any rate; None for all (O12)."""
 
     protocol: Convention
     sampler: SamplerConfig
     seed: int = 0
     batch_size: int = 16
+    bits_per_token: int | None = None
 
 
 class Processes(Protocol):
@@ -161,7 +163,7 @@ def _measure_batch(
     """One row a picture, by column."""
     protocol, s = settings.protocol, settings.sampler
     images = _stack(pictures).to(model.device)
-    code, columns = _code(model, fingerprint, images)
+    code, columns = _code(model, fingerprint, images, settings.bits_per_token)
     start = noise.of([p.place for p in pictures]).to(model.device)
     again = model.sample(code, start, s).clamp(-1, 1)
     if not again.isfinite().all():
@@ -171,13 +173,17 @@ def _measure_batch(
     return columns | {space: values.numpy() for space, values in features.items()}
 
 
-def _code(model: FlowMo, fingerprint: int, images: Tensor) -> tuple[Tensor, dict[str, np.ndarray]]:
+def _code(
+    model: FlowMo, fingerprint: int, images: Tensor, bits: int | None = None
+) -> tuple[Tensor, dict[str, np.ndarray]]:
     """Codes B N K, read back from the very files whose bytes are counted; of a continuous latent there are none."""
     quantized = model.quantize(model.encode(images))
     if quantized.tokens is None:
         return quantized.code, {}
     size = (images.shape[2], images.shape[3])
     tokens = Tokens(quantized.tokens.cpu(), model.config.bits_per_group, size)
+    if bits is not None:
+        tokens = tokens.truncate(bits)
     files = [encode_file(TokenFile(tokens[i], fingerprint, "crop", size)) for i in range(len(tokens))]
     read = torch.cat([decode_file(file, fingerprint).tokens.indices for file in files])
     sizes = np.array([len(file) for file in files])

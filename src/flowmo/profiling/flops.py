@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -126,7 +125,7 @@ def utilisation_cost(
     counted, nor is a teacher.
     """
     frozen = train.encoder_images is not None and images_seen >= train.encoder_images
-    seen = replace(model, image_size=train.crop_size or model.image_size)
+    seen = model.at_size(train.crop_size or model.image_size)
     flops = flops_per_image(seen, None, encoder_frozen=frozen)
     rest = flops.training if train.has_flow_term else flops.encoder
     return rest + train.chain_steps * 3 * flops.decoder, matrix_ceiling(device, precision(train))

@@ -94,7 +94,7 @@ def _sampler_ablation(arguments: argparse.Namespace, model: FlowMo, images: torc
     height, width = images.shape[2:]
     content: dict[str, Any] = {"levers": {"sampler": to_dict(sampler), "rows": [asdict(one) for one in found]}}
     if height == width:
-        flops = flops_per_image(replace(model.config, image_size=height), None).decoder * function_evaluations(sampler)
+        flops = flops_per_image(model.config.at_size(height), None).decoder * function_evaluations(sampler)
         for row in content["levers"]["rows"]:
             half = arguments.dtype == "bf16" or "bf16" in row["name"]
             row["utilisation"] = (

@@ -116,7 +116,7 @@ def _settings(arguments: argparse.Namespace) -> tuple[FlowMoConfig, TrainConfig]
     train = RECIPES[arguments.recipe](arguments.preset) if arguments.recipe else TrainConfig()
     model = model_of(arguments.recipe, PRESETS[arguments.preset]())
     model, train = configs.override(model, arguments.model), configs.override(train, arguments.set)
-    return replace(model, image_size=crop_size(model, train)), replace(train, crop_size=None)  # what the network sees
+    return model.at_size(crop_size(model, train)), replace(train, crop_size=None)  # what the network sees
 
 
 def _print_cost(preset: str, content: dict[str, Any]) -> None:
