@@ -5,22 +5,15 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from torch import Tensor, stack
-
 from .. import config as configs
-from ..config import FlowMoConfig
-from ..data import ImageSource, center_crop, shorter_side_to, to_tensor
-from ..errors import ConfigError, DataError, ImageError
+from ..errors import ConfigError
 from ..presets import PRESETS
-from ..training.fit_transform import fit_transform
+from ..training.fit_transform import CenterCrops, fit_transform
 from ..weights import save_model
 from . import common
 from .runs import open_data
-
-BATCH = 32
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--out {arguments.out}: the name of a file of weights ends in .safetensors")
     common.check_targets([arguments.out], [], arguments.force)
     source = open_data(arguments.data, arguments.split, "train")
-    images = Images(source, config, arguments.count)
+    images = CenterCrops(source, config.image_size, arguments.count)
     start = time.perf_counter()
     model = fit_transform(config, images, arguments.seed)
     about = {"weights": "the best linear code", "images": 0, "fitted_on": images.used}
@@ -60,31 +53,3 @@ def run(arguments: argparse.Namespace) -> int:
     for name, reason in images.bad.items():
         print(f"skipped {name}: {reason}")
     return 1 if images.bad else 0
-
-
-class Images:
-    """Batches of centre crops spread over a data set, the same at every call; broken images are left out and named."""
-
-    def __init__(self, source: ImageSource, config: FlowMoConfig, count: int) -> None:
-        self.source, self.size = source, config.image_size
-        self.places = range(0, len(source), max(1, len(source) // count))[:count]
-        self.bad: dict[str, str] = {}
-        self.used = 0
-
-    def __call__(self) -> Iterator[Tensor]:
-        batch: list[Tensor] = []
-        self.used = 0
-        for place in self.places:
-            try:
-                batch.append(to_tensor(center_crop(shorter_side_to(self.source[place], self.size), self.size)))
-            except ImageError as error:
-                self.bad[self.source.name(place)] = str(error)
-                continue
-            self.used += 1
-            if len(batch) == BATCH:
-                yield stack(batch)
-                batch = []
-        if batch:
-            yield stack(batch)
-        if not self.used:
-            raise DataError("none of the images can be read")

@@ -21,7 +21,7 @@ from ...evaluation.session import PARTIAL, hold
 from ...viewing.plots import need_matplotlib
 from ...weights.load import PACKAGED
 from .. import common
-from . import inputs, output
+from . import inputs, output, transform
 
 OUT = "flowmo-compare"
 NAMES = {
@@ -44,7 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"our models, with their stored samplers; none after the flag leaves them out (default: {PACKAGED})",
     )
     parser.add_argument(
-        "--codecs", nargs="*", default=[], metavar="CODEC", help=f"image codecs to compare with: {', '.join(CODECS)}"
+        "--codecs",
+        nargs="*",
+        default=[],
+        metavar="CODEC",
+        help=f"image codecs to compare with: {', '.join(CODECS)}; or "
+        f"{transform.NAME}, the best linear code, fitted on the training split",
+    )
+    parser.add_argument(
+        "--transform", metavar="FILE", help="the file of flowmo fit-transform that the codec transform takes"
     )
     parser.add_argument(
         "--bytes",
@@ -122,7 +130,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     started, out = time.time(), arguments.out
     device = common.find_device(arguments.device)
-    codecs = [get_codec(name) for name in dict.fromkeys(arguments.codecs)]
+    codecs = [get_codec(name) for name in dict.fromkeys(arguments.codecs) if name != transform.NAME]
     models = inputs.load_models(arguments)
     peers: list[Peer] = [published_peer(spec, device) or open_peer(spec, arguments.trust) for spec in arguments.peers]
     size = inputs.picture_size(arguments, models)
@@ -134,6 +142,9 @@ def _compare(arguments: argparse.Namespace) -> int:
     evaluator = Evaluator(pictures.images, networks, arguments.batch_size, device, features)
 
     ours = [peer for name, model in models for peer in at_rates(name, model, search.targets, size)]
+    if transform.NAME in arguments.codecs:
+        models = [*models, (transform.NAME, transform.transform_code(arguments, search.targets, size, progress.say))]
+        peers = [*at_rates(*models[-1], search.targets, size), *peers]
     named: list[Peer] = [*ours, *peers, *(ThumbnailPeer(target) for target in search.targets)]
     seeds = [arguments.seed + place for place in pictures.places]
     methods = [peer_method(peer, size, seeds) for peer in named]
