@@ -221,3 +221,30 @@ def test_rates_of_a_model_with_one_rate_are_refused(
     command = ["evaluate", str(model), str(start.parent), "--metrics", "psnr", "--limit", "2", "--out", str(tmp_path)]
     assert main([*command, "--bits-per-token", "9"]) == 2
     assert "one rate alone" in capsys.readouterr().err
+
+
+def test_the_closed_form_code_is_a_row_of_a_comparison(
+    start: Path, tmp_path: Path, lpips: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fitted on the training split, or read from the file of fit-transform; a trained model is refused."""
+    data = tmp_path / "data"
+    for split, part in (("train", slice(12, 72)), ("validation", slice(0, 4))):
+        (data / split).mkdir(parents=True)
+        for path in sorted(start.parent.glob("*.png"))[part]:
+            (data / split / path.name).write_bytes(path.read_bytes())
+    command = ["compare", str(data), "--models", "--codecs", "transform", "--size", "128x128", "--metrics"]
+    fitted, given = (tmp_path / name for name in ("fitted", "given"))
+    assert main([*command, "--bytes", "144", "448", "--out", str(fitted)]) == 0
+    assert main([*command, "--bytes", "144", "448", "--out", str(given), "--transform", str(start)]) == 0
+    for out in (fitted, given):
+        rows = json.loads((out / "comparison.json").read_text())["content"]["rows"]
+        psnr_of = {row["payload_bytes"]: row["metrics"]["psnr"] for row in rows if row["name"] == "transform"}
+        thumbnails = {row["target"]: row["metrics"]["psnr"] for row in rows if row["name"] == "thumbnail"}
+        assert sorted(psnr_of) == [144, 448]
+        assert psnr_of[448] > psnr_of[144] + 1
+        assert psnr_of[448] > thumbnails[448]
+    trained = tmp_path / "tiny.safetensors"
+    save_model(FlowMo(tiny()), trained)
+    refused = [*command, "--bytes", "144", "--out", str(tmp_path / "refused"), "--transform", str(trained)]
+    assert main(refused) == 2
+    assert "no closed-form code" in capsys.readouterr().err
