@@ -192,3 +192,9 @@ def test_tiles_of_a_local_decoder_give_exactly_its_whole_image() -> None:
         return lattice.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
 
     torch.testing.assert_close(decode_tiled(decode, code, noise, patch), decode(code, noise))
+
+
+def test_the_decoder_does_not_see_the_noise_at_the_start(model: FlowMo) -> None:
+    weight = model.decoder.image_in.weight.unflatten(1, (8, 8, 6))
+    assert not weight[..., :3].any()
+    assert weight[..., 3:].any()

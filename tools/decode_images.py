@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flowmo.cli.runs import open_data
-from flowmo.data import ImageSource, SplitError, center_crop, open_images, shorter_side_to
+from flowmo.data import ImageSource, SplitError, fit_picture, open_images, open_split
 from flowmo.errors import FlowMoError, ImageError
 from flowmo.files import replacing
 
@@ -30,7 +29,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=256, help="side of the pictures (default: 256)")
     arguments = parser.parse_args()
     try:
-        decode(open_data(arguments.data, None, "train"), arguments.out / "train.npy", arguments.size)
+        decode(open_split(arguments.data, None, "train")[0], arguments.out / "train.npy", arguments.size)
         try:
             validation = open_images(arguments.data, split="validation")
         except SplitError:
@@ -47,7 +46,7 @@ def decode(source: ImageSource, path: Path, size: int) -> None:
 
     def pixels(index: int) -> np.ndarray | ImageError:
         try:
-            return np.asarray(center_crop(shorter_side_to(source[index], size), size))
+            return np.asarray(fit_picture(source[index], size, size))
         except ImageError as error:
             return error
 

@@ -20,8 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flowmo.cli.runs import open_data
-from flowmo.data import ImageSource, ParquetSource, center_crop, shorter_side_to
+from flowmo.data import ImageSource, ParquetSource, fit_picture, open_split
 from flowmo.errors import FlowMoError, ImageError
 from flowmo.files import replacing
 
@@ -38,7 +37,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the order")
     arguments = parser.parse_args()
     try:
-        source = open_data(arguments.data, None, arguments.split)
+        source = open_split(arguments.data, None, arguments.split)[0]
         order = np.random.default_rng(arguments.seed).permutation(len(source))[: arguments.limit]
         members = _members(source, order, arguments.size, arguments.quality)
         paths = write(members, arguments.out, arguments.split, round(1e6 * arguments.piece_mb))
@@ -84,7 +83,7 @@ def _members(source: ImageSource, order: np.ndarray, size: int, quality: int) ->
             data = source.encoded(index)
         else:
             buffer = io.BytesIO()
-            center_crop(shorter_side_to(image, size), size).save(buffer, "WEBP", quality=quality, method=6)
+            fit_picture(image, size, size).save(buffer, "WEBP", quality=quality, method=6)
             data = buffer.getvalue()
         with Image.open(io.BytesIO(data)) as stored:
             suffix = str(stored.format).lower()

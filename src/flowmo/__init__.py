@@ -6,6 +6,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__
 from .errors import ConfigError, DataError, FlowMoError, ImageError, TokenFileError, TrainingError, WeightsError
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from .quantize.tokens import Tokens
     from .tokenizer import FlowMo
     from .weights import load
-
-__version__ = "0.1.0"
 
 __all__ = [
     "ConfigError",

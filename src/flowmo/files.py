@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +42,25 @@ def replacing(target: Path) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def json_text(content: Any) -> str:
+    """Return data as JSON, with null in the place of numbers that it has not, such as a loss that was not finite."""
+    return json.dumps(_without_nan(content), indent=2, allow_nan=False)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write :func:`json_text` and rename it into place."""
+    with replacing(path) as part:
+        part.write_text(json_text(content) + "\n")
+
+
+def _without_nan(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {name: _without_nan(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 from .config import FlowMoConfig, QuantizerConfig, SamplerConfig, TransformConfig, TransformerConfig
+from .errors import ConfigError
 
 
 def flowmo_lo() -> FlowMoConfig:
@@ -155,3 +156,10 @@ PRESETS = {
     "flowmo-mini-8": flowmo_mini_8,
     "tiny": tiny,
 }
+
+
+def preset(name: str) -> FlowMoConfig:
+    """Return the configuration of a name. Raises ConfigError for one that there is not."""
+    if name not in PRESETS:
+        raise ConfigError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]()

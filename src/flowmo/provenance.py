@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
+from ._version import __version__
+
 
 @functools.cache
 def code_version() -> dict[str, Any]:
     """The package's version and, where it runs from a git checkout, the commit and whether files differ from it."""
-    from . import __version__
-
     version: dict[str, Any] = {"flowmo": __version__}
     root = Path(__file__).parents[2]
     if (root / ".git").exists():

@@ -72,6 +72,19 @@ def test_the_published_run_is_planned_without_a_gpu(flowmo: Command) -> None:
     assert fsdp["total"] < ddp["total"]
 
 
+def test_numbers_of_gpus_that_cannot_share_the_batch_are_said_and_the_others_estimated(flowmo: Command) -> None:
+    """The command of docs/TRAINING.md: 128 images in micro-batches of 8 are too few for 64 GPUs."""
+    more = ("--preset", "flowmo-lo", *SHALLOW, "--recipe", "published", "--gpus", 1, 8, 64, "--estimate-only")
+    result = flowmo("bench", "train", *more, model=False)
+    assert result.code == 0, result.err
+    assert [line.split()[0] for line in result.out.splitlines() if " x " in line] == ["1", "8", "8"]
+    assert "64 GPUs were left out: batch_size 128 cannot be split over 64 processes" in result.out
+    content = flowmo("bench", "train", *more, "--json", model=False).json
+    assert [(p["processes"], p["strategy"]) for p in content["estimate"]] == [(1, "ddp"), (8, "ddp"), (8, "fsdp")]
+    assert [c["processes"] for c in content["cannot_share"]] == [64]
+    assert "make it a multiple of 512" in content["cannot_share"][0]["why"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -19,9 +19,8 @@ from command_support import CAT, PICTURES, Command
 from PIL import Image
 from safetensors import safe_open
 
-from flowmo.cli.figure.shared import labels
 from flowmo.config import SamplerConfig, from_dict
-from flowmo.evaluation.results import read_result
+from flowmo.evaluation.results import labels, read_result
 from flowmo.flow import function_evaluations
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo

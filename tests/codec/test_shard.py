@@ -6,6 +6,7 @@ import json
 import os
 import random
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from flowmo.codec import FITS, Shard, read_shard, write_shard
+from flowmo.codec import FITS, Shard, map_shard, read_shard, write_shard
 from flowmo.codec.shard import COLUMNS, SETTINGS, _checksum
 from flowmo.errors import ConfigError, TokenFileError
 from flowmo.quantize.tokens import Tokens
@@ -57,6 +58,14 @@ def test_round_trip(tmp_path_factory, data):
     write_shard(path, shard)
     assert_same(read_shard(path), shard)
     assert_same(read_shard(str(path), shard.fingerprint), shard)
+    mapped = map_shard(path)
+    assert torch.equal(torch.from_numpy(mapped.integers.astype(np.int64)), shard.tokens.indices)
+    assert mapped.integers.dtype.itemsize <= 2 or shard.tokens.bits_per_group > 16
+    assert (mapped.labels is None) == (shard.labels is None)
+    assert mapped.labels is None or mapped.labels.tolist() == shard.labels.tolist()
+    assert mapped.names == shard.names
+    about = mapped.about
+    assert (about.fingerprint, about.fit, about.tokens.image_size) == (shard.fingerprint, shard.fit, (64, 48))
 
 
 def test_names_that_are_not_valid_text_survive(tmp_path):
@@ -119,6 +128,8 @@ def test_a_thousand_mutations_never_give_other_contents(tmp_path):
             again = read_shard(path)
         except TokenFileError:
             refused += 1
+            with pytest.raises(TokenFileError):
+                map_shard(path)
             continue
         assert_same(again, shard)  # white space in the header, or a byte replaced by itself
     assert refused > 1000
@@ -180,6 +191,30 @@ def test_shards_that_lie_are_refused(tmp_path, tensors, metadata, message):
     with pytest.raises(TokenFileError, match=message) as error:
         read_shard(path)
     assert str(path) in str(error.value)
+    with pytest.raises(TokenFileError, match=message) as error:
+        map_shard(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("column", ["tokens", "names", "labels", "original_sizes"])
+def test_the_last_of_many_images_that_lies_is_refused_where_they_stay_in_the_file(tmp_path, monkeypatch, column):
+    """Images are looked at a few at a time, each of them."""
+    monkeypatch.setattr("flowmo.codec.shard.ROWS_AT_ONCE", 2)
+    path, shard = tmp_path / "s.safetensors", make_shard(n=7)
+    write_shard(path, shard)
+    assert len(map_shard(path).integers) == 7
+    changed = torch.cat([shard.tokens.indices[:6], torch.full((1, 16, 2), 512)]).to(torch.uint16)
+    labels = torch.cat([shard.labels[:6], torch.tensor([-3])])
+    sizes = torch.cat([shard.original_sizes[:6], torch.tensor([[0, 1]])]).to(torch.int32)
+    names = {"names": json.dumps([*shard.names, "one more"])}
+    rewrite(
+        path,
+        {column: {"tokens": changed, "labels": labels, "original_sizes": sizes}[column]} if column != "names" else {},
+        names if column == "names" else {},
+    )
+    for read in (read_shard, map_shard):
+        with pytest.raises(TokenFileError):
+            read(path)
 
 
 def test_unknown_tensors_and_metadata_are_passed_over(tmp_path):

@@ -9,7 +9,7 @@ import torch
 
 from flowmo.errors import ConfigError
 from flowmo.quantize.tokens import Tokens
-from flowmo.quantize.usage import code_usage
+from flowmo.quantize.usage import bit_usage, code_usage
 
 
 def tokens(indices: torch.Tensor, bits: int) -> Tokens:
@@ -47,3 +47,10 @@ def test_random_tokens_use_nearly_everything() -> None:
 def test_no_images_have_no_usage() -> None:
     with pytest.raises(ConfigError, match="at least one image"):
         code_usage(tokens(torch.zeros(0, 4, 2, dtype=torch.long), 9))
+
+
+def test_use_of_the_bits_from_shares() -> None:
+    """Closed forms: never set, always set, half, a quarter."""
+    usage = bit_usage(torch.tensor([[0.0, 1.0], [0.5, 0.25]]))
+    assert usage.never_flip == 0.5
+    assert usage.entropy == pytest.approx((1 + 0.8112781) / 4)

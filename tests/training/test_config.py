@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator, Sequence
+
 import pytest
+import torch
 
 from flowmo.config import override
 from flowmo.errors import ConfigError
 from flowmo.training import TrainConfig
+from flowmo.training.run_config import fast_precision, product_seconds
 
 
 @pytest.mark.parametrize(
@@ -41,18 +46,53 @@ def test_a_date_will_do_as_seed() -> None:
     assert override(TrainConfig(), ["seed=20261122"]).seed == 20261122
 
 
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Pretend a machine: with a GPU or none, flags of its processor, and seconds of a product in bf16 and float32."""
+
+    def pretend(gpu: bool, processor: dict[str, bool], seconds: list[float] | None) -> None:
+        def timed(kinds: Sequence[torch.dtype]) -> list[float]:
+            assert seconds is not None, "was timed"
+            assert list(kinds) == [torch.bfloat16, torch.float32]
+            return seconds
+
+        monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda: processor, raising=False)
+        monkeypatch.setattr("flowmo.training.run_config.product_seconds", timed)
+        fast_precision.cache_clear()
+
+    yield pretend
+    fast_precision.cache_clear()
+
+
 @pytest.mark.parametrize(
-    ("gpu", "processor", "expected"),
+    ("gpu", "processor", "seconds", "expected"),
     [
-        (True, {}, "bf16"),
-        (False, {"avx512_bf16": True, "amx_bf16": False}, "bf16"),
-        (False, {"avx512_bf16": False, "amx_bf16": True}, "bf16"),
-        (False, {"avx2": True, "avx512_bf16": False, "amx_bf16": False}, "fp32"),
+        (True, {}, None, "bf16"),
+        (False, {"avx512_bf16": True, "amx_bf16": False}, [1.0, 2.0], "bf16"),
+        (False, {"avx512_bf16": True, "amx_bf16": False}, [2.0, 1.0], "fp32"),
+        (False, {"avx512_bf16": False, "amx_bf16": True}, [0.1, 1.0], "bf16"),
+        (False, {"avx512_bf16": False, "amx_bf16": True}, [0.95, 1.0], "fp32"),
+        (False, {"avx2": True, "avx512_bf16": False, "amx_bf16": False}, None, "fp32"),
     ],
 )
-def test_the_usual_precision_is_one_that_the_device_multiplies(
-    monkeypatch: pytest.MonkeyPatch, gpu: bool, processor: dict[str, bool], expected: str
+def test_the_usual_precision_is_one_that_the_device_multiplies_fast(
+    machine: Callable[..., None], gpu: bool, processor: dict[str, bool], seconds: list[float] | None, expected: str
 ) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
-    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: processor, raising=False)
+    machine(gpu, processor, seconds)
     assert TrainConfig().precision == expected
+
+
+def test_the_usual_precision_is_measured_once_a_process(machine: Callable[..., None]) -> None:
+    machine(False, {"amx_bf16": True}, [0.1, 1.0])
+    assert TrainConfig().precision == "bf16"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flowmo.training.run_config.product_seconds", lambda kinds: pytest.fail("was timed again"))
+        assert TrainConfig().precision == "bf16"
+
+
+def test_products_are_timed_by_turns_and_take_little_time() -> None:
+    start = time.perf_counter()
+    slow, fast = product_seconds((torch.float64, torch.float32), repeats=20)
+    assert 0 < fast < slow, "a product in double precision takes twice as long everywhere"
+    assert time.perf_counter() - start < 5

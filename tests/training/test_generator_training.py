@@ -84,7 +84,8 @@ def test_it_learns_tokens_and_classes(learned: Learned) -> None:
     """Cross-entropy far below that of even guesses and below that of the tokens' own frequencies; least with the right
     class, most with the wrong one."""
     model, data, config = learned
-    share = np.bincount(data.sequences.ravel(), minlength=512) / data.sequences.size
+    tokens = data.rows(range(len(data)))[0].numpy()
+    share = np.bincount(tokens.ravel(), minlength=512) / tokens.size
     frequencies = -(share[share > 0] * np.log(share[share > 0])).sum()
     result = held_out(model, data, config)
     assert result.validation < np.log(512) - 3
@@ -100,7 +101,7 @@ def test_samples_are_of_the_class_that_was_asked(learned: Learned) -> None:
     settings = DecodeSettings(
         num_steps=12, temperature=0.7, final_temperature=0.3, choice_noise=1.0, guidance_scale=2.0
     )
-    drawn = decode(model, labels, data.sequences.shape[1], settings, range(20))
+    drawn = decode(model, labels, model.config.sequence_length, settings, range(20))
     equal = (drawn[:, None] == data.rows(range(len(data)))[0]).sum(-1)
     nearest = torch.from_numpy(data.labels)[equal.argmax(1)]
     assert int((nearest == labels).sum()) >= 16  # by chance: p < 0.006

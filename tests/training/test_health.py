@@ -18,7 +18,6 @@ from flowmo.presets import tiny
 from flowmo.stages import LossWeights
 from flowmo.tokenizer import FlowMo
 from flowmo.training import Log, Run, TrainConfig, World, assemble
-from flowmo.training.health import usage_of_bits
 from flowmo.training.signals import Exchange
 from flowmo.training.start import TOKENIZER
 
@@ -169,13 +168,6 @@ def test_data_that_change_under_a_run_are_told(tmp_path: Path, capsys: pytest.Ca
     (data / "new.jpg").write_bytes(samples.paths()[0].read_bytes())
     assert main([*arguments, "--time-limit", "0s"]) == 0
     assert "the data have changed: 9 images where there were 8" in capsys.readouterr().out
-
-
-def test_use_of_the_bits() -> None:
-    """Closed forms: never set, always set, half, a quarter."""
-    numbers = usage_of_bits(torch.tensor([[0.0, 1.0], [0.5, 0.25]]))
-    assert numbers["bits_never_flip"] == 0.5
-    assert numbers["bit_entropy"] == pytest.approx((1 + 0.8112781) / 4)
 
 
 def test_tensorboard_gets_the_same_numbers_and_the_pictures(data: Path, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import torch
 
 from flowmo.codec import Shard, write_shard
 from flowmo.errors import DataError, FlowMoError, TokenFileError
+from flowmo.generation import to_sequence
 from flowmo.quantize.tokens import Tokens
 from flowmo.training.token_data import TokenLoader, TokenSet, read_token_set
 
@@ -31,19 +35,52 @@ def test_shards_of_a_folder_are_one_set(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no shard")
     data = read_token_set(tmp_path)
     assert len(data) == 9
-    assert data.names == [str(i) for i in range(9)]
+    assert list(data.names) == [str(i) for i in range(9)]
     assert data.classes == ["a", "b", "c"]
     assert data.num_classes == 3
     assert data.layout.fingerprint == "00000007"
     expected = torch.cat([one.tokens.indices, two.tokens.indices]).flatten(1)
     assert torch.equal(data.rows(range(9))[0], expected)
-    assert data.sequences.dtype == np.uint16
+    assert [part.dtype for part in data.shards] == [np.uint16, np.uint16]
+    assert data.labels.dtype == np.uint8
+    mixed = [8, 0, 4, 5, 0]
+    assert torch.equal(data.rows(mixed)[0], expected[mixed])
+    assert data.rows(mixed)[1].tolist() == [0, 0, 1, 0, 0]
     assert len(read_token_set(str(tmp_path / "*.shard"))) == 5
     thirds = read_token_set(tmp_path / "1.shard", bits_per_group=6)
-    assert thirds.sequences.shape == (5, 12)
-    assert thirds.sequences.max() < 64
-    assert thirds.sequences.dtype == np.uint8
+    cut, _ = thirds.rows(range(5))
+    assert torch.equal(cut, to_sequence(one.tokens, 6))
+    assert cut.shape == (5, 12)
+    assert cut.max() < 64
     assert read_token_set(tmp_path, class_names=list("abcd")).num_classes == 4
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what a process has mapped")
+def test_tokens_stay_in_their_file(tmp_path: Path) -> None:
+    """A reader of 64 MB of tokens takes a few of its own: what is mapped is shared with every other process."""
+    indices = torch.randint(2**9, (60_000, 256, 2), dtype=torch.int16)
+    path = tmp_path / "large.shard"
+    names = [f"{i}" for i in range(len(indices))]
+    write_shard(path, Shard(Tokens(indices, 9, (256, 256)), names, torch.arange(60_000) % 1000, 7, "crop", None))
+    expected = indices[[0, 59_999]].flatten(1).tolist()
+    program = f"""
+import json, re
+from pathlib import Path
+from flowmo.training.token_data import read_token_set
+
+def own():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+
+before = own()
+data = read_token_set({str(path)!r})
+rows = data.rows([0, 59_999])[0].tolist()
+print(json.dumps([own() - before, {str(path)!r} in Path("/proc/self/maps").read_text(), rows]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    own, mapped, rows = json.loads(done.stdout)
+    assert rows == expected
+    assert mapped
+    assert own < path.stat().st_size / 2, "as int64 they would be four times the file"
 
 
 @pytest.mark.parametrize(

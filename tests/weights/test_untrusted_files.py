@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -15,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load, load_file, save, save_file
 
-from flowmo.cli import info
 from flowmo.cli.main import main
+from flowmo.describe import describe
 from flowmo.errors import FlowMoError, WeightsError
 from flowmo.generation import Generator, load_generator
 from flowmo.generation.config import GeneratorConfig, TokenLayout
@@ -97,10 +96,7 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 def examine(path: Path) -> list[bool]:
     """Which of the four ways to read a file take it; anything but our errors is raised."""
     taken = []
-    arguments = argparse.Namespace(
-        target=str(path), raw_weights=False, num_tokens=None, image_size=None, bits_per_group=None, pth=[], json=True
-    )
-    for read in (load_model, read_about, load_generator, lambda _: json.dumps(info.describe(arguments))):
+    for read in (load_model, read_about, load_generator, lambda _: json.dumps(describe(str(path)))):
         try:
             read(path)
             taken.append(True)

@@ -67,9 +67,12 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def start_linear(self) -> None:
-        """Begin as the linear map alone: a readout of zero, behind gates that are open so that it learns at once."""
+        """Begin as the linear map alone: a readout of zero, behind gates that are open so that it learns at once. Of
+        x_t and the linear image, whose channels lie side by side in a patch, the blocks see only the latter at first:
+        at t = 1 the other is noise."""
         nn.init.zeros_(self.readout.weight)
         nn.init.zeros_(self.readout.bias)
+        self.image_in.weight.unflatten(1, (-1, 6))[..., :3].zero_()
         for module in self.modules():
             if isinstance(module, AdaLN) and module.chunks == 6:
                 for gate in module.linear.bias.chunk(6)[2::3]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Iterable
@@ -18,11 +17,11 @@ from ..config import FlowMoConfig, SamplerConfig, to_dict
 from ..data import FITS
 from ..devices import AUTO, best_device, resolve_device
 from ..errors import ConfigError, FlowMoError, ImageError
-from ..files import replacing, user_path
+from ..files import json_text, user_path
 from ..flow import Guidance, Solver, shifted_grid
 from ..tokenizer import FlowMo
 from ..weights import load
-from ..weights.load import PACKAGED
+from ..weights.load import PACKAGED, checkpoint_folder
 from .flags import add_pth_arguments
 from .plain import plain
 from .values import ORIGINAL, finite, positive, rho, seed, size, steps
@@ -30,6 +29,16 @@ from .values import ORIGINAL, finite, positive, rho, seed, size, steps
 OUT = "flowmo-out"
 
 
+DATA_HELP = "folder of pictures, tar, WebDataset shards, Parquet files or one .npy array"
+NETWORKS = {
+    "lpips": "LPIPS (Alex)",
+    "lpips_alex": "LPIPS (Alex)",
+    "lpips_vgg": "LPIPS (VGG)",
+    "inception": "FID's Inception",
+    "inception_classifier": "Inception's last layer, for the Inception Score",
+    "classifier": "EfficientNet-lite0",
+}
+"""Networks whose files of weights can be named, by flag."""
 MODEL_HELP = "packaged model, .safetensors file, folder of a run, checkpoint, or released .pth"
 
 
@@ -86,14 +95,42 @@ def add_solver_argument(group: Any, flag: str = "--solver") -> None:
     group.add_argument(flag, choices=get_args(Solver), help="euler, or heun, which asks the decoder twice a step")
 
 
-def add_output_arguments(parser: argparse.ArgumentParser, out: str | None = OUT) -> None:
-    shown = f"folder for the results, made if need be (default: {OUT})"
+def add_output_arguments(
+    parser: argparse.ArgumentParser,
+    out: str | None = OUT,
+    force: str = "overwrite results that exist; without it nothing is done",
+) -> None:
+    shown = f"folder for the results, made if need be (default: {out or OUT})"
     parser.add_argument("--out", type=Path, default=out and Path(out), metavar="DIR", help=shown)
-    parser.add_argument("--force", action="store_true", help="overwrite results that exist; without it nothing is done")
+    parser.add_argument("--force", action="store_true", help=force)
+
+
+def add_data_arguments(
+    parser: argparse.ArgumentParser, data: str | None = DATA_HELP, count: str = "--limit", **count_settings: Any
+) -> None:
+    """DATA, unless its help is None, --split, and the flag ``count`` of how many pictures, whose default and help may
+    be others."""
+    if data:
+        parser.add_argument("data", metavar="DATA", help=data)
+    parser.add_argument("--split", metavar="NAME", help="part of the data (default: validation, or all without parts)")
+    settings: dict[str, Any] = {"type": positive, "metavar": "N", "help": "only the first N pictures (default: all)"}
+    parser.add_argument(count, **(settings | count_settings))
+
+
+def add_weights_arguments(parser: argparse.ArgumentParser, *names: str) -> None:
+    """A flag for each network that measures, for the file of its weights: "lpips", "inception", ..."""
+    group = parser.add_argument_group("networks that measure", "files of weights where none are installed")
+    for name in names:
+        what = f"weights of {NETWORKS[name]}"
+        group.add_argument(f"--{name.replace('_', '-')}", type=Path, metavar="FILE", help=what)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, default=16, metavar="N", help="pictures at a time (default: 16)")
+    add_json_argument(parser)
+
+
+def add_json_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, to stdout")
 
 
@@ -139,17 +176,6 @@ def load_named(
     return load(name, ema=not raw_weights, device=device, **extra)
 
 
-def checkpoint_folder(name: str) -> Path | None:
-    """Return the folder where ``name`` is a checkpoint, or a run that has checkpoints and no model yet; else None."""
-    path = user_path(name)
-    if name == PACKAGED or not path.is_dir():
-        return None
-    if (path / "checkpoint.json").is_file():
-        return path
-    has_model = any((path / file).exists() for file in ("model.safetensors", "model.safetensors.index.json"))
-    return path if not has_model and any(path.glob("checkpoint-*/checkpoint.json")) else None
-
-
 def load_all(arguments: argparse.Namespace) -> list[FlowMo]:
     """Return the models of --models, on their device. Raises WeightsError or ConfigError."""
     device = find_device(arguments.device)
@@ -175,6 +201,11 @@ def coded_size(arguments: argparse.Namespace, config: FlowMoConfig) -> tuple[int
     chosen = arguments.size or (config.image_size, config.image_size)
     check_image_size(chosen, config)
     return chosen
+
+
+def data_name(data: str) -> str:
+    """Return what a result calls a data set: no folders of this machine."""
+    return data if ":" in data else Path(data).resolve().name
 
 
 def tell_other_size(chosen: tuple[int, int], config: FlowMoConfig) -> None:
@@ -216,10 +247,14 @@ def sampling(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def sampler_given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Settings of a SamplerConfig that the arguments name."""
+    return {name: value for name, value in sampling(arguments).items() if name != "seed" and value is not None}
+
+
 def sampler_of(arguments: argparse.Namespace, model: FlowMo) -> SamplerConfig:
     """The model's own with what the arguments say. Raises ConfigError."""
-    given = {name: value for name, value in sampling(arguments).items() if name != "seed" and value is not None}
-    return replace(model.config.sampler, **given)
+    return replace(model.config.sampler, **sampler_given(arguments))
 
 
 def tell_idle_guidance(sampler: SamplerConfig, flag: str) -> None:
@@ -335,21 +370,8 @@ def print_table(header: list[str], rows: list[list[str]], width: int = 100) -> N
 
 
 def print_json(content: Any) -> None:
-    print(json.dumps(without_nan(content), indent=2, allow_nan=False))
-
-
-def write_json(path: Path, content: Any) -> None:
-    with replacing(path) as part:
-        part.write_text(json.dumps(without_nan(content), indent=2, allow_nan=False) + "\n")
-
-
-def without_nan(content: Any) -> Any:
-    """JSON data with null in the place of numbers that JSON has not, such as a loss that was not finite."""
-    if isinstance(content, dict):
-        return {name: without_nan(value) for name, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [without_nan(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
+    """Print a result to stdout, with null in the place of numbers that JSON has not."""
+    print(json_text(content))
 
 
 def _some(paths: list[Path], count: int = 5) -> str:

@@ -10,10 +10,11 @@ import torch
 from .. import config as configs
 from .. import samples
 from ..config import to_dict
-from ..data import SplitError, fit_picture, open_images, to_tensor
-from ..errors import ConfigError, DataError, ImageError
-from ..presets import PRESETS
-from ..profiling.coordinate_check import TOLERANCE, Coordinate, Slope, build, coordinates, slopes, widened
+from ..data import open_split, read_images
+from ..errors import ConfigError
+from ..files import write_json
+from ..presets import PRESETS, preset
+from ..profiling.coordinate_check import TOLERANCE, Slope, check
 from ..provenance import machine
 from ..viewing.coordinate_plot import coordinate_figure
 from ..viewing.plots import need_matplotlib, write_plot
@@ -51,43 +52,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=common.positive, default=2, metavar="N", help="models a width (default: 2)")
     parser.add_argument("--count", type=common.positive, default=8, metavar="N", help="pictures (default: 8)")
     common.add_output_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, to stdout")
+    common.add_json_argument(parser)
     common.add_device_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     need_matplotlib()
-    if arguments.preset not in PRESETS:
-        raise ConfigError(f"no preset {arguments.preset!r}; there are {', '.join(PRESETS)}")
     if arguments.learning_rate <= 0:
         raise ConfigError(f"--learning-rate must be positive, got {arguments.learning_rate:g}")
-    config = configs.override(PRESETS[arguments.preset](), arguments.model)
+    config = configs.override(preset(arguments.preset), arguments.model)
     factors = sorted(set(arguments.widths))
     plot, data = (arguments.out / f"coordinate-check.{kind}" for kind in ("png", "json"))
     common.check_targets([plot, data], [], arguments.force)
     device = common.find_device(arguments.device)
     images, bad = _pictures(arguments, config.image_size)
     progress = common.Progress(2 * len(factors) * arguments.seeds, "models")
-    found: dict[bool, list[Coordinate]] = {}
-    for mup in (True, False):
-        found[mup] = coordinates(
-            lambda factor: build(widened(config, factor, mup, arguments.widen)),  # noqa: B023
-            factors,
-            images.to(device),
-            arguments.steps,
-            arguments.learning_rate,
-            range(arguments.seeds),
-            progress.advance,
-        )
+    found = check(
+        config,
+        factors,
+        images.to(device),
+        arguments.widen,
+        arguments.steps,
+        arguments.learning_rate,
+        range(arguments.seeds),
+        progress.advance,
+    )
     progress.finish()
-    fits = {mup: slopes(points, arguments.widen == "head-dim") for mup, points in found.items()}
-    off = [slope.layer for slope in fits[True] if not slope.holds()]
+    fits, off = found.slopes, found.off
     note = (
         f"{arguments.preset}, widths x{', x'.join(map(str, factors))} by {arguments.widen}; {len(images)} pictures, "
         f"{arguments.steps} steps at learning rate {arguments.learning_rate:g}, {arguments.seeds} models a width\n"
         "solid: encoder, dashed: decoder"
     )
-    write_plot(plot, coordinate_figure({NAMES[mup]: points for mup, points in found.items()}, "Coordinate check", note))
+    write_plot(
+        plot,
+        coordinate_figure({NAMES[mup]: points for mup, points in found.coordinates.items()}, "Coordinate check", note),
+    )
     content = {
         "model": to_dict(config),
         "widths": factors,
@@ -97,12 +97,12 @@ def run(arguments: argparse.Namespace) -> int:
         "seeds": arguments.seeds,
         "pictures": len(images),
         "slopes": {NAMES[mup]: [slope._asdict() for slope in fit] for mup, fit in fits.items()},
-        "coordinates": {NAMES[mup]: [point._asdict() for point in points] for mup, points in found.items()},
+        "coordinates": {NAMES[mup]: [point._asdict() for point in points] for mup, points in found.coordinates.items()},
         "tolerance": TOLERANCE,
         "off": off,
         "machine": machine(device),
     }
-    common.write_json(data, content)
+    write_json(data, content)
     if arguments.json:
         common.print_json(content)
     else:
@@ -114,21 +114,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _pictures(arguments: argparse.Namespace, size: int) -> tuple[torch.Tensor, int]:
     """The first pictures that can be read, and the number of those that cannot, which are named."""
     path = arguments.data or str(samples.paths()[0].parent)
-    try:
-        source = open_images(path, split="train")
-    except SplitError:
-        source = open_images(path)
-    progress, images = common.Progress(arguments.count), []
-    for index in range(len(source)):
-        try:
-            images.append(to_tensor(fit_picture(source[index], size, size)))
-        except ImageError as error:
-            progress.skip(source.name(index), error)
-        if len(images) == arguments.count:
-            break
-    if not images:
-        raise DataError(f"none of the pictures can be read: {source.describe()}")
-    return torch.stack(images), progress.finish()
+    source, _ = open_split(path, None, "train")
+    progress = common.Progress(arguments.count)
+    images = read_images(source, (size, size), range(len(source)), progress.skip, most=arguments.count).images
+    return images, progress.finish()
 
 
 def _print(fits: dict[bool, list[Slope]], off: list[str]) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import config as configs
+from ..data import open_split
 from ..errors import ConfigError, TrainingError, WeightsError
 from ..evaluation.protocols import STANDARD
 from ..evaluation.results import weights_checksum
@@ -31,8 +32,9 @@ from ..training.validation import IMAGES, Validation
 from ..viewing.check_curves import check_figure
 from ..viewing.plots import write_plot
 from ..weights import read_about, weights_path
+from ..weights.load import checkpoint_folder
 from . import common
-from .runs import add_run_arguments, held_out, open_data, options_of
+from .runs import add_run_arguments, held_out, options_of
 
 Network = TypeVar("Network")
 
@@ -105,7 +107,7 @@ def run_decoder(
     if not checkpoints(arguments.out):
         print(*(f"{what}: {words}" for what, words in named.items()), sep="\n", flush=True)
     options = options_of(arguments)
-    source = open_data(arguments.data, arguments.split, "train")
+    source = open_split(arguments.data, arguments.split, "train")[0]
     plan = TokenizerPlan(config, begin, validation, fits, about, tokenizer_cost, perceptual=network, teacher=teacher)
     train(plan, source, arguments.out, options)
     _draw(arguments.out)
@@ -127,7 +129,7 @@ def load_init(arguments: argparse.Namespace, raw: bool = False) -> FlowMo:
     """Return the averaged weights, with which token files were made; raw ones where they are asked for (D4)."""
     path, wants_raw = Path(arguments.init), arguments.raw_weights or raw
     released = path.suffix in (".pth", ".pt")
-    if wants_raw and path.is_dir() and (checkpoints(path) or common.checkpoint_folder(arguments.init)):
+    if wants_raw and path.is_dir() and (checkpoints(path) or checkpoint_folder(arguments.init)):
         model = raw_model(path)
     else:
         if wants_raw and not released and "raw" not in read_about(weights_path(arguments.init)).get("weights", ""):

@@ -7,34 +7,23 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from ..data import ImageSource, SplitError, open_images, to_uint8
-from ..errors import ConfigError, DataError, ImageError, WeightsError
-from ..evaluation.generated import (
-    CONVENTIONS,
-    Samples,
-    agreement,
-    class_places,
-    describe_reference,
-    logits_of,
-    measure_generated,
-    read_samples,
-)
-from ..evaluation.reference import Reference, adm_reference, prepared, reference_of
-from ..evaluation.results import DataRecord, Result, list_checksum, picture_checksums, write_result
-from ..metrics.features import FeatureNetwork, load_inception
-from ..metrics.table import FEW, columns
+from ..data import ImageSource, open_split
+from ..errors import ConfigError, DataError, WeightsError
+from ..evaluation.class_agreement import class_agreement
+from ..evaluation.generated import CONVENTIONS, Samples, describe_reference, measure_generated, read_samples
+from ..evaluation.reference import adm_reference, reference_of
+from ..evaluation.results import Result, describe_data, write_result
+from ..metrics.features import load_inception
+from ..metrics.table import FEW, result_table
 from ..perceptual.classifier import load_classifier
 from ..provenance import machine
 from . import common
-
-A_CLASS = 20
-"""Pictures of each class of the reference that the classifier sees."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,19 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split", help="part of the data set (default: train, where it has several)")
     parser.add_argument("--limit", type=common.positive, metavar="N", help="of the data set, the first N pictures only")
-    parser.add_argument(
-        "--out", type=Path, default=Path("results"), metavar="DIR", help="folder for SAMPLES.json (default: results)"
-    )
-    parser.add_argument("--force", action="store_true", help="overwrite results that exist")
+    common.add_output_arguments(parser, "results")
     parser.add_argument("--no-agreement", action="store_true", help="do not ask the classifier for the classes")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, to stdout")
+    common.add_json_argument(parser)
     common.add_device_argument(parser)
-    files = parser.add_argument_group("networks that measure", "files of weights where none are installed")
-    files.add_argument("--inception", type=Path, metavar="FILE", help="weights of Inception")
-    files.add_argument(
-        "--inception-classifier", type=Path, metavar="FILE", help="Inception's last layer, for the Inception Score"
-    )
-    files.add_argument("--classifier", type=Path, metavar="FILE", help="weights of EfficientNet-lite0")
+    common.add_weights_arguments(parser, "inception", "inception_classifier", "classifier")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -73,20 +54,22 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("two of the samples would have results of the same name; measure them one by one, by --out")
     common.check_targets(targets, map(Path, arguments.samples), arguments.force)
     network = load_inception(arguments.inception, arguments.inception_classifier).to(device)
-    source, split = _open(arguments)
+    source, split = None, None
+    if Path(arguments.reference).suffix != ".npz":
+        source, split = open_split(arguments.reference, arguments.split, "train", arguments.limit)
     size = samples[0].pixels.shape[1]
     progress = common.Progress((len(source) if source else 0) + sum(len(s.pixels) for s in samples))
-    reference = _reference(arguments, source, size, network, device, progress)
-    measure_agreement = (
-        None if arguments.no_agreement else _agreement(arguments, source, samples, size, device, progress)
+    reference = (
+        adm_reference(Path(arguments.reference), network, device)
+        if source is None
+        else reference_of(source, size, network, device, progress.advance)
     )
+    agreement = _agreement(arguments, source, samples, device, progress)
     rows = []
     for each, target in zip(samples, targets, strict=True):
-        metrics = measure_generated(each, reference, network, device, progress.advance)
-        if measure_agreement is not None:
-            metrics |= measure_agreement(each)
+        metrics = measure_generated(each, reference, network, device, progress.advance) | agreement(each)
         rows.append(metrics)
-        checksums = picture_checksums(torch.from_numpy(np.array(each.pixels)).permute(0, 3, 1, 2))
+        pixels = torch.from_numpy(np.array(each.pixels)).permute(0, 3, 1, 2)
         content = {
             "metrics": metrics,
             "conventions": {name: CONVENTIONS[name] for name in metrics if name in CONVENTIONS},
@@ -96,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         result = Result(
             kind="generation",
             protocol="ADM's evaluator",
-            data=DataRecord(f"samples {each.name}", list_checksum(checksums), len(checksums), (size, size)),
+            data=describe_data(f"samples {each.name}", pixels),
             models=(),
             seed="as the samples were made",
             content=content,
@@ -110,94 +93,31 @@ def run(arguments: argparse.Namespace) -> int:
         results = [{"samples": s.name, "count": len(s.pixels)} | r for s, r in zip(samples, rows, strict=True)]
         common.print_json({"results": results})
         return code
-    shown = [column for name, column in columns().items() if any(name in row for row in rows)]
-    common.print_table(
-        ["samples", "pictures", *(column.heading for column in shown)],
-        [
-            [s.name, str(len(s.pixels)), *(column.text(row.get(column.name), "n/a") for column in shown)]
-            for s, row in zip(samples, rows, strict=True)
-        ],
-    )
+    names = [[s.name, str(len(s.pixels))] for s in samples]
+    common.print_table(*result_table(["samples", "pictures"], names, rows))
     if min(len(s.pixels) for s in samples) < FEW:
         print("\nFID of so few pictures is far above that of 50,000 and compares with that of equal counts alone")
     print(f"results are in {arguments.out}")
     return code
 
 
-def _open(arguments: argparse.Namespace) -> tuple[ImageSource | None, str | None]:
-    if Path(arguments.reference).suffix == ".npz":
-        return None, None
-    split = arguments.split or "train"
-    try:
-        return open_images(arguments.reference, arguments.limit, split), split
-    except SplitError:
-        if arguments.split:
-            raise
-        return open_images(arguments.reference, arguments.limit), None
-
-
-def _reference(
-    arguments: argparse.Namespace,
-    source: ImageSource | None,
-    size: int,
-    network: FeatureNetwork,
-    device: torch.device,
-    progress: common.Progress,
-) -> Reference:
-    if source is None:
-        return adm_reference(Path(arguments.reference), network, device)
-    return reference_of(source, size, network, device, progress.advance)
-
-
 def _agreement(
     arguments: argparse.Namespace,
     source: ImageSource | None,
     samples: list[Samples],
-    size: int,
     device: torch.device,
     progress: common.Progress,
-) -> Any:
-    """A function of samples that says how often the classifier sees the class that was asked; None where there are no
-    labels, or no such weights."""
-    if arguments.no_agreement or source is None or source.label(0) is None or all(s.labels is None for s in samples):
-        return None
+) -> Callable[[Samples], dict[str, float]]:
+    """A function of samples that says how often the classifier sees the class that was asked; nothing where there are
+    no labels, or no such weights."""
+    labelled = source is not None and source.label(0) is not None and any(s.labels is not None for s in samples)
+    if arguments.no_agreement or source is None or not labelled:
+        return lambda each: {}
     try:
         classifier = load_classifier(arguments.classifier).to(device)
-    except WeightsError as error:
-        if arguments.classifier:
+        return class_agreement(source, samples[0].pixels.shape[1], classifier, device)
+    except (WeightsError, DataError) as error:
+        if arguments.classifier and isinstance(error, WeightsError):
             raise
         progress.say(f"note: agreement with the classes is left out: {error}")
-        return None
-    pixels, labels = _some_of_each(source, size)
-    try:
-        logits = logits_of(pixels, classifier, device)
-        places = class_places(logits, labels)
-    except DataError as error:
-        progress.say(f"note: agreement with the classes is left out: {error}")
-        return None
-    own = agreement(logits, labels, places)
-
-    def share(each: Samples) -> dict[str, float]:
-        if each.labels is None or each.labels.max() >= len(places) or each.labels.min() < 0:
-            return {}
-        found = agreement(logits_of(each.pixels, classifier, device), each.labels, places)
-        return {"agreement": found, "agreement_reference": own, "agreement_chance": 1 / len(places)}
-
-    return share
-
-
-def _some_of_each(source: ImageSource, size: int) -> tuple[np.ndarray, np.ndarray]:
-    seen: dict[int, int] = {}
-    pixels, labels = [], []
-    for place in range(len(source)):
-        label = source.label(place)
-        if label is None or seen.get(label, 0) >= A_CLASS:
-            continue
-        try:
-            image = prepared(source, place, size)
-        except ImageError:
-            continue
-        seen[label] = seen.get(label, 0) + 1
-        pixels.append(to_uint8(image).permute(1, 2, 0).numpy())
-        labels.append(label)
-    return np.stack(pixels), np.array(labels)
+        return lambda each: {}

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 from .. import config as configs
+from ..data import SpreadImages, open_split
 from ..errors import ConfigError
-from ..presets import PRESETS
-from ..training.fit_transform import CenterCrops, fit_transform
+from ..presets import preset
+from ..training.fit_transform import fit_transform
 from ..weights import save_model
 from . import common
-from .runs import open_data
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,16 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.preset not in PRESETS:
-        raise ConfigError(f"no preset {arguments.preset!r}; there are {', '.join(PRESETS)}")
-    config = configs.override(PRESETS[arguments.preset](), arguments.set)
+    config = configs.override(preset(arguments.preset), arguments.set)
     if config.transform is None:
         raise ConfigError(f"preset {arguments.preset} has no transform; use flowmo-mini")
     if arguments.out.suffix != ".safetensors":
         raise ConfigError(f"--out {arguments.out}: the name of a file of weights ends in .safetensors")
     common.check_targets([arguments.out], [], arguments.force)
-    source = open_data(arguments.data, arguments.split, "train")
-    images = CenterCrops(source, config.image_size, arguments.count)
+    source, _ = open_split(arguments.data, arguments.split, "train")
+    images = SpreadImages(source, config.image_size, arguments.count)
     start = time.perf_counter()
     model = fit_transform(config, images, arguments.seed)
     about = {"weights": "the best linear code", "images": 0, "fitted_on": images.used}

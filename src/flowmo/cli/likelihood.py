@@ -8,15 +8,11 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import asdict
-from pathlib import Path
-from typing import get_args
 
 from ..evaluation.results import (
-    DataRecord,
     Result,
+    describe_data,
     describe_model,
-    list_checksum,
-    picture_checksums,
     short_name,
     write_result,
 )
@@ -28,13 +24,21 @@ from ..experiments.likelihood import (
     summary,
     table,
 )
-from ..flow.likelihood import DEQUANTIZATION_T, Probes, Solver
+from ..flow.likelihood import DEQUANTIZATION_T
 from ..provenance import machine
 from ..tokenizer import SMALLEST_TRAINING_T
 from . import common
+from .fields import add_fields, fields_of
 from .figure import shared
 
-DEFAULT = LikelihoodSettings()
+ODE = {
+    "num_steps": ("--steps", "steps of the decoder"),
+    "solver": ("--solver", "of the equation"),
+    "rho": ("--rho", "where the steps lie: 1 evenly, more nearer the picture"),
+    "probes": ("--probes", "of the divergence; exact takes the whole trace, for very small pictures"),
+    "num_probes": ("--num-probes", "probes of every picture and step; two at least give a standard error"),
+}
+"""Flags of LikelihoodSettings."""
 PROTOCOL = "reverse ODE, uniform dequantization, unguided"
 
 
@@ -50,41 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "all three)",
     )
     ode = parser.add_argument_group("the ODE")
-    ode.add_argument(
-        "--steps",
-        type=common.steps,
-        default=DEFAULT.num_steps,
-        metavar="N",
-        help="steps of the decoder (default: %(default)s)",
-    )
-    ode.add_argument(
-        "--solver",
-        choices=get_args(Solver),
-        default=DEFAULT.solver,
-        help="of the equation (default: %(default)s)",
-    )
-    ode.add_argument(
-        "--rho", type=common.rho, default=DEFAULT.rho, help="where the steps lie: 1 evenly, more nearer the picture"
-    )
+    add_fields(ode, LikelihoodSettings(), ODE)
     ode.add_argument(
         "--start",
         type=common.finite,
         metavar="T",
         help="noise level that the integral begins at (default: the lowest that the model was trained at: "
         f"{DEQUANTIZATION_T:.4f}, that of dequantization, or {SMALLEST_TRAINING_T:g} of a model that predicts images)",
-    )
-    ode.add_argument(
-        "--probes",
-        choices=get_args(Probes),
-        default=DEFAULT.probes,
-        help="of the divergence; exact takes the whole trace, for very small pictures (default: %(default)s)",
-    )
-    ode.add_argument(
-        "--num-probes",
-        type=common.positive,
-        default=DEFAULT.num_probes,
-        metavar="N",
-        help="probes of every picture and step; two at least give a standard error (default: %(default)s)",
     )
     ode.add_argument(
         "--seed",
@@ -105,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     common.check_targets([target], [], a.force)
     model = common.load_model(a)
     start = default_start(model) if a.start is None else a.start
-    settings = LikelihoodSettings(a.steps, a.rho, start, a.solver, a.probes, a.num_probes)
+    settings = LikelihoodSettings(**fields_of(a, LikelihoodSettings) | {"start": start})
     conditions = list(dict.fromkeys(a.condition))
     progress = common.Progress(a.count * len(conditions), "pictures")
     pictures = shared.load_pictures(a, model.config.image_size, progress)
@@ -120,14 +96,8 @@ def run(arguments: argparse.Namespace) -> int:
         **summary(found),
         "pictures": table(found, pictures.names),
     }
-    data = DataRecord(
-        Path(a.data).name,
-        list_checksum(picture_checksums(images)),
-        len(images),
-        (images.shape[2], images.shape[3]),
-        pictures.split,
-        tuple(bad["reason"] for bad in progress.bad),
-    )
+    skipped = [bad["reason"] for bad in progress.bad]
+    data = describe_data(common.data_name(a.data), images, pictures.split, skipped)
     seed = f"dequantization and probes of picture i from seed {a.seed} + i"
     record, seconds = describe_model(model, a.model), time.perf_counter() - started
     result = Result(

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from importlib import import_module
 from types import ModuleType
 
-from .. import __version__
+from .._version import __version__
 from ..errors import FlowMoError
 from .flags import move_model_settings, tell_old_names, unify
 from .plain import PlainStream

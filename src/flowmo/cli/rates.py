@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
+from ..codec import bits_per_token_at
 from ..config import FlowMoConfig
-from ..errors import ConfigError
 from .common import finite, positive
 
 
@@ -30,45 +31,23 @@ def add_rates_arguments(parser: argparse.ArgumentParser) -> None:
         one.add_argument(flag, type=kind, nargs="+", metavar="X" if kind is finite else "N", help=what)
 
 
-def rates_of(arguments: argparse.Namespace, config: FlowMoConfig) -> list[int | None]:
-    """Return the bits a token of each rate that is asked for, rising, each once; None for all bits, which comes last.
-
-    Raises ConfigError as :func:`bits_per_token`.
-    """
+def rates_of(arguments: argparse.Namespace) -> Callable[[FlowMoConfig], list[int | None]]:
+    """Return what gives, for a model's configuration, the bits a token of each rate that is asked for: rising, each
+    once; None for all bits, which comes last. It raises ConfigError as :func:`bits_per_token`."""
     names = ("bits_per_token", "bytes", "bits_per_pixel")
-    found: set[int | None] = set()
-    for name in names:
-        for value in getattr(arguments, name) or ():
-            single = argparse.Namespace(**dict.fromkeys(names) | {name: value})
-            found.add(bits_per_token(single, config, (config.image_size, config.image_size)))
-    return sorted(found or {None}, key=lambda bits: bits or config.bits_per_token)
+
+    def rates(config: FlowMoConfig) -> list[int | None]:
+        found: set[int | None] = set()
+        for name in names:
+            for value in getattr(arguments, name) or ():
+                single = argparse.Namespace(**dict.fromkeys(names) | {name: value})
+                found.add(bits_per_token(single, config, (config.image_size, config.image_size)))
+        return sorted(found or {None}, key=lambda bits: bits or config.bits_per_token)
+
+    return rates
 
 
 def bits_per_token(arguments: argparse.Namespace, config: FlowMoConfig, size: tuple[int, int]) -> int | None:
-    """Return how many bits of each token of an image of (height, width) are kept; None for all of them.
-
-    Raises ConfigError where the model has one rate alone, or where the rate is below one bit a token.
-    """
-    asked, tokens = arguments.bits_per_token, config.tokens_of(size)
-    if arguments.bytes is not None:
-        asked = arguments.bytes * 8 // tokens
-    elif arguments.bits_per_pixel is not None:
-        asked = int(arguments.bits_per_pixel * size[0] * size[1] / tokens + 1e-9)
-    if asked is None or asked == config.bits_per_token:
-        return None
-    if config.transform is None:
-        raise ConfigError(
-            f"the model codes at one rate alone, {config.bits_per_token} bits a token; leave out the rate, or use a "
-            "model with a transform, such as those of the preset flowmo-mini"
-        )
-    if arguments.bits_per_token is None:
-        asked = min(asked, config.bits_per_token)
-    whole = asked - asked % config.bits_per_group
-    if whole < 1:
-        raise ConfigError(
-            f"{size[0]}x{size[1]} pixels are {tokens} tokens, which need at least {config.bits_per_group} bits each: "
-            f"{-(-tokens * config.bits_per_group // 8)} bytes"
-        )
-    if asked > config.bits_per_token:
-        raise ConfigError(f"--bits-per-token {asked}: the model has {config.bits_per_token} bits a token")
-    return None if whole == config.bits_per_token else whole
+    """:func:`codec.bits_per_token_at` with the rate that the arguments say. Raises ConfigError."""
+    a = arguments
+    return bits_per_token_at(config, size, a.bits_per_token, a.bytes, a.bits_per_pixel)

@@ -18,6 +18,7 @@ from ..errors import WeightsError
 from ..evaluation.reconstruction import Scores, mean_scores, score, thumbnail_bits
 from ..metrics.pixels import thumbnail
 from ..perceptual import LPIPS, load_lpips
+from ..quantize.tokens import payload_size
 from ..tokenizer import FlowMo
 from ..viewing import contact_sheet, side_by_side, write_png
 from . import common, rates
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_picture_arguments(parser)
     rates.add_rate_arguments(parser)
     common.add_output_arguments(parser)
-    parser.add_argument("--lpips", type=Path, metavar="FILE", help="weights of LPIPS (Alex) where none are installed")
+    common.add_weights_arguments(parser, "lpips")
     common.add_run_arguments(parser)
     common.add_sampling_arguments(parser)
     common.add_model_arguments(parser)
@@ -61,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         bits = rates.bits_per_token(arguments, model.config, (images.shape[2], images.shape[3]))
         again, coded = _reconstruct(model, images, bits, common.sampling(arguments))
         small = thumbnail(images, coded or thumbnail_bits(model.config, (images.shape[2], images.shape[3])))
-        payload = -(-coded // 8) if coded else None
+        payload = payload_size(1, coded) if coded else None
         for i, (index, one) in enumerate(zip(batch.indices, score(images, again, small, lpips), strict=True)):
             height, width = batch.original_sizes[i] if size is None else images.shape[2:]
             triple = [to_image(x[i, :, :height, :width]) for x in (images, small, again)]

@@ -8,11 +8,10 @@ import re
 import sys
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from ..data import ImageSource, SplitError, fit_picture, open_images, to_tensor
-from ..errors import ConfigError, DataError, ImageError
+from ..data import open_split, read_images
+from ..errors import ConfigError
 from ..training import TrainOptions
 from .common import find_device, positive
 
@@ -64,30 +63,13 @@ def held_out(arguments: argparse.Namespace, size: int, count: int = 32, skip: in
     """Return ``count`` images spread over the held-out data after the first ``skip``, or as many as there are, B 3 size
     size in [-1, 1]."""
     if arguments.validation:
-        source = open_data(arguments.validation, None, "validation")
+        source, _ = open_split(arguments.validation, None, "validation")
     else:
-        source = open_data(arguments.data, arguments.split, "train")
+        source, _ = open_split(arguments.data, arguments.split, "train")
     left = len(source) - skip
     step = max(1, left // count)
-    images = []
-    for i in range(skip, skip + min(left, step * count), step):
-        try:
-            images.append(to_tensor(fit_picture(source[i], size, size)))
-        except ImageError as error:
-            tell(f"left out of validation: {error}")
-    if not images:
-        raise DataError(f"no image to validate on can be read; check the data: {source.describe()}")
-    return torch.stack(images)
-
-
-def open_data(path: str, split: str | None, usual: str) -> ImageSource:
-    """Return the split asked for; else the usual one, where the data have splits at all."""
-    if split is None:
-        try:
-            return open_images(path, split=usual)
-        except SplitError:
-            pass
-    return open_images(path, split=split)
+    places = range(skip, skip + min(left, step * count), step)
+    return read_images(source, (size, size), places, lambda _, error: tell(f"left out of validation: {error}")).images
 
 
 def parse_time(text: str | None) -> float:

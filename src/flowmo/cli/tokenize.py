@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..codec import HEADER_SIZE, Shard, TokenFile, patch_of, write_file
+from ..codec import HEADER_SIZE, Shard, TokenFile, files_beside, patch_of, write_array, write_file
 from ..data import (
     ImageSource,
     PictureList,
@@ -27,8 +27,8 @@ from ..data import (
 from ..errors import ConfigError, DataError
 from ..files import user_path
 from ..generation import read_class_names
+from ..quantize.tokens import payload_size
 from . import common, rates
-from .token_array import beside, write_array
 
 SHARDS = (".shard", ".safetensors", ".npy")
 
@@ -87,7 +87,7 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
     world = World.join(str(common.find_device(arguments.device)))
     try:
         if world.main:
-            targets = [target, *beside(target)] if array else [target]
+            targets = [target, *files_beside(target)] if array else [target]
             common.check_targets(targets, paths, arguments.force)
         world.wait()
         arguments.device = str(world.device)
@@ -120,7 +120,7 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
     if array and shard is not None:
         write_array(target, shard)
         shard_file.unlink()
-    payload = -(-model.config.tokens_of(size) * (bits or model.config.bits_per_token) // 8)
+    payload = payload_size(model.config.tokens_of(size), bits or model.config.bits_per_token)
     if arguments.json:
         made: dict[str, Any] = {"shard": None, "images": 0, "labels": False, "classes": None}
         if shard is not None:
@@ -205,7 +205,7 @@ def _to_files(arguments: argparse.Namespace) -> int:
                 progress.skip(paths[index], error)
             continue
         tokens = model.tokenize(batch.images, bits)
-        payload = -(-tokens.bits_per_image // 8)
+        payload = payload_size(tokens.num_tokens, tokens.bits_per_token)
         for i, index in enumerate(batch.indices):
             try:
                 file = TokenFile(tokens[i], fingerprint, fit, batch.original_sizes[i])

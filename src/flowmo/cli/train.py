@@ -14,10 +14,11 @@ import torch
 
 from .. import config as configs
 from ..config import FlowMoConfig
+from ..data import open_split
 from ..errors import ConfigError
 from ..evaluation.validation import make_check
 from ..perceptual import load_lpips
-from ..presets import PRESETS
+from ..presets import PRESETS, preset
 from ..profiling.flops import tokenizer_cost
 from ..stages import reconstruct
 from ..tokenizer import FlowMo
@@ -27,7 +28,7 @@ from ..training.settings import with_settings
 from ..training.start import stored_model_config
 from ..training.validation import IMAGES, Validation
 from .common import add_device_argument, load_named
-from .runs import add_run_arguments, held_out, open_data, options_of, tell
+from .runs import add_run_arguments, held_out, options_of, tell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         decode = reconstruct if config.stage == "autoencode" else None
         return make_check(images, arguments.out / IMAGES, perceptual, decode=decode)
 
-    source = open_data(arguments.data, arguments.split, "train")
+    source = open_split(arguments.data, arguments.split, "train")[0]
     perceptual = load_lpips(config.perceptual_network, arguments.lpips) if config.losses.perceptual else None
     plan = TokenizerPlan(config, new_model, validation, fits, cost=tokenizer_cost, perceptual=perceptual)
     if scaled and length is None:
@@ -136,10 +137,8 @@ def _train_config(arguments: argparse.Namespace, length: int | None) -> TrainCon
 
 def _model(arguments: argparse.Namespace) -> tuple[FlowMoConfig, FlowMo | None]:
     """Return the model's configuration, and the model itself where it starts from weights."""
-    if arguments.preset not in PRESETS:
-        raise ConfigError(f"no preset {arguments.preset!r}; there are {', '.join(PRESETS)}")
     if arguments.init:
         model = load_named(arguments, arguments.init)
         check_weights(arguments.recipe, model.config)
         return model.config, model
-    return configs.override(model_of(arguments.recipe, PRESETS[arguments.preset]()), arguments.model), None
+    return configs.override(model_of(arguments.recipe, preset(arguments.preset)), arguments.model), None

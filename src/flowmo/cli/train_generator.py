@@ -11,16 +11,14 @@ import torch
 
 from .. import config as configs
 from ..data import to_image
-from ..errors import ConfigError, TrainingError
+from ..errors import TrainingError
 from ..generation import (
     DecodeSettings,
     Generator,
-    GeneratorConfig,
     check_tokenizer,
     generate,
     load_generator,
     read_class_names,
-    read_generator_about,
 )
 from ..generation.presets import PRESETS
 from ..labels import check_same_classes
@@ -28,6 +26,7 @@ from ..profiling.flops import generator_cost
 from ..tokenizer import FlowMo
 from ..training import GeneratorPlan, GeneratorTrainConfig, train
 from ..training.generator import GENERATOR_RECIPES, held_out
+from ..training.generator_data import data_and_config
 from ..training.token_data import TokenSet, read_token_set
 from ..training.validation import IMAGES, Validation
 from ..viewing import contact_sheet, write_png
@@ -35,7 +34,6 @@ from .common import MODEL_HELP, add_device_argument, load_named
 from .runs import add_loop_arguments, options_of
 
 SAMPLES = 16  # images of a contact sheet
-GROUP = "bits_per_group"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     tokenizer = load_named(arguments, arguments.tokenizer) if arguments.tokenizer else None
     if tokenizer is not None:
         tokenizer.require_tokens()
-    data, model_config = _data(arguments)
+    names = read_class_names(arguments.class_names) if arguments.class_names else None
+    data, model_config = data_and_config(arguments.shards, arguments.preset, arguments.model, arguments.init, names)
     if arguments.dry_run:
         print(configs.to_json(model_config), configs.to_json(config), sep="\n")
         return 0
@@ -81,44 +80,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     train(GeneratorPlan(config, new_model, validation, cost=generator_cost), data, arguments.out, options)
     return 0
-
-
-def _data(arguments: argparse.Namespace) -> tuple[TokenSet, GeneratorConfig]:
-    """Return the shards, and the configuration of the generator that fits them."""
-    if arguments.preset not in PRESETS:
-        raise ConfigError(f"no preset {arguments.preset!r}; there are {', '.join(PRESETS)}")
-    names = read_class_names(arguments.class_names) if arguments.class_names else None
-    if arguments.init:
-        return _data_of_init(arguments, names)
-    wanted = [value for name, _, value in (setting.partition("=") for setting in arguments.model) if name == GROUP]
-    data = read_token_set(arguments.shards, _whole(wanted[-1]) if wanted else None, names)
-    config = PRESETS[arguments.preset](data.layout, data.num_classes)
-    config = configs.override(config, arguments.model)
-    if config.tokens != data.layout or config.num_classes < data.num_classes:
-        raise ConfigError("tokens and num_classes are those of the shards; leave them out of --model")
-    return data, config
-
-
-def _data_of_init(arguments: argparse.Namespace, names: list[str] | None) -> tuple[TokenSet, GeneratorConfig]:
-    """Return the shards, and the configuration of the generator that a run starts from."""
-    if arguments.model:
-        raise ConfigError("--model cannot change the generator that --init loads")
-    config, classes, _ = read_generator_about(arguments.init)
-    data = read_token_set(arguments.shards, config.bits_per_group, names)
-    if data.layout != config.tokens:
-        raise TrainingError(f"{arguments.init} was trained on tokens of another tokenizer than the shards hold")
-    if data.classes != classes or data.num_classes > config.num_classes:
-        raise TrainingError(
-            f"{arguments.init} was trained on other classes than the shards name; where only the names differ, take "
-            f"the generator's own: flowmo info {arguments.init} --json > names.json, then --class-names names.json"
-        )
-    return data, config
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise ConfigError(f"{GROUP} must be a whole number, got {text!r}")
-    return int(text)
 
 
 def _validation(config: GeneratorTrainConfig, data: TokenSet, tokenizer: FlowMo | None, folder: Path) -> Validation:

@@ -32,7 +32,7 @@ SOURCES: dict[str, WeightSource] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="FILE", help="files to fetch, by the names that the list has")
-    parser.add_argument("--json", action="store_true", help="print the list as JSON, and nothing else, to stdout")
+    common.add_json_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -21,6 +24,8 @@ from .file import check_fingerprint, check_origin
 FORMAT = "flowmo-tokens-1"
 SETTINGS = ("bits_per_group", "bits_per_token", "crc32", "fingerprint", "fit", "image_size", "names")
 COLUMNS = {"tokens": None, "labels": torch.int64, "original_sizes": torch.int32}  # tokens: token_dtype()
+ROWS_AT_ONCE = 4096
+"""Images of a mapped shard that are checked at a time."""
 MAX_NAMES_SIZE = 90_000_000  # safetensors refuses to read a header of more than 100 MB
 
 
@@ -131,24 +136,69 @@ def read_shard(path: str | os.PathLike[str], fingerprint: int | None = None) -> 
 
     Raises TokenFileError for a file that cannot be read, is not a whole shard, or is of another encoder.
     """
+    with _told(path):
+        settings, columns = _columns(path)
+        # cloned, so that nothing points into the file once it is closed
+        columns = {name: column.clone() for name, column in columns.items()}
+        return _shard(settings, columns, *_checked(settings, columns, fingerprint))
+
+
+@dataclass(frozen=True, eq=False)
+class MappedShard:
+    """A shard whose tokens stay in its file: what is looked at comes into memory, once for all processes of a machine.
+
+    The file may be replaced meanwhile, but not be written into.
+    """
+
+    integers: np.ndarray  # uint8, uint16 or int32 (n, N, G), not writable
+    labels: np.ndarray | None  # int64 (n,), not writable
+    names: list[str]  # one an image
+    about: Shard  # of the last images: everything else is the same for all
+
+
+def map_shard(path: str | os.PathLike[str]) -> MappedShard:
+    """Return a shard with its tokens left in the file, each checked as :func:`read_shard` does. Raises as that does."""
+    with _told(path):
+        settings, columns = _columns(path)
+        names, classes, found = _checked(settings, columns, None)
+        count = len(columns["tokens"])
+        for first in range(0, max(count, 1), ROWS_AT_ONCE):
+            rows = slice(first, first + ROWS_AT_ONCE if first + ROWS_AT_ONCE < count else None)
+            part = {name: column[rows] for name, column in columns.items()}
+            about = _shard(settings, part, names[rows], classes, found)
+    arrays = {name: column.numpy() for name, column in columns.items()}
+    for array in arrays.values():
+        array.flags.writeable = False
+    return MappedShard(arrays["tokens"], arrays.get("labels"), names, about)
+
+
+@contextlib.contextmanager
+def _told(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise TokenFileError, naming the file, for whatever goes wrong inside."""
     try:
-        if not Path(path).is_file():
-            raise FileNotFoundError("there is no such file") if not Path(path).exists() else OSError("no plain file")
-        with safe_open(os.fspath(path), framework="pt") as stream:
-            settings = stream.metadata() or {}
-            if settings.get("format") != FORMAT:
-                raise TokenFileError(f'not a token shard of the format "{FORMAT}"')
-            present = set(stream.keys())
-            # cloned, so that nothing points into the file once it is closed
-            columns = {name: stream.get_tensor(name).clone() for name in COLUMNS if name in present}
-        return _shard(settings, columns, fingerprint)
+        yield
     except (TokenFileError, ConfigError) as error:
         raise TokenFileError(f"{os.fspath(path)}: {error}") from None
     except (OSError, SafetensorError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise TokenFileError(f"cannot read {os.fspath(path)!r} as a token shard: {error}") from None
 
 
-def _shard(settings: dict[str, str], columns: dict[str, Tensor], fingerprint: int | None) -> Shard:
+def _columns(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return the settings of a shard, and its columns as views into the file."""
+    if not Path(path).is_file():
+        raise FileNotFoundError("there is no such file") if not Path(path).exists() else OSError("no plain file")
+    with safe_open(os.fspath(path), framework="pt") as stream:
+        settings = stream.metadata() or {}
+        if settings.get("format") != FORMAT:
+            raise TokenFileError(f'not a token shard of the format "{FORMAT}"')
+        present = set(stream.keys())
+        return settings, {name: stream.get_tensor(name) for name in COLUMNS if name in present}
+
+
+def _checked(
+    settings: dict[str, str], columns: dict[str, Tensor], fingerprint: int | None
+) -> tuple[list[str], list[str] | None, int]:
+    """Return names, names of classes and fingerprint of a shard that is whole. Raises TokenFileError for any other."""
     missing = [name for name in SETTINGS if name not in settings] + ["tokens"] * ("tokens" not in columns)
     if missing:
         raise TokenFileError(f"damaged: {', '.join(missing)} missing")
@@ -163,11 +213,17 @@ def _shard(settings: dict[str, str], columns: dict[str, Tensor], fingerprint: in
         raise TokenFileError("damaged: the names are not a list")
     found = int(settings["fingerprint"], 16)
     check_fingerprint(found, fingerprint)
-    tokens = Tokens(columns["tokens"], bits, json.loads(settings["image_size"]))
+    return names, json.loads(settings["classes"]) if "classes" in settings else None, found
+
+
+def _shard(
+    settings: dict[str, str], columns: dict[str, Tensor], names: list[str], classes: list[str] | None, fingerprint: int
+) -> Shard:
+    tokens = Tokens(columns["tokens"], int(settings["bits_per_group"]), json.loads(settings["image_size"]))
     if settings["bits_per_token"] != str(tokens.bits_per_token):
         raise TokenFileError(f"damaged: bits_per_token {settings['bits_per_token']}, found {tokens.bits_per_token}")
-    classes = json.loads(settings["classes"]) if "classes" in settings else None
-    return Shard(tokens, names, columns.get("labels"), found, settings["fit"], columns.get("original_sizes"), classes)
+    sizes = columns.get("original_sizes")
+    return Shard(tokens, names, columns.get("labels"), fingerprint, settings["fit"], sizes, classes)
 
 
 def _checksum(settings: dict[str, str], columns: dict[str, Tensor]) -> str:
@@ -175,6 +231,6 @@ def _checksum(settings: dict[str, str], columns: dict[str, Tensor]) -> str:
     known = [name for name in ("format", *SETTINGS, "classes") if name in settings and name != "crc32"]
     crc = zlib.crc32("\n".join(settings[name] for name in known).encode())
     for name in COLUMNS:
-        if name in columns:
-            crc = zlib.crc32(columns[name].numpy().tobytes(), crc)
+        if name in columns and columns[name].numel():
+            crc = zlib.crc32(columns[name].contiguous().numpy().data, crc)
     return f"{crc:08x}"

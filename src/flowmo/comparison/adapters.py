@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, WeightsError
 from ..metrics.pixels import thumbnail
+from ..quantize.tokens import payload_size
 from ..tokenizer import FlowMo
 
 UNTRUSTED = (
@@ -74,7 +75,7 @@ def at_rates(name: str, model: FlowMo, targets: Sequence[int], size: tuple[int, 
     tokens = c.tokens_of(size)
     bits = {target * 8 // tokens // c.bits_per_group * c.bits_per_group for target in targets}
     lower = [FlowMoPeer(name, model, {}, bits=count) for count in sorted(bits) if 0 < count < c.bits_per_token]
-    whole = -(-tokens * c.bits_per_token // 8)
+    whole = payload_size(tokens, c.bits_per_token)
     return lower + ([own] if not targets or max(targets) >= whole else [])
 
 

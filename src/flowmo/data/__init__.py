@@ -10,8 +10,9 @@ from .hugging_face import HuggingFaceSource
 from .inputs import Picture, PictureList, find_pictures, open_picture
 from .loader import BatchLoader
 from .naming import class_labels, find_token_files, output_stems, relative_names, safe_name
-from .opening import open_images
+from .opening import open_images, open_split
 from .parquet import ParquetSource
+from .reading import Images, SpreadImages, each_image, read_first, read_images
 from .sources import ArraySource, FileSource, ImageSource, SplitError, class_names, image_files
 from .tars import TarSource, read_labels
 
@@ -27,17 +28,20 @@ __all__ = [
     "Fit",
     "HuggingFaceSource",
     "ImageSource",
+    "Images",
     "ParquetSource",
     "Picture",
     "PictureBatch",
     "PictureList",
     "SplitError",
+    "SpreadImages",
     "TarSource",
     "center_crop",
     "changes",
     "class_labels",
     "class_names",
     "decode",
+    "each_image",
     "find_pictures",
     "find_token_files",
     "fingerprint_of",
@@ -46,9 +50,12 @@ __all__ = [
     "kept_size",
     "open_images",
     "open_picture",
+    "open_split",
     "output_stems",
     "picture_batches",
     "random_crop",
+    "read_first",
+    "read_images",
     "read_labels",
     "relative_names",
     "restore_size",

@@ -61,6 +61,21 @@ def open_images(
     raise DataError(f"{path}: give a folder of images, tars, Parquet files, or one .npy file")
 
 
+def open_split(
+    path: str | Path, split: str | None, usual: str, limit: int | None = None
+) -> tuple[ImageSource, str | None]:
+    """Return the split asked for and its name; else the usual one, or all (None) of data that have no splits.
+
+    limit: only the first so many images. Raises what :func:`open_images` does.
+    """
+    try:
+        return open_images(path, limit, split or usual), split or usual
+    except SplitError:
+        if split:
+            raise
+        return open_images(path, limit), None
+
+
 def _expand(path: Path) -> list[Path]:
     """The files that a path means, where it is a pattern."""
     if os.path.isfile(path):

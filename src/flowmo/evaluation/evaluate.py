@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import time
+import typing
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,15 +21,14 @@ from torch import Tensor
 
 from ..codec import HEADER_SIZE, TokenFile, decode_file, encode_file
 from ..config import SamplerConfig
-from ..data import ImageSource, center_crop, shorter_side_to, to_tensor
+from ..data import ImageSource, fit_picture, to_tensor
 from ..errors import DataError, ImageError, WeightsError
 from ..metrics.networks import Networks, features_of
 from ..quantize.tokens import Tokens
 from ..tokenizer import FlowMo
 from .evaluator import measure_pairs
 from .feature_cache import FeatureCache
-from .protocols import Noise
-from .protocols import Protocol as Convention
+from .protocols import Noise, Protocol
 from .results import picture_checksums
 
 
@@ -37,14 +37,14 @@ class Settings:
     """What the numbers of a model depend on. batch_size: pictures at a time, which they do not depend on.
     bits_per_token: the first so many bits of each token, of a model that codes at any rate; None for all (O12)."""
 
-    protocol: Convention
+    protocol: Protocol
     sampler: SamplerConfig
     seed: int = 0
     batch_size: int = 16
     bits_per_token: int | None = None
 
 
-class Processes(Protocol):
+class Processes(typing.Protocol):
     """Those that share the work; ``training.World`` is one. gather: what each has, in all, by rank."""
 
     @property
@@ -202,7 +202,7 @@ def _read(
 
     def load(place: int) -> _Picture | ImageError:
         try:
-            image = to_tensor(center_crop(shorter_side_to(source[place], size), size))
+            image = to_tensor(fit_picture(source[place], size, size))
             return _Picture(place, image, picture_checksums(image[None])[0])
         except ImageError as error:
             return error

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import ImageSource, center_crop, shorter_side_to, to_tensor
+from ..data import ImageSource, fit_picture, to_tensor
 from ..errors import DataError, ImageError
 from ..files import cache_folder, replacing
 from ..metrics.features import FeatureNetwork
@@ -184,7 +184,7 @@ def _batches(source: ImageSource, size: int, start: int) -> Iterator[tuple[range
 
 def prepared(source: ImageSource, place: int, size: int) -> Tensor:
     """A picture as a model of that size sees it, 3 size size in [-1, 1]. Raises ImageError."""
-    return to_tensor(center_crop(shorter_side_to(source[place], size), size))
+    return to_tensor(fit_picture(source[place], size, size))
 
 
 def _save(path: Path, pool: RunningStatistics, spatial: RunningStatistics, kept: list, **more: np.ndarray) -> None:

@@ -11,6 +11,7 @@ import json
 import math
 import platform
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,12 @@ def read_result(path: Path) -> Result:
     return result
 
 
+def describe_data(name: str, images: Tensor, split: str | None = None, skipped: Sequence[str] = ()) -> DataRecord:
+    """Return what a result says of the pictures that it measured, N 3 H W; skipped: those that could not be read."""
+    size = (images.shape[2], images.shape[3])
+    return DataRecord(name, list_checksum(picture_checksums(images)), len(images), size, split, tuple(skipped))
+
+
 def describe_model(model: FlowMo, name: str, sampler: SamplerConfig | None = None) -> ModelRecord:
     """What a result says of a model. name: as given, of a path its last part (no folders of this machine)."""
     count = sum(p.numel() for p in model.parameters())
@@ -120,6 +127,16 @@ def short_name(name: str) -> str:
     """A model's name, or the end of its path: ``runs/a/model.safetensors`` is ``a``, ``x/flowmo_lo.pth`` that file."""
     path = Path(name)
     return path.parent.name or path.name if path.name == "model.safetensors" else path.name or name
+
+
+def labels(names: Sequence[str]) -> list[str]:
+    """Return short names for a plot, numbered where they are the same."""
+    return numbered([short_name(name).removesuffix(".safetensors") for name in names])
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """Return names of which those that are the same have a number, from 1 on: their places among all."""
+    return [text if names.count(text) == 1 else f"{text} ({i + 1})" for i, text in enumerate(names)]
 
 
 def weights_checksum(model: FlowMo | Generator) -> str:

@@ -47,3 +47,8 @@ def norm_sweep(
         samples = STANDARD.for_networks(sample_codes(model, codes, size, seeds, sampler, scale, batch_size))
         error = (to_uint8(samples).float() - to_uint8(images).float()).square().mean()
         yield NormPoint(scale, float(psnr(samples, images).mean()), float(error), perception(samples))
+
+
+def point_to_dict(point: NormPoint) -> dict[str, float]:
+    """Return a point as JSON data."""
+    return {"noise_scale": point.noise_scale, "psnr": point.psnr, "mse": point.mse} | point.perception

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from ..config import SamplerConfig
@@ -64,3 +66,17 @@ def seed_variance(
             spread.var(0).mean(0).float(),
             (spread.mean(0) - image.cpu()).square().mean(0).float(),
         )
+
+
+def variance_content(names: Sequence[str], found: Sequence[SeedVariance]) -> dict[str, Any]:
+    """Return the numbers of each picture, and their means, as JSON data. names: one a picture."""
+    pictures = [
+        {
+            "variance": float(one.variance.mean()),
+            "deviation_8bit": one.deviation,
+            "share_of_squared_error": one.share,
+        }
+        for one in found
+    ]
+    mean = {key: float(np.mean([picture[key] for picture in pictures])) for key in pictures[0]}
+    return {"mean": mean, "pictures": [{"name": n, **one} for n, one in zip(names, pictures, strict=True)]}

@@ -20,6 +20,7 @@ from ..generation import DecodeSettings, Generator, generate, picture_seed
 from ..image_utils.decode import to_rgb
 from ..metrics.pixels import psnr
 from ..perceptual import LPIPS, load_lpips
+from ..quantize.tokens import payload_size
 from ..tokenizer import FlowMo
 
 CHOICE_NOISE = 50.0
@@ -73,7 +74,8 @@ class App:
         """Each model's rate in words, lowest first."""
         configs = [model.config for model in self.models]
         return [
-            f"{-(-c.num_tokens * c.bits_per_token // 8)} bytes, {c.bits_per_pixel:.3f} bits per pixel" for c in configs
+            f"{payload_size(c.num_tokens, c.bits_per_token)} bytes, {c.bits_per_pixel:.3f} bits per pixel"
+            for c in configs
         ]
 
     @property

@@ -196,3 +196,18 @@ def spaces(names: Sequence[str]) -> list[str]:
     """Return "network.space" of every set of features that these families need, in alphabetical order."""
     known = families()
     return sorted({metric.needs for name in names for metric in known[name] if "." in metric.needs})
+
+
+def result_table(
+    first: Sequence[str], names: Sequence[Sequence[str]], rows: Sequence[Mapping[str, float]]
+) -> tuple[list[str], list[list[str]]]:
+    """Return a header and lines of text: the names of each row, then its numbers, of all that any row has.
+
+    first: the headings of the names.
+    """
+    shown = [column for name, column in columns().items() if any(name in row for row in rows)]
+    lines = [
+        [*name, *(column.text(row.get(column.name), "n/a") for column in shown)]
+        for name, row in zip(names, rows, strict=True)
+    ]
+    return [*first, *(column.heading for column in shown)], lines

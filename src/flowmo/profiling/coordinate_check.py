@@ -146,6 +146,39 @@ def slopes(coordinates: Sequence[Coordinate], wider_heads: bool = True) -> list[
     return found
 
 
+class Check(NamedTuple):
+    """A coordinate check, by whether models were widened under muP (True) or PyTorch's default (False)."""
+
+    coordinates: dict[bool, list[Coordinate]]
+    slopes: dict[bool, list[Slope]]
+
+    @property
+    def off(self) -> list[str]:
+        """Layers that do not behave as muP promises, though widened under it."""
+        return [slope.layer for slope in self.slopes[True] if not slope.holds()]
+
+
+def check(
+    config: FlowMoConfig,
+    factors: Sequence[int],
+    images: Tensor,
+    by: Literal["heads", "head-dim"] = "head-dim",
+    steps: int = 4,
+    learning_rate: float = 1e-3,
+    seeds: Sequence[int] = (0,),
+    tick: Callable[[], None] = lambda: None,
+) -> Check:
+    """Widen ``config`` by each factor under muP and without, train a few steps (:func:`coordinates`) and fit slopes."""
+    found = {}
+    for mup in (True, False):
+
+        def build_at(factor: int, mup: bool = mup) -> Built:
+            return build(widened(config, factor, mup, by))
+
+        found[mup] = coordinates(build_at, factors, images, steps, learning_rate, seeds, tick)
+    return Check(found, {mup: slopes(points, by == "head-dim") for mup, points in found.items()})
+
+
 def _trained(
     model: FlowMo, scales: Mapping[str, float], images: Tensor, steps: int, learning_rate: float, seed: int
 ) -> Iterator[dict[str, tuple[float, float]]]:

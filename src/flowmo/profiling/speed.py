@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
+from ..devices import peak_memory_mb
 from ..flow import function_evaluations
 from ..tokenizer import FlowMo
 
@@ -19,7 +19,7 @@ from ..tokenizer import FlowMo
 @dataclass(frozen=True)
 class Timing:
     """One row. seconds: median of a batch. decoder_passes: network passes an image takes (guidance doubles some), None
-    for encoding. peak_memory_mb: see :func:`peak_memory`; on a CPU it covers everything up to this row."""
+    for encoding. peak_memory_mb: see ``devices.peak_memory_mb``; on a CPU it covers everything up to this row."""
 
     what: str
     num_steps: int | None
@@ -59,19 +59,6 @@ def time_decode(
         yield _timing("decode", len(images), seconds, memory, num_steps, scale, passes)
 
 
-def peak_memory(device: torch.device) -> float | None:
-    """MiB: of tensors on a GPU since the last reset; of the whole process since its start on a CPU, None where the
-    system does not tell."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB elsewhere
-
-
 def _timing(
     what: str,
     batch: int,
@@ -100,7 +87,7 @@ def _median(work: Callable[[], object], device: torch.device, dtype: str, repeat
     with precision(device, dtype):
         once()
         seconds = statistics.median(once() for _ in range(repeats))
-    return seconds, peak_memory(device)
+    return seconds, peak_memory_mb(device)
 
 
 def precision(device: torch.device, dtype: str) -> contextlib.AbstractContextManager:

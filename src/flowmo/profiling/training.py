@@ -52,22 +52,29 @@ def cost(model: FlowMoConfig, train: TrainConfig) -> dict[str, Any]:
     return {"parameters": parameter_count(model), "flops_per_image": flops._asdict()}
 
 
-def plans(model: FlowMoConfig, train: TrainConfig, processes: Sequence[int] | None = None) -> list[Plan]:
-    """For each number of GPUs and each strategy. Raises ConfigError where those asked for cannot share a batch; of the
-    usual numbers those are left out."""
-    found = []
+def plans(
+    model: FlowMoConfig, train: TrainConfig, processes: Sequence[int] | None = None
+) -> tuple[list[Plan], dict[int, str]]:
+    """Return a plan for each number of GPUs and each strategy, and why other numbers cannot share the batch.
+
+    Of the usual numbers, which nobody asked for, those are left out in silence. Raises ConfigError where none of those
+    asked for can.
+    """
+    found: list[Plan] = []
+    refused: dict[int, str] = {}
     for count in processes or USUAL_PROCESSES:
+        try:
+            parts = train.micro_batches(count)
+        except ConfigError as error:
+            refused[count] = str(error)
+            continue
+        micro = train.batch_size // (count * parts)
         for strategy in get_args(Strategy)[: 1 if count == 1 else None]:
-            asked = replace(train, strategy=strategy)
-            try:
-                parts = asked.micro_batches(count)
-            except ConfigError:
-                if processes:
-                    raise
-                continue
-            micro = train.batch_size // (count * parts)
-            found.append(Plan(count, strategy, micro, parts, memory_per_rank(model, asked, count)))
-    return found
+            memory = memory_per_rank(model, replace(train, strategy=strategy), count)
+            found.append(Plan(count, strategy, micro, parts, memory))
+    if processes and not found:
+        raise ConfigError("; ".join(refused.values()))
+    return found, refused if processes else {}
 
 
 def measured(

@@ -8,7 +8,7 @@ give the linear maps; the best map of the first k bits needs a part of the same 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,45 +18,15 @@ from torch import Tensor
 from ..arch.patches import patchify
 from ..arch.transform import LinearDecoder, TransformEncoder
 from ..config import FlowMoConfig, TransformConfig
-from ..data import ImageSource, center_crop, shorter_side_to, to_tensor
-from ..errors import DataError, ImageError
+from ..errors import DataError
 from ..tokenizer import FlowMo
 
 MOST_COMPONENTS = 64
-BATCH = 32
 SAMPLED_PATCHES = 15_000
 STEPS = torch.arange(0.5, 2.6, 0.1, dtype=torch.float64)  # first step, in standard deviations of its component
 RIDGE, FEW = 1e-5, 0.3  # of the least squares; the second grows where a map has few patches to be fitted on
 Images = Callable[[], Iterable[Tensor]]
 """Gives the same batches of images B 3 H W in [-1, 1] each time it is called."""
-
-
-class CenterCrops:
-    """Batches of centre crops spread over a data set, the same at every call; broken images are left out and named."""
-
-    def __init__(self, source: ImageSource, size: int, count: int) -> None:
-        self.source, self.size = source, size
-        self.places = range(0, len(source), max(1, len(source) // count))[:count]
-        self.bad: dict[str, str] = {}
-        self.used = 0
-
-    def __call__(self) -> Iterator[Tensor]:
-        batch: list[Tensor] = []
-        self.used = 0
-        for place in self.places:
-            try:
-                batch.append(to_tensor(center_crop(shorter_side_to(self.source[place], self.size), self.size)))
-            except ImageError as error:
-                self.bad[self.source.name(place)] = str(error)
-                continue
-            self.used += 1
-            if len(batch) == BATCH:
-                yield torch.stack(batch)
-                batch = []
-        if batch:
-            yield torch.stack(batch)
-        if not self.used:
-            raise DataError("none of the images can be read")
 
 
 @dataclass(frozen=True)

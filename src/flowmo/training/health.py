@@ -7,6 +7,7 @@ import time
 import torch
 from torch import Tensor
 
+from ..quantize.usage import bit_usage
 from .distributed import World, norms
 from .state import TrainState
 
@@ -28,20 +29,6 @@ def clip_gradient(state: TrainState, norm: Tensor, largest: float) -> None:
 def parameter_norm(state: TrainState) -> float:
     """Return the norm of all weights that train."""
     return float(torch.stack(norms([p.detach() for p in state.trained])).norm())
-
-
-def memory_mb(device: torch.device) -> float | None:
-    """Return the largest memory of tensors on a GPU, or of this process, in MiB; None where the system does not
-    tell."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        import resource
-        import sys
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB elsewhere
 
 
 class Meter:
@@ -78,7 +65,8 @@ class Meter:
         share = sums.pop("bit_share", None)
         numbers = {name: float(value) / count for name, value in sums.items()}
         if share is not None:
-            numbers |= usage_of_bits(share / count)
+            usage = bit_usage(share / count)
+            numbers |= {"bit_entropy": usage.entropy, "bits_never_flip": usage.never_flip}
         return numbers
 
     def speed(self, state: TrainState, images: int) -> dict[str, float]:
@@ -90,17 +78,3 @@ class Meter:
             "data_wait": self.waited / seconds,
             "hours_left": (images - state.images_seen) / rate / 3600,
         }
-
-
-def usage_of_bits(share: Tensor) -> dict[str, float]:
-    """Return the mean entropy of a bit of the code, in bits, and the share of the bits that were the same in all
-    images.
-
-    share: of the images in which each bit was set, any shape.
-    """
-    p = share.cpu().double().clamp(0, 1)
-    entropy = -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)) / torch.log(torch.tensor(2.0))
-    return {
-        "bit_entropy": float(entropy.mean()),
-        "bits_never_flip": float(((p < 1e-6) | (p > 1 - 1e-6)).double().mean()),
-    }

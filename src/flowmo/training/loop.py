@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..devices import peak_memory_mb
 from ..errors import TrainingError
 from ..stages import Stage
 from . import health, schedule
@@ -263,7 +264,7 @@ class Run:
         line |= {"parameter_norm": norm, "lr": schedule.learning_rate(config, state.images_seen)} | speed
         if self.cost:
             line["utilisation"] = speed["images_per_s"] * self.cost[0] / (self.cost[1] * self.world.size)
-        line |= {"memory_mb": health.memory_mb(self.world.device), "skipped_steps": state.skipped}
+        line |= {"memory_mb": peak_memory_mb(self.world.device), "skipped_steps": state.skipped}
         line |= {"broken_images": state.broken_images}
         if self.log:
             self.log.write({name: value for name, value in line.items() if value is not None})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -10,13 +13,44 @@ import torch
 
 from ..errors import ConfigError, require
 
+SIDE, FASTER = 256, 0.8
+"""Of the products that are timed; what bf16 may take of float32's time, so that chance decides nothing."""
 
+
+@functools.cache
 def fast_precision() -> Literal["bf16", "fp32"]:
-    """Return bf16 (A17) where a GPU or the processor multiplies it, fp32 elsewhere: there bf16 takes tens of times as
-    long."""
+    """Return bf16 (A17) on a GPU, and where the processor multiplies it faster than float32; fp32 elsewhere.
+
+    Processors that have instructions for bf16 can be half as fast with it, others take tens of times as long: the
+    first are timed, once a process, in a few milliseconds; the others are not asked.
+    """
+    if torch.cuda.is_available():
+        return "bf16"
     has: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest PyTorch that works
-    processor = any(has.get(name) for name in ("avx512_bf16", "amx_bf16"))
-    return "bf16" if torch.cuda.is_available() or processor else "fp32"
+    if not any(has.get(name) for name in ("avx512_bf16", "amx_bf16")):
+        return "fp32"
+    half, full = product_seconds((torch.bfloat16, torch.float32))
+    return "bf16" if half < FASTER * full else "fp32"
+
+
+@torch.no_grad()
+def product_seconds(kinds: Sequence[torch.dtype], repeats: int = 6) -> list[float]:
+    """Return the seconds of one matrix product on one core by type of its numbers: the least of a few, taken by turns,
+    after one that does not count. Of this thread alone, where the system tells, so that other work hardly matters."""
+    clock = time.thread_time if time.get_clock_info("thread_time").resolution < 1e-5 else time.perf_counter
+    matrices = [torch.ones(SIDE, SIDE, dtype=kind, device="cpu") for kind in kinds]
+    least, threads = [math.inf] * len(kinds), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for repeat in range(repeats + 1):
+            for k, matrix in enumerate(matrices):
+                start = clock()
+                matrix @ matrix
+                if repeat:
+                    least[k] = min(least[k], clock() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return least
 
 
 @dataclass(frozen=True)

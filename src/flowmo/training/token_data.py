@@ -12,21 +12,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..codec import is_shard, read_shard
+from ..codec import is_shard, map_shard
+from ..data.sources import Texts
 from ..errors import DataError, TokenFileError
 from ..files import user_path
-from ..generation import TokenLayout, to_sequence
+from ..generation import TokenLayout
+from ..generation.config import check_split
+from ..generation.groups import regroup
 
 
 @dataclass(frozen=True)
 class TokenSet:
-    """Tokens of one tokenizer, with labels."""
+    """Tokens of one tokenizer, with labels. They stay in their files, mapped to memory, where the processes of a
+    machine share them."""
 
-    sequences: np.ndarray  # uint8, uint16 or int32 (n, L)
-    labels: np.ndarray  # int64 (n,)
+    shards: Sequence[np.ndarray]  # uint8, uint16 or int32 (n_i, N, G) each
+    labels: np.ndarray  # of the smallest unsigned integers, (n,)
     names: Sequence[str]  # of the images
     layout: TokenLayout  # as the shards have them
-    bits_per_group: int  # of the integers here
+    bits_per_group: int  # of the integers that rows() gives
     classes: list[str]  # names of the labels, or none
     described: str  # what the data are, in words
 
@@ -43,49 +47,56 @@ class TokenSet:
         return self.described
 
     def rows(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return tokens int64 B L and labels int64 (B,)."""
-        tokens = torch.from_numpy(self.sequences[indices].astype(np.int64))
-        return tokens, torch.from_numpy(self.labels[indices])
+        """Return tokens int64 B L, in integers of ``bits_per_group`` bits, and labels int64 (B,)."""
+        places = np.asarray(indices, dtype=np.int64)
+        ends = np.cumsum([len(shard) for shard in self.shards])
+        found = np.empty((len(places), *self.shards[0].shape[1:]), dtype=np.int64)
+        which = np.searchsorted(ends, places, side="right")
+        for k in np.unique(which):
+            shard, here = self.shards[k], which == k
+            found[here] = shard[places[here] - (ends[k] - len(shard))]
+        tokens = regroup(torch.from_numpy(found), self.layout.bits_per_group, self.bits_per_group).flatten(1)
+        return tokens, torch.from_numpy(self.labels[places].astype(np.int64))
 
 
 def read_token_set(
     path: str | Path, bits_per_group: int | None = None, class_names: Sequence[str] | None = None
 ) -> TokenSet:
-    """Return the shards that ``path`` names, read whole: a file, a folder of them, or a pattern.
+    """Return the shards that ``path`` names, mapped and checked: a file, a folder of them, or a pattern.
 
     bits_per_group: of the sequences, those of the shards by default. class_names: instead of those in the shards.
     Raises DataError, naming the file, for shards without labels or of several tokenizers, and for labels that do not
-    fit the names; TokenFileError for a damaged one.
+    fit the names; TokenFileError for a damaged one; ConfigError where a token cannot be cut into such groups.
     """
     files = shard_files(path)
     parts: list[np.ndarray] = []
     labels: list[np.ndarray] = []
-    names: list[str] = []
+    names: list[Sequence[str]] = []
     first: tuple[TokenLayout, list[str] | None] | None = None
     for file in files:
-        shard = read_shard(file)
-        tokens = shard.tokens
+        shard = map_shard(file)
+        tokens = shard.about.tokens
         layout = TokenLayout(
-            f"{shard.fingerprint:08x}",
+            f"{shard.about.fingerprint:08x}",
             tokens.num_tokens,
             tokens.bits_per_token,
             tokens.bits_per_group,
             tokens.image_size,
         )
         if first is None:
-            first = layout, shard.classes
-        _check_same(files[0], *first, file, layout, shard.classes)
+            first = layout, shard.about.classes
+        _check_same(files[0], *first, file, layout, shard.about.classes)
         if shard.labels is None:
             raise DataError(
                 f"{file}: has no labels, which a generator is trained with; write them by 'flowmo tokenize --labels'"
             )
-        bits = bits_per_group or layout.bits_per_group
-        kind = np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.int32
-        parts.append(to_sequence(tokens, bits).numpy().astype(kind))
-        labels.append(shard.labels.numpy())
-        names += shard.names
+        parts.append(shard.integers)
+        labels.append(shard.labels)
+        names.append(_compact(shard.names))
     assert first is not None
     layout, classes = first
+    bits = bits_per_group or layout.bits_per_group
+    check_split(layout.bits_per_token, bits)
     found = np.concatenate(labels)
     if not len(found):
         raise DataError(f"{path}: the shards hold no images")
@@ -94,15 +105,23 @@ def read_token_set(
     if class_names is not None and found.max() >= len(class_names):
         raise DataError(f"{len(class_names)} names of classes do not fit labels up to {found.max()}, counted from 0")
     return TokenSet(
-        np.concatenate(parts),
-        found,
-        names,
+        parts,
+        found.astype(np.min_scalar_type(found.max())),
+        names[0] if len(names) == 1 else _compact([name for part in names for name in part]),
         layout,
         bits,
         list(class_names if class_names is not None else classes or []),
         f"{len(found):,} images of {len(np.unique(found))} classes in {len(files)} shard{'s' * (len(files) > 1)} "
         f"of {files[0].parent}",
     )
+
+
+def _compact(names: list[str]) -> Sequence[str]:
+    """Return names in one piece of memory, or as they are where one is no text that a file's name could be."""
+    try:
+        return Texts(names)
+    except UnicodeEncodeError:
+        return names
 
 
 def shard_files(path: str | Path) -> list[Path]:

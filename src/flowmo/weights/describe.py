@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..config import FlowMoConfig, to_dict
+from ..quantize.tokens import payload_size
 from ..tokenizer import FlowMo
 from .official import config_from_shapes, official_layout, open_official, state_dict_of
 
@@ -25,7 +26,7 @@ def describe_config(config: FlowMoConfig) -> dict[str, Any]:
         "tokens_per_image": config.num_tokens,
         "bits_per_token": config.bits_per_token,
         "bits_per_image": bits,
-        "bytes_per_image": -(-bits // 8),
+        "bytes_per_image": payload_size(config.num_tokens, config.bits_per_token),
         "bits_per_pixel": config.bits_per_pixel,
         "config": to_dict(config),
     }

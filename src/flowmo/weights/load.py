@@ -90,3 +90,14 @@ def packaged_path(name: str) -> Path:
         f"no model {name!r}: neither a file, a folder, nor a packaged model ({PACKAGED!r}); a model "
         "of the Hugging Face hub is named owner/name"
     )
+
+
+def checkpoint_folder(name: str) -> Path | None:
+    """Return the folder where ``name`` is a checkpoint, or a run that has checkpoints and no model yet; else None."""
+    path = user_path(name)
+    if name == PACKAGED or not path.is_dir():
+        return None
+    if (path / "checkpoint.json").is_file():
+        return path
+    has_model = any((path / file).exists() for file in ("model.safetensors", "model.safetensors.index.json"))
+    return path if not has_model and any(path.glob("checkpoint-*/checkpoint.json")) else None

@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ...files import write_json
 from .. import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, to stdout")
+    common.add_json_argument(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write that JSON to this file")
     parser.add_argument("--force", action="store_true", help="overwrite that file if it exists")
 
@@ -24,7 +25,7 @@ def check_out(arguments: argparse.Namespace) -> None:
 def finish(arguments: argparse.Namespace, content: dict[str, Any]) -> int:
     """Write and print the JSON as asked for; the exit code."""
     if arguments.out is not None:
-        common.write_json(arguments.out, content)
+        write_json(arguments.out, content)
     if arguments.json:
         common.print_json(content)
     elif arguments.out is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from ... import config as configs
 from ... import samples
 from ...config import FlowMoConfig
-from ...data import ImageSource
+from ...data import ImageSource, open_split
 from ...errors import ConfigError
 from ...presets import PRESETS
 from ...profiling.flops import matrix_ceiling, precision
@@ -22,7 +22,6 @@ from ...training import TrainConfig
 from ...training.recipes import RECIPES, model_of
 from ...training.start import crop_size
 from .. import common
-from ..runs import open_data
 from . import result
 
 COMPILE = {"off": (False,), "on": (True,), "both": (False, True)}
@@ -61,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     model, train = _settings(arguments)
     source = None
     if not arguments.estimate_only:
-        source = open_data(arguments.data or str(samples.paths()[0].parent), arguments.split, "train")
+        source = open_split(arguments.data or str(samples.paths()[0].parent), arguments.split, "train")[0]
     content: dict[str, Any] = {
         "what": "train",
         "preset": arguments.preset,
@@ -69,11 +68,12 @@ def run(arguments: argparse.Namespace) -> int:
         "train": configs.to_dict(train),
         **cost(model, train),
     }
-    planned = plans(model, train, arguments.gpus)
+    planned, refused = plans(model, train, arguments.gpus)
     content["estimate"] = [plan._asdict() | {"memory": plan.memory._asdict()} for plan in planned]
+    content["cannot_share"] = [{"processes": count, "why": why} for count, why in refused.items()]
     if not arguments.json:
         _print_cost(arguments.preset, content)
-        _print_plans(planned)
+        _print_plans(planned, refused)
     if source is not None:
         content |= _measure(arguments, model, train, source)
     return result.finish(arguments, content | {"code": code_version()})
@@ -125,7 +125,7 @@ def _print_cost(preset: str, content: dict[str, Any]) -> None:
     print(", ".join(f"{name} {flops[name] / 1e9:,.4g}" for name in flops))
 
 
-def _print_plans(planned: list[Plan]) -> None:
+def _print_plans(planned: list[Plan], refused: dict[int, str]) -> None:
     print("\nEstimate of the memory of each GPU, in GiB:")
     rows = [
         [f"{p.processes} x {p.strategy if p.processes > 1 else 'alone'}", f"{p.micro_batches} x {p.micro_batch}"]
@@ -133,6 +133,8 @@ def _print_plans(planned: list[Plan]) -> None:
         for p in planned
     ]
     common.print_table(["GPUs", "images", *(planned[0].memory._fields if planned else ())], rows)
+    for count, why in refused.items():
+        print(f"{count} GPUs were left out: {why}")
 
 
 def _print_measured(found: list[Measured]) -> None:

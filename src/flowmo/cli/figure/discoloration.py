@@ -9,6 +9,7 @@ import time
 
 from ...data import to_image
 from ...experiments.discoloration import ColorError, discoloration
+from ...experiments.sampling import sampler_in_words
 from ...metrics.pixels import psnr
 from ...viewing.paper_figures import Colors, discoloration_figure
 from ...viewing.plots import write_plot
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         along = [error.mean for error in found.along_steps]
         shown = [to_image(image) for image in found.images[: arguments.show]]
         drawn.append(Colors(label, shown, found.error.per_picture, found.levels, along))
-        samplers.append(f"{label}: {shared.sampler_in_words(sampler)}")
+        samplers.append(f"{label}: {sampler_in_words(sampler)}")
         rows.append(
             {
                 "model": label,

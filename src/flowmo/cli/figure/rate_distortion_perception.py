@@ -9,7 +9,9 @@ import argparse
 import time
 from typing import Any
 
-from ...experiments.rate_distortion_perception import norm_sweep
+from ...experiments.measures import NAMES
+from ...experiments.rate_distortion_perception import norm_sweep, point_to_dict
+from ...experiments.sampling import sampler_in_words
 from ...viewing.paper_figures import Curve, tradeoff_figure
 from ...viewing.plots import write_plot
 from .. import common
@@ -39,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="axis of perception: rFID, beside it KID; or the same distances in the space of a small classifier, which "
         "is faster and comparable with nothing else (default: rfid)",
     )
-    shared.add_weights_arguments(parser, "Inception", "Classifier")
+    common.add_weights_arguments(parser, "inception", "classifier")
     common.add_output_arguments(parser)
     common.add_run_arguments(parser)
     common.add_sampling_arguments(parser, shared.SEED_HELP)
@@ -54,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     progress = common.Progress(len(models) * len(scales), "points")
     pictures = shared.load_pictures(arguments, models[0][1].config.image_size, progress)
     images, seeds = pictures.images, range(arguments.seed, arguments.seed + len(pictures.images))
-    (perception,) = shared.measures(arguments, images, [arguments.perception])
+    perception = shared.measure(arguments, images, arguments.perception)
     rows: list[dict[str, Any]] = []
     curves, samplers, used = [], [], []
     for label, model in models:
@@ -66,23 +68,19 @@ def run(arguments: argparse.Namespace) -> int:
         rate = f"{label}, {model.config.bits_per_pixel:.3f} bits/pixel"
         names = list(points[0].perception)
         distortion = [getattr(point, arguments.distortion) for point in points]
-        perceptions = {shared.NAMES[name]: [point.perception[name] for point in points] for name in names}
+        perceptions = {NAMES[name]: [point.perception[name] for point in points] for name in names}
         curves.append(Curve(rate, scales, distortion, perceptions))
-        samplers.append(f"{label}: {shared.sampler_in_words(sampler)}")
+        samplers.append(f"{label}: {sampler_in_words(sampler)}")
         used.append((model, sampler))
-        rows += [
-            {"model": label, "bits_per_pixel": model.config.bits_per_pixel, "noise_scale": point.noise_scale}
-            | {"psnr": point.psnr, "mse": point.mse}
-            | point.perception
-            for point in points
-        ]
+        rate_of = {"model": label, "bits_per_pixel": model.config.bits_per_pixel}
+        rows += [rate_of | point_to_dict(point) for point in points]
     code = progress.finish()
     note = "\n".join(samplers) + f"\n{shared.count_in_words(arguments, pictures)}"
     title = f"Rate, distortion, perception: {len(images):,} pictures"
-    write_plot(plot, tradeoff_figure(curves, shared.NAMES[arguments.distortion], title, note))
+    write_plot(plot, tradeoff_figure(curves, NAMES[arguments.distortion], title, note))
     if not arguments.json:
         columns = ["psnr", "mse", *names]
-        header = ["model", "norm of x_1", "PSNR dB", "MSE", *(shared.NAMES[name] for name in names)]
+        header = ["model", "norm of x_1", "PSNR dB", "MSE", *(NAMES[name] for name in names)]
         lines = [[r["model"], f"{r['noise_scale']:g}", *(f"{r[name]:.4g}" for name in columns)] for r in rows]
         common.print_table(header, lines)
     content = {"count": len(images), "points": rows}

@@ -8,14 +8,14 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-
-from ...config import SamplerConfig
 from ...errors import ConfigError
 from ...evaluation.result_store import ResultStore
-from ...experiments.sampler_grid import GridRow, best, candidates, frontier, guidances, row_to_dict, sampler_grid
+from ...evaluation.results import labels
+from ...experiments.grid_plot import Grid, grid_plot
+from ...experiments.measures import NAMES, identity
+from ...experiments.sampler_grid import GridRow, best, candidates, guidances, row_to_dict, sampler_grid
+from ...experiments.sampling import sampler_in_words
 from ...flow import Solver
-from ...viewing.paper_figures import EvaluationCurve, Quantity, grid_figure
 from ...viewing.plots import write_plot
 from ...weights import store_sampler, weights_path
 from ...weights.shards import INDEX
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     choice.add_argument(
         "--store", type=Path, metavar="FILE", help="a copy of the model's .safetensors with the best sampler stored"
     )
-    shared.add_weights_arguments(parser, "LPIPS (Alex)", "Inception")
+    common.add_weights_arguments(parser, "lpips", "inception")
     parser.add_argument("--seed", type=common.seed, default=0, metavar="N", help=f"{shared.SEED_HELP} (default: 0)")
     common.add_output_arguments(parser)
     common.add_run_arguments(parser)
@@ -81,38 +81,27 @@ def run(arguments: argparse.Namespace) -> int:
     progress = common.Progress(len(samplers), "samplers")
     pictures = shared.load_pictures(arguments, model.config.image_size, progress)
     names = ["lpips", *{arguments.criterion} & {"rfid"}]
-    measures = shared.measures(arguments, pictures.images, names)
-    identity = shared.identity(arguments, pictures, model, names)
+    measures = [shared.measure(arguments, pictures.images, name) for name in names]
+    belongs = identity(pictures.images, arguments.seed, model, names)
     store = ResultStore(arguments.out / "sampler-grid.partial")
     if store.entries:
         progress.say("going on after samplers that were measured before")
     rows: list[GridRow] = []
     seeds = range(arguments.seed, arguments.seed + len(pictures.images))
-    for row in sampler_grid(model, pictures.images, samplers, seeds, measures, store, identity, arguments.batch_size):
+    for row in sampler_grid(model, pictures.images, samplers, seeds, measures, store, belongs, arguments.batch_size):
         rows.append(row)
         progress.advance()
     code = progress.finish()
 
     chosen = best(rows, arguments.criterion, arguments.within)
-    shape = (len(solvers), len(steps), len(rhos), len(guided))
-    o, n, r, g = (int(i) for i in np.unravel_index(rows.index(chosen), shape))
-    plain = [shared.guidance_in_words(SamplerConfig(1, 1.0, *pair)) for pair in guided]
-    words = [f"{solver.title()}, {text}" if len(solvers) > 1 else text for solver in solvers for text in plain]
-    quantities = [
-        Quantity(shared.NAMES[name], _maps(values, shape), name == "psnr")
-        for name, values in (
-            *((name, [row.measures[name] for row in rows]) for name in rows[0].measures),
-            ("psnr", [row.psnr for row in rows]),
-        )
-    ]
-    curves = [_curve(solver, [row for row in rows if row.sampler.solver == solver]) for solver in solvers]
     rule = _rule(arguments)
-    verdict = f"best by {rule}: {shared.sampler_in_words(chosen.sampler)}"
+    verdict = f"best by {rule}: {sampler_in_words(chosen.sampler)}"
     note = (
-        f"{shared.labels([arguments.model])[0]}; {shared.count_in_words(arguments, pictures)}\n"
+        f"{labels([arguments.model])[0]}; {shared.count_in_words(arguments, pictures)}\n"
         f"framed: {verdict} ({chosen.passes} network pass{'es' * (chosen.passes > 1)} a picture)"
     )
-    write_plot(plot, grid_figure(steps, rhos, words, quantities, (o * len(guided) + g, r, n), _TITLE, note, curves))
+    grid = Grid(solvers, steps, rhos, guided, rows)
+    write_plot(plot, grid_plot(grid, chosen, _TITLE, note))
     content = {
         "solvers": solvers,
         "criterion": arguments.criterion,
@@ -146,28 +135,10 @@ def _check_store(arguments: argparse.Namespace) -> Path | None:
 
 
 def _rule(arguments: argparse.Namespace) -> str:
-    rule = shared.NAMES[arguments.criterion]
+    rule = NAMES[arguments.criterion]
     if arguments.within is None:
         return rule
     return f"{rule}, PSNR within {arguments.within:g} dB of the highest"
-
-
-def _maps(values: list[float], shape: tuple[int, ...]) -> np.ndarray:
-    """By (solver, steps, rho, guidance) -> (solver and guidance, rho, steps)."""
-    maps = np.reshape(values, shape).transpose(0, 3, 2, 1)
-    return maps.reshape(-1, *maps.shape[2:])
-
-
-def _curve(solver: Solver, rows: list[GridRow]) -> EvaluationCurve:
-    """The best of a solver's samplers at each number of evaluations."""
-    lower = {name: frontier(rows, name) for name in (*rows[0].measures, "psnr")}
-    return EvaluationCurve(
-        solver.title(),
-        {
-            shared.NAMES[name]: [(row.passes, row.psnr if name == "psnr" else row.measures[name]) for row in best_rows]
-            for name, best_rows in lower.items()
-        },
-    )
 
 
 def _print(rows: list[GridRow], chosen: GridRow) -> None:
@@ -181,7 +152,7 @@ def _print(rows: list[GridRow], chosen: GridRow) -> None:
         "interval of t",
         "NFE",
         "PSNR dB",
-        *(shared.NAMES[n] for n in names),
+        *(NAMES[n] for n in names),
     ]
     lines = []
     for row in rows:

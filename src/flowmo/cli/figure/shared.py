@@ -3,66 +3,36 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from ...config import SamplerConfig
-from ...data import ImageSource, SplitError, fit_picture, open_images, to_tensor, to_uint8
-from ...errors import ConfigError, DataError, ImageError
-from ...evaluation.evaluator import Evaluator
+from ...data import Images, read_first
+from ...errors import ConfigError
 from ...evaluation.protocols import STANDARD
 from ...evaluation.results import (
-    DataRecord,
     Result,
+    describe_data,
     describe_model,
-    list_checksum,
-    picture_checksums,
-    short_name,
-    weights_checksum,
+    labels,
     write_result,
 )
+from ...experiments.measures import load_measure
 from ...experiments.sampling import Measure
-from ...metrics.features import load_classifier_features, load_inception
-from ...metrics.networks import Networks
-from ...perceptual import load_lpips
 from ...provenance import machine
 from ...tokenizer import FlowMo
 from ...weights.load import PACKAGED
 from .. import common
 
-NAMES = {
-    "psnr": "PSNR (dB)",
-    "mse": "mean squared error (8-bit levels)",
-    "lpips": "LPIPS (Alex)",
-    "rfid": "rFID",
-    "kid": "KID",
-    "fd_efflite0": "FD-EffLite0",
-    "kd_efflite0": "KD-EffLite0",
-}
-
-
 SEED_HELP = "starting noise: picture i is sampled from seed N + i"
 
 
-class Pictures(NamedTuple):
-    """images: B 3 S S in [-1, 1]. names: one an image. split: the part of the data that they are from, if any."""
-
-    images: torch.Tensor
-    names: list[str]
-    split: str | None
-
-
 def add_data_arguments(parser: argparse.ArgumentParser, count: int) -> None:
-    parser.add_argument("data", metavar="DATA", help="folder of pictures, Parquet files, or one .npy array")
-    parser.add_argument(
-        "--split", metavar="NAME", help="part of the data (default: validation, or all where there are no parts)"
-    )
-    parser.add_argument(
-        "--count", type=common.positive, default=count, metavar="N", help=f"pictures to measure (default: {count})"
-    )
+    shown = f"pictures to measure (default: {count})"
+    common.add_data_arguments(parser, count="--count", default=count, help=shown)
     parser.add_argument(
         "--skip",
         type=common.seed,
@@ -78,35 +48,10 @@ def add_models_arguments(parser: argparse.ArgumentParser, most: int, why: str) -
     common.add_model_arguments(parser, flag=False)
 
 
-def add_weights_arguments(parser: argparse.ArgumentParser, *networks: str) -> None:
-    group = parser.add_argument_group("networks that measure", "for weights where none are installed")
-    for name in networks:
-        group.add_argument(f"--{name.split()[0].lower()}", type=Path, metavar="FILE", help=f"weights of {name}")
-
-
-def load_pictures(arguments: argparse.Namespace, size: int, progress: common.Progress) -> Pictures:
+def load_pictures(arguments: argparse.Namespace, size: int, progress: common.Progress) -> Images:
     """The first pictures of the data, without those that cannot be read, which ``progress`` names."""
-    source, split = _open(arguments)
-    images, names = [], []
-    for index in range(arguments.skip, len(source)):
-        try:
-            images.append(to_tensor(fit_picture(source[index], size, size)))
-            names.append(source.name(index))
-        except ImageError as error:
-            progress.skip(source.name(index), error)
-    if not images:
-        raise DataError(f"none of the pictures asked for can be read: {source.describe()}")
-    return Pictures(torch.stack(images), names, split)
-
-
-def _open(arguments: argparse.Namespace) -> tuple[ImageSource, str | None]:
-    limit, split = arguments.skip + arguments.count, arguments.split or "validation"
-    try:
-        return open_images(arguments.data, limit, split), split
-    except SplitError:
-        if arguments.split:
-            raise
-        return open_images(arguments.data, limit), None
+    a = arguments
+    return read_first(a.data, a.split, (size, size), progress.skip, a.count, a.skip)
 
 
 def load_models(arguments: argparse.Namespace, most: int) -> list[tuple[str, FlowMo]]:
@@ -121,65 +66,9 @@ def load_models(arguments: argparse.Namespace, most: int) -> list[tuple[str, Flo
     return list(zip(labels(names), models, strict=True))
 
 
-def labels(names: list[str]) -> list[str]:
-    """Short names for a plot, numbered where they are the same."""
-    short = [short_name(name).removesuffix(".safetensors") for name in names]
-    return [text if short.count(text) == 1 else f"{text} ({i + 1})" for i, text in enumerate(short)]
-
-
-def sampler_in_words(s: SamplerConfig) -> str:
-    words = f"{s.num_steps} step{'s' if s.num_steps > 1 else ''}, rho {s.rho:g}, "
-    words += "Heun, " if s.solver == "heun" else ""
-    return words + guidance_in_words(s)
-
-
-def guidance_in_words(s: SamplerConfig) -> str:
-    if s.guidance_scale == 1:
-        return "no guidance"
-    low, high = s.guidance_interval
-    return f"guidance {s.guidance_scale:g} for t in [{low:.2g}, {high:.2g}]"
-
-
-def count_in_words(arguments: argparse.Namespace, pictures: Pictures) -> str:
+def count_in_words(arguments: argparse.Namespace, pictures: Images) -> str:
     after = f" after the first {arguments.skip:,}" if arguments.skip else ""
     return f"{len(pictures.images):,} pictures{after}, {STANDARD.noise_in_words(arguments.seed)}"
-
-
-def measures(arguments: argparse.Namespace, originals: torch.Tensor, names: Iterable[str]) -> list[Measure]:
-    """Return what measures reconstructions of the originals, N 3 H W in [-1, 1], on the device. names: "lpips", "rfid",
-    "fd_efflite0". Raises WeightsError where their weights are missing."""
-    device, found = common.find_device(arguments.device), []
-    for name in names:
-        if name == "lpips":
-            networks = Networks(("lpips_alex",), {"alex": load_lpips("alex", arguments.lpips).to(device)})
-        elif name == "rfid":
-            networks = Networks(("rfid", "kid"), {}, {"inception": load_inception(arguments.inception).to(device)})
-        else:
-            classifier = load_classifier_features(arguments.classifier).to(device)
-            networks = Networks(("fd_efflite0", "kd_efflite0"), {}, {"efflite0": classifier})
-        evaluator = Evaluator(to_uint8(originals), networks, arguments.batch_size, device)
-        found.append(_measure(evaluator, {"lpips_alex": "lpips"}))
-    return found
-
-
-def _measure(evaluator: Evaluator, short: dict[str, str]) -> Measure:
-    """Return the evaluator's numbers under the names that figures have for them, without their errors."""
-
-    def measure(reconstructions: torch.Tensor) -> dict[str, float]:
-        numbers = evaluator.numbers(reconstructions)
-        return {short.get(name, name): numbers[name] for name in evaluator.networks.metrics if name in numbers}
-
-    return measure
-
-
-def identity(arguments: argparse.Namespace, pictures: Pictures, model: FlowMo, names: Sequence[str]) -> dict[str, Any]:
-    """What measured numbers belong to, as JSON data: weights, pictures, seed and the networks that measure."""
-    return {
-        "weights": weights_checksum(model),
-        "pictures": list_checksum(picture_checksums(pictures.images)),
-        "seed": arguments.seed,
-        "measures": list(names),
-    }
 
 
 def targets(arguments: argparse.Namespace) -> Path:
@@ -191,7 +80,7 @@ def targets(arguments: argparse.Namespace) -> Path:
 
 def finish(
     arguments: argparse.Namespace,
-    pictures: Pictures,
+    pictures: Images,
     progress: common.Progress,
     models: Sequence[tuple[FlowMo, SamplerConfig | None]],
     content: dict[str, Any],
@@ -201,14 +90,8 @@ def finish(
 ) -> None:
     """Write the JSON and say where everything is, or print the JSON with --json. models: in the order of the names."""
     names = arguments.models if "models" in arguments else [arguments.model]
-    data = DataRecord(
-        Path(arguments.data).name,
-        list_checksum(picture_checksums(pictures.images)),
-        len(pictures.images),
-        (pictures.images.shape[2], pictures.images.shape[3]),
-        pictures.split,
-        tuple(bad["reason"] for bad in progress.bad),
-    )
+    skipped = [bad["reason"] for bad in progress.bad]
+    data = describe_data(common.data_name(arguments.data), pictures.images, pictures.split, skipped)
     result = Result(
         kind=f"figure {arguments.figure}",
         protocol=protocol,
@@ -226,3 +109,10 @@ def finish(
         print(path.read_text(), end="")
     else:
         print(f"\n{path.with_suffix('.png').name} and {path.name} are in {arguments.out}")
+
+
+def measure(arguments: argparse.Namespace, originals: torch.Tensor, name: str) -> Measure:
+    """:func:`load_measure` on the device, with the files of weights that the arguments name."""
+    file = {"lpips": "lpips", "rfid": "inception", "fd_efflite0": "classifier"}[name]
+    device = common.find_device(arguments.device)
+    return load_measure(name, originals, device, getattr(arguments, file), arguments.batch_size)

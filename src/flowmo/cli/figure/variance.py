@@ -6,10 +6,10 @@ from __future__ import annotations
 import argparse
 import time
 
-import numpy as np
-
 from ...data import to_image
-from ...experiments.variance import SeedVariance, seed_variance
+from ...evaluation.results import labels
+from ...experiments.sampling import sampler_in_words
+from ...experiments.variance import SeedVariance, seed_variance, variance_content
 from ...viewing.paper_figures import VarianceRow, variance_figure
 from ...viewing.plots import write_plot
 from .. import common
@@ -51,30 +51,15 @@ def run(arguments: argparse.Namespace) -> int:
         found.append(one)
         progress.advance()
     code = progress.finish()
-    label = shared.labels([arguments.model])[0]
-    deviation, share = (float(np.mean([getattr(one, name) for one in found])) for name in ("deviation", "share"))
+    label = labels([arguments.model])[0]
+    content = variance_content(pictures.names, found)
+    deviation, share = content["mean"]["deviation_8bit"], content["mean"]["share_of_squared_error"]
     note = (
-        f"{label}, {shared.sampler_in_words(sampler)}; seeds {seeds[0]} to {seeds[-1]}, the same for all pictures\n"
+        f"{label}, {sampler_in_words(sampler)}; seeds {seeds[0]} to {seeds[-1]}, the same for all pictures\n"
         f"{len(found)} pictures: mean standard deviation {deviation:.1f} of 255 levels; chance is {share:.0%} of the "
         "squared error"
     )
     write_plot(plot, variance_figure(rows, f"Reconstructions from {len(seeds)} seeds", note))
-    content = {
-        "mean": {
-            "variance": float(np.mean([float(one.variance.mean()) for one in found])),
-            "deviation_8bit": deviation,
-            "share_of_squared_error": share,
-        },
-        "pictures": [
-            {
-                "name": name,
-                "variance": float(one.variance.mean()),
-                "deviation_8bit": one.deviation,
-                "share_of_squared_error": one.share,
-            }
-            for name, one in zip(pictures.names, found, strict=True)
-        ],
-    }
     if not arguments.json:
         print(note)
     seconds = time.perf_counter() - started

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...quantize.tokens import payload_size
 from .network import PeerNetwork
 from .registry import PEERS, load_peer
 
@@ -32,7 +33,7 @@ class PublishedPeerMethod:
 
     def bytes_per_image(self, height: int, width: int) -> int | None:
         tokens = self._tokens.get((height, width))
-        return None if tokens is None else -(-tokens * self.network.bits_per_token // 8)
+        return None if tokens is None else payload_size(tokens, self.network.bits_per_token)
 
 
 def published_peer(spec: str, device: torch.device) -> PublishedPeerMethod | None:

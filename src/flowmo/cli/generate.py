@@ -1,4 +1,6 @@
-"""The flags of generation, and its course."""
+"""``flowmo generate``: pictures of classes, from a generator and the tokenizer that it was trained with (Stage 2). Each
+picture has a seed of its own and is the same whatever the batch. --compare A B samples the same classes by two
+generators side by side, each with its own tokenizer."""
 
 from __future__ import annotations
 
@@ -8,14 +10,29 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ...errors import ConfigError
-from ...generation import NO_CLASS, PACKAGED_GENERATOR, SCHEDULES, DecodeSettings, Generator, find_class, load_generator
-from ...viewing import captioned_grid, two_columns, write_png
-from ...weights.load import PACKAGED
-from .. import common
-from .sampling import ImageGenerator, Order, image_generators, steps_strip, title, write_samples
+from ..errors import ConfigError
+from ..experiments.class_images import ImageGenerator, Order, image_generators, steps_strip, title, write_samples
+from ..generation import NO_CLASS, PACKAGED_GENERATOR, DecodeSettings, Generator, find_class, load_generator
+from ..viewing import captioned_grid, two_columns, write_png
+from ..weights.load import PACKAGED
+from . import common
+from .fields import add_fields, fields_of
 
-DEFAULTS = DecodeSettings()
+DRAWING = {
+    "num_steps": ("--steps", "steps of unmasking"),
+    "schedule": ("--schedule", "how many stay masked"),
+    "temperature": ("--temperature", "softmax temperature at the first step"),
+    "final_temperature": ("--final-temperature", "softmax temperature at the last step"),
+    "choice_noise": ("--choice-noise", "Gumbel noise on which tokens stay, falling to 0"),
+    "guidance_scale": ("--guidance", "strength of the class; 1 is none and faster"),
+    "guidance_decay": ("--guidance-decay", "how guidance rises over the steps; none is full from the first"),
+    "convention": (
+        "--convention",
+        "how these numbers are read; titok as TiTok does, whose guidance is ours less 1 and whose others are "
+        "--temperature 1.3 --final-temperature 0.5 --choice-noise 2.8",
+    ),
+}
+"""Flags of DecodeSettings."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,34 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_output_arguments(parser)
     common.add_run_arguments(parser)
     drawing = parser.add_argument_group("drawing tokens")
-    drawing.add_argument(
-        "--steps", type=common.steps, default=DEFAULTS.num_steps, metavar="N", help="steps of unmasking (default: 64)"
-    )
-    drawing.add_argument(
-        "--schedule", choices=SCHEDULES, default=DEFAULTS.schedule, help="how many stay masked (default: arccos)"
-    )
-    for flag, default, text in (
-        ("--temperature", DEFAULTS.temperature, "softmax temperature at the first step"),
-        ("--final-temperature", DEFAULTS.final_temperature, "softmax temperature at the last step"),
-        ("--choice-noise", DEFAULTS.choice_noise, "Gumbel noise on which tokens stay, falling to 0"),
-        ("--guidance", DEFAULTS.guidance_scale, "strength of the class; 1 is none and faster"),
-    ):
-        drawing.add_argument(
-            flag, type=common.finite, default=default, metavar="X", help=f"{text} (default: {default:g})"
-        )
-    drawing.add_argument(
-        "--guidance-decay",
-        choices=("none", "linear", "cosine"),
-        default=DEFAULTS.guidance_decay,
-        help="how guidance rises over the steps; none is full from the first (default: none)",
-    )
-    drawing.add_argument(
-        "--convention",
-        choices=("maskgit", "titok"),
-        default=DEFAULTS.convention,
-        help="how these numbers are read; titok as TiTok does, whose guidance is ours less 1 and whose others are "
-        "--temperature 1.3 --final-temperature 0.5 --choice-noise 2.8 (default: maskgit)",
-    )
+    add_fields(drawing, DecodeSettings(), DRAWING)
     drawing.add_argument(
         "--seed",
         type=common.seed,
@@ -95,23 +85,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    settings = DecodeSettings(
-        arguments.steps,
-        arguments.schedule,
-        arguments.temperature,
-        arguments.final_temperature,
-        arguments.choice_noise,
-        arguments.guidance,
-        arguments.guidance_decay,
-        arguments.convention,
-    )
+    settings = DecodeSettings(**fields_of(arguments, DecodeSettings))
     if arguments.no_pictures and not arguments.npz:
         raise ConfigError("--no-pictures leaves nothing to write without --npz")
     device = common.find_device(arguments.device)
     files: list[str] = arguments.compare or [arguments.generator]
     generators = [load_generator(file, device) for file in files]
     labels = _labels(arguments, generators)
-    both = image_generators(files, generators, arguments.tokenizer or [PACKAGED], device)
+    tokenizers = [common.load_named(None, name, device=device) for name in arguments.tokenizer or [PACKAGED]]
+    for tokenizer in tokenizers:
+        tokenizer.require_tokens()
+    both = image_generators(files, generators, tokenizers)
     if arguments.decoder_guidance is not None:
         for source in both:
             asked = {"guidance_scale": arguments.decoder_guidance, "num_steps": arguments.decoder_steps}

@@ -11,16 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from ..codec import Shard
-from ..files import replacing
+from ..files import replacing, write_json
 from ..quantize.tokens import smallest_unsigned
-from . import common
+from .shard import Shard
 
 FORMAT = "flowmo-array-1"
 ROWS_AT_ONCE = 4096
 
 
-def beside(target: Path) -> tuple[Path, Path]:
+def files_beside(target: Path) -> tuple[Path, Path]:
     """The files of labels and of facts that belong to the array ``target``."""
     return target.with_suffix(".labels.npy"), target.with_suffix(".json")
 
@@ -41,7 +40,7 @@ def write_array(target: Path, shard: Shard) -> dict[str, Any]:
             array[rows] = tokens.indices[rows].flatten(1).numpy()
         array.flush()
         del array  # unmapped, so that it can be renamed anywhere
-    labels_file, facts_file = beside(target)
+    labels_file, facts_file = files_beside(target)
     labels_file.unlink(missing_ok=True)
     if shard.labels is not None:
         with replacing(labels_file) as part, part.open("wb") as file:
@@ -65,5 +64,5 @@ def write_array(target: Path, shard: Shard) -> dict[str, Any]:
         "classes": shard.classes,
         "names": shard.names,
     }
-    common.write_json(facts_file, facts)
+    write_json(facts_file, facts)
     return facts

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ...arch.transform import TransformEncoder
-from ...config import FlowMoConfig
-from ...data import open_images
-from ...errors import ConfigError
-from ...presets import flowmo_mini, flowmo_mini_8
-from ...tokenizer import FlowMo
-from ...training.fit_transform import CenterCrops, default_rates, fit_transform
-from ...weights import load_model, save_model
-from .. import common
+from ..arch.transform import TransformEncoder
+from ..config import FlowMoConfig
+from ..data import SpreadImages, open_images
+from ..errors import ConfigError
+from ..presets import flowmo_mini, flowmo_mini_8
+from ..tokenizer import FlowMo
+from ..training.fit_transform import default_rates, fit_transform
+from ..weights import load_model, save_model
+from . import common
 
 NAME = "transform"
 IMAGES = 2_000
@@ -35,7 +35,7 @@ def transform_code(
     source = open_images(arguments.data, None, "train")
     config = transform_for(targets, size)
     say(f"fitting the transform code of {config.bits_per_token} bits a token on the training images")
-    model = fit_transform(config, CenterCrops(source, config.image_size, IMAGES))
+    model = fit_transform(config, SpreadImages(source, config.image_size, IMAGES))
     save_model(model, kept, about={"weights": "the best linear code", "images": 0})
     return load_model(kept)
 

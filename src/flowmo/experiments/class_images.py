@@ -1,4 +1,4 @@
-"""Classes -> tokens -> pictures on disk, by a generator and its tokenizer."""
+"""Images of classes on disk, by a generator and the tokenizer whose tokens it makes (Section 3.5, Figure 6)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
-from ...config import to_dict
-from ...data import to_image
-from ...errors import TokenFileError
-from ...evaluation.results import weights_checksum
-from ...files import replacing
-from ...generation import (
+from ..config import to_dict
+from ..data import to_image
+from ..errors import TokenFileError
+from ..evaluation.results import weights_checksum
+from ..files import replacing
+from ..generation import (
     NO_CLASS,
     DecodeSettings,
     Generator,
@@ -30,10 +29,9 @@ from ...generation import (
     picture_seed,
     to_tokens,
 )
-from ...quantize.tokens import Tokens
-from ...tokenizer import FlowMo
-from ...viewing import contact_sheet, write_png
-from ..common import load_named
+from ..quantize.tokens import Tokens
+from ..tokenizer import FlowMo
+from ..viewing import contact_sheet, write_png
 
 IN_A_ROW = 8
 
@@ -89,13 +87,10 @@ class Order:
 
 
 def image_generators(
-    files: Sequence[str], generators: Sequence[Generator], tokenizers: Sequence[str], device: torch.device
+    files: Sequence[str], generators: Sequence[Generator], tokenizers: Sequence[FlowMo]
 ) -> list[ImageGenerator]:
     """Each generator with the tokenizer of its fingerprint. Raises TokenFileError where none has it."""
-    loaded = [load_named(None, name, device=device) for name in tokenizers]
-    for tokenizer in loaded:
-        tokenizer.require_tokens()
-    prints = [f"{tokenizer.fingerprint():08x}" for tokenizer in loaded]
+    prints = [f"{tokenizer.fingerprint():08x}" for tokenizer in tokenizers]
     paths = [Path(file).resolve() for file in files]
     names = [path.parent.name if path.name == "model.safetensors" else path.stem for path in paths]
     if len(set(names)) < len(names):
@@ -104,13 +99,13 @@ def image_generators(
     for name, generator in zip(names, generators, strict=True):
         layout = generator.config.tokens
         if len(prints) == 1:
-            check_tokenizer(layout, loaded[0].fingerprint())
+            check_tokenizer(layout, tokenizers[0].fingerprint())
         elif layout.fingerprint not in prints:
             raise TokenFileError(
                 f"{name} was trained on tokens of the tokenizer {layout.fingerprint}, which none of those given is "
                 f"({', '.join(prints)})"
             )
-        found.append(ImageGenerator(name, generator, loaded[prints.index(layout.fingerprint)]))
+        found.append(ImageGenerator(name, generator, tokenizers[prints.index(layout.fingerprint)]))
     return found
 
 

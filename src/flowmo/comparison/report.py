@@ -2,52 +2,62 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
-from ...comparison.codecs import SCALES, Codec
-from ...comparison.coded import Search
-from ...comparison.compare import Row
-from ...comparison.published import COMPARABILITY, IMAGES, SOURCE, TABLE_1
-from ...comparison.table import markdown
-from ...evaluation.protocols import STANDARD
-from ...evaluation.result_store import ResultStore
-from ...evaluation.results import (
-    DataRecord,
+import torch
+
+from ..data import Images
+from ..evaluation.protocols import STANDARD
+from ..evaluation.results import (
     Result,
+    describe_data,
     describe_model,
     libraries,
-    list_checksum,
-    picture_checksums,
     write_result,
 )
-from ...files import replacing
-from ...metrics.networks import Networks
-from ...metrics.table import columns
-from ...provenance import machine
-from ...viewing.plots import write_plot
-from ...viewing.rates import QuotedPoint, RatePoint, bar_figure, figure_one, rate_figure
-from .. import common
-from .inputs import Models, Pictures
+from ..files import replacing
+from ..metrics.networks import Networks
+from ..metrics.table import columns
+from ..provenance import machine
+from ..tokenizer import FlowMo
+from ..viewing.plots import write_plot
+from ..viewing.rates import QuotedPoint, RatePoint, bar_figure, figure_one, rate_figure
+from .codecs import SCALES, Codec
+from .coded import Search
+from .compare import Row
+from .published import COMPARABILITY, IMAGES, SOURCE, TABLE_1
+from .table import markdown
 
 RESULT, TABLE, FIGURE_1 = "comparison.json", "table.md", "figure-1.png"
+STORE = "progress.jsonl"  # rows and coded files, beside the result
 NOT_PLOTTED = ("bits_per_pixel", "kd_efflite0", "beats_thumbnail")
 
 
-class Run(NamedTuple):
-    """All that was compared, and how."""
+@dataclass(frozen=True)
+class Comparison:
+    """All that was compared, and how. models: by name. images: uint8. data: its name. bad: of each picture that could
+    not be read its "file" and the "reason". seconds: of work, over all sittings. seed: of the first picture."""
 
     rows: Sequence[Row]
-    models: Models
+    models: Sequence[tuple[str, FlowMo]]
     codecs: Sequence[Codec]
     search: Search
     networks: Networks
-    pictures: Pictures
-    size: tuple[int, int]
-    bad: list[dict[str, str]]
-    store: ResultStore
+    images: Images
+    data: str
+    bad: Sequence[dict[str, str]]
+    seconds: float
+    seed: int
+    command: str
+    device: torch.device
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the pictures."""
+        return (self.images.images.shape[2], self.images.images.shape[3])
 
 
 def in_words(row: Row) -> str:
@@ -58,30 +68,21 @@ def in_words(row: Row) -> str:
     return f"{row.name}{limit}: " + ", ".join(f"{name} {value:.4g}" for name, value in row.metrics.items())
 
 
-def write(arguments: argparse.Namespace, run: Run) -> list[str]:
-    """Their names in --out."""
-    out, pictures = arguments.out, run.pictures
-    sampled = [describe_model(model, name, model.config.sampler) for name, model in run.models]
-    data = DataRecord(
-        description=pictures.data,
-        sha256=list_checksum(picture_checksums(pictures.images)),
-        count=len(pictures.images),
-        image_size=run.size,
-        split=pictures.split,
-        skipped=tuple(f"{bad['file']}: {bad['reason']}" for bad in run.bad),
-    )
-    seconds = sum(value for key, value in run.store.entries.items() if key.startswith('["seconds"'))
-    seed = STANDARD.noise_in_words(arguments.seed)
+def write_comparison(out: Path, run: Comparison) -> list[str]:
+    """Write the result, the table and the plots into a folder, and return their names."""
+    skipped = [f"{bad['file']}: {bad['reason']}" for bad in run.bad]
+    data = describe_data(run.data, run.images.images, run.images.split, skipped)
+    seed = STANDARD.noise_in_words(run.seed)
     result = Result(
         kind="comparison",
         protocol=STANDARD.name,
         data=data,
-        models=tuple(sampled),
+        models=tuple(describe_model(model, name, model.config.sampler) for name, model in run.models),
         seed=seed,
         content=_content(run),
-        seconds=seconds,
-        command=arguments.command_line,
-        machine=machine(common.find_device(arguments.device)),
+        seconds=run.seconds,
+        command=run.command,
+        machine=machine(run.device),
         libraries=libraries() | _codec_libraries(run.codecs),
     )
     write_result(out / RESULT, result)
@@ -93,10 +94,10 @@ def write(arguments: argparse.Namespace, run: Run) -> list[str]:
     codecs = (
         f"codecs: of scales {', '.join(f'{s:g}' for s in SCALES)} the nearest by LPIPS (Alex), at most so many bytes"
     )
-    return [RESULT, TABLE, *_plot(arguments, run, f"{note}\n{codecs}" if run.codecs else note)]
+    return [RESULT, TABLE, *_plot(out, run, f"{note}\n{codecs}" if run.codecs else note)]
 
 
-def _content(run: Run) -> dict[str, Any]:
+def _content(run: Comparison) -> dict[str, Any]:
     return {
         "rows": [asdict(row) for row in run.rows],
         "bytes": list(run.search.targets),
@@ -118,7 +119,7 @@ def _codec_libraries(codecs: Sequence[Codec]) -> dict[str, str]:
     return {"imagecodecs": imagecodecs.__version__}
 
 
-def _plot(arguments: argparse.Namespace, run: Run, note: str) -> list[str]:
+def _plot(out: Path, run: Comparison, note: str) -> list[str]:
     pixels, names = run.size[0] * run.size[1], []
     ticks = run.search.targets or [round(row.payload_bytes) for row in run.rows if row.payload_bytes]
     panels: dict[str, list[RatePoint]] = {
@@ -135,13 +136,13 @@ def _plot(arguments: argparse.Namespace, run: Run, note: str) -> list[str]:
                 figure = bar_figure(panels, measure, label, f"{title}, {ticks[0]} bytes", note, logarithmic)
             else:
                 figure = rate_figure(panels, measure, label, pixels, title, note, ticks, logarithmic)
-            write_plot(arguments.out / names[-1], figure)
+            write_plot(out / names[-1], figure)
     points = panels.get("payload") or panels["file"]
     if not any("rfid" in point.values for point in points):
         return names
-    title, count = "Figure 1: rFID against bits per pixel", len(run.pictures.images)
+    title, count = "Figure 1: rFID against bits per pixel", len(run.images.images)
     figure = figure_one(points, _quoted(count), pixels, title, f"{note}\nrates without headers\n{_comparable(count)}")
-    write_plot(arguments.out / FIGURE_1, figure)
+    write_plot(out / FIGURE_1, figure)
     return [*names, FIGURE_1]
 
 

@@ -1,0 +1,68 @@
+"""What a comparison is made of: one size of pictures, numbers of bytes, networks, and the coded files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+
+from ..codec import check_image_size
+from ..config import FlowMoConfig
+from ..errors import ConfigError, WeightsError
+from ..evaluation.protocols import STANDARD
+from ..metrics.networks import Networks, WeightFiles, load_networks
+from ..metrics.table import check_metrics
+from ..quantize.tokens import payload_size
+from .codecs import Distance
+from .compare import check_targets
+
+METRICS, ALWAYS = ("lpips_vgg", "rfid", "kid", "fd_efflite0"), ("psnr", "ssim", "lpips_alex")
+WITH = {"rfid": "kid", "fd_efflite0": "kd_efflite0"}  # measured beside them, as few images need it
+
+
+def common_size(configs: Iterable[FlowMoConfig], asked: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the (height, width) that is asked for, or that of the models. Raises ConfigError where they differ or
+    there are none, ImageError for a size that a model cannot take."""
+    configs = list(configs)
+    sizes = sorted({config.image_size for config in configs})
+    if asked is None and len(sizes) != 1:
+        between = f"the models take pictures of {sizes[0]} to {sizes[-1]} pixels" if sizes else "there is no model"
+        raise ConfigError(f"{between}, so say the size of the pictures: --size")
+    size = asked or (sizes[0], sizes[0])
+    for config in configs:
+        check_image_size(size, config)
+    return size
+
+
+def byte_targets(
+    configs: Iterable[FlowMoConfig], size: tuple[int, int], asked: Sequence[int] | None
+) -> tuple[int, ...]:
+    """Return the numbers of bytes that are asked for, or those of the models at a size. Raises ConfigError for numbers
+    that make no sense."""
+    own = {payload_size(config.tokens_of(size), config.bits_per_token) for config in configs}
+    targets = tuple(sorted(set(asked or own)))
+    check_targets(targets, size[0] * size[1])
+    return targets
+
+
+def comparison_networks(
+    metrics: Sequence[str],
+    size: tuple[int, int],
+    device: torch.device,
+    files: WeightFiles,
+    say: Callable[[str], None],
+) -> Networks:
+    """Return the networks of the metrics, and of LPIPS (Alex), by which files are chosen. Those whose weights are
+    missing are left out and named. Raises WeightsError."""
+    names = [*ALWAYS, *metrics, *(WITH[name] for name in metrics if name in WITH)]
+    networks = load_networks(check_metrics(names, 1), STANDARD.inception, min(size), device, files)
+    for name, reason in networks.left_out.items():
+        if name == "lpips_alex":
+            raise WeightsError(f"nothing can be compared without LPIPS (Alex): {reason}")
+        say(f"note: {name} is left out: {reason}")
+    return networks
+
+
+def nearest(alex: Distance, device: torch.device) -> Distance:
+    """Return what chooses among the files of a codec: LPIPS (Alex) of images on the CPU, computed on the device."""
+    return lambda images, reference: alex(images.to(device), reference.to(device)).cpu()

@@ -1,0 +1,109 @@
+"""Several models under several protocols on one data set, or the models of a training in progress (Section 4)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..config import FlowMoConfig
+from ..errors import ConfigError
+from ..metrics.networks import Networks, WeightFiles, load_networks
+from ..tokenizer import FlowMo
+from .evaluate import Settings
+from .protocols import Protocol
+from .results import Result
+from .session import Job, Session, evaluate, find_result, flat, prepare, stem_of
+from .watch import WatchLog, run_length, snapshots
+
+Load = Callable[[str], FlowMo]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured, and how. metrics: as metrics.table.check_metrics gives them. files: of networks' weights.
+    sampler: settings that replace those stored with a model. rates: bits a token to keep, of a model's configuration, each
+    a result of its own; None is all of them (O12). say: called with notes for a person."""
+
+    session: Session
+    protocols: Sequence[Protocol]
+    metrics: Sequence[str]
+    files: WeightFiles = field(default_factory=WeightFiles)
+    sampler: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    batch_size: int = 16
+    say: Callable[[str], None] = lambda line: None
+    rates: Callable[[FlowMoConfig], Sequence[int | None]] = lambda config: (None,)
+    networks: dict[tuple[str, int], Networks] = field(default_factory=dict)
+
+    def jobs(self, model: FlowMo, name: str) -> list[Job]:
+        """Return the work on one model: by each protocol at each rate."""
+        rates = self.rates(model.config)
+        return [self.job(model, name, protocol, bits) for protocol in self.protocols for bits in rates]
+
+    def job(self, model: FlowMo, name: str, protocol: Protocol, bits_per_token: int | None = None) -> Job:
+        """Return the work on one model by one protocol, with networks that are loaded once for a size of images."""
+        side = model.config.image_size
+        key = (protocol.inception, side)
+        if key not in self.networks:
+            self.networks[key] = load_networks(self.metrics, protocol.inception, side, model.device, self.files)
+            if not self.session.processes.rank and len(self.networks) == 1:
+                for metric, reason in self.networks[key].left_out.items():
+                    self.say(f"note: {metric} is left out: {reason}")
+        sampler = replace(model.config.sampler, **self.sampler)
+        settings = Settings(protocol, sampler, self.seed, self.batch_size, bits_per_token)
+        return prepare(model, name, settings, self.networks[key])
+
+    def result(self, model: FlowMo, job: Job, known: Result | None) -> Result | None:
+        """Return the result that is known, or measure it; on other processes than the first None."""
+        if known is None:
+            return evaluate(model, self.session, job)
+        self.say(f"{job.stem}: measured already")
+        self.session.on_done(len(self.session.source), False)
+        return known
+
+
+def evaluate_models(evaluation: Evaluation, names: Sequence[str], load: Load) -> list[Result]:
+    """Return the results of all models under all protocols; everything is loaded and checked once before the first
+    picture is measured. Raises ConfigError for models whose results would have the same name."""
+    stems = [stem_of(name, evaluation.protocols[0]) for name in names]
+    if len(set(stems)) < len(stems):
+        raise ConfigError("two of the models would have results of the same name; measure them one by one, by --out")
+    plans: list[tuple[str, list[tuple[Job, Result | None]]]] = []
+    for name in names:
+        model = load(name)
+        plans.append((name, [(job, find_result(evaluation.session, job)) for job in evaluation.jobs(model, name)]))
+    results = []
+    for name, plan in plans:
+        if len(names) > 1 and any(known is None for _, known in plan):
+            model = load(name)
+        results += [evaluation.result(model, job, known) for job, known in plan]
+    return [result for result in results if result is not None]
+
+
+def watch_run(evaluation: Evaluation, folder: Path, device: str, every: float) -> Iterator[tuple[int, list[Result]]]:
+    """Return what gives, for each new model.safetensors of a run until its training ends, the images that the model
+    has seen, and its results.
+
+    Each result is a line of ``RUN.jsonl`` in the session's folder, too. every: seconds between two looks for a model.
+    Raises ConfigError for a folder that is no run's.
+    """
+    run_length(folder)  # raises where it is none
+    return _watch(evaluation, folder, device, every)
+
+
+def _watch(evaluation: Evaluation, folder: Path, device: str, every: float) -> Iterator[tuple[int, list[Result]]]:
+    protocols = evaluation.protocols
+    log = WatchLog(evaluation.session.folder / f"{folder.resolve().name}.jsonl")
+    for snapshot in snapshots(folder, device, lambda sha: log.known(sha, len(protocols)), every):
+        name = f"{folder.resolve().name}-{snapshot.images:010d}"
+        results = []
+        for job in evaluation.jobs(snapshot.model, name):
+            result = evaluation.result(snapshot.model, job, find_result(evaluation.session, job))
+            assert result is not None
+            line = {"images": snapshot.images, "sha256": snapshot.sha256, "protocol": job.settings.protocol.name}
+            log.add(line | {"count": result.data.count} | flat(result) | {"time": round(time.time())})
+            results.append(result)
+        yield snapshot.images, results

@@ -1,0 +1,62 @@
+"""What figures measure reconstructions by: LPIPS and distances of distributions, under short names (Section 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data import to_uint8
+from ..evaluation.evaluator import Evaluator
+from ..evaluation.results import list_checksum, picture_checksums, weights_checksum
+from ..metrics.features import load_classifier_features, load_inception
+from ..metrics.networks import Networks
+from ..perceptual import load_lpips
+from ..tokenizer import FlowMo
+from .sampling import Measure
+
+NAMES = {
+    "psnr": "PSNR (dB)",
+    "mse": "mean squared error (8-bit levels)",
+    "lpips": "LPIPS (Alex)",
+    "rfid": "rFID",
+    "kid": "KID",
+    "fd_efflite0": "FD-EffLite0",
+    "kd_efflite0": "KD-EffLite0",
+}
+"""Names on axes and in tables."""
+
+
+def load_measure(
+    name: str, originals: Tensor, device: torch.device, weights: Path | None = None, batch_size: int = 16
+) -> Measure:
+    """Return what measures reconstructions of the originals, N 3 H W in [-1, 1]: "lpips", "rfid" and KID beside it, or
+    "fd_efflite0" and KD. weights: a file, where none are installed. Raises WeightsError where they are missing."""
+    if name == "lpips":
+        networks = Networks(("lpips_alex",), {"alex": load_lpips("alex", weights).to(device)})
+    elif name == "rfid":
+        networks = Networks(("rfid", "kid"), {}, {"inception": load_inception(weights).to(device)})
+    else:
+        classifier = load_classifier_features(weights).to(device)
+        networks = Networks(("fd_efflite0", "kd_efflite0"), {}, {"efflite0": classifier})
+    evaluator = Evaluator(to_uint8(originals), networks, batch_size, device)
+    short = {"lpips_alex": "lpips"}
+
+    def measure(reconstructions: Tensor) -> dict[str, float]:
+        numbers = evaluator.numbers(reconstructions)
+        return {short.get(name, name): numbers[name] for name in networks.metrics if name in numbers}
+
+    return measure
+
+
+def identity(images: Tensor, seed: int, model: FlowMo, names: Sequence[str]) -> dict[str, Any]:
+    """Return what measured numbers belong to, as JSON data: weights, pictures, seed and the networks that measure."""
+    return {
+        "weights": weights_checksum(model),
+        "pictures": list_checksum(picture_checksums(images)),
+        "seed": seed,
+        "measures": list(names),
+    }

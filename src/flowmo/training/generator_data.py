@@ -1,0 +1,55 @@
+"""Stage 2: the tokens that a generator is trained on, and the configuration that fits them (Section 3.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .. import config as configs
+from ..errors import ConfigError, TrainingError
+from ..generation import GeneratorConfig, read_generator_about
+from ..generation.presets import PRESETS
+from .token_data import TokenSet, read_token_set
+
+GROUP = "bits_per_group"
+
+
+def data_and_config(
+    shards: str, preset: str, settings: Sequence[str] = (), init: str | None = None, names: list[str] | None = None
+) -> tuple[TokenSet, GeneratorConfig]:
+    """Return the tokens of shards, and the configuration of a new generator for them, or of the one that a run starts
+    from.
+
+    settings: "name=value" of the preset. init: a generator's file. names: of the labels. Raises ConfigError for a
+    preset or a setting that there is not, TrainingError for a generator that does not fit the shards.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
+    if init:
+        if settings:
+            raise ConfigError("--model cannot change the generator that --init loads")
+        return _of_init(shards, init, names)
+    wanted = [value for name, _, value in (setting.partition("=") for setting in settings) if name == GROUP]
+    data = read_token_set(shards, _whole(wanted[-1]) if wanted else None, names)
+    config = configs.override(PRESETS[preset](data.layout, data.num_classes), list(settings))
+    if config.tokens != data.layout or config.num_classes < data.num_classes:
+        raise ConfigError("tokens and num_classes are those of the shards; leave them out of --model")
+    return data, config
+
+
+def _of_init(shards: str, init: str, names: list[str] | None) -> tuple[TokenSet, GeneratorConfig]:
+    config, classes, _ = read_generator_about(init)
+    data = read_token_set(shards, config.bits_per_group, names)
+    if data.layout != config.tokens:
+        raise TrainingError(f"{init} was trained on tokens of another tokenizer than the shards hold")
+    if data.classes != classes or data.num_classes > config.num_classes:
+        raise TrainingError(
+            f"{init} was trained on other classes than the shards name; where only the names differ, take "
+            f"the generator's own: flowmo info {init} --json > names.json, then --class-names names.json"
+        )
+    return data, config
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise ConfigError(f"{GROUP} must be a whole number, got {text!r}")
+    return int(text)
