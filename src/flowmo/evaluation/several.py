@@ -24,8 +24,8 @@ Load = Callable[[str], FlowMo]
 @dataclass(frozen=True)
 class Evaluation:
     """What is measured, and how. metrics: as metrics.table.check_metrics gives them. files: of networks' weights.
-    sampler: settings that replace those stored with a model. rates: bits a token to keep, of a model's configuration, each
-    a result of its own; None is all of them (O12). say: called with notes for a person."""
+    sampler: settings that replace those stored with a model. rates: of a model's configuration, the bits a token to
+    keep, each a result of its own; None is all of them (O12). say: called with notes for a person."""
 
     session: Session
     protocols: Sequence[Protocol]
@@ -99,11 +99,13 @@ def _watch(evaluation: Evaluation, folder: Path, device: str, every: float) -> I
     log = WatchLog(evaluation.session.folder / f"{folder.resolve().name}.jsonl")
     for snapshot in snapshots(folder, device, lambda sha: log.known(sha, len(protocols)), every):
         name = f"{folder.resolve().name}-{snapshot.images:010d}"
-        results = []
+        results, lines = [], []
         for job in evaluation.jobs(snapshot.model, name):
             result = evaluation.result(snapshot.model, job, find_result(evaluation.session, job))
             assert result is not None
             line = {"images": snapshot.images, "sha256": snapshot.sha256, "protocol": job.settings.protocol.name}
-            log.add(line | {"count": result.data.count} | flat(result) | {"time": round(time.time())})
+            lines.append(line | {"count": result.data.count} | flat(result) | {"time": round(time.time())})
             results.append(result)
+        for line in lines:  # all at once: a model with a line was measured at all rates
+            log.add(line)
         yield snapshot.images, results
