@@ -10,19 +10,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from ..data import ImageSource, open_split
 from ..errors import ConfigError, DataError, WeightsError
 from ..evaluation.class_agreement import class_agreement
-from ..evaluation.generated import CONVENTIONS, Samples, describe_reference, measure_generated, read_samples
+from ..evaluation.generated import Samples, generated_result, measure_generated, read_samples
 from ..evaluation.reference import adm_reference, reference_of
-from ..evaluation.results import Result, describe_data, write_result
+from ..evaluation.results import write_result
 from ..metrics.features import load_inception
 from ..metrics.table import FEW, result_table
 from ..perceptual.classifier import load_classifier
-from ..provenance import machine
 from . import common
 
 
@@ -69,24 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
     for each, target in zip(samples, targets, strict=True):
         metrics = measure_generated(each, reference, network, device, progress.advance) | agreement(each)
         rows.append(metrics)
-        pixels = torch.from_numpy(np.array(each.pixels)).permute(0, 3, 1, 2)
-        content = {
-            "metrics": metrics,
-            "conventions": {name: CONVENTIONS[name] for name in metrics if name in CONVENTIONS},
-            "reference": describe_reference(reference) | {"split": split},
-            "network": {"name": network.name, "sha256": network.checksum},
-        }
-        result = Result(
-            kind="generation",
-            protocol="ADM's evaluator",
-            data=describe_data(f"samples {each.name}", pixels),
-            models=(),
-            seed="as the samples were made",
-            content=content,
-            seconds=time.perf_counter() - start,
-            command=arguments.command_line,
-            machine=machine(device),
-        )
+        seconds = time.perf_counter() - start
+        result = generated_result(each, metrics, reference, network, split, device, seconds, arguments.command_line)
         write_result(target, result)
     code = progress.finish()
     if arguments.json:

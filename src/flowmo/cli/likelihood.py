@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import asdict
 
 from ..evaluation.results import (
     Result,
@@ -20,9 +19,8 @@ from ..experiments.likelihood import (
     CONDITIONS,
     LikelihoodSettings,
     default_start,
+    likelihood_content,
     model_likelihood,
-    summary,
-    table,
 )
 from ..flow.likelihood import DEQUANTIZATION_T
 from ..provenance import machine
@@ -89,13 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     progress.expect(len(images) * len(conditions))
     found = model_likelihood(model, images, seeds, settings, conditions, a.batch_size, progress.advance)
     code = progress.finish()
-    content = {
-        "settings": asdict(settings) | {"rho": a.rho if a.rho < float("inf") else "inf"},
-        "decoder_evaluations": settings.evaluations,
-        "dimensions": images[0].numel(),
-        **summary(found),
-        "pictures": table(found, pictures.names),
-    }
+    content = likelihood_content(settings, found, pictures.names, images[0].numel())
     skipped = [bad["reason"] for bad in progress.bad]
     data = describe_data(common.data_name(a.data), images, pictures.split, skipped)
     seed = f"dequantization and probes of picture i from seed {a.seed} + i"

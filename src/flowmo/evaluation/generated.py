@@ -18,7 +18,9 @@ from ..files import user_path
 from ..metrics.distances import frechet_to, inception_score, kid, precision_recall
 from ..metrics.features import FeatureNetwork
 from ..perceptual.classifier import Classifier
+from ..provenance import machine
 from .reference import Reference, check_pixels, features_of_pixels
+from .results import Result, describe_data
 
 SPLIT = 5_000
 """Pictures of a part of the Inception Score, as in ADM's evaluator; the last part has those that are left."""
@@ -132,6 +134,37 @@ def describe_reference(reference: Reference) -> dict[str, Any]:
     """For results."""
     kept = 0 if reference.features is None else len(reference.features)
     return reference.about | {"pictures_for_precision_and_recall": kept}
+
+
+def generated_result(
+    samples: Samples,
+    metrics: dict[str, float],
+    reference: Reference,
+    network: FeatureNetwork,
+    split: str | None,
+    device: torch.device,
+    seconds: float,
+    command: str = "",
+) -> Result:
+    """Return what is written of samples: their metrics with the conventions, and the reference. split: of the data set
+    that the reference is of."""
+    content = {
+        "metrics": metrics,
+        "conventions": {name: CONVENTIONS[name] for name in metrics if name in CONVENTIONS},
+        "reference": describe_reference(reference) | {"split": split},
+        "network": {"name": network.name, "sha256": network.checksum},
+    }
+    return Result(
+        kind="generation",
+        protocol="ADM's evaluator",
+        data=describe_data(f"samples {samples.name}", torch.from_numpy(np.array(samples.pixels)).permute(0, 3, 1, 2)),
+        models=(),
+        seed="as the samples were made",
+        content=content,
+        seconds=seconds,
+        command=command,
+        machine=machine(device),
+    )
 
 
 def _folder(folder: Path) -> np.ndarray:

@@ -56,13 +56,10 @@ class Evaluation:
         settings = Settings(protocol, sampler, self.seed, self.batch_size, bits_per_token)
         return prepare(model, name, settings, self.networks[key])
 
-    def result(self, model: FlowMo, job: Job, known: Result | None) -> Result | None:
-        """Return the result that is known, or measure it; on other processes than the first None."""
-        if known is None:
-            return evaluate(model, self.session, job)
+    def tell_known(self, job: Job) -> None:
+        """Say that a result is there already, and count its pictures as done."""
         self.say(f"{job.stem}: measured already")
         self.session.on_done(len(self.session.source), False)
-        return known
 
 
 def evaluate_models(evaluation: Evaluation, names: Sequence[str], load: Load) -> list[Result]:
@@ -79,7 +76,10 @@ def evaluate_models(evaluation: Evaluation, names: Sequence[str], load: Load) ->
     for name, plan in plans:
         if len(names) > 1 and any(known is None for _, known in plan):
             model = load(name)
-        results += [evaluation.result(model, job, known) for job, known in plan]
+        for job, known in plan:
+            if known is not None:
+                evaluation.tell_known(job)
+            results.append(known or evaluate(model, evaluation.session, job))
     return [result for result in results if result is not None]
 
 
@@ -101,7 +101,10 @@ def _watch(evaluation: Evaluation, folder: Path, device: str, every: float) -> I
         name = f"{folder.resolve().name}-{snapshot.images:010d}"
         results, lines = [], []
         for job in evaluation.jobs(snapshot.model, name):
-            result = evaluation.result(snapshot.model, job, find_result(evaluation.session, job))
+            result = find_result(evaluation.session, job)
+            if result is not None:
+                evaluation.tell_known(job)
+            result = result or evaluate(snapshot.model, evaluation.session, job)
             assert result is not None
             line = {"images": snapshot.images, "sha256": snapshot.sha256, "protocol": job.settings.protocol.name}
             lines.append(line | {"count": result.data.count} | flat(result) | {"time": round(time.time())})

@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..config import to_dict
 from ..errors import ConfigError
 from ..flow.likelihood import (
     DEQUANTIZATION_T,
@@ -99,6 +101,19 @@ def model_likelihood(
             done(len(x))
         found[name] = Likelihood(*(torch.cat(column) for column in zip(*parts, strict=True)))
     return found
+
+
+def likelihood_content(
+    settings: LikelihoodSettings, found: dict[str, Likelihood], names: Sequence[str], dimensions: int
+) -> dict[str, Any]:
+    """Return all that was measured as JSON data. names: one an image. dimensions: numbers of an image, 3 H W."""
+    return {
+        "settings": to_dict(settings),
+        "decoder_evaluations": settings.evaluations,
+        "dimensions": dimensions,
+        **summary(found),
+        "pictures": table(found, names),
+    }
 
 
 def summary(found: dict[str, Likelihood]) -> dict[str, object]:
