@@ -240,10 +240,6 @@ class FlowMoConfig:
             return self.num_tokens
         return (size[0] // self.transform.patch_size) * (size[1] // self.transform.patch_size)
 
-    def at_size(self, side: int) -> FlowMoConfig:
-        """Return the configuration for square images of another side, with as many tokens as those have."""
-        return dataclasses.replace(self, image_size=side, num_tokens=self.tokens_of((side, side)))
-
     @property
     def num_groups(self) -> int:
         """G: integers that make up one token."""

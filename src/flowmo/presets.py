@@ -126,6 +126,11 @@ def flowmo_mini_8() -> FlowMoConfig:
     )
 
 
+def at_size(config: FlowMoConfig, side: int) -> FlowMoConfig:
+    """Return the configuration for square images of another side, with as many tokens as those have."""
+    return replace(config, image_size=side, num_tokens=config.tokens_of((side, side)))
+
+
 NATURAL_8 = (0, 0, 0, 1, 1, 2, 2, 0, 1, 3, 3, 2, 4, 4, 5, 5, 0, 1)
 
 NATURAL = (

@@ -16,7 +16,7 @@ from ...config import SamplerConfig, to_dict
 from ...errors import WeightsError
 from ...experiments.sampler_ablation import Ablation, measure_sampler_ablation
 from ...flow import function_evaluations
-from ...presets import PRESETS
+from ...presets import PRESETS, at_size
 from ...profiling.flops import flops_per_image, matrix_ceiling
 from ...profiling.speed import Timing, time_decode, time_encode
 from ...provenance import code_version, machine
@@ -94,7 +94,7 @@ def _sampler_ablation(arguments: argparse.Namespace, model: FlowMo, images: torc
     height, width = images.shape[2:]
     content: dict[str, Any] = {"levers": {"sampler": to_dict(sampler), "rows": [asdict(one) for one in found]}}
     if height == width:
-        flops = flops_per_image(model.config.at_size(height), None).decoder * function_evaluations(sampler)
+        flops = flops_per_image(at_size(model.config, height), None).decoder * function_evaluations(sampler)
         for row in content["levers"]["rows"]:
             half = arguments.dtype == "bf16" or "bf16" in row["name"]
             row["utilisation"] = (
