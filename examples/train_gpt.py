@@ -59,17 +59,32 @@ def main() -> None:
     ).to(device)
     optimizer = torch.optim.AdamW(gpt.parameters(), lr=6e-4, betas=(0.9, 0.95), weight_decay=0.05)
     order = np.random.default_rng(0)
-    for step in range(1, arguments.steps + 1):
-        rows = order.integers(len(tokens), size=arguments.batch_size)
+    held_out = max(1, min(len(tokens) // 20, 256))  # the last images are not trained on
+
+    def rows_of(rows: np.ndarray | slice) -> torch.Tensor:
         first = vocabulary + labels[rows][:, None]
-        batch = torch.from_numpy(np.concatenate([first, tokens[rows].astype(np.int64)], 1)).to(device)
+        return torch.from_numpy(np.concatenate([first, tokens[rows].astype(np.int64)], 1)).to(device)
+
+    def validate() -> float:
+        with torch.no_grad():
+            parts = rows_of(slice(len(tokens) - held_out, None)).split(arguments.batch_size)
+            total = sum(gpt.eval()(part, labels=part).loss.item() * len(part) for part in parts)
+        gpt.train()
+        return total / held_out
+
+    for step in range(1, arguments.steps + 1):
+        batch = rows_of(order.integers(len(tokens) - held_out, size=arguments.batch_size))
         loss = gpt(batch, labels=batch).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
         optimizer.step()
         if step == 1 or step % max(1, arguments.steps // 10) == 0:
-            print(f"step {step}: {loss.item():.3f} nats a token ({np.log(vocabulary):.3f} knows nothing)", flush=True)
+            print(
+                f"step {step}: {loss.item():.3f} nats a token, {validate():.3f} of images held out "
+                f"({np.log(vocabulary):.3f} knows nothing)",
+                flush=True,
+            )
 
     wanted = order.integers(classes, size=arguments.samples) if arguments.label is None else [arguments.label]
     start = torch.tensor(np.resize(wanted, arguments.samples) + vocabulary, device=device)[:, None]

@@ -115,6 +115,41 @@ def test_settings_of_the_sampler(model: FlowMo, images: Tensor) -> None:
             model.detokenize(tokens, **wrong)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"steps": 3}, "unknown setting 'steps'; did you mean 'num_steps'"),
+        ({"num_steps": 2.5}, "num_steps must be int, got 2.5"),
+        ({"num_steps": "2"}, "num_steps must be int"),
+        ({"guidance_scale": "much"}, "guidance_scale must be float"),
+        ({"guidance_interval": 0.5}, "guidance_interval must be a list"),
+        ({"solver": "rk4"}, "solver must be one of euler, heun; got 'rk4'"),
+        ({"seed": None}, "a seed is one integer, or a list of one an image; got None"),
+        ({"seed": 1.5}, "a seed is one integer"),
+        ({"seed": "ab"}, "a seed is one integer"),
+        ({"seed": [1]}, "1 seeds for 2 images"),
+    ],
+)
+def test_wrong_settings_are_explained(settings: dict[str, object], said: str, model: FlowMo, images: Tensor) -> None:
+    with pytest.raises(ConfigError, match=said):
+        model.detokenize(model.tokenize(images[:2]), **settings)  # type: ignore[arg-type]
+
+
+def test_settings_may_be_numpys_and_torchs(model: FlowMo, images: Tensor) -> None:
+    tokens = model.tokenize(images[:2])
+    given = {"num_steps": np.int64(2), "guidance_scale": torch.tensor(1.25), "rho": np.float32(2)}
+    plain = {"num_steps": 2, "guidance_scale": 1.25, "rho": 2.0}
+    assert torch.equal(model.detokenize(tokens, **given), model.detokenize(tokens, **plain))
+    assert torch.equal(model.detokenize(tokens, seed=torch.arange(2)), model.detokenize(tokens, seed=[0, 1]))
+
+
+def test_only_tokens_are_decoded(model: FlowMo, images: Tensor) -> None:
+    tokens = model.tokenize(images[:2])
+    for wrong in (tokens.indices, tokens.numpy(), [tokens], tokens.to_bytes(), "a.flowmo", None):
+        with pytest.raises(ConfigError, match=r"decodes Tokens, not .*from_numpy, from_bytes"):
+            model.detokenize(wrong)  # type: ignore[arg-type]
+
+
 def test_pictures_come_back_in_range_and_without_gradients(model: FlowMo, images: Tensor) -> None:
     again = model.reconstruct(images)
     assert again.abs().max() == 1  # clipped: a lively random model goes beyond

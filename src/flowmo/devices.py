@@ -1,11 +1,16 @@
-"""Which device ``auto`` is, the first of cuda, mps, xpu and cpu that is there; how much memory one took."""
+"""Which device ``auto`` is, the first of cuda, mps, xpu and cpu there; models on one, and the memory they took."""
 
 from __future__ import annotations
 
 import sys
+from typing import TypeVar
 
 import torch
+from torch import nn
 
+from .errors import ConfigError
+
+Module = TypeVar("Module", bound=nn.Module)
 AUTO = "auto"
 ORDER = ("cuda", "mps", "xpu")
 
@@ -18,6 +23,20 @@ def resolve_device(name: str | torch.device) -> str:
 def best_device() -> str:
     """Return the first of cuda, mps and xpu that torch can use here, else cpu."""
     return next((name for name in ORDER if getattr(torch, name).is_available()), "cpu")
+
+
+def put_on(model: Module, device: str | torch.device | None, dtype: torch.dtype | None = None) -> Module:
+    """Move a model to a device, ``auto`` too, and to a type of weights, in place, and return it.
+
+    None leaves either as it is. Raises ConfigError for a device that is not there.
+    """
+    try:
+        return model.to(None if device is None else resolve_device(device), dtype)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f'the model cannot be put on {device} ({reason[:90]}); try device="cpu", or "auto" for the best there is'
+        ) from None
 
 
 def peak_memory_mb(device: torch.device) -> float | None:

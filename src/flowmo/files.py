@@ -22,7 +22,7 @@ def cache_folder() -> Path:
     return user_path(os.environ.get("FLOWMO_CACHE") or Path("~") / ".cache" / "flowmo")
 
 
-def user_path(text: str | Path) -> Path:
+def user_path(text: str | os.PathLike[str]) -> Path:
     """A path as a user typed it, with ~ for the home folder; a name such as ~x.jpg, of no user, is itself."""
     return Path(os.path.expanduser(text))
 

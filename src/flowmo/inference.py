@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import FlowMoConfig
+from .devices import put_on
 from .errors import ConfigError
 
 TOKENS_AT_ONCE = {"cpu": 2**12, "cuda": 2**17}
@@ -70,12 +71,7 @@ def prepare(
         raise ConfigError(f"chunk_size must be at least 1, got {chunk_size}")
     if dtype is not None and not dtype.is_floating_point:
         raise ConfigError(f"dtype must be one of weights, float32, bfloat16 or float16; got {dtype}")
-    try:
-        model.to(device, dtype)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f'the model cannot be put on {device} ({reason[:90]}); try device="cpu"') from None
-    model.eval()
+    put_on(model, device, dtype).eval()
     if not compile:
         return Inference(chunk_size)
     how: dict[str, Any] = {"backend": compile} if isinstance(compile, str) else {}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import wraps
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .arch import Condition, Decoder, Encoder, TransformEncoder
-from .config import FlowMoConfig, SamplerConfig
+from .config import FlowMoConfig, SamplerConfig, from_dict
 from .errors import ConfigError
 from .flow import Guidance, Solver, seeded_noise, shifted_grid, solve, velocity_from_estimate
 from .image_utils import Images, as_images
@@ -40,6 +39,11 @@ def check_tokens(tokens: Tokens, config: FlowMoConfig) -> None:
 
     A model with a transform takes any number of groups up to its own.
     """
+    if not isinstance(tokens, Tokens):
+        raise ConfigError(
+            f"a model decodes Tokens, not an object of the type {type(tokens).__name__}; Tokens.from_numpy, from_bytes "
+            "and load make them of integers, payloads and files, Tokens.concatenate one of several"
+        )
     wanted = (config.tokens_of(tokens.image_size), config.num_groups, config.bits_per_group)
     found = (tokens.num_tokens, tokens.num_groups, tokens.bits_per_group)
     fewer = config.transform is not None and found[1] < wanted[1]
@@ -61,14 +65,12 @@ def all_channels(code: Tensor, config: FlowMoConfig) -> Tensor:
 def sampler_with(sampler: SamplerConfig, given: dict[str, Any]) -> SamplerConfig:
     """Return the sampler with what is given in place of its own; None leaves a setting as it is.
 
-    Raises ConfigError for a name that it does not have.
+    Numbers of NumPy's and torch's are taken too. Raises ConfigError for a name that it does not have, or a wrong value.
     """
     changed = {name: value for name, value in given.items() if value is not None}
-    try:
-        return replace(sampler, **changed)
-    except TypeError:
-        known = ", ".join(SamplerConfig.__dataclass_fields__)
-        raise ConfigError(f"unknown setting of the sampler among {', '.join(given)}; there are {known}") from None
+    return from_dict(
+        SamplerConfig, vars(sampler) | {k: getattr(v, "item", lambda v=v: v)() for k, v in changed.items()}
+    )
 
 
 def own_precision(verb: Callable[Given, Result]) -> Callable[Given, Result]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -110,12 +111,38 @@ def test_a_list_of_different_sizes_and_forms(photo: Image.Image, model: FlowMo) 
         (torch.zeros(3, 4, 4, dtype=torch.int64), "uint8 or floating point"),
         (torch.full((1, 3, 4, 4), float("nan")), "must lie in"),
         ([np.zeros((2, 4, 4, 3), np.uint8)], "one of its items is 2 images"),
+        (np.zeros((0, 0, 3), np.uint8), "an image of 0 x 0 pixels is empty"),
+        (np.zeros((0, 5, 3)), "an image of 0 x 5 pixels is empty"),
+        (Image.new("RGB", (0, 7)), "an image of 7 x 0 pixels is empty"),
+        (np.zeros((4, 4, 3), np.int32), r"array.astype\(numpy.uint8\)"),
+        (torch.zeros(1, 4, 4, 3), r"permute\(0, 3, 1, 2\) puts channels first"),
+        (torch.zeros(1, 4, 4), r"expand\(3, -1, -1\)"),
+        (torch.zeros(2, 1, 4, 4), r"expand\(-1, 3, -1, -1\)"),
+        (CAT.parent, r"is a folder, not a picture; .*glob"),
+        (CAT.parent / "*.jpg", "those that match a pattern"),
+        ("https://a.example/cat.jpg", "not fetched from an address; download it"),
+        ({"image": CAT}, "type dict is no image"),
+        (io.BytesIO(b""), "type BytesIO is no image"),
     ],
     ids=str,
 )
 def test_what_is_no_image_is_explained(given: object, said: str) -> None:
     with pytest.raises(ImageError, match=said):
         as_images(given, 32)  # type: ignore[arg-type]
+
+
+def test_a_search_for_files_is_a_list_of_them(model: FlowMo) -> None:
+    assert len(model.tokenize(CAT.parent.glob("c*.jpg"))) == len(list(CAT.parent.glob("c*.jpg"))) > 1
+    assert torch.equal(as_images((path for path in [CAT]), 32), as_images(CAT, 32))
+
+
+def test_the_users_own_line_is_questioned(model: FlowMo, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.linspace(0, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
+    for verb in (model.tokenize, model.codes, model.reconstruct):
+        monkeypatch.setattr(convert, "_warned", False)
+        with pytest.warns(UserWarning, match="as if they were in") as caught:
+            verb(images)
+        assert caught[0].filename == __file__
 
 
 def test_the_range_is_questioned_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +166,8 @@ def test_back_to_pictures(photo: Image.Image, expected: Tensor) -> None:
     assert to_numpy(expected[0]).shape == (1, 32, 32, 3)
     with pytest.raises(ImageError, match="float images"):
         flowmo.to_pil(expected[0, 0])
+    with pytest.raises(ImageError, match="object of the type list"):
+        flowmo.to_pil([expected])  # type: ignore[arg-type]
 
 
 def test_a_first_picture_takes_three_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

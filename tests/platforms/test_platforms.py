@@ -15,6 +15,7 @@ import flowmo
 from flowmo.cli.common import add_device_argument
 from flowmo.cli.main import build_parser
 from flowmo.devices import ORDER, best_device, resolve_device
+from flowmo.generation.files import PACKAGED_GENERATOR, load_generator
 
 PACKAGE = Path(flowmo.__file__).parent
 ON_THE_CPU_BEFORE = {"quantize/usage.py": 3, "training/health.py": 1}
@@ -50,6 +51,19 @@ def test_every_command_has_the_same_device_flag() -> None:
 
 def test_auto_in_python() -> None:
     assert str(flowmo.load(device="auto").device).startswith(best_device())
+
+
+@pytest.mark.parametrize("name", ["gpu", "xpu:7", "meta:x", ""])
+def test_a_device_that_is_not_there_is_explained(name: str) -> None:
+    for load in (flowmo.load, flowmo.FlowMo.from_pretrained, load_generator):
+        with pytest.raises(flowmo.ConfigError, match=f'cannot be put on {name}.*try device="cpu", or "auto"'):
+            load(device=name) if load is not load_generator else load(PACKAGED_GENERATOR, name)
+
+
+@pytest.mark.parametrize("name", [None, 3, "", b""])
+def test_what_names_no_model_is_explained(name: object) -> None:
+    with pytest.raises(flowmo.WeightsError, match=r"flowmo\.load\(\) alone is 'flowmo-mini-64'"):
+        flowmo.load(name)  # type: ignore[arg-type]
 
 
 def test_nothing_becomes_float64_on_a_device() -> None:

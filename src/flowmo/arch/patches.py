@@ -16,7 +16,8 @@ def patchify(image: Tensor, patch_size: int) -> Tensor:
     p = patch_size
     if height % p or width % p or not height or not width:
         raise ImageError(
-            f"image sides {height} x {width} must be multiples of the patch size {p}; resize or pad the image"
+            f"image sides {height} x {width} must be multiples of the patch size {p}; resize or pad the image, or give "
+            "it to tokenize or reconstruct in a list, [image], whose images are scaled to the model's size"
         )
     x = image.reshape(batch, channels, height // p, p, width // p, p)
     return x.permute(0, 2, 4, 3, 5, 1).reshape(batch, (height // p) * (width // p), p * p * channels)

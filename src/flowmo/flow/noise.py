@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from numbers import Integral
 
@@ -14,13 +15,17 @@ from ..errors import ConfigError
 def seeded_noise(seed: int | Sequence[int], count: int, shape: tuple[int, ...]) -> Tensor:
     """Standard normal count x shape, float32 on the CPU. One integer: the same noise for every image; a list: one each.
 
-    Raises ConfigError when a list's length is not ``count``.
+    Raises ConfigError for anything else, and when a list's length is not ``count``.
     """
     if isinstance(seed, (int, Integral)):  # NumPy's too
         return _noise(int(seed), shape).expand(count, *shape).clone()
-    if len(seed) != count:
-        raise ConfigError(f"{len(seed)} seeds for {count} images; give one integer, or one seed an image")
-    return torch.stack([_noise(int(s), shape) for s in seed]) if count else torch.empty(0, *shape, dtype=torch.float32)
+    try:
+        seeds = [operator.index(s) for s in seed]
+    except TypeError:
+        raise ConfigError(f"a seed is one integer, or a list of one an image; got {seed!r}") from None
+    if len(seeds) != count:
+        raise ConfigError(f"{len(seeds)} seeds for {count} images; give one integer, or one seed an image")
+    return torch.stack([_noise(s, shape) for s in seeds]) if count else torch.empty(0, *shape, dtype=torch.float32)
 
 
 def _noise(seed: int, shape: tuple[int, ...]) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..config import from_json, to_json
-from ..devices import resolve_device
+from ..devices import put_on
 from ..errors import ConfigError, WeightsError
 from ..files import replacing, save_tensors, user_path
 from ..hub import fetch_from_hub, repository_of
@@ -69,7 +69,7 @@ def load_generator(path: str | Path, device: str | torch.device = "cpu", revisio
             raise WeightsError(f"{path}: its tensors do not fit its own configuration, for example {wrong}")
         weights = {without_wrappers(name): finite(file.get_tensor(name), name, path) for name in stored}
         generator.load_state_dict(weights, assign=True)
-    return generator.to(resolve_device(device)).eval()
+    return put_on(generator, device).eval()
 
 
 def read_generator_about(path: str | Path) -> tuple[GeneratorConfig, list[str], dict[str, Any]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
+import io
 import os
+import sys
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -14,11 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ImageError
+from ..files import user_path
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    Images: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray | Tensor | Sequence[Images]"
+    Images: TypeAlias = (
+        "str | os.PathLike[str] | Image.Image | np.ndarray | Tensor | Sequence[Images] | Iterator[Images]"
+    )
 else:
     Images = Any
 
@@ -37,13 +42,13 @@ def as_images(images: Images, size: int | tuple[int, int]) -> Tensor:
     and width): scaled until it covers it, then the centre, as the paper does (C1). Files and uint8 are decoded as in
     :func:`flowmo.image_utils.decode.decode` and scaled by Pillow, floats by torch's antialiased bilinear filter.
     Accepted are a path, a Pillow image, a NumPy array (H W, H W C or N H W C with C of 1, 3 or 4, or channels first),
-    a tensor with channels first, and sequences of these, whose sizes may differ.
+    a tensor with channels first, and sequences or iterators of these, whose
+    sizes may differ.
     Raises ImageError for anything else, and for values outside [-1, 1]. Warns once of a batch that seems to be 0..1.
     """
     if isinstance(images, Tensor) and images.is_floating_point():
         batch = images[None] if images.ndim == 3 else images
-        if batch.ndim != 4 or batch.shape[1] != 3:
-            raise ImageError(f"images must be B 3 H W or 3 H W, got shape {tuple(images.shape)}; {_FORMS}")
+        _check_tensor(batch, images)
     else:
         height, width = (size, size) if isinstance(size, int) else size
         singles = [_fitted(single, height, width) for single in _singles(images)]
@@ -61,6 +66,8 @@ def to_pil(images: Tensor) -> list[Image.Image]:
 
 def to_numpy(images: Tensor) -> np.ndarray:
     """Float B 3 H W or 3 H W in [-1, 1] -> uint8 B H W 3, rounded to nearest. Raises ImageError for other shapes."""
+    if not isinstance(images, Tensor):
+        raise ImageError(f"a float tensor B 3 H W is needed, got an object of the type {type(images).__name__}")
     batch = images[None] if images.ndim == 3 else images
     if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point():
         raise ImageError(f"float images B 3 H W or 3 H W are needed, got {images.dtype} {tuple(images.shape)}")
@@ -76,7 +83,7 @@ def _singles(images: Any) -> list[Any]:
         return _of_tensor(images)
     if isinstance(images, np.ndarray) and images.dtype != object:
         return _of_array(images)
-    if isinstance(images, (Sequence, np.ndarray)) and not isinstance(images, bytes):
+    if isinstance(images, (Sequence, Iterator, np.ndarray)) and not isinstance(images, (bytes, io.IOBase)):
         return [single for item in images for single in _one(item)]
     raise ImageError(f"an object of the type {type(images).__name__} is no image; {_FORMS}")
 
@@ -90,14 +97,24 @@ def _one(item: Any) -> list[Any]:
 
 def _of_tensor(images: Tensor) -> list[Any]:
     batch = images[None] if images.ndim == 3 else images
-    if batch.ndim != 4 or batch.shape[1] != 3:
-        hint = "; permute(2, 0, 1) puts channels first" if images.ndim in (3, 4) and images.shape[-1] == 3 else ""
-        raise ImageError(f"images must be B 3 H W or 3 H W, got a tensor of shape {tuple(images.shape)}{hint}")
+    _check_tensor(batch, images)
     if batch.is_floating_point():
         return list(batch)
     if batch.dtype != torch.uint8:
         raise ImageError(f"images must be uint8 or floating point, got {batch.dtype}; use images.to(torch.uint8)")
     return list(batch.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def _check_tensor(batch: Tensor, images: Tensor) -> None:
+    """Raises ImageError for images whose batch is not B 3 H W, with what would make it so."""
+    if batch.ndim == 4 and batch.shape[1] == 3:
+        return
+    hint = _FORMS
+    if batch.ndim == 4 and batch.shape[3] == 3:
+        hint = f"permute({'2, 0, 1' if images.ndim == 3 else '0, 3, 1, 2'}) puts channels first"
+    elif batch.ndim == 4 and batch.shape[1] == 1:
+        hint = f"expand({'3' if images.ndim == 3 else '-1, 3'}, -1, -1) makes three channels of grey"
+    raise ImageError(f"images must be B 3 H W or 3 H W, got a tensor of shape {tuple(images.shape)}; {hint}")
 
 
 def _of_array(images: np.ndarray) -> list[Any]:
@@ -111,7 +128,10 @@ def _of_array(images: np.ndarray) -> list[Any]:
     if array.dtype == np.uint8:
         return list(array)
     if array.dtype.kind != "f":
-        raise ImageError(f"an array of images must be uint8, or float in [-1, 1]; got {array.dtype}")
+        raise ImageError(
+            f"an array of images must be uint8, or float in [-1, 1]; got {array.dtype}. Of values in 0..255, "
+            "array.astype(numpy.uint8) makes one"
+        )
     if array.shape[3] == 4:
         raise ImageError("float arrays with transparency are not read; give three channels, or uint8")
     pixels = torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2), dtype=np.float32))
@@ -123,18 +143,36 @@ def _fitted(single: Any, height: int, width: int) -> Tensor:
     from PIL import Image
 
     from .crops import to_tensor
-    from .decode import decode, to_rgb
+    from .decode import to_rgb
     from .fit import fit_picture
 
     if isinstance(single, Tensor):
+        if not single.numel():
+            raise ImageError(f"an image of {single.shape[1]} x {single.shape[2]} pixels is empty")
         return _fit_float(single, height, width)
     if isinstance(single, (str, os.PathLike)):
-        image = decode(Path(single).expanduser(), os.fspath(single))
+        image = _read(os.fspath(single))
     elif isinstance(single, np.ndarray):
         image = to_rgb(Image.fromarray(np.ascontiguousarray(single[..., 0] if single.shape[2] == 1 else single)))
     else:
         image = to_rgb(single)
+    if not image.width * image.height:
+        raise ImageError(f"an image of {image.height} x {image.width} pixels is empty")
     return to_tensor(fit_picture(image, height, width))
+
+
+def _read(name: str) -> Image.Image:
+    """Decode a file that a user named. Raises ImageError, which says what to do with a folder, pattern or address."""
+    from .decode import decode
+
+    path = user_path(name)
+    if "://" in name:
+        raise ImageError(f"{name}: images are not fetched from an address; download it and give the file")
+    if path.is_dir():
+        raise ImageError(f'{name}: is a folder, not a picture; Path(folder).glob("*.jpg") lists its files')
+    if glob.has_magic(name) and not path.exists():
+        raise ImageError(f"{name}: there is no such file; glob.glob(pattern) lists those that match a pattern")
+    return decode(path, name)
 
 
 def _fit_float(image: Tensor, height: int, width: int) -> Tensor:
@@ -163,8 +201,16 @@ def _check_range(batch: Tensor) -> None:
         warnings.warn(
             f"images have values from {low:.2g} to {high:.2g}, as if they were in [0, 1]; a model takes [-1, 1]: use "
             "2 * images - 1. This is said once",
-            stacklevel=4,
+            stacklevel=_callers_level(),
         )
+
+
+def _callers_level() -> int:
+    """The level, for ``warnings.warn`` in the function that asks, of the line outside of this package and torch."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("flowmo", "torch"):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _is_pillow(images: Any) -> bool:

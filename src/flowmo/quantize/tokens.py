@@ -7,7 +7,7 @@ another token-major, then by group. ``docs/FORMAT.md`` shows the order bit by bi
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, TokenFileError
-from ..files import replacing
+from ..files import replacing, user_path
 from ..image_utils import to_pil
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ class Tokens:
         object.__setattr__(self, "image_size", check_size(self.image_size, "image_size"))
         if not isinstance(self.indices, Tensor) or self.indices.dtype not in INTEGERS:
             found = self.indices.dtype if isinstance(self.indices, Tensor) else type(self.indices).__name__
-            raise ConfigError(f"token indices must be a tensor of integers, got {found}")
+            raise ConfigError(
+                f"token indices must be a tensor of integers, got {found}; Tokens.from_numpy takes arrays"
+            )
         if self.indices.ndim != 3 or 0 in self.indices.shape[1:]:
             raise ConfigError(
                 "token indices must have the shape images x tokens x groups, with at least one token and one group; "
@@ -59,6 +61,14 @@ class Tokens:
         indices = self.indices.to(torch.int64)
         _check_range(indices, self.bits_per_group)
         object.__setattr__(self, "indices", indices)
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        return (
+            f"Tokens(images={self.num_images}, num_tokens={self.num_tokens}, num_groups={self.num_groups}, "
+            f"bits_per_group={self.bits_per_group}, image_size=({height}, {width})): "
+            f"{payload_size(self.num_tokens, self.bits_per_token)} bytes an image"
+        )
 
     @property
     def num_images(self) -> int:
@@ -103,11 +113,22 @@ class Tokens:
     def __len__(self) -> int:
         return self.num_images
 
-    def __getitem__(self, key: int | slice) -> Tokens:
-        """One image or a slice of them, always as Tokens (an integer gives B = 1). Raises IndexError past the end."""
-        chosen = range(len(self))[key]
-        rows = [chosen] if isinstance(chosen, int) else list(chosen)
-        return Tokens(self.indices[rows], self.bits_per_group, self.image_size)
+    def __getitem__(self, key: int | slice | Sequence[int] | np.ndarray | Tensor) -> Tokens:
+        """One image, a slice, a list of positions or a mask of them, always as Tokens (an integer gives B = 1).
+
+        Raises IndexError past the end.
+        """
+        rows = np.arange(len(self))[key.tolist() if isinstance(key, Tensor) else key]
+        if rows.ndim > 1:
+            raise IndexError("Tokens are indexed by image alone; .indices is the tensor B N G")
+        return Tokens(self.indices[rows.reshape(-1).tolist()], self.bits_per_group, self.image_size)
+
+    def __iter__(self) -> Iterator[Tokens]:
+        return (self[i] for i in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """What ``numpy.asarray`` makes of them: :meth:`numpy`."""
+        return self.numpy() if dtype is None else self.numpy().astype(dtype)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Tokens):
@@ -124,6 +145,8 @@ class Tokens:
             raise ConfigError("there are no tokens to concatenate")
         first = parts[0]
         for part in parts:
+            if not isinstance(part, Tokens):
+                raise ConfigError(f"only Tokens are concatenated, not an object of the type {type(part).__name__}")
             ours, theirs = ((t.num_tokens, t.num_groups, t.bits_per_group, t.image_size) for t in (first, part))
             if ours != theirs:
                 raise ConfigError(
@@ -139,7 +162,10 @@ class Tokens:
     def from_numpy(cls, array: np.ndarray, bits_per_group: int, image_size: tuple[int, int]) -> Tokens:
         """Inverse of :meth:`numpy`; any integer type is taken. Raises ConfigError."""
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu":
-            raise ConfigError(f"token indices must be an array of integers, got {getattr(array, 'dtype', type(array))}")
+            raise ConfigError(
+                f"token indices must be an array of integers, got {getattr(array, 'dtype', type(array))}; a tensor is "
+                "given to Tokens(...) itself"
+            )
         return cls(torch.from_numpy(array.astype(np.int64)), bits_per_group, image_size)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -147,7 +173,7 @@ class Tokens:
 
         For exchange with a fingerprint of the model, names and labels, write .flowmo files or a shard (docs/FORMAT.md).
         """
-        path = Path(path)
+        path = user_path(path)
         if path.suffix != ".npz":
             raise ConfigError(f"{path}: the name of a file of tokens ends in .npz")
         with replacing(path) as part, part.open("wb") as file:
@@ -158,13 +184,16 @@ class Tokens:
     def load(cls, path: str | os.PathLike[str]) -> Tokens:
         """Inverse of :meth:`save`. Nothing in the file is executed. Raises TokenFileError for another file."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(user_path(path), allow_pickle=False) as file:
                 height, width = (int(side) for side in file["image_size"])
                 return cls.from_numpy(file["tokens"], int(file["bits_per_group"]), (height, width))
         except FileNotFoundError:
             raise TokenFileError(f"there is no file {os.fspath(path)}") from None
-        except Exception as error:  # a damaged archive can raise anything
-            raise TokenFileError(f"{os.fspath(path)} is no file of Tokens.save: {error}") from None
+        except Exception:  # a damaged archive can raise anything, and NumPy's own words recommend what executes files
+            raise TokenFileError(
+                f"{os.fspath(path)} is no file of Tokens.save, or is damaged; 'flowmo info' says what a file is, and "
+                "'flowmo detokenize' reads .flowmo files and shards"
+            ) from None
 
     def to_images(self, model: Detokenizer, **settings: Any) -> Tensor:
         """Return ``model.detokenize(self)``: images B 3 H W in [-1, 1]; settings such as seed and num_steps."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 
 import torch
 
-from ..devices import resolve_device
+from ..devices import put_on
 from ..errors import WeightsError
 from ..files import user_path
 from ..hub import is_address
@@ -42,13 +43,14 @@ def load(
     revision: of a model on the hub, a branch, tag or commit.
     Nothing in a file is ever executed.
 
-    Raises WeightsError when there are no such weights, or they are damaged.
+    Raises WeightsError when there are no such weights, or they are damaged; ConfigError for a device that is not there.
     """
-    path, where = weights_path(name, revision), resolve_device(device)
+    path = weights_path(name, revision)
     if path.suffix in (".pth", ".pt"):
         read = load_converted if str(name) in RELEASED else load_official
-        return read(path, ema, num_tokens=num_tokens, image_size=image_size, bits_per_group=bits_per_group).to(where)
-    return load_model(path).to(where)
+        model = read(path, ema, num_tokens=num_tokens, image_size=image_size, bits_per_group=bits_per_group)
+        return put_on(model, device)
+    return put_on(load_model(path), device)
 
 
 def weights_path(name: str | Path, revision: str | None = None) -> Path:
@@ -57,6 +59,8 @@ def weights_path(name: str | Path, revision: str | None = None) -> Path:
 
     Raises WeightsError for a name that is none of these, and for a model that cannot be fetched.
     """
+    if not isinstance(name, (str, os.PathLike)) or not os.fspath(name):
+        raise WeightsError(f"a model is named by text or a path, not {name!r}; flowmo.load() alone is {PACKAGED!r}")
     if name == PACKAGED:  # before any file or folder of that name
         return packaged_path(PACKAGED)
     if is_address(str(name)):
