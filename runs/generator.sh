@@ -2,7 +2,7 @@
 # Stage 2 from a data set to numbers: runs/generator.sh DATA OUT. Every step is passed over where it is done and goes on
 # where it was stopped, so the same command again continues; LIMIT bounds the training of one call (8m, 90m, 2h).
 # DATA: labelled pictures in parts "train" and "validation", such as Parquet files of 100 classes at 64 x 64 pixels.
-# GUIDANCES: of the generator. DECODERS: of the decoder, for each of those; PAINTER: the tokenizer whose decoder these
+# GUIDANCES: of the generator. DECODERS: of the decoder, for each of those; DECODER: the tokenizer whose decoder these
 # guide, one of several steps with the tokens of TOKENIZER (a decoder of one step has no level where guidance acts).
 # COUNT: of each part only the first pictures. EACH: samples a class. INIT: a generator to start from. FLIP=1: train on
 # the mirrored pictures as well. BITS: of the integers of the sequence, where the tokenizer's are other (bits_per_group).
@@ -12,7 +12,7 @@ data=$1 out=$2
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python} device=${DEVICE:-cpu} tokenizer=${TOKENIZER:-flowmo-mini-64}
 preset=${PRESET:-maskgit-mini} limit=${LIMIT:-90m} images=${IMAGES:-300000} cooldown=${COOLDOWN:-75000} batch=${BATCH:-32}
-painter=${PAINTER:-$tokenizer} first=${COUNT:-} each=${EACH:-10} steps=${STEPS:-64} noise=${NOISE:-4.5} classes=${CLASSES:-}
+other=${DECODER:-$tokenizer} first=${COUNT:-} each=${EACH:-10} steps=${STEPS:-64} noise=${NOISE:-4.5} classes=${CLASSES:-}
 guidances=${GUIDANCES-1 2 4} decoders=${DECODERS-} temperatures=${TEMPERATURES-0.7 1.3} guidance=${GUIDANCE:-4}
 flowmo() { echo "+ flowmo $*" >&2; "$python" -m flowmo "$@"; }
 
@@ -39,7 +39,7 @@ samples() { [ -f "$out/samples/$1.npz" ] || generate -n "$each" --npz "$out/samp
 for strength in $guidances; do
   samples "guidance-$strength" --tokenizer "$tokenizer" --guidance "$strength"
   for decoder in $decoders; do
-    samples "guidance-$strength-decoder-$decoder" --tokenizer "$painter" --guidance "$strength" --decoder-guidance "$decoder"
+    samples "guidance-$strength-decoder-$decoder" --tokenizer "$other" --guidance "$strength" --decoder-guidance "$decoder"
   done
 done
 samples "guidance-$guidance" --tokenizer "$tokenizer" --guidance "$guidance"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A few minutes on a CPU that touch every part: train a tiny model, stopped on the way and continued, and its encoder-only
-# sibling; then code pictures with it, paint them again, and measure it.
+# sibling; then code pictures with it, decode them again, and measure it.
 #   runs/smoke_cpu.sh DATA [OUT]
 # DATA: a folder of pictures or of Parquet files. The pictures of so small a model show that it runs, nothing more.
 set -euo pipefail

@@ -3,7 +3,7 @@
     python tools/compare_decoding.py results/decoding.json LABEL=MODEL=RESULT,RESULT,... LABEL=MODEL=RESULT,... ...
 
 MODEL: its weights. RESULT: the JSON that `flowmo evaluate` wrote of it, one a seed, in the same order for all, with the
-sampler of this row; its table of pictures lies beside it. Every row is compared with the first one, and all paint the
+sampler of this row; its table of pictures lies beside it. Every row is compared with the first one, and all decode the
 same tokens. Speed is measured here: nothing else should run meanwhile. runs/distill.sh makes them all.
 """
 

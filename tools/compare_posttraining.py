@@ -12,7 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-from flowmo.evaluation.across_seeds import PAIRED, compare_seeds
+from flowmo.evaluation.across_seeds import compare_seeds
 from flowmo.files import replacing
 from flowmo.provenance import code_version
 
@@ -31,7 +31,7 @@ def main() -> None:
         for metric, value in model["metrics"].items():
             difference = model["difference"].get(metric, {})
             words = f"{value:10.4f}"
-            if metric in PAIRED and "mean" in difference:
+            if "mean" in difference:
                 words += f"   {difference['mean']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f})"
             elif difference:
                 words += "   by seed " + ", ".join(f"{d:+.4f}" for d in difference["by_seed"])

@@ -45,12 +45,12 @@ def main() -> None:
     rows = torch.from_numpy(random.randint(0, len(train.names), indices.shape))
     frequent = train.tokens.indices.gather(0, rows)  # each place from another picture
     for name, drawn in (("floor-reconstructions", indices), ("control-even", even), ("control-frequencies", frequent)):
-        write(samples / f"{name}.npz", paint(model, held_out.tokens, drawn), labels[places])
+        write(samples / f"{name}.npz", decode(model, held_out.tokens, drawn), labels[places])
     with np.load(own[0]) as file:
         write(samples / "control-shuffled-labels.npz", file["arr_0"], random.permutation(file["arr_1"]))
 
 
-def paint(model: FlowMo, kind: Tokens, indices: torch.Tensor) -> np.ndarray:
+def decode(model: FlowMo, kind: Tokens, indices: torch.Tensor) -> np.ndarray:
     """uint8 N H W 3."""
     pictures = []
     for i in range(0, len(indices), 50):

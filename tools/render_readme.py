@@ -15,28 +15,14 @@ from pathlib import Path
 from flowmo.comparison.compare import Row
 from flowmo.comparison.table import measured_columns, order
 from flowmo.evaluation.results import Result, read_result
-from flowmo.metrics.table import METRICS, columns
+from flowmo.metrics.table import METRICS, column
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "EVALUATION.md")
-POSTTRAINING = {
-    "rfid": ("rFID", ".2f", 1),
-    "kid": ("KID x1000", ".2f", 1000),
-    "psnr": ("PSNR (dB)", ".2f", 1),
-    "ssim": ("SSIM", ".3f", 1),
-    "lpips_alex": ("LPIPS Alex", ".4f", 1),
-    "lpips_vgg": ("LPIPS VGG", ".4f", 1),
-}
+POSTTRAINING = ("rfid", "kid", "psnr", "ssim", "lpips_alex", "lpips_vgg")
 DECODING = {"passes": ("passes", "d"), "images_per_second": ("images/s", ".1f"), "speedup": ("times as fast", ".1f")}
-GENERATION = {
-    "fid": ("FID", ".1f"),
-    "sfid": ("sFID", ".1f"),
-    "kid": ("KID x1000", ".1f"),
-    "precision": ("precision", ".3f"),
-    "recall": ("recall", ".3f"),
-    "agreement": ("agreement", ".1%"),
-}
+GENERATION = ("fid", "sfid", "kid", "precision", "recall", "agreement")
 GENERATED = {
     "floor-reconstructions": "the tokenizer's reconstructions, the floor",
     "control-shuffled-labels": "control: the samples with shuffled labels",
@@ -75,13 +61,13 @@ def comparison() -> str:
     rows = sorted((row for row in _rows(result) if row.counted in ("payload", None)), key=order)
     shown = measured_columns(rows)
     lines = [
-        "| | bytes | " + " | ".join(column.heading for column in shown) + " |",
+        "| | bytes | " + " | ".join(each.heading for each in shown) + " |",
         "|---|" + "---:|" * (1 + len(shown)),
     ]
     for row in rows:
         size = "-" if row.payload_bytes is None else f"{row.payload_bytes:.0f}"
         name = f"**{row.name}**" if row.group == "model" else row.name
-        cells = [column.text(row.metrics.get(column.name)) for column in shown]
+        cells = [each.text(row.metrics.get(each.name)) for each in shown]
         lines.append(f"| {name} | {size} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", f"{_conditions(result)} Codecs: at most that many bytes, without headers."])
 
@@ -123,15 +109,13 @@ def generation() -> str:
         f"{reference['split']} part. Agreement: of real pictures {metrics['agreement_reference']:.1%}, by chance "
         f"{metrics['agreement_chance']:.1%}.",
         "",
-        f"| | {' | '.join(title for title, _ in GENERATION.values())} |",
+        f"| | {' | '.join(column(name).heading for name in GENERATION)} |",
         "|---|" + "---:|" * len(GENERATION),
     ]
     by_agreement = sorted(results.items(), key=lambda item: -item[1].content["metrics"]["agreement"])
     for name, result in by_agreement:
         label = GENERATED.get(name, f"samples, {in_words(name)}")
-        cells = [
-            _number(metric, result.content["metrics"].get(metric), form) for metric, (_, form) in GENERATION.items()
-        ]
+        cells = [column(metric).text(result.content["metrics"].get(metric)) for metric in GENERATION]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -156,14 +140,14 @@ def _beside_the_first(result: dict, plain: dict[str, tuple[str, str]], labels: d
 
     def titled(name: str) -> str:
         seeds = len(result["metric_seeds"][name])
-        return POSTTRAINING[name][0] + (f", {seeds} seed{'s' * (seeds > 1)}" if seeds < len(result["seeds"]) else "")
+        return column(name).heading + (f", {seeds} seed{'s' * (seeds > 1)}" if seeds < len(result["seeds"]) else "")
 
     titles = [title for title, _ in plain.values()] + list(map(titled, columns))
     lines = [f"| | {' | '.join(titles)} |", "|---|" + "---:|" * len(titles)]
     for label, model in result["models"].items():
         cells = [format(model[name], form) for name, (_, form) in plain.items()]
         for name in columns:
-            _, form, scale = POSTTRAINING[name]
+            form, scale = column(name).format, column(name).factor
             cell, difference = format(scale * model["metrics"][name], form), model["difference"].get(name)
             if difference and model is not _first(result):
                 ends = difference.get("by_seed") or [difference["low"], difference["high"]]
@@ -212,10 +196,6 @@ def _conditions(result: Result) -> str:
         f"{data.count:,} pictures of {height} x {width} pixels ({data.description}, {data.split}), {model.name} "
         f"(fingerprint {model.fingerprint}), {steps}, {result.seed}, commit {result.code.get('commit', '?')}."
     )
-
-
-def _number(metric: str, value: float | None, spec: str) -> str:
-    return "-" if value is None else format(columns()[metric].factor * value if metric in columns() else value, spec)
 
 
 def main() -> int:

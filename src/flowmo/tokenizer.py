@@ -1,8 +1,23 @@
 """FlowMo, the diffusion autoencoder: parts for training and the user's verbs (Section 3, Figure 3).
 
-image -> encoder -> latent -> quantizer -> code --> decoder(x_t, code, t) -> velocity -> solver -> image
- B 3 H W            B N K        |         B N K
-                               tokens B N G
+    encode                                 decode: n steps from t = 1 to t = 0
+
+    image      B 3 H W                     noise       B 3 H W
+      |                                      |
+    Encoder <- c_0 B N K                     v
+      |                              +---> x_t         B 3 H W
+    latent     B N K                 |       |
+      |                              |     Decoder  <- code, t
+    quantizer                        |       |
+      |     |                        |     velocity    B 3 H W
+      v     v                        |       |
+    code  tokens                     +---- solver      one step of the time grid, guided in an interval of t
+    B N K B N G                              |
+                                             v
+                                           image       B 3 H W
+
+``encode`` and ``quantize`` are the left side, ``velocity`` the decoder, ``sample`` the loop; ``tokenize``,
+``detokenize`` and ``reconstruct`` are these for users. N tokens of K channels; G integers a token.
 """
 
 from __future__ import annotations
@@ -10,6 +25,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from functools import wraps
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -31,6 +47,8 @@ from .tiles import decode_tiled
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
+NOT_IN_TOKENS = ("kind", "temperature", "straight_through")
+"""Settings of a quantizer under other names in a fingerprint, or that change losses and gradients alone."""
 SMALLEST_TRAINING_T = 0.05  # keeps the loss of a clean prediction finite at low noise
 
 
@@ -328,15 +346,18 @@ class FlowMo(Pretrained, nn.Module):
             "initial_latent": c.initial_latent,
             "latent_positions": c.latent_positions,
         }
-        if c.quantizer.normalize != "token":
-            settings["normalize"] = c.quantizer.normalize
+        for f in fields(c.quantizer):  # those that a quantizer has gained since, where they are not the usual ones
+            if f.name not in (*settings, *NOT_IN_TOKENS) and getattr(c.quantizer, f.name) != f.default:
+                settings[f.name] = getattr(c.quantizer, f.name)
         if c.encoder.width_multiplier != 1:
             settings["width_multiplier"] = c.encoder.width_multiplier
         if c.transform is not None:
             settings |= {"patch_size": c.transform.patch_size, "allocation": c.transform.allocation}
             del settings["num_tokens"]  # those of one size of image, and it codes any
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        for name, weight in sorted(self.encoder.state_dict().items()):
+        weights = sorted(self.encoder.state_dict().items())
+        weights += [(f"quantizer.{name}", weight) for name, weight in sorted(self.quantizer.state_dict().items())]
+        for name, weight in weights:
             digest.update(name.encode())
             digest.update(weight.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
         return int.from_bytes(digest.digest()[:4], "little")

@@ -101,6 +101,14 @@ def test_each_file_says_what_it_is(path: Path) -> None:
     assert not source or ast.get_docstring(ast.parse(source)), "no docstring"
 
 
+def test_tests_have_the_folders_of_the_package() -> None:
+    """Beside them, rules, vectors of the published code, the scripts of runs/, and other machines have folders."""
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    own = {path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert folders - own == {"contracts", "golden", "runs", "platforms"}
+    assert own - folders == {"samples"}
+
+
 def test_names_of_test_files_are_unique() -> None:
     """Folders of tests are no packages: pytest takes two files of one name for one module and runs neither rightly."""
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]

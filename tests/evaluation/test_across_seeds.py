@@ -81,7 +81,7 @@ def test_the_tool_and_the_table_of_the_readme(folder: Path, tmp_path: Path, rend
     subprocess.run(tool, check=True, capture_output=True)
     content = json.loads(out.read_text())
     lines = render_readme.posttraining_table(content).splitlines()
-    assert lines[2:4] == ["| | PSNR (dB) | SSIM, 1 seed |", "|---|---:|---:|"]
+    assert lines[2:4] == ["| | PSNR dB | SSIM, 1 seed |", "|---|---:|---:|"]
     before, after = content["models"].values()
     assert lines[4] == f"| before | {before['metrics']['psnr']:.2f} | {before['metrics']['ssim']:.3f} |"
     low, high = (after["difference"]["psnr"][end] for end in ("low", "high"))

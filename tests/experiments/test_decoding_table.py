@@ -111,7 +111,7 @@ def test_the_tool_and_the_table_of_the_readme(folder: Path, tmp_path: Path, rend
     content = json.loads(out.read_text())
     lines = render_readme.decoding_table(content).splitlines()
     assert "batches of 2, median of 1 rounds" in lines[0]
-    assert lines[2:4] == ["| | passes | images/s | times as fast | PSNR (dB) |", "|---|---:|---:|---:|---:|"]
+    assert lines[2:4] == ["| | passes | images/s | times as fast | PSNR dB |", "|---|---:|---:|---:|---:|"]
     eight, one = content["models"]["eight"], content["models"]["one"]
     assert lines[4] == f"| eight | 15 | {eight['images_per_second']:.1f} | 1.0 | {eight['metrics']['psnr']:.2f} |"
     low, high = (one["difference"]["psnr"][end] for end in ("low", "high"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,38 @@ PICTURES = Path(table.__file__).parents[1] / "samples"
 
 
 def test_names_are_unique_and_formats_work() -> None:
-    assert len(columns()) == len({column.name for column in columns().values()}) == len(METRICS) + 4
+    assert len(columns()) == len({column.name for column in columns().values()}) == len(METRICS) + 5
     for column in columns().values():
         assert column.text(0.5)
         assert column.text(None, "n/a") == "n/a"
     assert columns()["kid"].heading == "KID x 1000"
     assert columns()["kid"].text(0.0125) == "12.50"
+    assert table.column("lpips").label == "LPIPS Alex"  # as figures and training logs call it
+    assert columns()["rfid"].axis == "rFID, lower is better"
+
+
+def test_what_other_lists_follow_from_the_table() -> None:
+    assert table.each_image() == ["psnr", "ssim", "lpips_alex", "lpips_vgg"]
+    assert table.of_all_images()[:3] == ["rfid", "kid", "sfid"]
+    assert table.with_companions(["psnr", "rfid", "fd_efflite0"])[3:] == ["kid", "kd_efflite0"]
+    assert {name for name, shown in columns().items() if not shown.plotted} == {
+        "bits_per_pixel", "kd_efflite0", "beats_thumbnail",
+    }  # fmt: skip
+
+
+def test_labels_stand_in_the_table_alone() -> None:
+    """No other file of the package or of the tools says a metric's label in a string of its own."""
+    labels = {metric.label for metric in METRICS if " " in metric.label or metric.label.startswith(("rFID", "FD-"))}
+    root = Path(table.__file__).parents[1]
+    files = [*root.rglob("*.py"), *(root.parents[1] / "tools").glob("*.py")]
+    again = [
+        f"{path.name}: {node.value}"
+        for path in files
+        if path != Path(table.__file__)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in labels
+    ]
+    assert again == []
 
 
 def test_families_come_once_in_order_with_kid_beside_rfid() -> None:

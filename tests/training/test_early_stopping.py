@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flowmo.data import BatchLoader, open_images
 from flowmo.errors import WeightsError
-from flowmo.evaluation.validation import make_sampler_check
+from flowmo.evaluation.validation import make_sampler_validation
 from flowmo.flow import ThickTailedLogitNormal
 from flowmo.perceptual import load_distance
 from flowmo.presets import tiny
@@ -122,7 +122,7 @@ def test_a_run_that_hacks_its_reward_is_stopped(
         cooldown_images=0, check_images=80, ema_decay=0.0, precision="fp32", workers=0, log_steps=100,
         sample=SampleLossConfig(weight=1000.0, num_steps=2, grid="shifted", network_side=64, patience=2),
     )  # fmt: skip
-    check = make_sampler_check(photographs("validation", 16), tmp_path / "pictures", network)
+    check = make_sampler_validation(photographs("validation", 16), tmp_path / "pictures", network)
     start = begun(photographs("train", 96))
     said: list[str] = []
 

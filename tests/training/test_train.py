@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import inspect
 import json
 import re
 import time
@@ -14,15 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from run_support import command
 from torch import nn
 
 import flowmo
-from flowmo.cli.main import main
 from flowmo.data import open_images
 from flowmo.errors import ConfigError, TrainingError
 from flowmo.presets import tiny
-from flowmo.stages import LossWeights, mode_matching
+from flowmo.stages import LossWeights
 from flowmo.training import Run, TokenizerPlan, TrainConfig, TrainOptions, World, session, train
 from flowmo.weights import load_model
 
@@ -143,27 +140,6 @@ def test_what_does_not_fit_is_said_before_a_folder_is_made(data: Path, tmp_path:
     with pytest.raises(TrainingError, match="holds a run of another model"):
         train(stranger, source, tmp_path / "run", TrainOptions(say=lambda _: None))
     assert World().size == 1
-
-
-def test_the_way_from_the_command_to_the_loss_is_short(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At most eight functions of ours lie on it: command, train, session, loop, update, gradient, stage, loss."""
-    ways: list[list[str]] = []
-    original = mode_matching.mode_matching_loss
-
-    def spied(*args: Any, **more: Any) -> mode_matching.ModeMatchingLoss:
-        frame, way = inspect.currentframe(), ["mode_matching_loss"]
-        while frame is not None:
-            if "/flowmo/" in frame.f_code.co_filename:
-                way.insert(0, frame.f_code.co_name)
-            frame = frame.f_back
-        ways.append(way[way.index("_main") + 1 :])
-        return original(*args, **more)
-
-    monkeypatch.setattr(mode_matching, "mode_matching_loss", spied)
-    assert main(command(data, tmp_path, images=8, cooldown_images=0, workers=0)) == 0
-    assert len(ways[0]) <= 8, ways[0]
 
 
 def test_the_documented_call_runs(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from ..comparison.adapters import Peer, ThumbnailPeer, at_rates, open_peer
 from ..comparison.codecs import CODECS, COUNTED, Codec, Distance, get_codec
 from ..comparison.coded import Search, code_all
 from ..comparison.compare import Method, Row, codec_methods, compare, control_methods, peer_method
-from ..comparison.inputs import METRICS, byte_targets, common_size, comparison_networks, nearest
+from ..comparison.inputs import DEFAULT, METRICS, byte_targets, common_size, comparison_networks, nearest
 from ..comparison.peers.adapter import list_peers, published_peer
 from ..comparison.published import COMPARABILITY
 from ..comparison.report import RESULT, STORE, Comparison, in_words, write_comparison
@@ -99,9 +99,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--metrics",
         nargs="*",
         choices=METRICS,
-        default=list(METRICS),
+        default=list(DEFAULT),
         metavar="NAME",
-        help=f"beside PSNR, SSIM and LPIPS (Alex), of {', '.join(METRICS)} (default: all)",
+        help=f"beside PSNR, SSIM and LPIPS (Alex), of {', '.join(METRICS)} (default: {' '.join(DEFAULT)})",
     )
     parser.add_argument("--workers", type=common.positive, metavar="N", help="threads that code (default: one a core)")
     common.add_output_arguments(parser, OUT, force="overwrite a finished comparison in that folder")

@@ -17,8 +17,9 @@ from ..data import open_split
 from ..errors import ConfigError, TrainingError, WeightsError
 from ..evaluation.protocols import STANDARD
 from ..evaluation.results import weights_checksum
-from ..evaluation.validation import make_sampler_check
+from ..evaluation.validation import make_sampler_validation
 from ..metrics.features import load_inception
+from ..metrics.table import column
 from ..perceptual import load_distance, load_lpips
 from ..presets import PRESETS
 from ..profiling.flops import tokenizer_cost
@@ -29,8 +30,8 @@ from ..training.early_stopping import best, validations_of
 from ..training.logs import NAME as LOG
 from ..training.start import raw_model
 from ..training.validation import IMAGES, Validation
-from ..viewing.check_curves import check_figure
 from ..viewing.plots import write_plot
+from ..viewing.validation_curves import validation_figure
 from ..weights import read_about, weights_path
 from ..weights.load import checkpoint_folder
 from . import common
@@ -120,7 +121,7 @@ def _draw(folder: Path) -> None:
     if len(found) < 2:
         return
     try:
-        write_plot(folder / IMAGES / "checks.png", check_figure(found, best(found)["images"]))
+        write_plot(folder / IMAGES / "checks.png", validation_figure(found, best(found)["images"]))
     except ConfigError as error:
         print(f"note: no curves are drawn: {error}", file=sys.stderr)
 
@@ -171,9 +172,9 @@ def _validation(
         inception = there(
             lambda: load_inception(arguments.inception, None, STANDARD.inception).to(images.device),
             arguments.inception,
-            "rFID",
+            column("rfid").label,
         )
-    measure = make_sampler_check(images, arguments.out / IMAGES, distance, lpips, inception)
+    measure = make_sampler_validation(images, arguments.out / IMAGES, distance, lpips, inception)
     return lambda model, seen: measure(model, seen) | named
 
 

@@ -44,7 +44,7 @@ COMMANDS = {
 ALSO = {
     "encode": "tokenize", "compress": "tokenize", "decode": "detokenize", "decompress": "detokenize",
     "roundtrip": "reconstruct", "eval": "evaluate", "test": "evaluate", "measure": "evaluate", "benchmark": "bench",
-    "speed": "bench", "sample": "generate", "paint": "generate", "draw": "generate", "finetune": "posttrain",
+    "speed": "bench", "sample": "generate", "draw": "generate", "finetune": "posttrain",
     "fine-tune": "posttrain", "post-train": "posttrain", "distil": "distill", "show": "info", "inspect": "info",
     "fid": "evaluate-generator", "plot": "figure", "fit": "train",
 }  # fmt: skip

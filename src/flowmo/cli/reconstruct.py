@@ -17,6 +17,7 @@ from ..data import find_pictures, output_stems, picture_batches, relative_names,
 from ..errors import WeightsError
 from ..evaluation.reconstruction import Scores, mean_scores, score, thumbnail_bits
 from ..metrics.pixels import thumbnail
+from ..metrics.table import column
 from ..perceptual import LPIPS, load_lpips
 from ..quantize.tokens import payload_size
 from ..tokenizer import FlowMo
@@ -131,7 +132,7 @@ def _lpips(arguments: argparse.Namespace, progress: common.Progress) -> LPIPS | 
 
 
 def _print(rows: list[dict[str, Any]], mean: dict[str, float | None]) -> None:
-    header = ["file", "bytes", "file bytes", "bits/pixel", "PSNR dB", "LPIPS", "thumb. PSNR", "thumb. LPIPS"]
+    header = ["file", "bytes", "file bytes", "bits/pixel", column("psnr").label, "LPIPS", "thumb. PSNR", "thumb. LPIPS"]
     lines = [
         [
             _short(row["name"]),

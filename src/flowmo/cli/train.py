@@ -16,19 +16,23 @@ from .. import config as configs
 from ..config import FlowMoConfig
 from ..data import open_split
 from ..errors import ConfigError
-from ..evaluation.validation import make_check
+from ..evaluation.validation import make_validation
 from ..perceptual import load_lpips
 from ..presets import PRESETS, preset
 from ..profiling.flops import tokenizer_cost
 from ..stages import reconstruct
 from ..tokenizer import FlowMo
 from ..training import AutoencodeTrainConfig, Checkpoint, TokenizerPlan, TrainConfig, short, train
+from ..training.config import STAGES
 from ..training.recipes import RECIPES, check_weights, model_of
 from ..training.settings import with_settings
 from ..training.start import stored_model_config
 from ..training.validation import IMAGES, Validation
 from .common import add_device_argument, load_named
 from .runs import add_run_arguments, held_out, options_of, tell
+
+WHOLE = [name for name, entry in STAGES.items() if not entry.config.decoder_only]
+"""The stages that train encoder and decoder."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="settings to start from; --set changes them. short, the default for a new model, fits its schedule to "
         "--time-limit or to --set images; none takes the defaults of docs/TRAINING.md",
     )
-    parser.add_argument("--stage", choices=("mode_matching", "autoencode"), help="Stage 1A, or a plain regression (F5)")
+    parser.add_argument("--stage", choices=WHOLE, help="Stage 1A, or a plain regression (F5)")
     parser.add_argument("--model", nargs="+", default=[], metavar="NAME=VALUE", help="model settings to change")
     parser.add_argument("--init", metavar="WEIGHTS", help="start from these weights, with fresh optimizer moments")
     parser.add_argument("--freeze-encoder", action="store_true", help="train the decoder only; the code stays valid")
@@ -76,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     def validation(model: FlowMo, device: torch.device) -> Validation:
         images = held_out(arguments, model.config.image_size)
         decode = reconstruct if config.stage == "autoencode" else None
-        return make_check(images, arguments.out / IMAGES, perceptual, decode=decode)
+        return make_validation(images, arguments.out / IMAGES, perceptual, decode=decode)
 
     source = open_split(arguments.data, arguments.split, "train")[0]
     perceptual = load_lpips(config.perceptual_network, arguments.lpips) if config.losses.perceptual else None
@@ -104,7 +108,7 @@ def _recipe(arguments: argparse.Namespace, begun: tuple[str, int | None] | None)
     if begun:
         return begun[0] if begun[0] in (*RECIPES, short.NAME) else short.UNSCALED
     is_new = not arguments.init and not arguments.freeze_encoder
-    plain_stage = arguments.stage == "autoencode" or any(s.startswith("stage=") for s in arguments.set)
+    plain_stage = arguments.stage not in (None, "mode_matching") or any(s.startswith("stage=") for s in arguments.set)
     return short.NAME if is_new and not plain_stage else short.UNSCALED
 
 
@@ -124,12 +128,13 @@ def _train_config(arguments: argparse.Namespace, length: int | None) -> TrainCon
         config = RECIPES[arguments.recipe](arguments.preset) if arguments.recipe in RECIPES else TrainConfig()
     named = [setting.partition("=")[2] for setting in arguments.set if setting.startswith("stage=")]
     stage = named[-1] if named else arguments.stage or "mode_matching"
-    if stage in ("mode_seeking", "distillation"):
+    if stage in STAGES and stage not in WHOLE:
         command = "posttrain" if stage == "mode_seeking" else "distill"
         raise ConfigError(f"flowmo train runs no stage of the decoder alone; use flowmo {command}")
-    if stage == "autoencode":
-        shared = {f.name: getattr(config, f.name) for f in fields(AutoencodeTrainConfig) if f.name != "stage"}
-        config = AutoencodeTrainConfig(**shared)
+    if stage in WHOLE and stage != "mode_matching":
+        kind = STAGES[stage].config
+        own = [f.name for f in fields(kind) if f.name != "stage" and hasattr(config, f.name)]
+        config = kind(**{name: getattr(config, name) for name in own})
     if arguments.freeze_encoder:
         config = replace(config, freeze_encoder_after=0)
     return with_settings(config, arguments.set, tell)

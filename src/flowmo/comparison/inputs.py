@@ -11,13 +11,14 @@ from ..config import FlowMoConfig
 from ..errors import ConfigError, WeightsError
 from ..evaluation.protocols import STANDARD
 from ..metrics.networks import Networks, WeightFiles, load_networks
-from ..metrics.table import check_metrics
+from ..metrics.table import check_metrics, families, with_companions
 from ..quantize.tokens import payload_size
 from .codecs import Distance
 from .compare import check_targets
 
-METRICS, ALWAYS = ("lpips_vgg", "rfid", "kid", "fd_efflite0"), ("psnr", "ssim", "lpips_alex")
-WITH = {"rfid": "kid", "fd_efflite0": "kd_efflite0"}  # measured beside them, as few images need it
+ALWAYS = ("psnr", "ssim", "lpips_alex")
+METRICS = tuple(name for name in families() if name not in (*ALWAYS, "code"))  # a codec has no code to look at
+DEFAULT = ("lpips_vgg", "rfid", "kid", "fd_efflite0")
 
 
 def common_size(configs: Iterable[FlowMoConfig], asked: tuple[int, int] | None) -> tuple[int, int]:
@@ -54,7 +55,7 @@ def comparison_networks(
 ) -> Networks:
     """Return the networks of the metrics, and of LPIPS (Alex), by which files are chosen. Those whose weights are
     missing are left out and named. Raises WeightsError."""
-    names = [*ALWAYS, *metrics, *(WITH[name] for name in metrics if name in WITH)]
+    names = with_companions([*ALWAYS, *metrics])
     networks = load_networks(check_metrics(names, 1), STANDARD.inception, min(size), device, files)
     for name, reason in networks.left_out.items():
         if name == "lpips_alex":

@@ -33,7 +33,6 @@ from .table import markdown
 
 RESULT, TABLE, FIGURE_1 = "comparison.json", "table.md", "figure-1.png"
 STORE = "progress.jsonl"  # rows and coded files, beside the result
-NOT_PLOTTED = ("bits_per_pixel", "kd_efflite0", "beats_thumbnail")
 
 
 @dataclass(frozen=True)
@@ -127,10 +126,10 @@ def _plot(out: Path, run: Comparison, note: str) -> list[str]:
         for way in run.search.counted
     }
     for measure, column in columns().items():
-        if measure not in NOT_PLOTTED and any(measure in row.metrics for row in run.rows):
-            label = f"{column.label}, {column.better} is better"
+        if column.plotted and any(measure in row.metrics for row in run.rows):
+            label = column.axis
             names.append(f"rate-{measure.replace('_', '-')}.png")
-            title = f"Rate and {label.partition(',')[0]}"
+            title = f"Rate and {column.label}"
             logarithmic = _spread(run.rows, measure) > 5
             if len(set(ticks)) == 1:  # at one number of bytes there is no curve
                 figure = bar_figure(panels, measure, label, f"{title}, {ticks[0]} bytes", note, logarithmic)

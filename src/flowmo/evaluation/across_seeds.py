@@ -15,11 +15,9 @@ import numpy as np
 from ..config import to_dict
 from ..errors import DataError
 from ..metrics.bootstrap import paired_bootstrap
+from ..metrics.table import each_image, of_all_images
 from .results import Result, read_result
 from .summary import read_table
-
-PAIRED = ("psnr", "ssim", "lpips_alex", "lpips_vgg")
-DISTRIBUTIONS = ("rfid", "kid", "sfid", "precision", "recall", "fd_efflite0")
 
 
 class Measured(NamedTuple):
@@ -57,7 +55,7 @@ def compare_seeds(
     groups = read.values()
     places = {
         name: [k for k in range(len(first)) if all(name in group[k].result.content["metrics"] for group in groups)]
-        for name in (*PAIRED, *DISTRIBUTIONS)
+        for name in (*each_image(), *of_all_images())
     }
     places = {name: where for name, where in places.items() if where}
     return {
@@ -74,7 +72,7 @@ def _of_model(measured: list[Measured], first: list[Measured], places: Mapping[s
     by_seed = {name: [measured[k].result.content["metrics"][name] for k in where] for name, where in places.items()}
     difference: dict[str, Any] = {}
     for name, where in places.items():
-        if name in PAIRED:
+        if name in each_image():
             found = paired_bootstrap(
                 *(np.mean([group[k].table[name] for k in where], 0) for group in (measured, first))
             )

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from ..data import to_float
 from ..metrics.networks import Networks, features_of
-from ..metrics.pixels import psnr_uint8, ssim_uint8
-from ..metrics.table import Measurements, compute, families, spaces
+from ..metrics.table import METRICS, Measurements, compute, families, spaces
 from .feature_cache import FeatureCache
 from .protocols import STANDARD, Protocol
 from .results import picture_checksums
@@ -33,12 +32,10 @@ def measure_pairs(
 ) -> dict[str, np.ndarray]:
     """Return what is of each pair, by column, (B,) each. Both B 3 H W in [-1, 1], on the networks' device."""
     ours, theirs = protocol.to_uint8(reconstructions), protocol.to_uint8(images)
-    columns = {
-        "squared_error": (ours.cpu().double() - theirs.cpu().double()).square().flatten(1).mean(1),
-        "psnr": psnr_uint8(ours, theirs),
-    }
-    if "ssim" in networks.metrics:
-        columns["ssim"] = ssim_uint8(ours, theirs)
+    columns = {"squared_error": (ours.cpu().double() - theirs.cpu().double()).square().flatten(1).mean(1)}
+    for metric in METRICS:
+        if metric.pair is not None and metric.name in ("psnr", *networks.metrics):
+            columns[metric.needs] = metric.pair(ours, theirs)
     seen, original = protocol.for_networks(reconstructions), protocol.for_networks(images)
     columns |= {f"lpips_{name}": lpips(seen, original) for name, lpips in networks.lpips.items()}
     return {name: values.cpu().numpy() for name, values in columns.items()}

@@ -15,13 +15,10 @@ from ..config import FlowMoConfig
 from ..errors import DataError
 from ..files import replacing
 from ..metrics.networks import Networks
-from ..metrics.table import Measurements, compute, families, mean
+from ..metrics.table import Measurements, compute, each_image, families, mean
 from ..quantize.tokens import Tokens
 from ..quantize.usage import code_usage
 from .evaluate import Measured, Settings
-
-EACH = ("psnr", "ssim", "lpips_alex", "lpips_vgg", "squared_error", "file_bytes", "payload_bytes")
-"""Columns of the table of pictures, as far as they were measured."""
 
 
 def summarize(
@@ -69,7 +66,7 @@ def write_table(
     path: Path, table: Mapping[str, np.ndarray], pictures: Sequence[Measured], names: Sequence[str]
 ) -> None:
     """One line a picture as CSV, in order: its place, name and checksum, and its numbers in full precision."""
-    columns = [name for name in EACH if name in table]
+    columns = [name for name in (*each_image(), "squared_error", "file_bytes", "payload_bytes") if name in table]
     with replacing(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["place", "name", "sha256", *columns])

@@ -1,4 +1,4 @@
-"""A quick look at a model in training: samples from pure noise, since the training loss says nothing about the code."""
+"""Validation of a model in training: samples from pure noise, since the training loss says nothing about the code."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ TITLES = {"": "all steps", "_one_step": "one step"}
 """Of the rows of a contact sheet, by what the numbers' names end with."""
 
 
-def make_check(
+def make_validation(
     images: Tensor,
     folder: Path,
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
     pictures: int = 8,
     decode: Callable[[FlowMo, Tensor], Tensor] | None = None,
 ) -> Callable[[FlowMo, int], dict[str, float]]:
-    """A function of (model, images seen) for the training loop.
+    """Return a function of (model, images seen) for the training loop.
 
     It reconstructs ``images`` (B 3 H W in [-1, 1]) with the model's own sampler and in one step from t = 1, writes a
     contact sheet (rows: original, thumbnail of the same bits, one step, sampler) to ``folder``, and returns PSNR in
@@ -39,7 +39,7 @@ def make_check(
     """
 
     @torch.no_grad()
-    def check(model: FlowMo, images_seen: int) -> dict[str, float]:
+    def validate(model: FlowMo, images_seen: int) -> dict[str, float]:
         x = images.to(model.device)
         small = thumbnail(x, thumbnail_bits(model.config, (x.shape[2], x.shape[3])))
         decoded = {"": decode(model, x)} if decode else _sampled(model, x)
@@ -54,10 +54,10 @@ def make_check(
             numbers |= {f"lpips{name}": perceptual(picture, x) for name, picture in decoded.items()}
         return {name: float(value.cpu().double().mean()) for name, value in numbers.items()}
 
-    return check
+    return validate
 
 
-def make_sampler_check(
+def make_sampler_validation(
     images: Tensor,
     folder: Path,
     distance: Callable[[Tensor, Tensor], Tensor] | None,
@@ -65,20 +65,22 @@ def make_sampler_check(
     inception: FeatureNetwork | None = None,
     batch_size: int = 16,
 ) -> Callable[[FlowMo, int], dict[str, float]]:
-    """As :func:`make_check`, of more images and more of what is reported, to see reward hacking in Stage 1B: always the
-    same images and noise, sampled by the model's own sampler and rounded to 8 bits as by the standard protocol.
+    """Return what :func:`make_validation` does, of more images and numbers, to see reward hacking in Stage 1B.
+
+    They are always of the same images and noise, sampled by the model's own sampler and rounded to 8 bits as by the
+    standard protocol.
 
     It returns ``psnr``, ``distance``, d_perc of the loss, and where their networks are given ``lpips``, ``rfid`` and
     ``kid``. The contact sheet and ``psnr_one_step`` are of the first images alone.
     """
-    sheet = make_check(images[:8], folder)
+    sheet = make_validation(images[:8], folder)
     distances = {name: network for name, network in (("distance", distance), ("alex", lpips)) if network is not None}
     features = {} if inception is None else {"inception": inception}
     networks = Networks(("psnr", *(("rfid", "kid") if features else ())), distances, features)
     evaluator = Evaluator(to_uint8(images).cpu(), networks, batch_size, images.device)
 
     @torch.no_grad()
-    def check(model: FlowMo, images_seen: int) -> dict[str, float]:
+    def validate(model: FlowMo, images_seen: int) -> dict[str, float]:
         numbers = {"psnr_one_step": sheet(model, images_seen)["psnr_one_step"]}
         starts = range(0, len(images), batch_size)
         reconstructions = [
@@ -94,7 +96,7 @@ def make_sampler_check(
                 numbers[name] = mean(measured.columns[column])
         return numbers
 
-    return check
+    return validate
 
 
 def labelled(rows: dict[str, Tensor]) -> Image.Image:

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..config import SamplerConfig
 from ..flow import Solver
+from ..metrics.table import column
 from ..viewing.paper_figures import EvaluationCurve, Quantity, grid_figure
-from .measures import NAMES
 from .sampler_grid import GridRow, Interval, frontier
 from .sampling import guidance_in_words
 
@@ -49,7 +49,7 @@ def grid_plot(grid: Grid, chosen: GridRow, title: str, note: str) -> Figure:
     words = [f"{solver.title()}, {text}" if several else text for solver in grid.solvers for text in plain]
     numbers = {name: [row.measures[name] for row in rows] for name in rows[0].measures}
     numbers["psnr"] = [row.psnr for row in rows]
-    quantities = [Quantity(NAMES[name], grid.maps(values), name == "psnr") for name, values in numbers.items()]
+    quantities = [Quantity(column(name).label, grid.maps(values), name == "psnr") for name, values in numbers.items()]
     curves = [_curve(solver, [row for row in rows if row.sampler.solver == solver]) for solver in grid.solvers]
     place = (o * len(grid.guidances) + g, r, n)
     return grid_figure(grid.steps, grid.rhos, words, quantities, place, title, note, curves)
@@ -61,7 +61,7 @@ def _curve(solver: Solver, rows: list[GridRow]) -> EvaluationCurve:
     return EvaluationCurve(
         solver.title(),
         {
-            NAMES[name]: [(row.passes, row.psnr if name == "psnr" else row.measures[name]) for row in best_rows]
+            column(name).label: [(row.passes, row.psnr if name == "psnr" else row.measures[name]) for row in best_rows]
             for name, best_rows in lower.items()
         },
     )

@@ -18,17 +18,6 @@ from ..perceptual import load_lpips
 from ..tokenizer import FlowMo
 from .sampling import Measure
 
-NAMES = {
-    "psnr": "PSNR (dB)",
-    "mse": "mean squared error (8-bit levels)",
-    "lpips": "LPIPS (Alex)",
-    "rfid": "rFID",
-    "kid": "KID",
-    "fd_efflite0": "FD-EffLite0",
-    "kd_efflite0": "KD-EffLite0",
-}
-"""Names on axes and in tables."""
-
 
 def load_measure(
     name: str, originals: Tensor, device: torch.device, weights: Path | None = None, batch_size: int = 16

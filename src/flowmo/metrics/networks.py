@@ -13,9 +13,7 @@ from ..errors import ImageError, WeightsError
 from ..perceptual import LPIPS, load_lpips
 from .features import FeatureNetwork, load_classifier_features, load_inception
 from .inception import Input
-from .table import spaces
-
-_SSIM_SIDE = 7
+from .table import METRICS, spaces
 
 
 @dataclass(frozen=True)
@@ -80,8 +78,9 @@ def load_networks(
             features["efflite0"] = load_classifier_features(files.classifier).to(device)
         except WeightsError as error:
             _missing(error, files.classifier, left_out, classified)
-    if "ssim" in metrics and side < _SSIM_SIDE:
-        left_out["ssim"] = f"needs pictures of at least {_SSIM_SIDE} pixels a side"
+    for metric in METRICS:
+        if metric.name in metrics and side < metric.side:
+            left_out[metric.name] = f"needs pictures of at least {metric.side} pixels a side"
     if all(name in left_out for name in asked):
         features.pop("inception", None)
     return Networks(tuple(name for name in metrics if name not in left_out), lpips, features, left_out)

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from torch import Tensor
 
 from ..errors import ConfigError, DataError
 from .distances import frechet_of_features, inception_score, kid, precision_recall
-from .pixels import pooled_psnr
+from .pixels import pooled_psnr, psnr_uint8, ssim_uint8
 
 FEW = 10_000
 """Images below which rFID is never printed without KID."""
@@ -44,11 +45,18 @@ class Column:
     better: Literal["higher", "lower", "neither"]
     # What the number is shown multiplied by.
     factor: int = field(default=1, kw_only=True)
+    # Whether a comparison draws it against the rate.
+    plotted: bool = field(default=True, kw_only=True)
 
     @property
     def heading(self) -> str:
         """The label, with the factor where there is one."""
         return self.label if self.factor == 1 else f"{self.label} x {self.factor}"
+
+    @property
+    def axis(self) -> str:
+        """The label with what is better, for the axis of a plot."""
+        return self.label if self.better == "neither" else f"{self.label}, {self.better} is better"
 
     def text(self, value: float | None, missing: str = "-") -> str:
         """Return a cell of a table."""
@@ -69,6 +77,18 @@ class Metric(Column):
     family: str = field(default="", kw_only=True)
     # Whether it is measured when nobody names metrics.
     default: bool = field(default=True, kw_only=True)
+    # The metric of all images beside which few images need this one too; "" for none.
+    beside: str = field(default="", kw_only=True)
+    # The column that it needs, of each pair of images: (reconstructions, images), both uint8 B 3 H W -> (B,). None
+    # where a network gives it.
+    pair: Callable[[Tensor, Tensor], Tensor] | None = field(default=None, kw_only=True)
+    # The least side of an image, in pixels.
+    side: int = field(default=1, kw_only=True)
+
+    @property
+    def each_image(self) -> bool:
+        """Whether every image has this number, so that two models are compared image by image."""
+        return self.needs == self.name
 
 
 def mean(values: np.ndarray) -> float:
@@ -119,12 +139,15 @@ _FALLS, _ANY = "lower is closer; falls with the number of pictures", "lower is c
 _POOL, _SPATIAL, _LOGITS, _LITE_POOL = "inception.pool", "inception.spatial", "inception.logits", "efflite0.pool"
 
 METRICS: tuple[Metric, ...] = (
-    Metric("psnr", "PSNR dB", ".2f", "higher", "psnr", _psnr, "dB, higher is closer"),
-    Metric("ssim", "SSIM", ".3f", "higher", "ssim", _mean_of("ssim"), "at most 1, higher is closer"),
-    Metric("lpips_alex", "LPIPS Alex", ".3f", "lower", "lpips_alex", _mean_of("lpips_alex"), _CLOSER),
-    Metric("lpips_vgg", "LPIPS VGG", ".3f", "lower", "lpips_vgg", _mean_of("lpips_vgg"), _CLOSER),
+    Metric("psnr", "PSNR dB", ".2f", "higher", "psnr", _psnr, "dB, higher is closer", pair=psnr_uint8),
+    Metric(
+        "ssim", "SSIM", ".3f", "higher", "ssim", _mean_of("ssim"), "at most 1, higher is closer",
+        pair=ssim_uint8, side=7,
+    ),
+    Metric("lpips_alex", "LPIPS Alex", ".4f", "lower", "lpips_alex", _mean_of("lpips_alex"), _CLOSER),
+    Metric("lpips_vgg", "LPIPS VGG", ".4f", "lower", "lpips_vgg", _mean_of("lpips_vgg"), _CLOSER),
     Metric("rfid", "rFID", ".2f", "lower", _POOL, _frechet("rfid", _POOL), _FALLS),
-    Metric("kid", "KID", ".2f", "lower", _POOL, _kernel("kid", _POOL), _ANY, factor=1000),
+    Metric("kid", "KID", ".2f", "lower", _POOL, _kernel("kid", _POOL), _ANY, factor=1000, beside="rfid"),
     Metric("sfid", "sFID", ".2f", "lower", _SPATIAL, _frechet("sfid", _SPATIAL), "rFID of spatial features"),
     Metric(
         "precision", "precision", ".3f", "higher", _POOL, _precision_recall, _BALLS, family="precision_recall"
@@ -133,22 +156,47 @@ METRICS: tuple[Metric, ...] = (
     Metric("inception_score", "IS", ".2f", "higher", _LOGITS, _inception_score, "higher is better"),
     Metric("fd_efflite0", "FD-EffLite0", ".2f", "lower", _LITE_POOL, _frechet("fd_efflite0", _LITE_POOL), _LITE),
     Metric(
-        "kd_efflite0", "KD", ".2f", "lower", _LITE_POOL, _kernel("kd_efflite0", _LITE_POOL),
-        "kernel distance in EfficientNet-lite0's features", factor=1000, default=False,
+        "kd_efflite0", "KD-EffLite0", ".2f", "lower", _LITE_POOL, _kernel("kd_efflite0", _LITE_POOL),
+        "kernel distance in EfficientNet-lite0's features",
+        factor=1000, default=False, plotted=False, beside="fd_efflite0",
     ),
     Metric("codes_used", "codes used", ".1%", "higher", "tokens", _apart, _CODES, family="code"),
     Metric("bit_entropy", "bit entropy", ".3f", "higher", "tokens", _apart, _CODES, family="code"),
 )  # fmt: skip
 
-RATE = Column("bits_per_pixel", "bits/pixel", ".3f", "lower")
+MSE = Column("mse", "mean squared error (8-bit levels)", ".2f", "lower")
+RATE = Column("bits_per_pixel", "bits/pixel", ".3f", "lower", plotted=False)
 FID = Column("fid", "FID", ".2f", "lower")  # of generated images (evaluation/generated.py), as the next
 AGREEMENT = Column("agreement", "agreement", ".1%", "higher")
-BEATS_THUMBNAIL = Column("beats_thumbnail", "nearer than thumbnail", ".1%", "higher")
+BEATS_THUMBNAIL = Column("beats_thumbnail", "nearer than thumbnail", ".1%", "higher", plotted=False)
 
 
 def columns() -> dict[str, Column]:
     """Return everything that a table may show, by name and in order."""
-    return {column.name: column for column in (RATE, FID, *METRICS, AGREEMENT, BEATS_THUMBNAIL)}
+    return {column.name: column for column in (RATE, FID, *METRICS, MSE, AGREEMENT, BEATS_THUMBNAIL)}
+
+
+def column(name: str) -> Column:
+    """Return how a number is shown; "lpips", as figures and logs of training call it, is LPIPS by AlexNet.
+
+    Raises KeyError for an unknown one.
+    """
+    return columns()["lpips_alex" if name == "lpips" else name]
+
+
+def each_image() -> list[str]:
+    """Return the metrics of which every image has its own number, in order."""
+    return [metric.name for metric in METRICS if metric.each_image]
+
+
+def of_all_images() -> list[str]:
+    """Return the metrics of all images together, in order, without those of the code."""
+    return [metric.name for metric in METRICS if "." in metric.needs]
+
+
+def with_companions(names: Sequence[str]) -> list[str]:
+    """Return the names, and those that few images need beside them."""
+    return [*names, *(metric.name for metric in METRICS if metric.beside in names)]
 
 
 def families() -> dict[str, tuple[Metric, ...]]:

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..metrics.table import column
 from .logs import read_lines
 
 DISTANCE, SECONDS = "distance", "validation_seconds"
-OTHERS = {"rfid": -1, "lpips": -1, "psnr": 1}
+OTHERS = {name: 1 if column(name).better == "higher" else -1 for name in ("rfid", "lpips", "psnr")}
 """What is not minimised, those that choose the best weights first; 1 where more is better."""
 
 Numbers = Mapping[str, Any]

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..files import replacing
+from ..metrics.table import column
 
 NAME = "log.jsonl"
 
@@ -87,7 +88,7 @@ WORDS = {
     "total": "loss", "flow": "flow loss", "perceptual": "LPIPS loss", "reconstruction": "squared error",
     "cross_entropy": "cross-entropy", "accuracy": "accuracy", "distance": "distance",
     "psnr": "PSNR", "psnr_one_step": "in one step", "psnr_thumbnail": "of a thumbnail",
-    "psnr_shuffled": "codes shuffled", "lpips": "LPIPS", "rfid": "rFID", "bits_never_flip": "unused bits",
+    "psnr_shuffled": "codes shuffled", "lpips": "LPIPS", "rfid": column("rfid").label, "bits_never_flip": "unused bits",
     "skipped_step": "skipped update",
 }  # fmt: skip
 """What people are told of a line, in this order, and how it is called; all else is in the JSON lines alone."""

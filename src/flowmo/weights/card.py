@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
+from ..metrics.table import Column, columns
 from ..tokenizer import FlowMo
 from .describe import describe_model
 
-METRICS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips_alex": "LPIPS Alex", "rfid": "rFID", "kid": "KID"}
 PAPER = "[Flow to the Mode](https://kylesargent.github.io/flowmo) (Sargent et al., ICCV 2025, arXiv:2503.11056)"
 
 
@@ -86,7 +86,7 @@ def _read(path: Path, fingerprint: str | None) -> dict[str, Any]:
 
 def _metrics(measured: dict[str, Any] | None) -> dict[str, float]:
     found = {} if measured is None else measured["content"]["metrics"]
-    return {name: found[name] for name in METRICS if name in found} or dict(found)
+    return {name: found[name] for name in columns() if name in found} or dict(found)
 
 
 def _table(measured: dict[str, Any] | None) -> str:
@@ -94,8 +94,9 @@ def _table(measured: dict[str, Any] | None) -> str:
         return ""
     numbers = _metrics(measured)
     data = measured.get("data", {})
-    lines = ["", "| " + " | ".join(METRICS.get(name, name) for name in numbers) + " |", "|" + "---:|" * len(numbers)]
-    lines.append("| " + " | ".join(f"{value:.4g}" for value in numbers.values()) + " |")
+    shown = [columns().get(name, Column(name, name, ".4g", "neither")) for name in numbers]
+    lines = ["", "| " + " | ".join(column.heading for column in shown) + " |", "|" + "---:|" * len(numbers)]
+    lines.append("| " + " | ".join(column.text(numbers[column.name]) for column in shown) + " |")
     images = f"{data.get('count', '?')} images ({data.get('description', '?')})"
     commit = measured.get("code", {}).get("commit", "?")
     lines += ["", f"{images}, protocol {measured.get('protocol')!r}, seed: {measured.get('seed')}, code {commit}."]

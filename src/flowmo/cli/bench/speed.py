@@ -92,10 +92,12 @@ def _sampler_ablation(arguments: argparse.Namespace, model: FlowMo, images: torc
     sampler = replace(SamplerConfig(), num_steps=max(arguments.steps))
     found = measure_sampler_ablation(model, images, sampler, arguments.dtype, arguments.repeats)
     height, width = images.shape[2:]
-    content: dict[str, Any] = {"levers": {"sampler": to_dict(sampler), "rows": [asdict(one) for one in found]}}
+    content: dict[str, Any] = {
+        "sampler_ablation": {"sampler": to_dict(sampler), "rows": [asdict(one) for one in found]}
+    }
     if height == width:
         flops = flops_per_image(at_size(model.config, height), None).decoder * function_evaluations(sampler)
-        for row in content["levers"]["rows"]:
+        for row in content["sampler_ablation"]["rows"]:
             half = arguments.dtype == "bf16" or "bf16" in row["name"]
             row["utilisation"] = (
                 flops
@@ -106,7 +108,7 @@ def _sampler_ablation(arguments: argparse.Namespace, model: FlowMo, images: torc
         print(
             f"\n{sampler.num_steps} steps, guidance {sampler.guidance_scale:g}, {function_evaluations(sampler)} passes:"
         )
-        _print_sampler_ablation(found, content["levers"]["rows"])
+        _print_sampler_ablation(found, content["sampler_ablation"]["rows"])
     return content
 
 

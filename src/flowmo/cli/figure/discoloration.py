@@ -11,6 +11,7 @@ from ...data import to_image
 from ...experiments.discoloration import ColorError, discoloration
 from ...experiments.sampling import sampler_in_words
 from ...metrics.pixels import psnr
+from ...metrics.table import column
 from ...viewing.paper_figures import Colors, discoloration_figure
 from ...viewing.plots import write_plot
 from .. import common
@@ -63,7 +64,17 @@ def run(arguments: argparse.Namespace) -> int:
     originals = [to_image(image) for image in images[: arguments.show]]
     write_plot(plot, discoloration_figure(originals, drawn, "Discoloration of reconstructions", note))
     if not arguments.json:
-        header = ["error of mean colour", "mean", "median", "95 %", "worst", "red", "green", "blue", "PSNR dB"]
+        header = [
+            "error of mean colour",
+            "mean",
+            "median",
+            "95 %",
+            "worst",
+            "red",
+            "green",
+            "blue",
+            column("psnr").label,
+        ]
         common.print_table(header, [_cells(row) for row in rows])
     shared.finish(arguments, pictures, progress, used, {"models": rows}, time.perf_counter() - started, "unrounded")
     return code

@@ -9,9 +9,9 @@ import argparse
 import time
 from typing import Any
 
-from ...experiments.measures import NAMES
 from ...experiments.rate_distortion_perception import norm_sweep, point_to_dict
 from ...experiments.sampling import sampler_in_words
+from ...metrics.table import column
 from ...viewing.paper_figures import Curve, tradeoff_figure
 from ...viewing.plots import write_plot
 from .. import common
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         rate = f"{label}, {model.config.bits_per_pixel:.3f} bits/pixel"
         names = list(points[0].perception)
         distortion = [getattr(point, arguments.distortion) for point in points]
-        perceptions = {NAMES[name]: [point.perception[name] for point in points] for name in names}
+        perceptions = {column(name).label: [point.perception[name] for point in points] for name in names}
         curves.append(Curve(rate, scales, distortion, perceptions))
         samplers.append(f"{label}: {sampler_in_words(sampler)}")
         used.append((model, sampler))
@@ -77,10 +77,10 @@ def run(arguments: argparse.Namespace) -> int:
     code = progress.finish()
     note = "\n".join(samplers) + f"\n{shared.count_in_words(arguments, pictures)}"
     title = f"Rate, distortion, perception: {len(images):,} pictures"
-    write_plot(plot, tradeoff_figure(curves, NAMES[arguments.distortion], title, note))
+    write_plot(plot, tradeoff_figure(curves, column(arguments.distortion).label, title, note))
     if not arguments.json:
         columns = ["psnr", "mse", *names]
-        header = ["model", "norm of x_1", "PSNR dB", "MSE", *(NAMES[name] for name in names)]
+        header = ["model", "norm of x_1", *(column(name).label for name in columns)]
         lines = [[r["model"], f"{r['noise_scale']:g}", *(f"{r[name]:.4g}" for name in columns)] for r in rows]
         common.print_table(header, lines)
     content = {"count": len(images), "points": rows}

@@ -12,10 +12,11 @@ from ...errors import ConfigError
 from ...evaluation.result_store import ResultStore
 from ...evaluation.results import labels
 from ...experiments.grid_plot import Grid, grid_plot
-from ...experiments.measures import NAMES, identity
+from ...experiments.measures import identity
 from ...experiments.sampler_grid import GridRow, best, candidates, guidances, row_to_dict, sampler_grid
 from ...experiments.sampling import sampler_in_words
 from ...flow import Solver
+from ...metrics.table import column
 from ...viewing.plots import write_plot
 from ...weights import store_sampler, weights_path
 from ...weights.shards import INDEX
@@ -135,7 +136,7 @@ def _check_store(arguments: argparse.Namespace) -> Path | None:
 
 
 def _rule(arguments: argparse.Namespace) -> str:
-    rule = NAMES[arguments.criterion]
+    rule = column(arguments.criterion).label
     if arguments.within is None:
         return rule
     return f"{rule}, PSNR within {arguments.within:g} dB of the highest"
@@ -151,8 +152,8 @@ def _print(rows: list[GridRow], chosen: GridRow) -> None:
         "guidance",
         "interval of t",
         "NFE",
-        "PSNR dB",
-        *(NAMES[n] for n in names),
+        column("psnr").label,
+        *(column(n).label for n in names),
     ]
     lines = []
     for row in rows:
