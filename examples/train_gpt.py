@@ -3,8 +3,17 @@
     flowmo tokenize photos/ --labels --out tokens.npy
     python examples/train_gpt.py tokens.npy --steps 2000 --out samples.png
 
-The two lines that read the tokens are marked; the rest is a plain training loop, to be replaced by your own.
+The lines that read the tokens come first; the rest is a plain training loop, to be replaced by your own.
 Needs: pip install 'flowmo[examples]'.
+
+What came out on a CPU, of 10,000 photographs of 64 x 64 pixels in 100 classes by the packaged model, seed 0, with
+
+    --steps 500 --width 128 --depth 4 --label 0
+
+that is 8,000 images in batches of 16, less than one epoch: the loss fell from 6.395 nats a token to 4.294 of 256 images
+held out, where a histogram of each place gives 5.390 and no knowledge at all 6.238. The samples have the colours of
+photographs, and patches that go on along a row; there is no object in them, no class to be seen, and rows do not fit
+the rows above. The tokens can be learned; a picture takes a longer training.
 """
 
 from __future__ import annotations
@@ -65,6 +74,9 @@ def main() -> None:
         first = vocabulary + labels[rows][:, None]
         return torch.from_numpy(np.concatenate([first, tokens[rows].astype(np.int64)], 1)).to(device)
 
+    counts = [np.bincount(tokens[:-held_out, j], minlength=vocabulary) + 1.0 for j in range(length)]
+    histogram = -np.mean([np.log(c / c.sum())[tokens[-held_out:, j]].mean() for j, c in enumerate(counts)])
+
     def validate() -> float:
         with torch.no_grad():
             parts = rows_of(slice(len(tokens) - held_out, None)).split(arguments.batch_size)
@@ -82,7 +94,7 @@ def main() -> None:
         if step == 1 or step % max(1, arguments.steps // 10) == 0:
             print(
                 f"step {step}: {loss.item():.3f} nats a token, {validate():.3f} of images held out "
-                f"({np.log(vocabulary):.3f} knows nothing)",
+                f"({np.log(vocabulary):.3f} knows nothing, {histogram:.3f} a histogram of each place)",
                 flush=True,
             )
 

@@ -20,6 +20,7 @@ from flowmo.metrics.table import METRICS, column
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "EVALUATION.md")
+SPEED_OF = "train-flowmo-mini-64"
 POSTTRAINING = ("rfid", "kid", "psnr", "ssim", "lpips_alex", "lpips_vgg")
 DECODING = {"passes": ("passes", "d"), "images_per_second": ("images/s", ".1f"), "speedup": ("times as fast", ".1f")}
 GENERATION = ("fid", "sfid", "kid", "precision", "recall", "agreement")
@@ -70,6 +71,19 @@ def comparison() -> str:
         cells = [each.text(row.metrics.get(each.name)) for each in shown]
         lines.append(f"| {name} | {size} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", f"{_conditions(result)} Codecs: at most that many bytes, without headers."])
+
+
+def speed() -> str:
+    """How fast the packaged model decodes and a model of its size trains on the machine of the results, in words."""
+    decoded, trained = (json.loads((RESULTS / f"bench-{name}.json").read_text()) for name in ("decode", SPEED_OF))
+    by_steps = {row["num_steps"]: row["images_per_second"] for row in decoded["rows"] if row["guidance_scale"] == 1}
+    updates = max(row["speed"]["images_per_second"] for row in trained["measured"] if row["speed"])
+    machine = decoded["machine"]
+    where = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)} of an {machine['cpu']} processor"
+    return (
+        f"On {where} it decodes {by_steps[1]:.0f} images/s one by one (`flowmo bench decode --batch-size 1`).\n"
+        f"A model of its size trains on {updates:.1f} images/s with LPIPS of every image (`flowmo bench train`)."
+    )
 
 
 def posttraining() -> str:
@@ -159,6 +173,7 @@ def _beside_the_first(result: dict, plain: dict[str, tuple[str, str]], labels: d
 
 
 TABLES = {
+    "speed": speed,
     "protocols": protocols,
     "comparison": comparison,
     "posttraining": posttraining,

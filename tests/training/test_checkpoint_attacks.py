@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import pathlib
 import pickle
 import random
 import zipfile
@@ -25,6 +26,7 @@ from flowmo.tokenizer import FlowMo
 from flowmo.training import TrainConfig, TrainState, World, read_newest, save_checkpoint
 from flowmo.training.checkpoint import CHECKSUM, Checkpoint, _checksum, read_about, read_checkpoint
 from flowmo.training.start import raw_model
+from flowmo.training.stored_tensors import read_table
 
 HERE = World()
 
@@ -63,6 +65,29 @@ def signed(path: Path, change: Callable[[dict[str, Any]], None] = lambda about: 
         about["files"][name] = hashlib.sha256((path / name).read_bytes()).hexdigest()
     change(about)
     (path / "checkpoint.json").write_text(json.dumps(about | {CHECKSUM: _checksum(about)}))
+
+
+class Elsewhere:
+    """Is pickled as a path of another system is there."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr(pathlib, self.kind), ("C:\\", "run")
+
+
+@pytest.mark.parametrize("kind", ["WindowsPath", "PosixPath"])
+def test_a_checkpoint_of_another_system_is_read(kind: str, state: TrainState, tmp_path: Path) -> None:
+    """The table names the folder by a path of the system that wrote it, which cannot be made on the other."""
+    path = save(tmp_path / "run", state, 8)
+    metadata = pickle.loads((path / ".metadata").read_bytes())
+    metadata.storage_meta.checkpoint_id = Elsewhere(kind)
+    (path / ".metadata").write_bytes(pickle.dumps(metadata))
+    signed(path)
+    metadata = read_table(path, read_about(path)["files"])
+    assert type(metadata.storage_meta.checkpoint_id) is getattr(pathlib, f"Pure{kind}")
+    read_checkpoint(path, HERE, TrainConfig)
 
 
 def poison(path: Path, proof: Path, every: bool) -> None:

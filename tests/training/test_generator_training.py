@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from run_support import checkpoints_of, finish, kill, lines_of, log_of, start, start_several, wait_for_step
 from token_support import coded
 
@@ -132,6 +133,13 @@ def test_a_generator_run_leaves_what_it_promises(whole: Path) -> None:
     assert [p.name for p in sorted((whole / "pictures").iterdir())] == ["0000000048.png", "0000000096.png"]
     model = load_generator(whole)
     assert model.classes == ["pizza", "alp"]
+    with Image.open(whole / "pictures" / "0000000096.png") as sheet:
+        assert sheet.size == (4 * 132 - 4, 4 * 150 - 4)  # four rows of four images of 128 pixels, each below its class
+        strips = [np.asarray(sheet.convert("L").crop((x, 0, x + 128, 18))) for x in (0, 132)]
+    shown = [Image.new("L", (128, 18), 255) for _ in strips]
+    for strip, image, text in zip(strips, shown, ("0 pizza", "1 alp"), strict=True):
+        ImageDraw.Draw(image).text((2, 9), text, 40, ImageFont.load_default(13), anchor="lm")
+        assert np.abs(strip.astype(int) - np.asarray(image).astype(int)).max() <= 2
     assert model.config.tokens.num_tokens == 64
     assert (whole / "raw_before_cooldown.safetensors").is_file()
 

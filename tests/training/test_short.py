@@ -4,15 +4,19 @@ person can read."""
 from __future__ import annotations
 
 import json
+import os
+import re
 import time
 from pathlib import Path
 
 import pytest
-from run_support import lines_of
+from run_support import finish, lines_of, start
 
 from flowmo.cli.main import main
+from flowmo.config import SamplerConfig
+from flowmo.training import short as short_recipe
 from flowmo.training.logs import in_words
-from flowmo.training.short import length_in, short
+from flowmo.training.short import Validations, batch_in, length_in, short, validations_in
 
 QUICK = ["losses.perceptual=0", "precision=fp32", "workers=0"]
 
@@ -34,6 +38,13 @@ def test_the_schedule_scales_with_the_length(images: int) -> None:
 def test_a_length_leaves_time_to_spare() -> None:
     assert length_in(100, 10, 16) == 848
     assert length_in(0.001, 1, 16) == 16  # never less than an update
+
+
+def test_few_updates_are_of_smaller_batches() -> None:
+    assert batch_in(15, 8, 1) == 4  # 102 images
+    assert batch_in(15, 1, 8) == 8  # an image for each process
+    assert batch_in(45, 8, 1) == 8
+    assert batch_in(90, 8, 2) == 16
 
 
 def train(data: Path, out: Path, *more: str) -> list[str]:
@@ -63,7 +74,8 @@ def test_a_run_fits_its_time_and_goes_on_with_its_own_schedule(
     said = capsys.readouterr()
     assert f"preset tiny, recipe short, into {out}" in said.err
     assert "images fit the time" in said.err
-    assert "first update of 16 images after" in said.out
+    assert "so few images teach a model next to nothing" in said.err
+    assert re.search(r"first update of \d+ images after", said.out)
     assert time.monotonic() - began < 60
     stored = json.loads((out / "config.json").read_text())["train"]
     assert stored["cooldown_images"] == pytest.approx(stored["images"] / 4, abs=8)
@@ -86,3 +98,52 @@ def test_lines_for_people_have_names_and_few_numbers() -> None:
     assert in_words({"images": 8, "psnr": 20.0, "psnr_shuffled": 9.0}) == (
         "8 images, PSNR 20.00 dB, codes shuffled 9.00 dB"
     )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "speed", "expected"), [(15, 8, (0, 0)), (120, 8, (1, 6)), (5400, 8, (6, 32)), (1200, 8, (6, 10))]
+)
+def test_validation_takes_a_small_share_of_the_time(seconds: float, speed: float, expected: tuple[int, int]) -> None:
+    found = validations_in(seconds, speed, SamplerConfig())
+    assert found == expected
+    assert found.times * found.images * (31 + 2) / 3 / speed <= 0.07 * seconds
+    config = short(16_000, validations=found.times)
+    assert config.images / config.check_images == max(1, found.times - 1)
+
+
+def test_a_run_of_seconds_is_not_validated_and_goes_on_so(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(short_recipe, "validations_in", lambda *_: Validations(0, 0))
+    out = tmp_path / "run"
+    assert main([*train(data, out, "--time-limit", "4s"), "--set", *QUICK]) == 0
+    assert f"flowmo reconstruct PICTURES --model {out} shows" in capsys.readouterr().err
+    assert not any("psnr" in line for line in lines_of(out))
+    assert main([*train(data, out, "--time-limit", "4s"), "--set", *QUICK]) == 0
+    assert not any("psnr" in line for line in lines_of(out))
+    assert (out / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("launcher", [(), ("--standalone", "--nproc-per-node", "2")])
+def test_it_ends_near_its_limit_and_says_something_at_once(
+    data: Path, tmp_path: Path, launcher: tuple[str, ...]
+) -> None:
+    """Its clock begins before PyTorch is imported; also two processes, which agree. The times need a quiet machine:
+    FLOWMO_SLOW=1."""
+    out = tmp_path / "run"
+    began = time.monotonic()
+    process = start([*train(data, out, "--time-limit", "15s"), "--set", *QUICK], *launcher)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    first_after = time.monotonic() - began
+    said = first + finish(process)
+    taken = time.monotonic() - began - first_after
+    assert "flowmo train: loading PyTorch" in first
+    assert said.count("images fit the time") == 1
+    assert said.count("loading PyTorch") == 1
+    stored = json.loads((out / "config.json").read_text())["train"]
+    assert stored["images"] < 100_000
+    assert (out / "model.safetensors").is_file()
+    if "FLOWMO_SLOW" in os.environ:  # a busy machine takes a minute to import PyTorch
+        assert first_after < (10 if launcher else 2)
+        assert 10 < taken < 25

@@ -14,10 +14,13 @@ import torch
 from PIL import Image
 from run_support import BATCH, STEPS, checkpoints_of, command, finish, start, wait_for_step
 
+import flowmo
 from flowmo.cli.common import load_named
 from flowmo.cli.main import main
+from flowmo.errors import WeightsError
+from flowmo.generation import load_generator
 from flowmo.tokenizer import FlowMo
-from flowmo.training import TrainConfig, TrainState, World, health, read_newest
+from flowmo.training import TrainConfig, TrainState, World, averaged_model, health, read_newest
 from flowmo.training.start import stored_model_config
 from flowmo.weights import load_model, read_about
 
@@ -87,6 +90,9 @@ def test_commands_take_a_checkpoint_or_a_run_without_a_model(
     (tmp_path / "model.safetensors").unlink()
     checkpoint = checkpoints_of(tmp_path)[-1]
     for name in (tmp_path, checkpoint):
+        with pytest.raises(WeightsError, match=r"averaged_model.* loads it"):
+            flowmo.load(name)
+        assert averaged_model(str(name)).fingerprint() == stored.fingerprint()
         model = load_named(None, str(name))
         assert model.fingerprint() == stored.fingerprint()
         assert is_average_of(model, tmp_path)
@@ -99,3 +105,13 @@ def test_commands_take_a_checkpoint_or_a_run_without_a_model(
     arguments = ["--model", str(checkpoint), "--device", "cpu", "--out", str(tmp_path / "tokens")]
     Image.fromarray(np.load(data)[0]).save(tmp_path / "one.png")
     assert main(["tokenize", str(tmp_path / "one.png"), *arguments]) == 0
+
+
+def test_a_generator_whose_run_was_killed_says_what_to_do(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint-0000000008"
+    folder.mkdir()
+    (folder / "checkpoint.json").write_text("{}")
+    with pytest.raises(WeightsError, match="the run's own command goes on"):
+        load_generator(tmp_path)
+    with pytest.raises(WeightsError, match="flowmo train-generator"):
+        load_generator(tmp_path / "nothing")

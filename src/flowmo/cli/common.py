@@ -22,6 +22,7 @@ from ..flow import Guidance, Solver, shifted_grid
 from ..tokenizer import FlowMo
 from ..weights import load
 from ..weights.load import PACKAGED, checkpoint_folder
+from ..weights.sizes import loss_at
 from .flags import add_pth_arguments
 from .plain import plain
 from .values import ORIGINAL, finite, positive, rho, seed, size, steps
@@ -200,6 +201,7 @@ def coded_size(arguments: argparse.Namespace, config: FlowMoConfig) -> tuple[int
         raise ConfigError("--size original is for pictures one by one; name a height and width here")
     chosen = arguments.size or (config.image_size, config.image_size)
     check_image_size(chosen, config)
+    tell_other_size(chosen, config)
     return chosen
 
 
@@ -209,12 +211,14 @@ def data_name(data: str) -> str:
 
 
 def tell_other_size(chosen: tuple[int, int], config: FlowMoConfig) -> None:
-    """A warning on stderr for a size that a model without a transform was not trained at."""
+    """A warning on stderr for a size that a model without a transform was not trained at, with how much is lost."""
     own = config.image_size
     if config.transform is None and chosen != (own, own):
+        ratio = math.sqrt(chosen[0] * chosen[1]) / own
         print(
             f"warning: --size {chosen[0]}x{chosen[1]}: the model was trained at {own}x{own} pixels, and its images are "
-            f"worse the further a size is from that; leave out --size, or use a model with a transform",
+            f"worse the further a size is from that; {loss_at(ratio)}. Leave out --size, or use a model with a "
+            "transform",
             file=sys.stderr,
         )
 
@@ -222,9 +226,7 @@ def tell_other_size(chosen: tuple[int, int], config: FlowMoConfig) -> None:
 def own_size(arguments: argparse.Namespace, config: FlowMoConfig) -> tuple[int, int] | None:
     """:func:`coded_size`, or None where each picture keeps its own. Raises ConfigError for a model of one size."""
     if arguments.size != ORIGINAL:
-        chosen = coded_size(arguments, config)
-        tell_other_size(chosen, config)
-        return chosen
+        return coded_size(arguments, config)
     if config.transform is None:
         raise ConfigError(
             f"--size original: the model codes {config.image_size}x{config.image_size} pixels; use a model with a "

@@ -135,6 +135,8 @@ def _compare(arguments: argparse.Namespace) -> int:
     configs = [model.config for _, model in models]
     peers: list[Peer] = [published_peer(spec, device) or open_peer(spec, arguments.trust) for spec in arguments.peers]
     size = common_size(configs, arguments.size)
+    for config in dict.fromkeys(configs):
+        common.tell_other_size(size, config)
     targets = byte_targets(configs, size, arguments.bytes)
     if not targets and arguments.codecs:
         raise ConfigError("there is no model to take numbers of bytes from, so say them: --bytes")

@@ -84,7 +84,10 @@ def run(arguments: argparse.Namespace) -> int:
     common.check_targets([arguments.out], [], arguments.force)
     progress = common.Progress(0)
     models = _load_models(arguments)
-    size = common_size([model.config for _, model in models], arguments.size)
+    configs = [model.config for _, model in models]
+    size = common_size(configs, arguments.size)
+    for config in dict.fromkeys(configs):
+        common.tell_other_size(size, config)
     targets = byte_targets([model.config for _, model in models], size, arguments.bytes)
     search = search_like(arguments.compared, targets)
     lpips = _load_distance(arguments, progress)

@@ -8,6 +8,7 @@ import difflib
 import os
 import shlex
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Iterator
 from importlib import import_module
@@ -16,7 +17,7 @@ from types import ModuleType
 from .._version import __version__
 from ..errors import FlowMoError
 from .flags import move_model_settings, tell_old_names, unify
-from .plain import PlainStream
+from .plain import PlainStream, is_first
 
 COMMANDS = {
     "reconstruct": "code images and decode them again, with a table of how close they are",
@@ -93,16 +94,20 @@ def main(argv: list[str] | None = None) -> int:
 def _main(argv: list[str]) -> int:
     # our own limit is an error (image_utils/decode.py)
     warnings.filterwarnings("ignore", r"Image size \(.* exceeds limit", module="PIL")
+    began = time.monotonic()
     command = next((word for word in argv if not word.startswith("-")), None)
     arguments: argparse.Namespace | None = None
     try:
         if command is not None and command not in COMMANDS:
             print(f"flowmo: there is no command {command!r}{_suggestion(command)}", file=sys.stderr)
             return 2
+        if command in RUNS and is_first() and not {"-h", "--help", "--dry-run"} & {*argv}:
+            print(f"flowmo {command}: loading PyTorch", file=sys.stderr, flush=True)  # which may take seconds
         parser = build_parser([command] if command else [])
         tell_old_names(parser, argv)
         arguments = parser.parse_args(argv)
         move_model_settings(arguments)
+        arguments.began = began  # of time.monotonic()
         arguments.command_line = shlex.join(["flowmo", *argv])
         if command is None:
             parser.print_help(sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, TextIO
 
 _LINES = {ord("\n"): "\n", ord("\t"): "\t"}
@@ -32,3 +33,8 @@ class PlainStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def is_first() -> bool:
+    """Return whether this is the first of the processes that ``torchrun`` started, or the only one."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"

@@ -6,6 +6,7 @@ import argparse
 import math
 import re
 import sys
+import time
 from pathlib import Path
 
 from torch import Tensor
@@ -14,6 +15,7 @@ from ..data import open_split, read_images
 from ..errors import ConfigError
 from ..training import TrainOptions
 from .common import find_device, positive
+from .plain import is_first
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,9 +41,11 @@ def add_loop_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def options_of(arguments: argparse.Namespace) -> TrainOptions:
-    """Return how the run is to go. Raises ConfigError for a device that cannot be used here, or a time that cannot be
-    read."""
-    seconds = parse_time(arguments.time_limit)
+    """Return how the run is to go; its time limit counts from the start of the command.
+
+    Raises ConfigError for a device that cannot be used here, or a time that cannot be read.
+    """
+    seconds = max(0.0, parse_time(arguments.time_limit) - (time.monotonic() - arguments.began))
     find_device(arguments.device)
     return TrainOptions(
         arguments.device,
@@ -55,8 +59,9 @@ def options_of(arguments: argparse.Namespace) -> TrainOptions:
 
 
 def tell(line: str) -> None:
-    """Print a note for a person to stderr."""
-    print(line, file=sys.stderr)
+    """Print a note for a person to stderr at once, in the first of several processes."""
+    if is_first():
+        print(line, file=sys.stderr, flush=True)
 
 
 def held_out(arguments: argparse.Namespace, size: int, count: int = 32, skip: int = 0) -> Tensor:

@@ -94,7 +94,6 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
         shard_file = target.with_name(f".{target.name}.shard") if array else target
         model = common.load_tokenizer(arguments)
         size = common.coded_size(arguments, model.config)
-        common.tell_other_size(size, model.config)
         bits = rates.bits_per_token(arguments, model.config, size)
         classes = classes if labels else None
         job = CodingJob(source, size, arguments.fit, labels, classes, arguments.batch_size, arguments.flip, bits)

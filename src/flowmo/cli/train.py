@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-import time
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from .. import config as configs
 from ..config import FlowMoConfig
-from ..data import open_split
+from ..data import ImageSource, open_split
 from ..errors import ConfigError
 from ..evaluation.validation import make_validation
 from ..perceptual import load_lpips
@@ -22,7 +22,7 @@ from ..presets import PRESETS, preset
 from ..profiling.flops import tokenizer_cost
 from ..stages import reconstruct
 from ..tokenizer import FlowMo
-from ..training import AutoencodeTrainConfig, Checkpoint, TokenizerPlan, TrainConfig, short, train
+from ..training import AutoencodeTrainConfig, Checkpoint, TokenizerPlan, TrainConfig, World, short, train
 from ..training.config import STAGES
 from ..training.recipes import RECIPES, check_weights, model_of
 from ..training.settings import with_settings
@@ -31,6 +31,8 @@ from ..training.validation import IMAGES, Validation
 from .common import add_device_argument, load_named
 from .runs import add_run_arguments, held_out, options_of, tell
 
+FEW_IMAGES, PACKAGED_IMAGES = 5_000, 98_000  # of a run that is worth a warning; those that the packaged model saw
+BATCHES = ("batch_size", "micro_batch")  # settings that fix how large a batch is
 WHOLE = [name for name, entry in STAGES.items() if not entry.config.decoder_only]
 """The stages that train encoder and decoder."""
 
@@ -56,17 +58,15 @@ def run(arguments: argparse.Namespace) -> int:
     options = None if arguments.dry_run else options_of(arguments)
     begun = short.stored_recipe(arguments.out, arguments.resume)
     arguments.recipe = _recipe(arguments, begun)
-    asked = _asked(arguments)
-    length = begun[1] if begun else asked.get("images")
-    config = _train_config(arguments, length)
+    if begun is None:
+        begun = short.Begun(arguments.recipe, _asked(arguments).get("images"))
+    config = _train_config(arguments, begun)
     if arguments.init and arguments.model:
         raise ConfigError("--model cannot change the model that --init loads")
     if arguments.dry_run:
         print(configs.to_json(_model(arguments)[0]), configs.to_json(config), sep="\n")
         return 0
     assert options is not None
-    scaled = arguments.recipe == short.NAME
-    started = time.monotonic()
     begins_with = arguments.init or f"preset {arguments.preset}"
     tell(f"training {begins_with}, recipe {arguments.recipe}, into {arguments.out} on {arguments.device}")
 
@@ -77,53 +77,89 @@ def run(arguments: argparse.Namespace) -> int:
     def fits(checkpoint: Checkpoint) -> bool:  # of a run that began from weights, those are no longer needed
         return bool(arguments.init) or stored_model_config(checkpoint) == _model(arguments)[0]
 
-    def validation(model: FlowMo, device: torch.device) -> Validation:
-        images = held_out(arguments, model.config.image_size)
-        decode = reconstruct if config.stage == "autoencode" else None
-        return make_validation(images, arguments.out / IMAGES, perceptual, decode=decode)
-
     source = open_split(arguments.data, arguments.split, "train")[0]
     perceptual = load_lpips(config.perceptual_network, arguments.lpips) if config.losses.perceptual else None
-    plan = TokenizerPlan(config, new_model, validation, fits, cost=tokenizer_cost, perceptual=perceptual)
-    if scaled and length is None:
-        if options.seconds < math.inf and int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            tell("measuring the speed here, to fit the run to its time")
-            speed = short.measured_speed(plan, source, options.device, options.seconds)
-            left = max(0.0, options.seconds - (time.monotonic() - started))
-            length, options = short.length_in(left, speed, config.batch_size), replace(options, seconds=left)
-            tell(f"{speed:.3g} images/s; {length:,} images fit the time, --set images=N asks for another number")
-        else:
-            length = short.USUAL_IMAGES
-            tell(f"a run of {length:,} images; --set images=N, or --time-limit on one process, asks for another length")
-        config = _train_config(arguments, length)
-    about = {"recipe": arguments.recipe, "recipe_images": length if scaled else None}
-    train(replace(plan, config=config, about=about), source, arguments.out, options)
+    plan = TokenizerPlan(config, new_model, fits=fits, cost=tokenizer_cost, perceptual=perceptual)
+    world = World.join(arguments.device)
+    try:
+        if arguments.recipe == short.NAME and begun.images is None:
+            begun = _fitted(arguments, plan, source, world, options.seconds)
+            config = _train_config(arguments, begun)
+        if arguments.recipe != short.NAME:
+            begun = begun._replace(recipe=arguments.recipe, images=None)
+        validation = partial(_validation, arguments, config, perceptual, begun.validations.images)
+        made = validation if begun.validations.images else None
+        plan = replace(plan, config=config, validation=made, about=begun.about)
+        train(plan, source, arguments.out, options_of(arguments))  # with what is left of the time
+    finally:
+        world.leave()
     return 0
 
 
-def _recipe(arguments: argparse.Namespace, begun: tuple[str, int | None] | None) -> str:
+def _fitted(
+    arguments: argparse.Namespace, plan: TokenizerPlan, source: ImageSource, world: World, seconds: float
+) -> short.Begun:
+    """Return a run that fits its time: length in images, batch size, validations; the same in every process."""
+    if seconds == math.inf:
+        tell(f"a run of {short.USUAL_IMAGES:,} images; --set images=N or --time-limit asks for another length")
+        return short.Begun(short.NAME, short.USUAL_IMAGES)
+    tell("measuring the speed here, to fit the run to its time")
+    speed = short.measured_speed(plan, source, world, seconds)
+    left = world.share(options_of(arguments).seconds)
+    asked = _asked(arguments)
+    batch_size = plan.config.batch_size if asked.keys() & BATCHES else short.batch_in(left, speed, world.size)
+    length = short.length_in(left, speed, batch_size)
+    validations = short.validations_in(seconds, speed, _model(arguments)[0].sampler)
+    tell(f"{speed:.3g} images/s; {length:,} images fit the time, --set images=N asks for another number")
+    if length < FEW_IMAGES:
+        hours = PACKAGED_IMAGES / speed / 3600
+        tell(
+            f"note: so few images teach a model next to nothing, it only shows that all works; the packaged one saw "
+            f"{PACKAGED_IMAGES:,}, which takes {hours:,.0f} h here"
+        )
+    if not validations.times:
+        tell(f"too short to validate; flowmo reconstruct PICTURES --model {arguments.out} shows what it learned")
+    return short.Begun(short.NAME, length, validations, batch_size)
+
+
+def _validation(
+    arguments: argparse.Namespace,
+    config: TrainConfig | AutoencodeTrainConfig,
+    perceptual: nn.Module | None,
+    count: int,
+    model: FlowMo,
+    device: torch.device,
+) -> Validation:
+    """Return what measures ``count`` held-out images."""
+    images = held_out(arguments, model.config.image_size, count)
+    decode = reconstruct if config.stage == "autoencode" else None
+    return make_validation(images, arguments.out / IMAGES, perceptual, decode=decode)
+
+
+def _recipe(arguments: argparse.Namespace, begun: short.Begun | None) -> str:
     """Return the recipe: the one asked for, else that which the run began with, else short for a new model."""
     if arguments.recipe:
         return str(arguments.recipe)
     if begun:
-        return begun[0] if begun[0] in (*RECIPES, short.NAME) else short.UNSCALED
+        return begun.recipe if begun.recipe in (*RECIPES, short.NAME) else short.UNSCALED
     is_new = not arguments.init and not arguments.freeze_encoder
     plain_stage = arguments.stage not in (None, "mode_matching") or any(s.startswith("stage=") for s in arguments.set)
     return short.NAME if is_new and not plain_stage else short.UNSCALED
 
 
 def _asked(arguments: argparse.Namespace) -> dict[str, int]:
-    """Return what --set says of the length and of the batch."""
-    names = ("images", "batch_size")
+    """Return what --set says of the length and of the batches."""
+    names = ("images", *BATCHES)
     settings = [setting for setting in arguments.set if setting.partition("=")[0] in names]
     config = configs.override(TrainConfig(), settings)
     return {name: getattr(config, name) for name in {setting.partition("=")[0] for setting in settings}}
 
 
-def _train_config(arguments: argparse.Namespace, length: int | None) -> TrainConfig | AutoencodeTrainConfig:
+def _train_config(arguments: argparse.Namespace, begun: short.Begun) -> TrainConfig | AutoencodeTrainConfig:
     config: TrainConfig | AutoencodeTrainConfig
     if arguments.recipe == short.NAME:
-        config = short.short(length or short.USUAL_IMAGES, _asked(arguments).get("batch_size", short.BATCH))
+        batch_size = _asked(arguments).get("batch_size", begun.batch_size)
+        config = short.short(begun.images or short.USUAL_IMAGES, batch_size, begun.validations.times)
     else:
         config = RECIPES[arguments.recipe](arguments.preset) if arguments.recipe in RECIPES else TrainConfig()
     named = [setting.partition("=")[2] for setting in arguments.set if setting.startswith("stage=")]

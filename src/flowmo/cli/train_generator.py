@@ -12,6 +12,7 @@ import torch
 from .. import config as configs
 from ..data import to_image
 from ..errors import TrainingError
+from ..experiments.class_images import title
 from ..generation import (
     DecodeSettings,
     Generator,
@@ -29,7 +30,7 @@ from ..training.generator import GENERATOR_RECIPES, held_out
 from ..training.generator_data import data_and_config
 from ..training.token_data import TokenSet, read_token_set
 from ..training.validation import IMAGES, Validation
-from ..viewing import contact_sheet, write_png
+from ..viewing import titled_images, write_png
 from .common import MODEL_HELP, add_device_argument, load_named
 from .runs import add_loop_arguments, options_of
 
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    options = options_of(arguments)
+    options_of(arguments)  # tells early what cannot be
     begin = GENERATOR_RECIPES[arguments.recipe]() if arguments.recipe else GeneratorTrainConfig()
     config = configs.override(begin, arguments.set)
     tokenizer = load_named(arguments, arguments.tokenizer) if arguments.tokenizer else None
@@ -78,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         decoder = tokenizer.to(device) if tokenizer is not None else None
         return _validation(config, validation_data, decoder, arguments.out / IMAGES)
 
-    train(GeneratorPlan(config, new_model, validation, cost=generator_cost), data, arguments.out, options)
+    train(GeneratorPlan(config, new_model, validation, cost=generator_cost), data, arguments.out, options_of(arguments))
     return 0
 
 
@@ -97,7 +98,8 @@ def _validation(config: GeneratorTrainConfig, data: TokenSet, tokenizer: FlowMo 
             samples = []
             for tokens in generate(model, labels, DecodeSettings(num_steps=16), list(range(SAMPLES))):
                 samples += [to_image(image) for image in tokenizer.detokenize(tokens).cpu()]
-            write_png(folder / f"{images:010d}.png", contact_sheet({"": samples}))
+            sheet = titled_images([title(model, label) for label in labels], samples)
+            write_png(folder / f"{images:010d}.png", sheet)
         return numbers
 
     return validate

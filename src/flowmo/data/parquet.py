@@ -22,6 +22,9 @@ of its row group (100 images as Hugging Face writes them); the last group read i
 
 
 _MOST_SHRUNK = 50
+_MOST_IN_DICTIONARY = 2**31 - 2  # bytes that an Arrow dictionary can hold; larger row groups are read value by value
+_FEW_ROWS = 100_000
+_MOST_PATH = 4096  # bytes of a path, on average
 
 
 class _Group(NamedTuple):
@@ -86,7 +89,8 @@ class ParquetSource:
         """The image's file as it is stored. Raises ImageError where there is none."""
         number, row = self._place(index)
         try:
-            data = self._group(number)[row].as_buffer()
+            value = self._group(number)[row]
+            data = getattr(value, "value", value).as_buffer() if value.is_valid else None
             size = 0 if data is None else data.size
         except DataError as error:  # its row group is damaged, the others may not be
             raise ImageError(f"{self.name(index)}: {error}") from None
@@ -123,11 +127,13 @@ class ParquetSource:
             if kind is None or not (_is_binary(kind) or (pa.types.is_struct(kind) and _has(kind, "bytes", _is_binary))):
                 raise DataError(f"{file}: needs a column 'image' of encoded bytes, found columns {schema.names}")
             rows = parquet.metadata.num_rows
+            _check_rows(rows, file)
             paths, labels = pa.nulls(rows, pa.large_string()), np.full(rows, NONE, np.int32)
             classes = None
             if pa.types.is_struct(kind) and _has(kind, "path", _is_text):
-                column = parquet.read(columns=["image.path"], use_threads=False).column("image")
-                paths = pc.struct_field(column.combine_chunks(), "path").cast(pa.large_string())
+                with pq.ParquetFile(file, metadata=parquet.metadata, read_dictionary=["image.path"]) as repeated:
+                    read = [_read_group(repeated, g, "image.path") for g in range(repeated.metadata.num_row_groups)]
+                paths = pa.concat_arrays([pa.nulls(0, pa.large_string()), *map(_written_out, read)])
                 paths.validate(full=True)  # offsets, and that it is UTF-8
             if "label" in schema.names and pa.types.is_integer(schema.field("label").type):
                 column = parquet.read(columns=["label"], use_threads=False).column("label")
@@ -163,23 +169,24 @@ class ParquetSource:
         return column
 
     def _read(self, number: int) -> Any:
-        """The encoded images of a row group, as an Arrow array."""
+        """The encoded images of a row group, as an Arrow array: one that repeats images holds each of them once."""
         import pyarrow as pa
-        import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
         group = self._groups[number]
         file = self.files[group.file]
         try:
-            with pq.ParquetFile(file, metadata=self._metadata[group.file]) as parquet:
-                struct = pa.types.is_struct(parquet.schema_arrow.field("image").type)
-                names = ["image.bytes"] if struct else ["image"]
-                _check_claims(parquet.metadata.row_group(group.number), names[0])
-                column = parquet.read_row_group(group.number, names, use_threads=False).column("image")
-            array = column.combine_chunks()
-            array = pc.struct_field(array, "bytes") if struct else array
+            metadata = self._metadata[group.file]
+            struct = pa.types.is_struct(metadata.schema.to_arrow_schema().field("image").type)
+            name = "image.bytes" if struct else "image"
+            unpacked = _check_claims(metadata.row_group(group.number), name)
+            repeated = [name] if unpacked < _MOST_IN_DICTIONARY else []
+            with pq.ParquetFile(file, metadata=metadata, read_dictionary=repeated) as parquet:
+                array = _read_group(parquet, group.number, name)
             if len(array) != group.rows:
                 raise ValueError(f"{len(array)} values of {group.rows}")
+            if repeated:
+                array.validate(full=True)  # that what it repeats is there
         except Exception as error:  # pyarrow raises its own, and what its binding meets in damaged metadata
             raise DataError(f"{file}: cannot be read ({error}); fetch it again") from None
         return array
@@ -188,14 +195,51 @@ class ParquetSource:
         return {**self.__dict__, "_last": (-1, None)}
 
 
-def _check_claims(group: Any, column: str) -> None:
-    """Raises ValueError for a row group whose images unpack to gigabytes from next to nothing: encoded images do not
-    shrink, and whoever reads it would run out of memory."""
+def _read_group(parquet: Any, number: int, name: str) -> Any:
+    """Return one column of a row group as an Arrow array: ``image``, or a part of it such as ``image.path``."""
+    import pyarrow.compute as pc
+
+    array = parquet.read_row_group(number, [name], use_threads=False).column("image").combine_chunks()
+    part = name.partition(".")[2]
+    return pc.struct_field(array, part) if part else array
+
+
+def _check_claims(group: Any, column: str) -> int:
+    """Return the bytes of a row group's images when they are unpacked.
+
+    Raises ValueError for one whose images unpack to gigabytes from next to nothing: encoded images do not shrink, and
+    whoever reads it would run out of memory.
+    """
+    claimed = 0
     for number in range(group.num_columns):
         chunk = group.column(number)
         packed, unpacked = chunk.total_compressed_size, chunk.total_uncompressed_size
-        if chunk.path_in_schema == column and unpacked > max(MAX_ENCODED_BYTES, _MOST_SHRUNK * packed):
-            raise ValueError(f"{packed:,} bytes claim to hold {unpacked:,} of images")
+        if chunk.path_in_schema == column:
+            claimed += unpacked
+            if unpacked > max(MAX_ENCODED_BYTES, _MOST_SHRUNK * packed):
+                raise ValueError(f"{packed:,} bytes claim to hold {unpacked:,} of images")
+    return claimed
+
+
+def _check_rows(rows: int, file: Path) -> None:
+    """Raises DataError for more rows than a file of its size can hold images: a number that is repeated a billion times
+    takes a few bytes."""
+    if rows > max(_FEW_ROWS, file.stat().st_size):
+        raise DataError(f"{file}: {file.stat().st_size:,} bytes claim to hold {rows:,} images; fetch it again")
+
+
+def _written_out(paths: Any) -> Any:
+    """Return an array of repeated texts as one of plain texts. Raises ValueError for texts that are gigabytes only
+    because they are repeated, or are no UTF-8."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    paths.validate(full=True)  # offsets, indices, and that it is UTF-8
+    if pa.types.is_dictionary(paths.type) and len(paths):
+        total = pc.sum(pc.binary_length(paths.dictionary.cast(pa.large_string())).take(paths.indices)).as_py() or 0
+        if total > _MOST_PATH * len(paths):
+            raise ValueError(f"{len(paths):,} paths of {total:,} bytes")
+    return paths.cast(pa.large_string())
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> list[str] | None:

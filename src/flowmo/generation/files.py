@@ -54,6 +54,11 @@ def load_generator(path: str | Path, device: str | torch.device = "cpu", revisio
     """
     path = generator_path(path, revision)
     if not path.exists():
+        if path.name == "model.safetensors" and any(path.parent.glob("checkpoint-*/checkpoint.json")):
+            raise WeightsError(
+                f"{path.parent} holds checkpoints and no generator yet, since its run was killed; the run's own "
+                "command goes on, and writes one when it ends, at --time-limit, or on Ctrl-C"
+            )
         raise WeightsError(f"no generator at {path}; 'flowmo train-generator' makes one")
     with open_safetensors(path) as file:
         config, classes, _ = _header(path, file.metadata() or {})

@@ -11,7 +11,7 @@ from .plan import GeneratorPlan, Plan, TokenizerPlan
 from .run_config import RunConfig
 from .session import Outcome, TrainOptions, train
 from .signals import Signals
-from .start import assemble
+from .start import assemble, averaged_model
 from .state import TrainState
 from .token_data import read_token_set
 
@@ -38,6 +38,7 @@ __all__ = [
     "TrainState",
     "World",
     "assemble",
+    "averaged_model",
     "read_newest",
     "read_token_set",
     "save_checkpoint",

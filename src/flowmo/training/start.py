@@ -143,11 +143,11 @@ def raw_model(folder: Path) -> FlowMo:
     return model.eval()
 
 
-def averaged_model(folder: Path) -> FlowMo:
+def averaged_model(folder: str | Path) -> FlowMo:
     """Return the model with the averaged weights of a checkpoint, or of the newest one in a run's folder, on the CPU,
     rounded as ``model.safetensors`` stores them, so that both have one fingerprint. Raises TrainingError where there is
     none that is whole, or it is not of a tokenizer."""
-    checkpoint = read_any(folder)
+    checkpoint = read_any(Path(folder))
     model = FlowMo(stored_model_config(checkpoint))
     state = TrainState.start(model, replace(checkpoint.train_config, weight_normalization=False))
     checkpoint.restore(state, World(), moments=False)

@@ -11,8 +11,8 @@ import io
 import pickle
 import re
 from collections.abc import Collection
-from pathlib import Path
-from typing import Any, BinaryIO
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, BinaryIO, ClassVar
 
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
@@ -110,11 +110,15 @@ class _Unpickler(pickle._Unpickler):
             "torch.distributed.checkpoint.filesystem.StorageMeta",
             "torch.Size", "torch.float32", "torch.float64", "torch.bfloat16", "torch.float16", "torch.int64",
             "torch.serialization._get_layout", "torch.storage._get_dtype_from_pickle_storage_type",
-            "pathlib.PosixPath", "pathlib.Path", "pathlib._local.PosixPath", "collections.OrderedDict",
+            "collections.OrderedDict",
         }
     )  # fmt: skip
+    PATHS: ClassVar = {"PosixPath": PurePosixPath, "WindowsPath": PureWindowsPath}
+    """The folder that a checkpoint was written to, of any system: such a path opens nothing and can be made on both."""
 
     def find_class(self, module: str, name: str) -> Any:
+        if module in ("pathlib", "pathlib._local") and name in self.PATHS:
+            return self.PATHS[name]
         if f"{module}.{name}" not in self.ALLOWED:
             raise pickle.UnpicklingError(f"its table of contents asks for {module}.{name}")
         return super().find_class(module, name)

@@ -1,6 +1,6 @@
 """Pictures for people: side by side, and many on one sheet."""
 
-from .classes import captioned_grid, two_columns
+from .classes import captioned_grid, titled_images, two_columns
 from .side_by_side import contact_sheet, side_by_side, write_png
 
-__all__ = ["captioned_grid", "contact_sheet", "side_by_side", "two_columns", "write_png"]
+__all__ = ["captioned_grid", "contact_sheet", "side_by_side", "titled_images", "two_columns", "write_png"]

@@ -26,6 +26,24 @@ def captioned_grid(rows: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
     return sheet
 
 
+def titled_images(titles: Sequence[str], images: Sequence[Image.Image], columns: int = 4) -> Image.Image:
+    """Return a sheet of images of one size, at least one, enlarged where they are small, each below its title, of which
+    as much is shown as there is room for."""
+    large = [enlarge(image) for image in images]
+    width, height = large[0].size
+    columns = min(columns, len(large))
+    cell = width + GAP, CAPTION + height + GAP
+    sheet = Image.new("RGB", (columns * cell[0] - GAP, -(-len(large) // columns) * cell[1] - GAP), BACKGROUND)
+    font = ImageFont.load_default(13)
+    for i, (title, image) in enumerate(zip(titles, large, strict=True)):
+        x, y = i % columns * cell[0], i // columns * cell[1]
+        strip = Image.new("RGB", (width, CAPTION), BACKGROUND)
+        ImageDraw.Draw(strip).text((2, CAPTION // 2), title, TEXT, font, anchor="lm")
+        sheet.paste(strip, (x, y))
+        sheet.paste(image, (x, y + CAPTION))
+    return sheet
+
+
 def two_columns(left: Image.Image, right: Image.Image) -> Image.Image:
     """Two sheets side by side, with room between them."""
     gap = 6 * GAP

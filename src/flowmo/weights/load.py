@@ -45,12 +45,31 @@ def load(
 
     Raises WeightsError when there are no such weights, or they are damaged; ConfigError for a device that is not there.
     """
+    if (folder := checkpoint_folder(name)) is not None:
+        raise WeightsError(
+            f"{folder} holds checkpoints and no model yet, since its run was killed: "
+            f"flowmo.training.averaged_model({str(folder)!r}) loads it, the commands take it as --model and --init, "
+            "and the run's own command goes on and writes a model"
+        )
     path = weights_path(name, revision)
     if path.suffix in (".pth", ".pt"):
         read = load_converted if str(name) in RELEASED else load_official
         model = read(path, ema, num_tokens=num_tokens, image_size=image_size, bits_per_group=bits_per_group)
         return put_on(model, device)
     return put_on(load_model(path), device)
+
+
+def checkpoint_folder(name: str | Path) -> Path | None:
+    """Return the folder where ``name`` is a checkpoint, or a run that has checkpoints and no model yet; else None."""
+    if name == PACKAGED or is_address(str(name)):
+        return None
+    path = user_path(name)
+    if not path.is_dir():
+        return None
+    if (path / "checkpoint.json").is_file():
+        return path
+    has_model = any((path / file).exists() for file in ("model.safetensors", INDEX))
+    return path if not has_model and any(path.glob("checkpoint-*/checkpoint.json")) else None
 
 
 def weights_path(name: str | Path, revision: str | None = None) -> Path:
@@ -94,14 +113,3 @@ def packaged_path(name: str) -> Path:
         f"no model {name!r}: neither a file, a folder, nor a packaged model ({PACKAGED!r}); a model "
         "of the Hugging Face hub is named owner/name"
     )
-
-
-def checkpoint_folder(name: str) -> Path | None:
-    """Return the folder where ``name`` is a checkpoint, or a run that has checkpoints and no model yet; else None."""
-    path = user_path(name)
-    if name == PACKAGED or not path.is_dir():
-        return None
-    if (path / "checkpoint.json").is_file():
-        return path
-    has_model = any((path / file).exists() for file in ("model.safetensors", "model.safetensors.index.json"))
-    return path if not has_model and any(path.glob("checkpoint-*/checkpoint.json")) else None

@@ -1,0 +1,31 @@
+"""What the packaged model loses at sizes that it was not trained at, as measured by ``tools/measure_sizes.py``."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+FILE = Path(__file__).parent / "packaged" / "sizes.json"
+
+
+@cache
+def size_table() -> dict[str, Any]:
+    """Return the table: the model and its fingerprint, the data, and PSNR in dB and LPIPS of each side in pixels."""
+    return json.loads(FILE.read_text())  # type: ignore[no-any-return]
+
+
+def loss_at(ratio: float) -> str:
+    """Return in words how quality fell in the table at ``ratio`` times the side that the model was trained at; of the
+    measured sizes the nearest is told."""
+    table = size_table()
+    own = table["image_size"]
+    trained = next(row for row in table["rows"] if row["side"] == own)
+    others = [row for row in table["rows"] if row["side"] != own]
+    nearest = min(others, key=lambda row: abs(math.log(row["side"] / own) - math.log(ratio)))
+    return (
+        f"in our table {table['model']} falls from {trained['psnr']:.1f} dB PSNR at {own}x{own} to "
+        f"{nearest['psnr']:.1f} dB at {nearest['side']}x{nearest['side']}"
+    )
