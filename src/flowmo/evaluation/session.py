@@ -79,7 +79,9 @@ def hold(folder: Path) -> Iterator[None]:
 
 def prepare(model: FlowMo, name: str, settings: Settings, networks: Networks) -> Job:
     """A job whose files are named by model and protocol."""
-    return Job(stem_of(name, settings.protocol), describe_model(model, name, settings.sampler), settings, networks)
+    stem, bits = stem_of(name, settings.protocol), settings.bits_per_token
+    stem = stem if bits is None else f"{stem}-{bits}-bits"
+    return Job(stem, describe_model(model, name, settings.sampler), settings, networks)
 
 
 def stem_of(name: str, protocol: Protocol) -> str:
@@ -109,7 +111,7 @@ def job_key(session: Session, job: Job) -> str:
     source, names = session.source, hashlib.sha256()
     for place in range(len(source)):
         names.update(source.name(place).encode(errors="surrogatepass") + b"\n")
-    key = {
+    key: dict[str, Any] = {
         "model": [job.record.sha256, to_dict(job.settings.sampler)],
         "protocol": job.settings.protocol.conventions(job.settings.seed),
         "metrics": job.networks.metrics,
@@ -118,6 +120,8 @@ def job_key(session: Session, job: Job) -> str:
         "code": code_version(),
     }
     key |= how_it_ran(job.settings)
+    if job.settings.bits_per_token is not None:  # keys of all bits stay what they were
+        key["bits_per_token"] = job.settings.bits_per_token
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -150,6 +150,13 @@ def blocks(model: nn.Module) -> list[nn.Module]:
     return [block for part in model.modules() if isinstance(part, nn.ModuleList) for block in part]
 
 
+def block_matrices(model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of the linear layers inside the blocks, by name."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    linears = [part for block in blocks(model) for part in block.modules() if isinstance(part, nn.Linear)]
+    return {names[id(part.weight)]: part.weight for part in linears}
+
+
 def recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
     """Return a forward pass whose inner tensors are computed again in the backward pass.
 
