@@ -20,7 +20,7 @@ from ..perceptual import load_distance
 from ..presets import PRESETS
 from ..profiling.flops import tokenizer_cost
 from ..tokenizer import FlowMo
-from ..training import Checkpoint, DistillTrainConfig, PostTrainConfig, TokenizerPlan, train
+from ..training import Checkpoint, DistillTrainConfig, PostTrainConfig, TokenizerPlan, World, train
 from ..training.checkpoint import checkpoints
 from ..training.early_stopping import best, validations_of
 from ..training.logs import NAME as LOG
@@ -95,16 +95,17 @@ def run_decoder(
         except WeightsError:
             return True
 
-    def validation(model: FlowMo, device: torch.device) -> Validation:
+    def validation(model: FlowMo, world: World) -> Validation:
         images = held_out(arguments, model.config.image_size, arguments.check_count, arguments.check_skip)
         measure = load_sampler_validation(
-            images.to(device),
+            images.to(world.device),
             arguments.out / IMAGES,
             network,
             arguments.lpips,
             arguments.inception,
             not arguments.no_rfid,
             tell,
+            world,
         )
         return lambda model, seen: measure(model, seen) | named
 
