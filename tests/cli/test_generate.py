@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,10 +21,16 @@ from command_support import Command
 from PIL import Image
 from torch import nn
 
+import flowmo
+from flowmo.experiments import many_images
+from flowmo.files import only_one
 from flowmo.generation import Generator, GeneratorConfig, TokenLayout, save_generator
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
+from flowmo.training import World
 from flowmo.weights import load_model, save_model
+
+SOURCE = Path(flowmo.__file__).parents[1]
 
 DOG, FISH = "0001-labrador-retriever", "0000-goldfish"  # names of files
 CLASSES = ["n01443537 goldfish", "n02099712 Labrador retriever", "n02123394 Persian cat"]
@@ -230,57 +239,142 @@ def test_nothing_is_overwritten(generate: Command, folder: Path) -> None:
     assert generate(*arguments, "--force").code == 0
 
 
-def test_a_killed_npz_goes_on_where_it_was(generate: Command, folder: Path, weights: Path) -> None:
-    arguments = ["--generator", folder / "a", "--count", 60, "--no-pictures", "--batch-size", 4]
-    assert generate(*arguments, "--npz", "whole.npz").code == 0
-    command = [sys.executable, "-m", "flowmo", "generate", *arguments, "--npz", "killed.npz", "--tokenizer", weights]
-    process = subprocess.Popen([*map(str, command), "--mask-steps", "4", "--device", "cpu"], stderr=subprocess.DEVNULL)
-    note = Path(".killed.npz.json")
-    while process.poll() is None and not note.exists():
+def many(folder: Path, weights: Path, target: str, *more: object, processes: int = 1) -> list[str]:
+    """The arguments of Python for 180 pictures in one file, each process on one thread."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes] if processes > 1 else []
+    arguments = ["--generator", folder / "a", "--count", 60, "--no-pictures", "--batch-size", 4, "--npz", target, *more]
+    arguments += ["--tokenizer", weights, "--mask-steps", 4, "--device", "cpu"]
+    return [str(text) for text in (sys.executable, *launcher, "-m", "flowmo", "generate", *arguments)]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+
+
+def places_of(parts: Path) -> list[int]:
+    return sorted(int(path.stem) for path in parts.glob("*.npy"))
+
+
+def kill_early(command: list[str], parts: Path, processes: int) -> None:
+    """Start a command and kill it and its children once each of them has made two parts."""
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment(), start_new_session=True)
+    deadline = time.monotonic() + 240
+    while process.poll() is None and any(
+        sum(place // 4 % processes == rank for place in places_of(parts)) < 2 for rank in range(processes)
+    ):
+        assert time.monotonic() < deadline, "no progress"
         time.sleep(0.01)
-    process.kill()
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False)
+    process.kill()  # torchrun itself first, so that it starts nothing again
+    for pid in children.stdout.split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
     process.wait()
-    done = json.loads(note.read_text())["done"]
-    assert 0 < done < 180
-    pixels = np.load(".killed.npz.npy", mmap_mode="r+")
-    pixels[0] = 77  # shows that what was there is not made again
-    del pixels
-    for end in ("npy", "json"):
-        shutil.copy(f".killed.npz.{end}", f".other.npz.{end}")
-    assert generate(*arguments, "--npz", "other.npz", "--guidance", 3).code == 0  # other settings begin again
-    assert generate(*arguments, "--npz", "killed.npz").code == 0
+
+
+def run_whole(command: list[str]) -> None:
+    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """The pictures and labels of :func:`many` by one process that nobody killed."""
+    path = tmp_path_factory.mktemp("whole") / "whole.npz"
+    run_whole(many(folder, weights, str(path)))
+    with np.load(path) as file:
+        return dict(file)
+
+
+@pytest.mark.parametrize("processes", [(1, 1), (2, 2), (2, 1)])
+def test_a_killed_npz_goes_on_where_it_was(
+    generate: Command, folder: Path, weights: Path, whole: dict[str, np.ndarray], processes: tuple[int, int]
+) -> None:
+    """By one process, by two, and by one where two began: what is there is not made again, and all is the same."""
+    parts = Path(".killed.npz.parts")
+    kill_early(many(folder, weights, "killed.npz", processes=processes[0]), parts, processes[0])
+    assert not Path("killed.npz").exists()
+    made = places_of(parts)
+    assert 2 * processes[0] <= len(made) < 45
+    marked = made[-1]
+    np.save(parts / f"{marked:08d}.npy", np.full((4, 32, 32, 3), 77, np.uint8))  # shows that it is not made again
+    (parts / f"{made[0]:08d}.npy").write_bytes(b"damaged")  # and that this is
+    shutil.copytree(parts, ".other.npz.parts")
+    arguments = ("--generator", folder / "a", "--count", 60, "--no-pictures", "--batch-size", 60, "--npz", "other.npz")
+    assert generate(*arguments, "--guidance", 3).code == 0  # other settings begin again
     with np.load("other.npz") as other:
-        assert not (other["arr_0"][0] == 77).all()
+        assert not (other["arr_0"][marked] == 77).all()
     Path("other.npz").unlink()
-    with np.load("whole.npz") as whole, np.load("killed.npz") as killed:
-        assert (killed["arr_0"][0] == 77).all()
-        assert (killed["arr_0"][1:] == whole["arr_0"][1:]).all()
+    run_whole(many(folder, weights, "killed.npz", processes=processes[1]))
+    with np.load("killed.npz") as killed:
+        same = np.ones(180, bool)
+        same[marked : marked + 4] = False
+        assert (killed["arr_0"][~same] == 77).all()
+        assert (killed["arr_0"][same] == whole["arr_0"][same]).all()
         assert (killed["arr_1"] == whole["arr_1"]).all()
-    assert sorted(p.name for p in Path().iterdir()) == ["killed.npz", "whole.npz"]
+    assert sorted(p.name for p in Path().iterdir()) == ["killed.npz"]
 
 
-def test_a_damaged_note_begins_again(generate: Command, folder: Path) -> None:
+def test_several_processes_share_one_file_alone(
+    generate: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowmo.training.World.join", lambda device: World(1, 2))
+    result = generate("--generator", folder / "a", "--class", 0)
+    assert result.code == 2
+    assert "give --npz FILE" in result.err
+
+
+def test_a_file_that_another_process_makes(generate: Command, folder: Path) -> None:
+    with only_one(Path(".samples.npz.lock")) as alone:
+        assert alone
+        result = generate("--generator", folder / "a", "--count", 1, "--no-pictures", "--npz", "samples.npz")
+    assert result.code == 2
+    assert "another process writes samples.npz" in result.err
+
+
+def test_parts_of_another_batch_size_are_taken(
+    generate: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pictures that are missing are made in batches of the new size; single pictures are those of the file."""
+    arguments = ("--generator", folder / "a", "--count", 3, "--npz", "samples.npz", "--force")
+    assert generate(*arguments, "--batch-size", 2).code == 0
+    with np.load("samples.npz") as file:
+        first = file["arr_0"].astype(int)
+    parts, make, asked = Path(".samples.npz.parts"), many_images._make, []
+
+    def stop(source: object, order: object, places: range, path: Path) -> None:
+        asked.append(places)
+        if places.start == 4:
+            raise KeyboardInterrupt
+        make(source, order, places, path)
+
+    monkeypatch.setattr(many_images, "_make", stop)
+    assert generate(*arguments, "--batch-size", 2).code != 0
+    assert len(list(parts.glob("*.npy"))) == 2
+    asked.clear()
+    monkeypatch.setattr(many_images, "_make", lambda *a: asked.append(a[2]) or make(*a))
+    assert generate(*arguments, "--batch-size", 3).code == 0
+    assert asked == [range(4, 6), range(6, 9)]
+    with np.load("samples.npz") as file:
+        assert np.abs(file["arr_0"].astype(int) - first).max() <= 1
+        assert np.array_equal(file["arr_0"][3], pixels(f"flowmo-out/{DOG}-0000.png"))
+    assert not list(Path().glob(".samples*"))
+
+
+def test_damaged_notes_begin_again(generate: Command, folder: Path) -> None:
     arguments = ["--generator", folder / "a", "--count", 2, "--no-pictures", "--npz", "samples.npz"]
     assert generate(*arguments).code == 0
     with np.load("samples.npz") as file:
         whole = file["arr_0"]
-    for text in ('{"job": {"settings": 7}, "done": 3}', "{", '{"job": []}'):
+    parts = Path(".samples.npz.parts")
+    for text in ('{"settings": 7}', "{", "[]"):
         Path("samples.npz").unlink()
-        np.save(".samples.npz.npy", np.full_like(whole, 77))
-        Path(".samples.npz.json").write_text(text)
+        parts.mkdir()
+        np.save(parts / "00000000.npy", np.full_like(whole, 77))
+        (parts / "job.json").write_text(text)
         assert generate(*arguments).code == 0
         with np.load("samples.npz") as file:
             assert (file["arr_0"] == whole).all()
-
-
-def test_a_kill_before_the_first_batch_leaves_no_note_of_an_earlier_call(generate: Command, folder: Path) -> None:
-    """A note would count pictures that are overwritten already."""
-    arguments = ["--generator", folder / "d", "--count", 2, "--no-pictures", "--npz", "samples.npz"]
-    Path(".samples.npz.json").write_text('{"job": {}, "done": 3}')
-    Path(".samples.npz.npy").mkdir()  # so that the call ends where it would begin to paint
-    assert generate(*arguments).code != 0
-    assert not Path("samples.npz").exists()
-    assert not Path(".samples.npz.json").exists()
 
 
 def test_info_about_a_generator(flowmo: Command, folder: Path) -> None:

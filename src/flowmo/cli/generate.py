@@ -1,6 +1,7 @@
 """``flowmo generate``: pictures of classes, from a generator and the tokenizer that it was trained with (Stage 2). Each
 picture has a seed of its own and is the same whatever the batch. --compare A B samples the same classes by two
-generators side by side, each with its own tokenizer."""
+generators side by side, each with its own tokenizer. A killed --npz goes on where it was when it is given again, and
+under torchrun several processes share its pictures."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from ..experiments.class_images import ImageGenerator, Order, image_generators, steps_strip, title, write_samples
@@ -17,6 +19,9 @@ from ..viewing import captioned_grid, two_columns, write_png
 from ..weights.load import PACKAGED
 from . import common
 from .fields import add_fields, fields_of
+
+if TYPE_CHECKING:
+    from ..training import World
 
 DRAWING = {
     "num_steps": ("--steps", "steps of unmasking"),
@@ -86,18 +91,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from ..training import World  # takes seconds
+
+    world = World.join(str(common.find_device(arguments.device)))
+    try:
+        return _generate(arguments, world)
+    finally:
+        world.leave()
+
+
+def _generate(arguments: argparse.Namespace, world: World) -> int:
+    from ..experiments.many_images import write_many
+
     settings = DecodeSettings(**fields_of(arguments, DecodeSettings))
     if arguments.no_pictures and not arguments.npz:
         raise ConfigError("--no-pictures leaves nothing to write without --npz")
-    device = common.find_device(arguments.device)
+    if world.size > 1 and not arguments.npz:
+        raise ConfigError("several processes share the pictures of one file; give --npz FILE, or start one process")
     files: list[str] = arguments.compare or [arguments.generator]
-    generators = [load_generator(file, device) for file in files]
-    labels = _labels(arguments, generators)
-    tokenizers = [common.load_named(None, name, device=device) for name in arguments.tokenizer or [PACKAGED]]
+    generators = [load_generator(file, world.device) for file in files]
+    labels = _labels(arguments, generators, world.main)
+    tokenizers = [common.load_named(None, name, device=world.device) for name in arguments.tokenizer or [PACKAGED]]
     for tokenizer in tokenizers:
         tokenizer.require_tokens()
     both = image_generators(files, generators, tokenizers)
-    if arguments.decoder_guidance is not None:
+    if arguments.decoder_guidance is not None and world.main:
         for source in both:
             asked = {"guidance_scale": arguments.decoder_guidance, "num_steps": arguments.decoder_steps}
             given = {name: value for name, value in asked.items() if value is not None}
@@ -105,7 +123,9 @@ def run(arguments: argparse.Namespace) -> int:
     orders = [_order(arguments, settings, source, labels) for source in both]
     targets = [path for one in orders for path in one.targets]
     grid = None if arguments.no_pictures else arguments.out / "grid.png"
-    common.check_targets([*targets, *([grid] if grid else [])], map(Path, files), arguments.force)
+    if world.main:
+        common.check_targets([*targets, *([grid] if grid else [])], map(Path, files), arguments.force)
+    world.wait()
 
     for source in both:
         common.made_ready(source.tokenizer, arguments)
@@ -115,11 +135,18 @@ def run(arguments: argparse.Namespace) -> int:
     progress = common.Progress(len(both) * len(orders[0].each))
     sheets = []
     for source, one in zip(both, orders, strict=True):
-        rows = write_samples(source, one, progress.advance)
+        if one.npz is None:
+            rows = write_samples(source, one, progress.advance)
+        else:
+            rows = write_many(source, one, world, progress.advance)
+        if not world.main:
+            continue
         if grid:
             sheets.append(captioned_grid(rows))
         if one.strip is not None:
             write_png(one.strip, steps_strip(source, one, arguments.show_steps))
+    if not world.main:
+        return 0
     if grid:
         write_png(grid, sheets[0] if len(sheets) == 1 else two_columns(*sheets))
     code = progress.finish()
@@ -144,7 +171,7 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _labels(arguments: argparse.Namespace, generators: Sequence[Generator]) -> list[int]:
+def _labels(arguments: argparse.Namespace, generators: Sequence[Generator], tell: bool) -> list[int]:
     """Of the classes asked for, the same in all generators."""
     first = generators[0]
     if any(g.classes != first.classes or g.config.num_classes != first.config.num_classes for g in generators):
@@ -155,11 +182,12 @@ def _labels(arguments: argparse.Namespace, generators: Sequence[Generator]) -> l
         return [NO_CLASS]
     if not arguments.classes:
         count = first.config.num_classes
-        print(
-            f"no --class was given: {arguments.n:,} of each of {count:,} classes, {arguments.n * count:,} images; "
-            "'flowmo info' on the generator lists its classes",
-            file=sys.stderr,
-        )
+        if tell:
+            print(
+                f"no --class was given: {arguments.n:,} of each of {count:,} classes, {arguments.n * count:,} images; "
+                "'flowmo info' on the generator lists its classes",
+                file=sys.stderr,
+            )
         return list(range(count))
     found = [find_class(text, first.classes, first.config.num_classes) for text in arguments.classes]
     return list(dict.fromkeys(found))

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ..config import to_dict
 from ..data import to_image
 from ..errors import TokenFileError
-from ..evaluation.results import weights_checksum
-from ..files import replacing
 from ..generation import (
     NO_CLASS,
     DecodeSettings,
@@ -110,82 +105,43 @@ def image_generators(
     return found
 
 
-def write_samples(source: ImageGenerator, order: Order, on_done: Callable[[int], None]) -> dict[str, list[Image.Image]]:
-    """Sample and write every picture; the first ones of each class, for a grid. With an ``.npz`` alone, a call that was
-    killed goes on where it was."""
-    rows: dict[str, list[Image.Image]] = {title(source.generator, label): [] for label in order.labels}
-    each, seeds = order.each, order.seeds
-    array = Unfinished(source, order) if order.npz is not None else None
-    place = array.done if array is not None else 0
-    on_done(place)
-    for tokens in generate(
-        source.generator, each[place:], order.settings, seeds[place:], order.batch_size, None, order.whole_batches
-    ):
-        for image in _images(source, order, tokens, seeds[place : place + len(tokens)]):
-            picture, path = to_image(image), order.picture(place)
-            if array is not None:
-                array.pixels[place] = np.asarray(picture)
-            if path is not None:
-                write_png(path, picture)
-            row = rows[title(source.generator, each[place])]
-            if len(row) < IN_A_ROW:
-                row.append(picture)
-            place += 1
-        if array is not None:
-            array.keep(place)
-        on_done(len(tokens))
-    if order.npz is not None and array is not None:
-        write_npz(order.npz, array.pixels, each)
-        array.remove()
-    return rows
-
-
-class Unfinished:
-    """The pictures of an ``.npz`` that is being made, in a file beside it, so that 50,000 of them need no memory and a
-    kill loses one batch. pixels: uint8 N H W 3; done: so many of them are there, from the same weights and settings."""
+class Pictures:
+    """The single pictures of an order as they come: each written where the order has a folder, the first of each class
+    kept for a grid. rows: title of a class -> pictures."""
 
     def __init__(self, source: ImageGenerator, order: Order) -> None:
-        assert order.npz is not None
-        self.file = order.npz.with_name(f".{order.npz.name}.npy")
-        self.note = order.npz.with_name(f".{order.npz.name}.json")
-        self.job = {
-            "generator": weights_checksum(source.generator),
-            "tokenizer": weights_checksum(source.tokenizer),
-            "sampler": to_dict(source.tokenizer.config.sampler),
-            "decoder": order.decoder,
-            "settings": to_dict(order.settings),
-            "pictures": [order.labels, order.count, order.seed],
-        }
-        shape = (len(order.each), *source.generator.config.tokens.image_size, 3)
-        self.done = 0 if order.folder else self._found(shape)
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        mode = "r+" if self.done else "w+"
-        if not self.done:  # what an earlier note counts is about to be overwritten
-            self.note.unlink(missing_ok=True)
-        self.pixels = np.lib.format.open_memmap(self.file, mode, np.uint8, shape)
+        self.order = order
+        self.titles = {label: title(source.generator, label) for label in order.labels}
+        self.rows: dict[str, list[Image.Image]] = {text: [] for text in self.titles.values()}
 
-    def _found(self, shape: tuple[int, ...]) -> int:
-        try:
-            note = json.loads(self.note.read_text())
-            same = note["job"] == json.loads(json.dumps(self.job))
-            return int(note["done"]) if same and np.load(self.file, mmap_mode="r").shape == shape else 0
-        except (OSError, ValueError, KeyError, TypeError, EOFError):
-            return 0
-
-    def keep(self, done: int) -> None:
-        self.pixels.flush()
-        with replacing(self.note) as part:
-            part.write_text(json.dumps({"job": self.job, "done": done}))
-
-    def remove(self) -> None:
-        self.note.unlink(missing_ok=True)
-        self.file.unlink(missing_ok=True)
+    def add(self, place: int, picture: Image.Image) -> None:
+        """Take the picture of a place in ``Order.each``."""
+        path, row = self.order.picture(place), self.rows[self.titles[self.order.each[place]]]
+        if path is not None:
+            write_png(path, picture)
+        if len(row) < IN_A_ROW:
+            row.append(picture)
 
 
-def write_npz(path: Path, pixels: np.ndarray, labels: Sequence[int]) -> None:
-    """Samples as guided diffusion's evaluator reads them: ``arr_0`` uint8 N H W 3, and ``arr_1``, their labels."""
-    with replacing(path) as part, part.open("wb") as file:
-        np.savez(file, arr_0=pixels, arr_1=np.array(labels))
+def sample(source: ImageGenerator, order: Order, places: range) -> Iterator[Tensor]:
+    """Give the images of these places in ``Order.each``, n 3 H W in [-1, 1], a batch at a time."""
+    labels, seeds = (values[places.start : places.stop] for values in (order.each, order.seeds))
+    done = 0
+    for tokens in generate(source.generator, labels, order.settings, seeds, order.batch_size):
+        yield _images(source, order, tokens, seeds[done : done + len(tokens)])
+        done += len(tokens)
+
+
+def write_samples(source: ImageGenerator, order: Order, on_done: Callable[[int], None]) -> dict[str, list[Image.Image]]:
+    """Sample and write every picture of an order without an ``.npz``, which ``many_images.write_many`` makes; the first
+    ones of each class, for a grid."""
+    pictures, place = Pictures(source, order), 0
+    for images in sample(source, order, range(len(order.each))):
+        for image in images:
+            pictures.add(place, to_image(image))
+            place += 1
+        on_done(len(images))
+    return pictures.rows
 
 
 def steps_strip(source: ImageGenerator, order: Order, moments: int) -> Image.Image:
