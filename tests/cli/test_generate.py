@@ -240,9 +240,9 @@ def test_nothing_is_overwritten(generate: Command, folder: Path) -> None:
 
 
 def many(folder: Path, weights: Path, target: str, *more: object, processes: int = 1) -> list[str]:
-    """The arguments of Python for 180 pictures in one file, each process on one thread."""
+    """The arguments of Python for 90 pictures in one file, each process on one thread."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes] if processes > 1 else []
-    arguments = ["--generator", folder / "a", "--count", 60, "--no-pictures", "--batch-size", 4, "--npz", target, *more]
+    arguments = ["--generator", folder / "a", "--count", 30, "--no-pictures", "--batch-size", 2, "--npz", target, *more]
     arguments += ["--tokenizer", weights, "--mask-steps", 4, "--device", "cpu"]
     return [str(text) for text in (sys.executable, *launcher, "-m", "flowmo", "generate", *arguments)]
 
@@ -260,7 +260,7 @@ def kill_early(command: list[str], parts: Path, processes: int) -> None:
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment(), start_new_session=True)
     deadline = time.monotonic() + 240
     while process.poll() is None and any(
-        sum(place // 4 % processes == rank for place in places_of(parts)) < 2 for rank in range(processes)
+        sum(place // 2 % processes == rank for place in places_of(parts)) < 2 for rank in range(processes)
     ):
         assert time.monotonic() < deadline, "no progress"
         time.sleep(0.01)
@@ -288,7 +288,7 @@ def whole(folder: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.mark.parametrize("processes", [(1, 1), (2, 2), (2, 1)])
 def test_a_killed_npz_goes_on_where_it_was(
-    generate: Command, folder: Path, weights: Path, whole: dict[str, np.ndarray], processes: tuple[int, int]
+    flowmo: Command, folder: Path, weights: Path, whole: dict[str, np.ndarray], processes: tuple[int, int]
 ) -> None:
     """By one process, by two, and by one where two began: what is there is not made again, and all is the same."""
     parts = Path(".killed.npz.parts")
@@ -297,22 +297,38 @@ def test_a_killed_npz_goes_on_where_it_was(
     made = places_of(parts)
     assert 2 * processes[0] <= len(made) < 45
     marked = made[-1]
-    np.save(parts / f"{marked:08d}.npy", np.full((4, 32, 32, 3), 77, np.uint8))  # shows that it is not made again
+    np.save(parts / f"{marked:08d}.npy", np.full((2, 32, 32, 3), 77, np.uint8))  # shows that it is not made again
     (parts / f"{made[0]:08d}.npy").write_bytes(b"damaged")  # and that this is
-    shutil.copytree(parts, ".other.npz.parts")
-    arguments = ("--generator", folder / "a", "--count", 60, "--no-pictures", "--batch-size", 60, "--npz", "other.npz")
-    assert generate(*arguments, "--guidance", 3).code == 0  # other settings begin again
-    with np.load("other.npz") as other:
-        assert not (other["arr_0"][marked] == 77).all()
-    Path("other.npz").unlink()
     run_whole(many(folder, weights, "killed.npz", processes=processes[1]))
     with np.load("killed.npz") as killed:
-        same = np.ones(180, bool)
-        same[marked : marked + 4] = False
+        same = np.ones(90, bool)
+        same[marked : marked + 2] = False
         assert (killed["arr_0"][~same] == 77).all()
         assert (killed["arr_0"][same] == whole["arr_0"][same]).all()
         assert (killed["arr_1"] == whole["arr_1"]).all()
     assert sorted(p.name for p in Path().iterdir()) == ["killed.npz"]
+
+
+def test_other_settings_begin_again(generate: Command, folder: Path) -> None:
+    parts = Path(".samples.npz.parts")
+    arguments = ["--generator", folder / "a", "--count", 2, "--no-pictures", "--batch-size", 6]
+
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    assert generate(*arguments, "--npz", "plain.npz").code == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(many_images, "write_npz", stop)  # all parts are there, and the file is not
+        assert generate(*arguments, "--npz", "samples.npz").code != 0
+    (part,) = parts.glob("*.npy")
+    np.save(part, np.full((6, 32, 32, 3), 77, np.uint8))
+    shutil.copytree(parts, ".other.npz.parts")
+    assert generate(*arguments, "--npz", "samples.npz").code == 0
+    assert generate(*arguments, "--npz", "other.npz", "--guidance", 3).code == 0
+    with np.load("samples.npz") as same, np.load("other.npz") as other, np.load("plain.npz") as plain:
+        assert (same["arr_0"] == 77).all()
+        assert not (other["arr_0"] == 77).all()
+        assert not (other["arr_0"] == plain["arr_0"]).all()
 
 
 def test_several_processes_share_one_file_alone(
