@@ -41,7 +41,8 @@ class TransformerConfig:
     heads: int  # of attention; each has width / heads channels
     mlp_ratio: int = 4  # hidden width of the MLP over width
     base_width: int | None = None
-    """Where initialisation and learning rate are meant; muP carries them to others (B1). None: the width itself."""
+    """The width at which initialisation and learning rate are meant; others follow it by muP (arch/mup.py). None is
+    the width itself, as published (B1)."""
 
     def __post_init__(self) -> None:
         for name in ("patch_size", "width", "depth", "heads", "mlp_ratio"):

@@ -38,9 +38,9 @@ def flowmo_fewer_params() -> FlowMoConfig:
 
 
 def flowmo_continuous() -> FlowMoConfig:
-    """Return the model with the continuous latent of Table 3, beside DiTo: 256 x 16 numbers, and no tokens.
+    """Return the model with the continuous latent of Table 3, beside DiTo.
 
-    Its latent is normalised by LayerNorm without weights.
+    Its latent is 256 tokens x 16 numbers, normalised by LayerNorm without weights; there are no integer tokens.
 
     The paper's rFID is 0.65, its PSNR 26.61; how long it trained is not known (F6). Noise sync is a setting of the run:
     ``flowmo train DATA OUT --preset flowmo-continuous --set noise_sync=0.1``.

@@ -266,7 +266,10 @@ class FlowMo(Pretrained, nn.Module):
     @own_precision
     @torch.no_grad()
     def codes(self, images: Images) -> Tensor:
-        """Return the codes B N K of images as in :meth:`tokenize`, on the model's device, also of a continuous latent."""
+        """Return the codes B N K of images on the model's device, also of a continuous latent.
+
+        images: as in :meth:`tokenize`.
+        """
         if self.quantizer.has_tokens:
             return self.code_of(self.tokenize(images).indices)
         images = as_images(images, self.config.image_size)

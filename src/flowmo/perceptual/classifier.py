@@ -77,7 +77,10 @@ class Classifier(nn.Module):
         return self.last(self.features(images)).float()
 
     def features(self, images: Tensor) -> Tensor:
-        """Return the last convolution averaged over the image, (B, 1280) float32. Raises ImageError for other shapes."""
+        """Return the last convolution, averaged over the image, (B, 1280) float32.
+
+        Raises ImageError for other shapes.
+        """
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ImageError(
                 f"the classifier needs float images (B, 3, H, W), got {images.dtype} {tuple(images.shape)}"
