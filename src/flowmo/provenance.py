@@ -28,7 +28,7 @@ def code_version() -> dict[str, Any]:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Return the device, processor, system and versions by which measured numbers can be judged."""
+    """Return the device, processor, system and versions without which measured numbers mean nothing."""
     facts: dict[str, Any] = {
         "device": str(device),
         "cpu": _cpu_name(),
