@@ -65,20 +65,8 @@ def test_compiled_models_see_one_shape_and_draw_the_same(
     generate: Command, folder: Path, compiled_shapes: list[tuple[str, tuple[int, ...]]]
 ) -> None:
     """Five pictures in batches of two: the last of them comes in a whole batch too."""
-    more = (
-        "--generator",
-        folder / "a",
-        "--class",
-        0,
-        "--count",
-        5,
-        "--batch-size",
-        2,
-        "--seed",
-        3,
-        "--no-pictures",
-        "--force",
-    )
+    more = ("--generator", folder / "a", "--class", 0, "--count", 5, "--batch-size", 2, "--seed", 3, "--no-pictures")
+    more += ("--force",)
     assert generate(*more, "--npz", "plain.npz").code == 0
     assert not compiled_shapes
     assert generate(*more, "--npz", "compiled.npz", "--compile").code == 0

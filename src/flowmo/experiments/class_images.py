@@ -127,7 +127,9 @@ def sample(source: ImageGenerator, order: Order, places: range) -> Iterator[Tens
     """Give the images of these places in ``Order.each``, n 3 H W in [-1, 1], a batch at a time."""
     labels, seeds = (values[places.start : places.stop] for values in (order.each, order.seeds))
     done = 0
-    for tokens in generate(source.generator, labels, order.settings, seeds, order.batch_size):
+    for tokens in generate(
+        source.generator, labels, order.settings, seeds, order.batch_size, None, order.whole_batches
+    ):
         yield _images(source, order, tokens, seeds[done : done + len(tokens)])
         done += len(tokens)
 
