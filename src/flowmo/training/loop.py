@@ -73,7 +73,9 @@ class Run:
     patience: int | None = None  # of a run that validation may end (``early_stopping.py``); None for any other
     rebuild_after: int | None = None  # images after which the run is to be built anew, the encoder frozen (A14)
     deferred: bool | None = None  # read what all agreed on a step later, so that no step waits for a GPU; None: on one
+    validation_seconds: float = 0.0  # that one validation is expected to take
     bar: Bar | None = None  # in the main process, where one is wanted
+    took: float = field(default=0.0, init=False)  # seconds of the last update with its batch
     pending: Pending | None = field(default=None, init=False)  # the step that is not finished
     skipped_in_a_row: int = field(default=0, init=False)
     broken: set[str] = field(default_factory=set, init=False)  # names of broken images that were counted
@@ -99,8 +101,10 @@ class Run:
             batches = iter(loader)
             self.meter.restart_clock()
             while self.state.images_seen < self.config.images and not early and not reason:
+                began = time.monotonic()
                 batch = self.fetch(batches)
                 signals = self.update(batch, self.signals(bool(stop), batch))
+                self.took = time.monotonic() - began
                 if not trained and self.log:
                     self.log.say(self.first_step())
                 trained = True
@@ -135,6 +139,8 @@ class Run:
             self.log,
             self.validation,
             patience=self.patience,
+            deadline=self.deadline,
+            longest=self.validation_seconds,
             meter=self.meter,
         )
 
@@ -146,10 +152,10 @@ class Run:
         return batch
 
     def signals(self, stop: bool, batch: TrainBatch) -> Signals:
-        """Return what this process wants before a step."""
+        """Return what this process wants before a step; to stop after it where another would end past the deadline."""
         now = time.monotonic()
         save = (now - self.last_checkpoint) / 60 > self.config.checkpoint_minutes
-        return Signals(stop, now > self.deadline, save, bool(batch.skipped))
+        return Signals(stop, now + 2 * self.took > self.deadline, save, bool(batch.skipped))
 
     def update(self, batch: TrainBatch, signals: Signals = NO_SIGNALS) -> Signals:
         """Take one optimizer step on this process's share of a batch, in micro-batches; return what all agreed on, in

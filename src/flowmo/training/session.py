@@ -29,6 +29,7 @@ from .run_config import RunConfig
 from .run_folder import WEIGHTS, run_folder, write_config
 from .start import check_same, cooled_down
 from .trained import Loader
+from .validation import MOST_OF_LIMIT, SizedValidation
 
 
 def say_on_stdout(line: str) -> None:
@@ -141,7 +142,7 @@ class Session:
                 self.say(f"the data have changed: {what}; from here on the images come in another order")
         about |= plan.about | ({"data": data.to_dict()} if data is not None else {})
         stage, ready, state, meter = plan.assemble(model, config, world, checkpoint)
-        log, validation = None, plan.validation(model, world) if plan.validation else None
+        log = None
         if world.main:
             write_config(self.folder, model.config, config)
             identity = to_dict(config) | about
@@ -153,12 +154,29 @@ class Session:
                 wandb=self.options.wandb,
                 about=identity,
             )
-        run = Run(self.folder, config, stage, plan.kind, ready, state, world, log, validation, self.deadline, about)
+        run = Run(self.folder, config, stage, plan.kind, ready, state, world, log, None, self.deadline, about)
         run.meter = meter
         if plan.cost is not None:
             run.cost = plan.cost(model, config, world.device, state.images_seen)
+        self.add_validation(run, model)
         run.patience, run.rebuild_after = plan.patience(config), plan.rebuild_after(config)
         return run, plan.loader(self.source, model, config, world, state.images_seen), log
+
+    def add_validation(self, run: Run, model: Any) -> None:
+        """Give the run its validation, but where it would take too much of the time limit. All processes call it."""
+        made, limit = self.plan.validation, self.options.seconds
+        if isinstance(made, SizedValidation) and limit < math.inf:
+            most = self.world.share(MOST_OF_LIMIT * limit)
+            seconds = made.seconds(run.validator().averaged(), self.world, most) if most else math.inf
+            if seconds > most:
+                takes = f"about {seconds:.3g} s" if most else "time, and none is left"
+                self.say(
+                    f"validation is left out: of {made.count:,} images it takes {takes}; it may take {most:.2g} s, "
+                    f"{MOST_OF_LIMIT:.0%} of what is left"
+                )
+                return
+            run.validation_seconds = seconds
+        run.validation = made(model, self.world) if made else None
 
     def going_on(self) -> tuple[Checkpoint | None, RunConfig, dict[str, Any]]:
         """Return the checkpoint that the run goes on from, None at its beginning; its settings, with the cool-down that
