@@ -1,5 +1,7 @@
-"""Validation while training: numbers, images and weights of the EMA, and the best weights of a run that may stop early
-(Section 3.3; D3)."""
+"""Validation while training: it gives numbers, images and weights of the EMA (Section 3.3; D3).
+
+Of a run that may stop early, it keeps the best weights too.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ class SizedValidation:
     make: Callable[[Any, World, int, Path], Validation]
     """(model, processes, number of held-out images, folder of the sheets) -> what validates."""
     count: int  # of held-out images
-    folder: Path
+    folder: Path  # of the sheets
     fewest: int = 1  # that are measured as all are: rFID needs several
 
     def __call__(self, model: Any, world: World) -> Validation:
@@ -46,8 +48,11 @@ class SizedValidation:
         return self.make(model, world, self.count, self.folder)
 
     def seconds(self, model: Any, world: World, most: float) -> float:
-        """Return about how long it takes from now to have validated once, by the time of one image and, where that
-        allows less than ``most``, of the fewest; the same in every process. Every process must call it."""
+        """Return about how many seconds it takes from now to have validated once; the same in every process.
+
+        It is measured on one image and, where that takes no more than ``most``, on the fewest. Every process must call
+        it.
+        """
         for tried in sorted({1, min(self.fewest, self.count)}):
             seconds = self._seconds_by(tried, model, world)
             if seconds > most:
@@ -55,6 +60,7 @@ class SizedValidation:
         return seconds
 
     def _seconds_by(self, tried: int, model: Any, world: World) -> float:
+        """Return what :meth:`seconds` does, measured on ``tried`` images."""
         with tempfile.TemporaryDirectory() as folder:
             began = time.monotonic()
             validation = self.make(model, World(device=world.device), tried, Path(folder))
@@ -67,22 +73,22 @@ class SizedValidation:
 
 @dataclass
 class Validator:
-    """Validates a run and writes its weights."""
+    """What validates a run and writes its weights."""
 
-    folder: Path
-    config: RunConfig
-    kind: ModelKind
-    state: TrainState
-    world: World
+    folder: Path  # of the run
+    config: RunConfig  # of the run
+    kind: ModelKind  # how its model is written
+    state: TrainState  # what is validated
+    world: World  # the processes, each of which measures its share
     log: Log | None  # in the main process only
-    validation: Validation | None = None
+    validation: Validation | None = None  # what measures the EMA; None measures nothing
     patience: int | None = None  # of a run that validation may end
-    deadline: float = math.inf  # by ``time.monotonic()``
+    deadline: float = math.inf  # of the run, by ``time.monotonic()``
     longest: float = 0.0  # seconds that one validation is known to take
     meter: Meter = field(default_factory=Meter)  # its clock leaves validation out
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=time.monotonic)  # when this call of the run began
     seconds: float = 0.0  # that validation has taken
-    warned: bool = False
+    warned: bool = False  # whether it was said that validation takes long
 
     def begin(self) -> str | None:
         """Validate once before any training, where validation may end the run; return why it has ended already."""
@@ -92,8 +98,11 @@ class Validator:
         return verdict(found, self.patience) if found else self.validate()
 
     def validate(self) -> str | None:
-        """Write images, numbers and weights of the EMA; return why the run is to stop, if it is. Every process must
-        call it, and measures its share. Where validation may end the run, the best weights so far are kept too."""
+        """Write images, numbers and weights of the EMA; return why the run is to stop, None where it is not.
+
+        Every process must call it, and measures its share. Where validation may end the run, the best weights so far
+        are kept too.
+        """
         start, images, early = time.monotonic(), self.state.images_seen, None
         model = self.write_average()
         numbers = {"images": images} | self.measure() if self.in_time() else {}
@@ -130,8 +139,10 @@ class Validator:
             return self.validation(self.averaged(), self.state.images_seen)
 
     def averaged(self) -> nn.Module:
-        """Return the EMA as it is validated, in the run's precision; its weights on the device are shared with the EMA
-        where it is whole and in float32, and copied elsewhere. Every process must call it."""
+        """Return the EMA as it is validated, in the run's precision. Every process must call it.
+
+        The weights on the device are the EMA's own where it is whole and in float32, and copies elsewhere.
+        """
         weights = {name: whole(tensor) for name, tensor in self.state.ema.weights.items()}
         dtype = torch.bfloat16 if self.config.precision == "bf16" else torch.float32
         return with_weights(self.kind, self.state.model, weights).to(self.world.device, dtype).eval()
@@ -145,8 +156,10 @@ class Validator:
             self.log.say(f"note: validation takes {share:.0%} of the time so far; check_images={rarer} makes it 3 %")
 
     def write_average(self) -> nn.Module | None:
-        """Write the averaged weights to ``model.safetensors``; return the model, on the CPU, in the main process. Every
-        process must call it."""
+        """Write the averaged weights to ``model.safetensors``; return the model, on the CPU, in the main process.
+
+        Every process must call it.
+        """
         return self.write_weights("model", "moving average", self.state.ema.weights, torch.float16)
 
     def save_raw(self, name: str, what: str) -> None:
