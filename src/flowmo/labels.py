@@ -18,7 +18,7 @@ MOST = 2**31 - 1
 def checked_labels(
     values: Any, where: str, count: int | None = None, classes: Sequence[str] | None = None
 ) -> np.ndarray:
-    """Labels of any integer type as int32, each -1 for none or from 0 to 2,147,483,647.
+    """Return labels of any integer type as int32, each -1 for none or from 0 to 2,147,483,647.
 
     count: of the images, where each must have an entry. classes: names from 0 on; then each label must have one.
     Raises DataError that begins with ``where``.
@@ -45,7 +45,7 @@ def checked_labels(
 
 
 def parsed_label(text: str, where: str) -> int:
-    """A label as a decimal number. Raises DataError that begins with ``where``."""
+    """Return a label that is written as a decimal number. Raises DataError that begins with ``where``."""
     if not (text.isascii() and text.isdigit()):
         raise DataError(f"{where}: labels must be whole numbers from 0 on, got {text[:40]!r}")
     if len(text) > 10 or int(text) > MOST:
@@ -54,7 +54,7 @@ def parsed_label(text: str, where: str) -> int:
 
 
 def labels_by_name(pairs: Sequence[tuple[str, int]], where: str) -> dict[str, int]:
-    """A label of each name. Raises DataError that begins with ``where`` for a name that stands twice."""
+    """Return the label of each name. Raises DataError that begins with ``where`` for a name that stands twice."""
     found: dict[str, int] = {}
     for name, label in pairs:
         if name in found:
@@ -66,7 +66,7 @@ def labels_by_name(pairs: Sequence[tuple[str, int]], where: str) -> dict[str, in
 def merged_labels(
     parts: Sequence[tuple[str, np.ndarray, list[str] | None]],
 ) -> tuple[np.ndarray, list[str] | None]:
-    """The labels of several files as one array (n,), and the names of the classes, None where there are none.
+    """Return the labels of several files as one array (n,), and the names of the classes, None where there are none.
 
     parts: of each file its name, labels and names of classes. Files that number the same names differently are brought
     to the order of the first; names that it lacks follow its own. Raises DataError where that cannot be told: names of
