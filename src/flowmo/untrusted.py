@@ -130,7 +130,7 @@ def shapes_of(file: Any, path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def finite(tensor: torch.Tensor, name: str, path: Path) -> torch.Tensor:
-    """Return the tensor in float32, a copy of its own. Raises WeightsError where it is of another kind or not finite."""
+    """Return a copy of the tensor in float32. Raises WeightsError where it is of another kind or not finite."""
     if not tensor.is_floating_point():
         raise WeightsError(f"{path}: {name} is of {tensor.dtype}; weights are floating-point numbers")
     tensor = tensor.detach().clone().float()

@@ -94,7 +94,7 @@ def weights_path(name: str | Path, revision: str | None = None) -> Path:
 
 
 def packaged_path(name: str) -> Path:
-    """Return where the packaged weights of that name lie. Raises WeightsError, with the way to get some, without any."""
+    """Return where the packaged weights of that name lie. Raises WeightsError, with the way to get some."""
     path = Path(str(resources.files("flowmo"))) / "weights" / "packaged" / f"{name}.safetensors"
     if path.is_file():
         return path
