@@ -25,9 +25,9 @@ from ..data import ImageSource, fit_picture, to_tensor
 from ..errors import DataError, ImageError, WeightsError
 from ..metrics.networks import Networks, features_of
 from ..quantize.tokens import Tokens
-from ..tokenizer import FlowMo
 from .evaluator import measure_pairs
 from .feature_cache import FeatureCache
+from .measurable import Measurable
 from .protocols import Noise, Protocol
 from .results import picture_checksums
 
@@ -37,7 +37,7 @@ class Settings:
     """What the numbers of a model depend on. batch_size: pictures at a time, which they do not depend on."""
 
     protocol: Protocol
-    sampler: SamplerConfig
+    sampler: SamplerConfig | None  # None for a decoder that draws nothing
     seed: int = 0
     batch_size: int = 16
 
@@ -92,7 +92,7 @@ class _Picture(NamedTuple):
 
 
 def measure(
-    model: FlowMo,
+    model: Measurable,
     source: ImageSource,
     settings: Settings,
     networks: Networks,
@@ -151,7 +151,7 @@ def measure(
 
 @torch.no_grad()
 def _measure_batch(
-    model: FlowMo,
+    model: Measurable,
     fingerprint: int,
     pictures: Sequence[_Picture],
     noise: Noise,
@@ -171,7 +171,7 @@ def _measure_batch(
     return columns | {space: values.numpy() for space, values in features.items()}
 
 
-def _code(model: FlowMo, fingerprint: int, images: Tensor) -> tuple[Tensor, dict[str, np.ndarray]]:
+def _code(model: Measurable, fingerprint: int, images: Tensor) -> tuple[Tensor, dict[str, np.ndarray]]:
     """Codes B N K, read back from the very files whose bytes are counted; of a continuous latent there are none."""
     quantized = model.quantize(model.encode(images))
     if quantized.tokens is None:

@@ -15,9 +15,9 @@ from ..errors import ConfigError, ImageError
 from ..files import cache_folder, only_one
 from ..metrics.networks import Networks
 from ..provenance import code_version, machine
-from ..tokenizer import FlowMo
 from .evaluate import Alone, Measured, Processes, Settings, measure
 from .feature_cache import FeatureCache, feature_caches
+from .measurable import Measurable
 from .protocols import Protocol
 from .results import (
     DataRecord,
@@ -76,7 +76,7 @@ def hold(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def prepare(model: FlowMo, name: str, settings: Settings, networks: Networks) -> Job:
+def prepare(model: Measurable, name: str, settings: Settings, networks: Networks) -> Job:
     """A job whose files are named by model and protocol."""
     return Job(stem_of(name, settings.protocol), describe_model(model, name, settings.sampler), settings, networks)
 
@@ -119,7 +119,7 @@ def job_key(session: Session, job: Job) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def evaluate(model: FlowMo, session: Session, job: Job) -> Result | None:
+def evaluate(model: Measurable, session: Session, job: Job) -> Result | None:
     """Measure, write ``<stem>.json`` and the table of pictures ``<stem>.csv``, and return the result; on other
     processes than the first None. A call that was killed goes on where it was when it is made again."""
     key, processes = job_key(session, job), session.processes

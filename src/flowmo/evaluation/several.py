@@ -10,14 +10,14 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..metrics.networks import Networks, WeightFiles, load_networks
-from ..tokenizer import FlowMo
 from .evaluate import Settings
+from .measurable import Measurable
 from .protocols import Protocol
 from .results import Result
 from .session import Job, Session, evaluate, find_result, flat, prepare, stem_of
 from .watch import WatchLog, run_length, snapshots
 
-Load = Callable[[str], FlowMo]
+Load = Callable[[str], Measurable]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Evaluation:
     say: Callable[[str], None] = lambda line: None
     networks: dict[tuple[str, int], Networks] = field(default_factory=dict)
 
-    def job(self, model: FlowMo, name: str, protocol: Protocol) -> Job:
+    def job(self, model: Measurable, name: str, protocol: Protocol) -> Job:
         """Return the work on one model by one protocol, with networks that are loaded once for a size of images."""
         side = model.config.image_size
         key = (protocol.inception, side)
@@ -44,7 +44,8 @@ class Evaluation:
             if not self.session.processes.rank and len(self.networks) == 1:
                 for metric, reason in self.networks[key].left_out.items():
                     self.say(f"note: {metric} is left out: {reason}")
-        sampler = replace(model.config.sampler, **self.sampler)
+        own = model.config.sampler
+        sampler = None if own is None else replace(own, **self.sampler)
         return prepare(model, name, Settings(protocol, sampler, self.seed, self.batch_size), self.networks[key])
 
     def tell_known(self, job: Job) -> None:

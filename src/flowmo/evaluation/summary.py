@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from ..codec import HEADER_SIZE
-from ..config import FlowMoConfig
 from ..errors import DataError
 from ..files import replacing
 from ..metrics.networks import Networks
@@ -19,6 +18,7 @@ from ..metrics.table import Measurements, compute, each_image, families, mean
 from ..quantize.tokens import Tokens
 from ..quantize.usage import code_usage
 from .evaluate import Measured, Settings
+from .measurable import MeasurableConfig
 
 
 def summarize(
@@ -27,7 +27,7 @@ def summarize(
     pictures: Sequence[Measured],
     settings: Settings,
     networks: Networks,
-    config: FlowMoConfig,
+    config: MeasurableConfig,
 ) -> dict[str, Any]:
     """The content of a result: conventions, metrics, rate, codes, and what was left out with its reason.
 
@@ -47,7 +47,7 @@ def summarize(
     }
 
 
-def _rate(table: Mapping[str, np.ndarray], config: FlowMoConfig) -> dict[str, Any] | None:
+def _rate(table: Mapping[str, np.ndarray], config: MeasurableConfig) -> dict[str, Any] | None:
     """Bytes of the token files that the pictures were decoded from; None for a continuous latent, which has none."""
     if "payload_bytes" not in table:
         return None
@@ -89,7 +89,7 @@ def read_table(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
         raise DataError(f"{path}: not a table of pictures ({error})") from None
 
 
-def _code(table: Mapping[str, np.ndarray], config: FlowMoConfig) -> dict[str, Any] | None:
+def _code(table: Mapping[str, np.ndarray], config: MeasurableConfig) -> dict[str, Any] | None:
     """Of all tokens (``quantize.usage``): entropy of a bit; of each group of bits entropy, perplexity and the share of
     its codes that occur. None for a continuous latent."""
     if "tokens" not in table:

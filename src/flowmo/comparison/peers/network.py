@@ -21,14 +21,19 @@ class PeerNetwork(nn.Module):
     """Image -> latent -> indices -> codes -> image, each step as the authors' network has it.
 
     A subclass gives ``latent``, ``indices``, ``codes`` and ``pixels``. unit_range: images are [0, 1] inside, not
-    [-1, 1]. factor: pixels to a side of a token's cell; images must be multiples of it. bits_per_token: of an index.
-    ignored: patterns of keys that published files hold and no output depends on.
+    [-1, 1]. factor: pixels to a side of a token's cell; images must be multiples of it. num_codes: indices run
+    from 0 to one less. ignored: patterns of keys that published files hold and no output depends on.
     """
 
     unit_range = False
     factor: int
-    bits_per_token: int
+    num_codes: int
     ignored: tuple[str, ...] = ()
+
+    @property
+    def bits_per_token(self) -> int:
+        """Of an index."""
+        return (self.num_codes - 1).bit_length()
 
     def latent(self, x: Tensor) -> Tensor:
         """Images B 3 H W in the network's own range -> what is quantized, B C h w."""
@@ -56,12 +61,22 @@ class PeerNetwork(nn.Module):
     @torch.no_grad()
     def tokenize(self, images: Tensor) -> Tensor:
         """images B 3 H W in [-1, 1] -> integers B h w."""
-        return self.indices(self.latent((images + 1) / 2 if self.unit_range else images))
+        return self.indices(self.encode(images))
 
     @torch.no_grad()
     def detokenize(self, indices: Tensor) -> Tensor:
         """Integers B h w -> images B 3 H W in [-1, 1]."""
-        pixels = self.pixels(self.codes(indices))
+        return self.decode(self.codes(indices))
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """images B 3 H W in [-1, 1] -> what is quantized, B C h w."""
+        return self.latent((images + 1) / 2 if self.unit_range else images)
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """B C h w -> images B 3 H W in [-1, 1]."""
+        pixels = self.pixels(codes)
         return (2 * pixels - 1 if self.unit_range else pixels).clamp(-1, 1)
 
     def load(self, state: State, where: str) -> None:
