@@ -5,7 +5,7 @@
 # GUIDANCES: of the generator. DECODERS: of the decoder, for each of those; DECODER: the tokenizer whose decoder these
 # guide, one of several steps with the tokens of TOKENIZER (a decoder of one step has no level where guidance acts).
 # COUNT: of each part only the first pictures. EACH: samples a class. INIT: a generator to start from. FLIP=1: train on
-# the mirrored pictures as well.
+# the mirrored pictures as well. BITS: of the integers of the sequence, where the tokenizer's are other (bits_per_group).
 # OUT: shards, the run, samples, pictures and results. docs/GENERATION.md explains the steps.
 set -euo pipefail
 data=$1 out=$2
@@ -28,7 +28,7 @@ shard validation validation
 # 2. The generator.
 finished() { [ -f "$out/training.txt" ] && tail -n 1 "$out/training.txt" | grep -q ^finished; }
 finished || flowmo train-generator "$out/train*.shard" "$out/run" --preset "$preset" --validation "$out/validation.shard" \
-  --tokenizer "$tokenizer" ${INIT:+--init "$INIT"} --time-limit "$limit" --device "$device" --set images="$images" \
+  --tokenizer "$tokenizer" ${INIT:+--init "$INIT"} ${BITS:+--model bits_per_group="$BITS"} --time-limit "$limit" --device "$device" --set images="$images" \
   cooldown_images="$cooldown" batch_size="$batch" learning_rate=1e-3 warmup_images=6000 check_images=30000 \
   gradient_clip=1.0 | tee "$out/training.txt"
 finished || { echo "not trained to the end; the same command goes on"; exit 0; }

@@ -10,16 +10,19 @@ import argparse
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from flowmo.comparison.compare import Row
 from flowmo.comparison.table import measured_columns, order
 from flowmo.evaluation.results import Result, read_result
+from flowmo.experiments.ablation_results import conditions, figure_table, table
+from flowmo.experiments.ablations import FIGURES
 from flowmo.metrics.table import METRICS, column
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "EVALUATION.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "EVALUATION.md", ROOT / "docs" / "ABLATIONS.md")
 SPEED_OF = "train-flowmo-mini-64"
 POSTTRAINING = ("rfid", "kid", "psnr", "ssim", "lpips_alex", "lpips_vgg")
 DECODING = {"passes": ("passes", "d"), "images_per_second": ("images/s", ".1f"), "speedup": ("times as fast", ".1f")}
@@ -172,7 +175,17 @@ def _beside_the_first(result: dict, plain: dict[str, tuple[str, str]], labels: d
     return lines
 
 
+def ablations(name: str) -> str:
+    """Return a table or figure of the paper's ablations, or what they are of."""
+    result = json.loads((RESULTS / "ablations.json").read_text())
+    if name == "conditions":
+        return conditions(result)
+    return figure_table(result, name) if name in FIGURES else table(result, name)
+
+
+ABLATIONS = ("conditions", *FIGURES, "Table 3", "Table 4", "Table 5", "Table 7")
 TABLES = {
+    **{f"ablations {name}": partial(ablations, name) for name in ABLATIONS},
     "speed": speed,
     "protocols": protocols,
     "comparison": comparison,

@@ -108,6 +108,31 @@ def flowmo_mini() -> FlowMoConfig:
     )
 
 
+def flowmo_mini_8() -> FlowMoConfig:
+    """The same for small images: 64 x 64 pixels, tokens of 8 x 8 pixels and up to 18 bits (0.281 bits per pixel).
+
+    64 tokens of two groups of 9 bits, few enough for a generator to learn.
+    """
+    small = flowmo_mini()
+    assert small.transform is not None
+    return replace(
+        small,
+        encoder=TransformerConfig(patch_size=8, width=192, depth=2, heads=3),
+        decoder=TransformerConfig(patch_size=8, width=256, depth=6, heads=4),
+        image_size=64,
+        num_tokens=64,
+        bits_per_token=18,
+        transform=replace(small.transform, patch_size=8, allocation=NATURAL_8, rates=(3, 6, 9, 12, 15, 18)),
+    )
+
+
+def at_size(config: FlowMoConfig, side: int) -> FlowMoConfig:
+    """Return the configuration for square images of another side, with as many tokens as those have."""
+    return replace(config, image_size=side, num_tokens=config.tokens_of((side, side)))
+
+
+NATURAL_8 = (0, 0, 0, 1, 1, 2, 2, 0, 1, 3, 3, 2, 4, 4, 5, 5, 0, 1)
+
 NATURAL = (
     *(0, 0, 0, 1, 1, 2, 0, 1, 2, 3, 3, 2, 3, 5, 4, 4, 1, 5, 0, 6, 6, 7, 7, 2, 3, 4, 5, 8),
     *(8, 6, 9, 9, 10, 10, 1, 11, 11, 7, 12, 12, 0, 4, 15, 15, 2, 13, 13, 16, 16, 3, 8, 14, 14, 5, 6, 9),
@@ -133,6 +158,7 @@ PRESETS = {
     "flowmo-mini-hi": flowmo_mini_hi,
     "flowmo-mini-lo": flowmo_mini_lo,
     "flowmo-mini": flowmo_mini,
+    "flowmo-mini-8": flowmo_mini_8,
     "tiny": tiny,
 }
 

@@ -268,6 +268,11 @@ class FlowMo(Pretrained, nn.Module):
             new_outputs(self.inference.encoder_pass, table)
             yield self.quantize(encoder_pass(images[rows].to(self.device), table)), count
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether its codes are integers."""
+        return self.quantizer.has_tokens
+
     def require_tokens(self) -> None:
         """Raise ConfigError for a model whose codes are not integers; commands that need tokens ask before any work."""
         if not self.quantizer.has_tokens:
@@ -295,10 +300,17 @@ class FlowMo(Pretrained, nn.Module):
 
         size: (H, W). seed and sampler: as of :meth:`detokenize`.
         """
-        chosen = sampler_with(self.config.sampler, sampler)
-        noise, parts = seeded_noise(seed, len(code), (3, *size)), []
-        for rows, count in self.inference.chunks(len(code), self.chunk_size(size)):
-            image = self.decode(code[rows].to(self.device), noise[rows].to(self.device), chosen)
+        noise = seeded_noise(seed, len(code), (3, *size))
+        return self.decode_noise(code, noise, sampler_with(self.config.sampler, sampler))
+
+    @own_precision
+    @torch.no_grad()
+    def decode_noise(self, code: Tensor, noise: Tensor, sampler: SamplerConfig) -> Tensor:
+        """Codes B N K and the noise B 3 H W that each begins with -> images B 3 H W in [-1, 1], as many at a time as
+        ``prepare`` said."""
+        parts = []
+        for rows, count in self.inference.chunks(len(code), self.chunk_size((noise.shape[2], noise.shape[3]))):
+            image = self.decode(code[rows].to(self.device), noise[rows].to(self.device), sampler)
             parts.append(image[:count].clamp(-1, 1))
         return torch.cat(parts)
 

@@ -246,3 +246,14 @@ def test_models_that_cannot_be() -> None:
         replace(tiny(), image_size=0)
     with pytest.raises(ConfigError, match="square number of tokens"):
         replace(tiny(), num_tokens=15, latent_positions="grid")
+
+
+def test_compiled_rotations_keep_sines_and_cosines_in_float32() -> None:
+    """Of bf16 channels: rounded once, at the end, as where nothing is compiled; angles of far positions are large."""
+    table = rotary_table(16, 16, 256, "diagonal", 64, torch.device("cpu"))
+    x = torch.randn(1, 2, len(table), 64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    exact = rotate(x.double(), table.double())
+    compiled = torch.compile(rotate, backend="eager", fullgraph=True)(x, table)
+    assert compiled.dtype == torch.bfloat16
+    assert ((compiled.double() - exact).abs() <= 2**-8 * exact.abs() + 1e-6).all()
+    assert float((compiled.float() - rotate(x, table).float()).abs().mean()) < 1e-4

@@ -30,6 +30,22 @@ def weights(tmp_path_factory: pytest.TempPathFactory, lively: Callable[[nn.Modul
 
 
 @pytest.fixture
+def compiled_shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[int, ...]]]:
+    """In the place of a compiler something that notes what is given to it: names and shapes of the first tensor."""
+    seen: list[tuple[str, tuple[int, ...]]] = []
+
+    def compile(function: Callable[..., object], **how: object) -> Callable[..., object]:
+        def run(*args: torch.Tensor, **kwargs: object) -> object:
+            seen.append((function.__qualname__, tuple(args[0].shape)))
+            return function(*args, **kwargs)
+
+        return run
+
+    monkeypatch.setattr("torch.compile", compile)
+    return seen
+
+
+@pytest.fixture
 def lpips() -> None:
     """Skips where the weights of LPIPS are not installed."""
     try:

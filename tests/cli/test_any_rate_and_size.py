@@ -197,6 +197,62 @@ def test_another_size_than_the_model_was_trained_at_is_warned_of(
         assert "trained at" not in said(command, f"{command}-d", start, "--size", "64")
 
 
+def test_a_rate_curve_in_one_call_that_goes_on_where_it_was(
+    start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lower rates cost less and come less near; each is a result of its own, which is not measured twice."""
+    flags = ["--metrics", "psnr", "--limit", "6", "--out", str(tmp_path), "--json"]
+    command = ["evaluate", str(start), str(start.parent), *flags]
+    assert main([*command, "--bytes", "72", "448", "144"]) == 0
+    rows = json.loads(capsys.readouterr().out)["results"]
+    sizes = [row["content"]["rate"]["payload_bytes"] for row in rows]
+    assert sizes == [72, 144, 448]  # of 64 tokens of 9, 18 and 56 bits
+    assert all(a < b for a, b in pairwise(row["content"]["metrics"]["psnr"] for row in rows))
+    assert main([*command, "--bits-per-token", "9", "30"]) == 0
+    captured = capsys.readouterr()
+    again = json.loads(captured.out)["results"]
+    assert again[0] == rows[0]
+    assert captured.err.count("measured already") == 1
+    assert [row["content"]["rate"]["bits_per_pixel"] for row in again] == [9 / 256, 30 / 256]
+
+
+def test_rates_of_a_model_with_one_rate_are_refused(
+    tmp_path: Path, start: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "tiny.safetensors"
+    save_model(FlowMo(tiny()), model)
+    command = ["evaluate", str(model), str(start.parent), "--metrics", "psnr", "--limit", "2", "--out", str(tmp_path)]
+    assert main([*command, "--bits-per-token", "9"]) == 2
+    assert "one rate alone" in capsys.readouterr().err
+
+
+def test_the_closed_form_code_is_a_row_of_a_comparison(
+    start: Path, tmp_path: Path, lpips: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fitted on the training split, or read from the file of fit-transform; a trained model is refused."""
+    data = tmp_path / "data"
+    for split, part in (("train", slice(12, 72)), ("validation", slice(0, 4))):
+        (data / split).mkdir(parents=True)
+        for path in sorted(start.parent.glob("*.png"))[part]:
+            (data / split / path.name).write_bytes(path.read_bytes())
+    command = ["compare", str(data), "--models", "--codecs", "transform", "--size", "128x128", "--metrics"]
+    fitted, given = (tmp_path / name for name in ("fitted", "given"))
+    assert main([*command, "--bytes", "144", "448", "--out", str(fitted)]) == 0
+    assert main([*command, "--bytes", "144", "448", "--out", str(given), "--transform", str(start)]) == 0
+    for out in (fitted, given):
+        rows = json.loads((out / "comparison.json").read_text())["content"]["rows"]
+        psnr_of = {row["payload_bytes"]: row["metrics"]["psnr"] for row in rows if row["name"] == "transform"}
+        thumbnails = {row["target"]: row["metrics"]["psnr"] for row in rows if row["name"] == "thumbnail"}
+        assert sorted(psnr_of) == [144, 448]
+        assert psnr_of[448] > psnr_of[144] + 1
+        assert psnr_of[448] > thumbnails[448]
+    trained = tmp_path / "tiny.safetensors"
+    save_model(FlowMo(tiny()), trained)
+    refused = [*command, "--bytes", "144", "--out", str(tmp_path / "refused"), "--transform", str(trained)]
+    assert main(refused) == 2
+    assert "no closed-form code" in capsys.readouterr().err
+
+
 def test_the_warning_says_how_much_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
     """By our table, which is of the packaged model as it is; also in bench, compare and gallery."""
     table = size_table()

@@ -85,6 +85,17 @@ def test_numbers_of_gpus_that_cannot_share_the_batch_are_said_and_the_others_est
     assert "make it a multiple of 512" in content["cannot_share"][0]["why"]
 
 
+def test_fifty_thousand_images_of_lo_take_less_than_an_hour_on_eight_gpus(flowmo: Command) -> None:
+    content = flowmo("bench", "evaluate", "--gpus", 1, 8, "--json", model=False).json
+    flops = flops_per_image(flowmo_lo(), None)
+    assert content["passes"] == 31
+    assert content["flops_per_image"] == flops.encoder + 31 * flops.decoder
+    assert content["seconds"] == pytest.approx(50_000 * content["flops_per_image"] / (0.35 * 989e12))
+    assert [row["hour"] for row in content["rows"]] == [False, True]
+    assert "flowmo-lo, 50,000 images" in flowmo("bench", "evaluate", model=False).out
+    assert flowmo("bench", "evaluate", "--utilisation", 0, model=False).code == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -52,6 +52,37 @@ def folder(weights: Path, tmp_path_factory: pytest.TempPathFactory, lively: Call
     return path
 
 
+def test_compiled_models_see_one_shape_and_draw_the_same(
+    generate: Command, folder: Path, compiled_shapes: list[tuple[str, tuple[int, ...]]]
+) -> None:
+    """Five pictures in batches of two: the last of them comes in a whole batch too."""
+    more = (
+        "--generator",
+        folder / "a",
+        "--class",
+        0,
+        "--count",
+        5,
+        "--batch-size",
+        2,
+        "--seed",
+        3,
+        "--no-pictures",
+        "--force",
+    )
+    assert generate(*more, "--npz", "plain.npz").code == 0
+    assert not compiled_shapes
+    assert generate(*more, "--npz", "compiled.npz", "--compile").code == 0
+    kinds = {name for name, _ in compiled_shapes}
+    assert len(kinds) == 2, kinds  # the generator's blocks and the decoder's pass
+    assert {shape[0] for _, shape in compiled_shapes} == {2, 4}  # with guidance both conditions share a pass
+    plain, compiled = (np.load(name)["arr_0"].astype(int) for name in ("plain.npz", "compiled.npz"))
+    assert np.abs(plain - compiled).max() <= 1
+    half = generate(*more, "--npz", "half.npz", "--precision", "bf16")
+    assert half.code == 0, half.err
+    assert np.load("half.npz")["arr_0"].shape == (5, 32, 32, 3)
+
+
 @pytest.fixture
 def generate(flowmo: Command, weights: Path) -> Command:
     def run(*arguments: object, tokenizer: bool = True) -> object:

@@ -5,6 +5,7 @@ Each array of the file is one test, so none can be forgotten; ``test_nothing_is_
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import zlib
@@ -69,11 +70,13 @@ def model(released: Path) -> FlowMo:
 
 @pytest.fixture(scope="module")
 def ours(model: FlowMo, golden: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Everything that we compute, under the names of the file."""
-    found = {**single_passes(model, golden), **samples(model, golden)}
-    found.update(training(model, golden))
-    found.update(chain(model, golden))
-    return found
+    """Everything that we compute, under the names of the file: on the CPU, or where FLOWMO_TEST_DEVICE says."""
+    device = os.environ.get("FLOWMO_TEST_DEVICE", "cpu")
+    there, given = copy.deepcopy(model).to(device), {name: tensor.to(device) for name, tensor in golden.items()}
+    found = {**single_passes(there, given), **samples(there, given)}
+    found.update(training(there, given))
+    found.update(chain(there, given))
+    return {name: tensor.cpu() for name, tensor in found.items()}
 
 
 def single_passes(model: FlowMo, golden: dict[str, Tensor]) -> dict[str, Tensor]:

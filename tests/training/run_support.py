@@ -27,7 +27,7 @@ SETTINGS = {
     "keep": 3,
     "workers": 1,
 }
-CLOCK = ("images_per_s", "hours_left", "data_wait", "memory_mb", "utilisation")
+CLOCK = ("images_per_s", "hours_left", "data_wait", "memory_mb", "utilisation", "checkpoint_seconds", "checkpoint_wait")
 
 
 def command(data: Path, out: Path, *more: str, **settings: object) -> list[str]:

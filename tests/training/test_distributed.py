@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -90,6 +92,9 @@ def one(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_ddp_is_one_process_with_accumulation(two: Path, one: Path) -> None:
     assert len(losses(one)) == 8
     assert_same_run(two / "ddp", one)
+    parts = [path.stat().st_size for path in sorted(checkpoints_of(two / "ddp")[-1].glob("*.distcp"))]
+    assert len(parts) == 2  # each process writes half of what both have
+    assert max(parts) < 0.6 * sum(parts)
 
 
 def test_fsdp_is_one_process_with_accumulation(two: Path, one: Path) -> None:
@@ -97,6 +102,11 @@ def test_fsdp_is_one_process_with_accumulation(two: Path, one: Path) -> None:
     assert len(list(checkpoints_of(two / "fsdp")[-1].glob("*.distcp"))) == 2
     assert_same_run(two / "fsdp", one)
     assert [line["images"] for line in lines_of(two / "fsdp") if "psnr" in line] == [48, 64]
+    for name in ("fsdp", "ddp"):  # each process validated on its share
+        for ours, theirs in zip(lines_of(two / name), lines_of(one), strict=False):
+            assert [ours[n] for n in ours if n.startswith("psnr")] == pytest.approx(
+                [theirs[n] for n in theirs if n.startswith("psnr")], rel=1e-3
+            )
     assert (two / "fsdp" / "raw_before_cooldown.safetensors").is_file()
 
 
@@ -167,6 +177,14 @@ def test_sigterm_reaches_all_and_ends_with_a_checkpoint(data: Path, tmp_path: Pa
     assert "stopped on request" in output
     newest = read_checkpoint(checkpoints_of(tmp_path)[-1])
     assert newest.about["step"] == max(log_of(tmp_path))
+
+
+def test_waits_for_the_main_process_outlast_those_of_a_step() -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
+    script = [str(Path(__file__).with_name("patience.py"))]
+    command = [sys.executable, "-m", "torch.distributed.run", *TWO, *script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert {"0 was told", "1 was told", "1 waited no longer"} <= set(done.stdout.splitlines()), done.stderr
 
 
 def test_broken_pictures_of_either_process_are_counted(two: Path) -> None:

@@ -37,10 +37,11 @@ def test_a_notebook_trains_validates_and_goes_on(data: Path, tmp_path: Path) -> 
     """In two calls: the second goes on where the first stopped, to the weights of a run in one call."""
     source, said, seen = open_images(str(data)), [], []
 
-    def validation(model: nn.Module, device: torch.device) -> Callable[[Any, int], dict[str, float]]:
+    def validation(model: nn.Module, world: World) -> Callable[[Any, int], dict[str, float]]:
         def measure(ema: flowmo.FlowMo, images: int) -> dict[str, float]:
             assert not ema.training
             assert torch.is_grad_enabled() is False
+            assert ema.decoder.readout.weight.dtype == torch.float32
             seen.append(images)
             return {"norm": float(ema.decoder.readout.weight.norm())}
 
@@ -65,7 +66,7 @@ def test_validation_says_what_it_costs(data: Path, tmp_path: Path) -> None:
     for name, wait in (("slow", 0.5), ("fast", 0.0)):
         said: list[str] = []
 
-        def validation(model: nn.Module, device: torch.device, wait: float = wait) -> Callable[[Any, int], dict]:
+        def validation(model: nn.Module, world: World, wait: float = wait) -> Callable[[Any, int], dict]:
             return lambda ema, images: (time.sleep(wait), {"number": 1.0})[1]
 
         config = TrainConfig(**(vars(QUICK) | {"check_images": 8 if wait else 1000}))
@@ -126,6 +127,29 @@ def test_no_model_is_initialised_to_be_thrown_away(data: Path, tmp_path: Path, m
         "meta",
         "meta",
     ]  # the run's own; two validations, and the weights before the cool-down
+
+
+def test_validation_is_in_the_precision_of_the_run(data: Path, tmp_path: Path) -> None:
+    """The weights that are written stay those of the EMA."""
+    seen: list[torch.dtype] = []
+
+    def validation(model: nn.Module, world: World) -> Callable[[Any, int], dict]:
+        images = torch.zeros(2, 3, 32, 32)
+
+        def measure(ema: flowmo.FlowMo, _: int) -> dict[str, float]:
+            seen.extend({p.dtype for p in ema.parameters()})
+            return {"mean": float(ema.reconstruct(images, num_steps=2).mean())}
+
+        return measure
+
+    config = TrainConfig(**(vars(QUICK) | {"images": 8}))
+    for name, precision in (("fp32", "fp32"), ("bf16", "bf16")):
+        changed = TrainConfig(**(vars(config) | {"precision": precision}))
+        plan = plan_of(changed, validation=validation)
+        train(plan, open_images(str(data)), tmp_path / name, TrainOptions(say=lambda _: None))
+        model = load_model(tmp_path / name / "model.safetensors")
+        assert not all(torch.equal(p, p.bfloat16().float()) for p in model.parameters())
+    assert seen == [torch.float32, torch.bfloat16]
 
 
 def test_what_does_not_fit_is_said_before_a_folder_is_made(data: Path, tmp_path: Path) -> None:

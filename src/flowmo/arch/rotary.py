@@ -63,12 +63,14 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
     """Turn each pair of neighbouring channels of x (B heads L head_dim) by its token's angles.
 
     A pair is a complex number and a turn one product: many times as fast as its four real products on every second
-    channel. Compilers have no kernels for complex numbers and fuse the four products.
+    channel. Compilers have no kernels for complex numbers and fuse the four products. Either way sines and cosines stay
+    float32, and only the result is rounded to x's type.
     """
-    if torch.compiler.is_compiling():
-        even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
-        cosine, sine = table.to(x.dtype).unbind(-1)
-        return torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1).flatten(-2)
     wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    if torch.compiler.is_compiling():
+        even, odd = wide.unflatten(-1, (-1, 2)).unbind(-1)
+        cosine, sine = table.unbind(-1)
+        turned = torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1)
+        return turned.flatten(-2).to(x.dtype)
     turned = torch.view_as_complex(wide.unflatten(-1, (-1, 2))) * torch.view_as_complex(table)
     return torch.view_as_real(turned).flatten(-2).to(x.dtype)

@@ -28,6 +28,7 @@ from .plain import plain
 from .values import ORIGINAL, finite, positive, rho, seed, size, steps
 
 OUT = "flowmo-out"
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 DATA_HELP = "folder of pictures, tar, WebDataset shards, Parquet files or one .npy array"
@@ -133,6 +134,20 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_json_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, to stdout")
+
+
+def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
+    shown = "compile the model's passes for whole batches; the last is filled up"
+    parser.add_argument("--precision", choices=tuple(PRECISIONS), default="fp32", help="of the weights (default: fp32)")
+    parser.add_argument("--compile", action="store_true", help=shown)
+
+
+def made_ready(model: FlowMo, arguments: argparse.Namespace) -> FlowMo:
+    """The model itself, in the precision of the arguments and compiled where they say so."""
+    if arguments.precision != "fp32" or arguments.compile:
+        chunk = arguments.batch_size if arguments.compile else None
+        model.prepare(dtype=PRECISIONS[arguments.precision], compile=arguments.compile, chunk_size=chunk)
+    return model
 
 
 def load_model(arguments: argparse.Namespace) -> FlowMo:

@@ -31,6 +31,8 @@ from ..viewing.plots import need_matplotlib
 from ..weights.load import PACKAGED
 from . import common
 from .fields import fields_of
+from .transform_code import NAME as TRANSFORM
+from .transform_code import transform_code
 
 OUT = "flowmo-compare"
 FILES = ("lpips_alex", "lpips_vgg", "inception", "classifier")
@@ -47,7 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"our models, with their stored samplers; none after the flag leaves them out (default: {PACKAGED})",
     )
     parser.add_argument(
-        "--codecs", nargs="*", default=[], metavar="CODEC", help=f"image codecs to compare with: {', '.join(CODECS)}"
+        "--codecs",
+        nargs="*",
+        default=[],
+        metavar="CODEC",
+        help=f"image codecs to compare with: {', '.join(CODECS)}; or "
+        f"{TRANSFORM}, the best linear code, fitted on the training split",
+    )
+    parser.add_argument(
+        "--transform", metavar="FILE", help="the file of flowmo fit-transform that the codec transform takes"
     )
     parser.add_argument(
         "--bytes",
@@ -119,7 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     started, out = time.time(), arguments.out
     device = common.find_device(arguments.device)
-    codecs = [get_codec(name) for name in dict.fromkeys(arguments.codecs)]
+    codecs = [get_codec(name) for name in dict.fromkeys(arguments.codecs) if name != TRANSFORM]
     names = numbered([short_name(name) for name in arguments.models])
     models = list(zip(names, common.load_tokenizers(arguments), strict=True))
     configs = [model.config for _, model in models]
@@ -128,7 +138,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     for config in dict.fromkeys(configs):
         common.tell_other_size(size, config)
     targets = byte_targets(configs, size, arguments.bytes)
-    if not targets and codecs:
+    if not targets and arguments.codecs:
         raise ConfigError("there is no model to take numbers of bytes from, so say them: --bytes")
     search = Search(targets, COUNTED if arguments.counted == "both" else (arguments.counted,))
     progress = common.Progress(0)
@@ -141,6 +151,9 @@ def _compare(arguments: argparse.Namespace) -> int:
     evaluator = Evaluator(pictures.images, networks, arguments.batch_size, device, features)
 
     ours = [peer for name, model in models for peer in at_rates(name, model, search.targets, size)]
+    if TRANSFORM in arguments.codecs:
+        models.append((TRANSFORM, transform_code(arguments, search.targets, size, progress.say)))
+        peers = [*at_rates(*models[-1], search.targets, size), *peers]
     named: list[Peer] = [*ours, *peers, *(ThumbnailPeer(target) for target in search.targets)]
     seeds = [arguments.seed + place for place in pictures.places]
     methods = [peer_method(peer, size, seeds) for peer in named]

@@ -14,13 +14,11 @@ from ..data import open_split, read_images
 from ..errors import ConfigError
 from ..files import write_json
 from ..presets import PRESETS, preset
-from ..profiling.coordinate_check import TOLERANCE, Slope, check
+from ..profiling.coordinate_check import NAMES, check
 from ..provenance import machine
 from ..viewing.coordinate_plot import coordinate_figure
 from ..viewing.plots import need_matplotlib, write_plot
 from . import common
-
-NAMES = {True: "muP", False: "PyTorch's default"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +76,6 @@ def run(arguments: argparse.Namespace) -> int:
         progress.advance,
     )
     progress.finish()
-    fits, off = found.slopes, found.off
     note = (
         f"{arguments.preset}, widths x{', x'.join(map(str, factors))} by {arguments.widen}; {len(images)} pictures, "
         f"{arguments.steps} steps at learning rate {arguments.learning_rate:g}, {arguments.seeds} models a width\n"
@@ -96,19 +93,18 @@ def run(arguments: argparse.Namespace) -> int:
         "learning_rate": arguments.learning_rate,
         "seeds": arguments.seeds,
         "pictures": len(images),
-        "slopes": {NAMES[mup]: [slope._asdict() for slope in fit] for mup, fit in fits.items()},
-        "coordinates": {NAMES[mup]: [point._asdict() for point in points] for mup, points in found.coordinates.items()},
-        "tolerance": TOLERANCE,
-        "off": off,
+        **found.content(),
         "machine": machine(device),
     }
     write_json(data, content)
     if arguments.json:
         common.print_json(content)
     else:
-        _print(fits, off)
+        print("Exponents of growth with width: of activations at the start, and of their change by the last step.\n")
+        common.print_table(*found.table())
+        print(f"\n{found.verdict()}")
         print(f"\n{plot.name} and {data.name} are in {arguments.out}")
-    return 1 if off or bad else 0
+    return 1 if found.off or bad else 0
 
 
 def _pictures(arguments: argparse.Namespace, size: int) -> tuple[torch.Tensor, int]:
@@ -118,32 +114,3 @@ def _pictures(arguments: argparse.Namespace, size: int) -> tuple[torch.Tensor, i
     progress = common.Progress(arguments.count)
     images = read_images(source, (size, size), range(len(source)), progress.skip, most=arguments.count).images
     return images, progress.finish()
-
-
-def _print(fits: dict[bool, list[Slope]], off: list[str]) -> None:
-    def number(value: float | None) -> str:
-        return "-" if value is None else f"{value:+.2f}"
-
-    print("Exponents of growth with width: of activations at the start, and of their change by the last step.\n")
-    rows = []
-    for mup, default in zip(fits[True], fits[False], strict=True):
-        low, high = mup.expected_change
-        expected = f"{number(low)} to 0" if low < high else "0"
-        rows.append(
-            [
-                mup.layer,
-                number(mup.size),
-                f"{mup.expected_size:g}",
-                number(mup.change),
-                expected,
-                "off" if mup.layer in off else "ok",
-                number(default.size),
-                number(default.change),
-            ]
-        )
-    header = ["layer", "muP: start", "expected", "change", "expected", "", "default: start", "change"]
-    common.print_table(header, rows)
-    if off:
-        print(f"\nmuP does not hold within {TOLERANCE:g} for {len(off)} of {len(rows)} layers: {', '.join(off)}")
-    else:
-        print(f"\nmuP holds for all {len(rows)} layers (within {TOLERANCE:g})")

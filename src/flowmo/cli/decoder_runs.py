@@ -7,24 +7,20 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from .. import config as configs
 from ..data import open_split
 from ..errors import ConfigError, TrainingError, WeightsError
-from ..evaluation.protocols import STANDARD
 from ..evaluation.results import weights_checksum
-from ..evaluation.validation import make_sampler_validation
-from ..metrics.features import load_inception
-from ..metrics.table import column
-from ..perceptual import load_distance, load_lpips
+from ..evaluation.validation import load_sampler_validation
+from ..perceptual import load_distance
 from ..presets import PRESETS
 from ..profiling.flops import tokenizer_cost
 from ..tokenizer import FlowMo
-from ..training import Checkpoint, DistillTrainConfig, PostTrainConfig, TokenizerPlan, train
+from ..training import Checkpoint, DistillTrainConfig, PostTrainConfig, TokenizerPlan, World, train
 from ..training.checkpoint import checkpoints
 from ..training.early_stopping import best, validations_of
 from ..training.logs import NAME as LOG
@@ -35,9 +31,7 @@ from ..viewing.validation_curves import validation_figure
 from ..weights import read_about, weights_path
 from ..weights.load import checkpoint_folder
 from . import common
-from .runs import add_run_arguments, held_out, options_of
-
-Network = TypeVar("Network")
+from .runs import add_run_arguments, held_out, options_of, tell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,9 +95,19 @@ def run_decoder(
         except WeightsError:
             return True
 
-    def validation(model: FlowMo, device: torch.device) -> Validation:
+    def validation(model: FlowMo, world: World) -> Validation:
         images = held_out(arguments, model.config.image_size, arguments.check_count, arguments.check_skip)
-        return _validation(arguments, named, images.to(device), network)
+        measure = load_sampler_validation(
+            images.to(world.device),
+            arguments.out / IMAGES,
+            network,
+            arguments.lpips,
+            arguments.inception,
+            not arguments.no_rfid,
+            tell,
+            world,
+        )
+        return lambda model, seen: measure(model, seen) | named
 
     if not checkpoints(arguments.out):
         print(*(f"{what}: {words}" for what, words in named.items()), sep="\n", flush=True)
@@ -150,32 +154,6 @@ def load_init(arguments: argparse.Namespace, raw: bool = False) -> FlowMo:
 def _difference(preset: str, model: FlowMo) -> str:
     wanted, found = configs.to_dict(PRESETS[preset]()), configs.to_dict(model.config)
     return ", ".join(f"{n}: {found[n]} there, {wanted[n]} wanted" for n in wanted if wanted[n] != found[n])
-
-
-def _validation(
-    arguments: argparse.Namespace, named: dict[str, str], images: Tensor, distance: nn.Module
-) -> Validation:
-    """Return what measures samples of held-out images, on their device. named: more for each line of the log."""
-
-    def there(load: Callable[[], Network], file: Path | None, what: str) -> Network | None:
-        try:
-            return load()
-        except WeightsError as error:
-            if file is not None:
-                raise
-            print(f"note: checks leave {what} out: {error}", file=sys.stderr)
-            return None
-
-    lpips = there(lambda: load_lpips("alex", arguments.lpips).to(images.device), arguments.lpips, "LPIPS")
-    inception = None
-    if not arguments.no_rfid:
-        inception = there(
-            lambda: load_inception(arguments.inception, None, STANDARD.inception).to(images.device),
-            arguments.inception,
-            column("rfid").label,
-        )
-    measure = make_sampler_validation(images, arguments.out / IMAGES, distance, lpips, inception)
-    return lambda model, seen: measure(model, seen) | named
 
 
 def _words(described: dict[str, Any]) -> str:

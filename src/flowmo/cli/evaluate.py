@@ -28,6 +28,7 @@ from ..training import World
 from . import common
 from .fields import fields_of
 from .peers import add_peer_arguments
+from .rates import add_rates_arguments, rates_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"of {', '.join(families())} (default: all but kd_efflite0)",
     )
     common.add_output_arguments(parser, "results", force="overwrite results of other settings or code")
+    add_rates_arguments(parser)
     common.add_run_arguments(parser)
+    common.add_precision_arguments(parser)
     watch = parser.add_argument_group("training in progress")
     watch.add_argument("--watch", action="store_true", help="measure each new model.safetensors until training ends")
     watch.add_argument("--watch-limit", type=common.positive, metavar="N", help="stop after N of them")
@@ -75,7 +78,11 @@ def _run(a: argparse.Namespace, protocols: list[Protocol], world: World) -> int:
     if a.watch and (len(a.models) != 1 or a.peers or world.size > 1):
         raise ConfigError("--watch takes the folder of one run, in one process")
     source, split = open_split(a.data, a.split, "validation", a.limit)
-    progress = common.Progress(len(source) * len(protocols) * (len(a.models) + len(a.peers)) // world.size)
+    rates = max(len(given or (1,)) for given in (a.bits_per_token, a.bytes, a.bits_per_pixel))
+    if a.peers and (a.precision != "fp32" or a.compile or a.bits_per_token or a.bytes or a.bits_per_pixel):
+        raise ConfigError("--precision, --compile and rates are for our own models; leave them or --peers out")
+    models = len(a.models) + len(a.peers)
+    progress = common.Progress(len(source) * len(protocols) * models * rates // world.size)
     named: set[str] = set()
 
     def bad(name: str, error: ImageError) -> None:
@@ -98,7 +105,20 @@ def _run(a: argparse.Namespace, protocols: list[Protocol], world: World) -> int:
     )
     metrics, files = check_metrics(a.metrics, len(source)), WeightFiles(**fields_of(a, WeightFiles))
     sampler = common.sampler_given(a)
-    evaluation = Evaluation(session, protocols, metrics, files, sampler, a.seed, a.batch_size, progress.say)
+    evaluation = Evaluation(
+        session,
+        protocols,
+        metrics,
+        files,
+        sampler,
+        a.seed,
+        a.batch_size,
+        progress.say,
+        a.precision,
+        a.compile,
+        lambda model: model if a.peers else common.made_ready(model, a),
+        rates_of(a),
+    )
     if a.watch:
         results = _watch(a, evaluation, progress)
     else:

@@ -68,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     common.add_output_arguments(parser)
     common.add_run_arguments(parser)
+    common.add_precision_arguments(parser)
     drawing = parser.add_argument_group("drawing tokens")
     add_fields(drawing, DecodeSettings(), DRAWING)
     drawing.add_argument(
@@ -106,6 +107,11 @@ def run(arguments: argparse.Namespace) -> int:
     grid = None if arguments.no_pictures else arguments.out / "grid.png"
     common.check_targets([*targets, *([grid] if grid else [])], map(Path, files), arguments.force)
 
+    for source in both:
+        common.made_ready(source.tokenizer, arguments)
+        source.generator.to(common.PRECISIONS[arguments.precision])
+        for block in source.generator.blocks if arguments.compile else ():
+            block.compile(dynamic=False)
     progress = common.Progress(len(both) * len(orders[0].each))
     sheets = []
     for source, one in zip(both, orders, strict=True):
@@ -185,4 +191,5 @@ def _order(
         npz=npz,
         strip=strip,
         classes=source.generator.classes,
+        whole_batches=arguments.compile,
     )

@@ -10,17 +10,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from ..codec import HEADER_SIZE, patch_of
+from ..codec import patch_of
 from ..data import find_pictures, output_stems, picture_batches, relative_names, to_image
 from ..errors import WeightsError
-from ..evaluation.reconstruction import Scores, mean_scores, score, thumbnail_bits
-from ..metrics.pixels import thumbnail
+from ..evaluation.reconstruction import Scores, mean_scores, reconstruct_and_score
 from ..metrics.table import column
 from ..perceptual import LPIPS, load_lpips
-from ..quantize.tokens import payload_size
-from ..tokenizer import FlowMo
 from ..viewing import contact_sheet, side_by_side, write_png
 from . import common, rates
 from .plain import plain
@@ -61,12 +56,10 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         images = batch.images.to(model.device)
         bits = rates.bits_per_token(arguments, model.config, (images.shape[2], images.shape[3]))
-        again, coded = _reconstruct(model, images, bits, common.sampling(arguments))
-        small = thumbnail(images, coded or thumbnail_bits(model.config, (images.shape[2], images.shape[3])))
-        payload = payload_size(1, coded) if coded else None
-        for i, (index, one) in enumerate(zip(batch.indices, score(images, again, small, lpips), strict=True)):
+        found = reconstruct_and_score(model, images, lpips, bits, **common.sampling(arguments))
+        for i, (index, one) in enumerate(zip(batch.indices, found.scores, strict=True)):
             height, width = batch.original_sizes[i] if size is None else images.shape[2:]
-            triple = [to_image(x[i, :, :height, :width]) for x in (images, small, again)]
+            triple = [to_image(x[i, :, :height, :width]) for x in (images, found.thumbnails, found.images)]
             write_png(targets[index][0], triple[2])
             write_png(targets[index][1], side_by_side(triple[0], triple[2]))
             if len(scores) < MOST_ON_SHEET:
@@ -79,10 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
                     "name": names[index].as_posix(),
                     "output": str(targets[index][0]),
                     "side_by_side": str(targets[index][1]),
-                    "payload_bytes": payload,
-                    "file_bytes": HEADER_SIZE + payload if payload else None,
-                    "bits_per_pixel": coded / (images.shape[2] * images.shape[3]) if coded else None,
                 }
+                | found.rate()
                 | asdict(one)
             )
         progress.advance(len(batch.indices))
@@ -109,16 +100,6 @@ def run(arguments: argparse.Namespace) -> int:
         print("\nthumb.: an RGB thumbnail of the same bits, enlarged; a code is worth something where it is closer")
         print(f"NAME.png, NAME.side-by-side.png and {SHEET} are in {out}")
     return code
-
-
-def _reconstruct(
-    model: FlowMo, images: Tensor, bits_per_token: int | None, sampling: dict[str, Any]
-) -> tuple[Tensor, int | None]:
-    """Return the reconstructions, and the bits of each image; None of a continuous latent, which has none."""
-    if not model.quantizer.has_tokens:
-        return model.reconstruct(images, **sampling), None
-    tokens = model.tokenize(images, bits_per_token)
-    return model.detokenize(tokens, **sampling), tokens.bits_per_image
 
 
 def _lpips(arguments: argparse.Namespace, progress: common.Progress) -> LPIPS | None:

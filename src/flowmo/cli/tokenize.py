@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     shard.add_argument("--class-names", type=Path, metavar="FILE", help="names of the labels: a line each, or JSON")
     common.add_run_arguments(parser)
+    common.add_precision_arguments(parser)
     common.add_model_arguments(parser)
 
 
@@ -92,11 +93,21 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
         world.wait()
         arguments.device = str(world.device)
         shard_file = target.with_name(f".{target.name}.shard") if array else target
-        model = common.load_tokenizer(arguments)
+        model = common.made_ready(common.load_tokenizer(arguments), arguments)
         size = common.coded_size(arguments, model.config)
         bits = rates.bits_per_token(arguments, model.config, size)
         classes = classes if labels else None
-        job = CodingJob(source, size, arguments.fit, labels, classes, arguments.batch_size, arguments.flip, bits)
+        job = CodingJob(
+            source,
+            size,
+            arguments.fit,
+            labels,
+            classes,
+            arguments.batch_size,
+            arguments.flip,
+            bits,
+            arguments.precision,
+        )
         progress = common.Progress(len(source))
         new, start = 0, time.perf_counter()
 
@@ -187,7 +198,7 @@ def _to_files(arguments: argparse.Namespace) -> int:
     out: Path = arguments.out or Path(common.OUT)
     targets = [out / f"{stem}.flowmo" for stem in output_stems(names, [".flowmo"])]
     common.check_targets(targets, paths, arguments.force)
-    model = common.load_tokenizer(arguments)
+    model = common.made_ready(common.load_tokenizer(arguments), arguments)
     size, fingerprint = common.own_size(arguments, model.config), model.fingerprint()
     fit, multiple = arguments.fit if size else "whole", patch_of(model.config)
 

@@ -9,7 +9,6 @@ from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from .. import config as configs
@@ -128,12 +127,12 @@ def _validation(
     perceptual: nn.Module | None,
     count: int,
     model: FlowMo,
-    device: torch.device,
+    world: World,
 ) -> Validation:
-    """Return what measures ``count`` held-out images."""
+    """Return what measures ``count`` held-out images, each process its share."""
     images = held_out(arguments, model.config.image_size, count)
     decode = reconstruct if config.stage == "autoencode" else None
-    return make_validation(images, arguments.out / IMAGES, perceptual, decode=decode)
+    return make_validation(images, arguments.out / IMAGES, perceptual, decode=decode, processes=world)
 
 
 def _recipe(arguments: argparse.Namespace, begun: short.Begun | None) -> str:

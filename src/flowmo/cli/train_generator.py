@@ -7,8 +7,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .. import config as configs
 from ..data import to_image
 from ..errors import TrainingError
@@ -25,7 +23,7 @@ from ..generation.presets import PRESETS
 from ..labels import check_same_classes
 from ..profiling.flops import generator_cost
 from ..tokenizer import FlowMo
-from ..training import GeneratorPlan, GeneratorTrainConfig, train
+from ..training import GeneratorPlan, GeneratorTrainConfig, World, train
 from ..training.generator import GENERATOR_RECIPES, held_out
 from ..training.generator_data import data_and_config
 from ..training.token_data import TokenSet, read_token_set
@@ -75,19 +73,22 @@ def run(arguments: argparse.Namespace) -> int:
     def new_model() -> Generator:
         return load_generator(arguments.init) if arguments.init else Generator(model_config, data.classes)
 
-    def validation(model: Generator, device: torch.device) -> Validation:
-        decoder = tokenizer.to(device) if tokenizer is not None else None
-        return _validation(config, validation_data, decoder, arguments.out / IMAGES)
+    def validation(model: Generator, world: World) -> Validation:
+        decoder = tokenizer.to(world.device) if tokenizer is not None else None
+        return _validation(config, validation_data, decoder, arguments.out / IMAGES, world)
 
     train(GeneratorPlan(config, new_model, validation, cost=generator_cost), data, arguments.out, options_of(arguments))
     return 0
 
 
-def _validation(config: GeneratorTrainConfig, data: TokenSet, tokenizer: FlowMo | None, folder: Path) -> Validation:
-    """Return what measures held-out tokens, and decodes samples of some classes where there is a tokenizer."""
+def _validation(
+    config: GeneratorTrainConfig, data: TokenSet, tokenizer: FlowMo | None, folder: Path, world: World
+) -> Validation:
+    """Return what measures held-out tokens, and decodes samples of some classes where there is a tokenizer; each
+    process its share."""
 
     def validate(model: Any, images: int) -> dict[str, Any]:
-        numbers = held_out(model, data, config)._asdict()
+        numbers = held_out(model, data, config, world=world)._asdict()
         if tokenizer is not None:
             count = model.config.num_classes
             labels = (
@@ -95,11 +96,14 @@ def _validation(config: GeneratorTrainConfig, data: TokenSet, tokenizer: FlowMo 
                 if count >= SAMPLES
                 else [i % count for i in range(SAMPLES)]
             )
-            samples = []
-            for tokens in generate(model, labels, DecodeSettings(num_steps=16), list(range(SAMPLES))):
+            own, seeds, samples = world.part(SAMPLES), list(range(SAMPLES)), []
+            settings = DecodeSettings(num_steps=16)
+            for tokens in generate(model, labels[own], settings, seeds[own]) if labels[own] else ():
                 samples += [to_image(image) for image in tokenizer.detokenize(tokens).cpu()]
-            sheet = titled_images([title(model, label) for label in labels], samples)
-            write_png(folder / f"{images:010d}.png", sheet)
+            samples = [image for each in world.gather(samples) for image in each]
+            if world.main:
+                sheet = titled_images([title(model, label) for label in labels], samples)
+                write_png(folder / f"{images:010d}.png", sheet)
         return numbers
 
     return validate

@@ -11,21 +11,22 @@ from ..data import ImageSource, to_uint8
 from ..errors import ImageError
 from ..perceptual.classifier import Classifier
 from .generated import Samples, agreement, class_places, logits_of
-from .reference import prepared
+from .reference import Crop, prepared
 
 A_CLASS = 20
 """Pictures of each class of the reference that the classifier sees."""
 
 
 def class_agreement(
-    source: ImageSource, size: int, classifier: Classifier, device: torch.device
+    source: ImageSource, size: int, classifier: Classifier, device: torch.device, crop: Crop = "model"
 ) -> Callable[[Samples], dict[str, float]]:
     """Return a function of samples: the share whose likeliest class is the asked one, that share of the reference, and
     that of chance; nothing of samples without labels, or with others than the reference has.
 
-    source: the reference, with labels. size: of the samples, in pixels. Raises DataError where a class has no picture.
+    source: the reference, with labels. size: of the samples, in pixels. crop: as of
+    :func:`reference_of`. Raises DataError where a class has no picture.
     """
-    pixels, labels = some_of_each(source, size)
+    pixels, labels = some_of_each(source, size, crop)
     logits = logits_of(pixels, classifier, device)
     places = class_places(logits, labels)
     own = agreement(logits, labels, places)
@@ -39,7 +40,7 @@ def class_agreement(
     return share
 
 
-def some_of_each(source: ImageSource, size: int) -> tuple[np.ndarray, np.ndarray]:
+def some_of_each(source: ImageSource, size: int, crop: Crop = "model") -> tuple[np.ndarray, np.ndarray]:
     """Return the first pictures of each class, at most A_CLASS, uint8 N size size 3, and their labels (N,)."""
     seen: dict[int, int] = {}
     pixels, labels = [], []
@@ -48,7 +49,7 @@ def some_of_each(source: ImageSource, size: int) -> tuple[np.ndarray, np.ndarray
         if label is None or seen.get(label, 0) >= A_CLASS:
             continue
         try:
-            image = prepared(source, place, size)
+            image = prepared(source, place, size, crop)
         except ImageError:
             continue
         seen[label] = seen.get(label, 0) + 1

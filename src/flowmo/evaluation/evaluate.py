@@ -24,7 +24,6 @@ from ..config import SamplerConfig
 from ..data import ImageSource, fit_picture, to_tensor
 from ..errors import DataError, ImageError, WeightsError
 from ..metrics.networks import Networks, features_of
-from ..quantize.tokens import Tokens
 from .evaluator import measure_pairs
 from .feature_cache import FeatureCache
 from .measurable import Measurable
@@ -34,12 +33,15 @@ from .results import picture_checksums
 
 @dataclass(frozen=True)
 class Settings:
-    """What the numbers of a model depend on. batch_size: pictures at a time, which they do not depend on."""
+    """What the numbers of a model depend on."""
 
     protocol: Protocol
     sampler: SamplerConfig | None  # None for a decoder that draws nothing
     seed: int = 0
-    batch_size: int = 16
+    batch_size: int = 16  # pictures at a time, which the numbers do not depend on
+    precision: str = "fp32"  # of the model's weights; what measures computes in float32 always
+    compiled: bool = False  # which changes the numbers as little as another batch would
+    bits_per_token: int | None = None  # the first so many bits of each token, at any rate; None for all (O12)
 
 
 class Processes(typing.Protocol):
@@ -161,9 +163,9 @@ def _measure_batch(
     """One row a picture, by column."""
     protocol, s = settings.protocol, settings.sampler
     images = _stack(pictures).to(model.device)
-    code, columns = _code(model, fingerprint, images)
+    code, columns = _code(model, fingerprint, images, settings.bits_per_token)
     start = noise.of([p.place for p in pictures]).to(model.device)
-    again = model.sample(code, start, s).clamp(-1, 1)
+    again = model.decode_noise(code, start, s).float()
     if not again.isfinite().all():
         raise WeightsError("the model samples values that are not finite; its weights or its sampler are unusable")
     columns |= measure_pairs(again, images, networks, protocol)
@@ -171,13 +173,16 @@ def _measure_batch(
     return columns | {space: values.numpy() for space, values in features.items()}
 
 
-def _code(model: Measurable, fingerprint: int, images: Tensor) -> tuple[Tensor, dict[str, np.ndarray]]:
+def _code(
+    model: Measurable, fingerprint: int, images: Tensor, bits: int | None = None
+) -> tuple[Tensor, dict[str, np.ndarray]]:
     """Codes B N K, read back from the very files whose bytes are counted; of a continuous latent there are none."""
-    quantized = model.quantize(model.encode(images))
-    if quantized.tokens is None:
-        return quantized.code, {}
+    if not model.has_tokens:
+        return model.codes(images), {}
     size = (images.shape[2], images.shape[3])
-    tokens = Tokens(quantized.tokens.cpu(), model.config.bits_per_group, size)
+    tokens = model.tokenize(images)
+    if bits is not None:
+        tokens = tokens.truncate(bits)
     files = [encode_file(TokenFile(tokens[i], fingerprint, "crop", size)) for i in range(len(tokens))]
     read = torch.cat([decode_file(file, fingerprint).tokens.indices for file in files])
     sizes = np.array([len(file) for file in files])

@@ -45,7 +45,7 @@ class Evaluator:
     """Measures reconstructions of the same images, again and again, by the standard protocol.
 
     images: uint8 N 3 H W. networks: on ``device``. cache: features by "network.space" under the checksums of images, so
-    that no network sees an image twice.
+    that no network sees an image twice. of: how many images there are, where these are one process's share.
     """
 
     def __init__(
@@ -55,10 +55,11 @@ class Evaluator:
         batch_size: int = 16,
         device: torch.device | str = "cpu",
         cache: Mapping[str, FeatureCache] | None = None,
+        of: int | None = None,
     ) -> None:
         self.images, self.networks = images, networks
         self.batch_size, self.device = batch_size, torch.device(device)
-        self._cache = cache or {}
+        self._cache, self._of = cache or {}, len(images) if of is None else of
         self._originals: dict[str, np.ndarray] = {}
 
     def batches(self) -> Iterable[tuple[Tensor, range]]:
@@ -69,7 +70,7 @@ class Evaluator:
 
     def measure(self, reconstruct: Reconstruct, distributions: bool = True) -> Measurements:
         """Return the columns of all images. distributions: without them there are no features."""
-        distributions = distributions and len(self.images) >= FEWEST
+        distributions = distributions and self._of >= FEWEST
         parts: dict[str, list[np.ndarray]] = {}
         for images, places in self.batches():
             again = STANDARD.for_networks(reconstruct(images, places)).to(self.device)

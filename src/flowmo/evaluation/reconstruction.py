@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from torch import Tensor
 
+from ..codec import HEADER_SIZE
 from ..config import FlowMoConfig
 from ..errors import ImageError
 from ..metrics.networks import Networks
+from ..metrics.pixels import thumbnail
+from ..quantize.tokens import payload_size
+from ..tokenizer import FlowMo
 from .evaluator import measure_pairs
 from .protocols import STANDARD
 
@@ -24,6 +29,49 @@ class Scores:
     lpips: float | None
     thumbnail_psnr: float
     thumbnail_lpips: float | None
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """A batch of images, coded and decoded again.
+
+    images, thumbnails: reconstructions and thumbnails of the same bits, B 3 H W in [-1, 1]. bits: of one image's code;
+    None of a continuous latent, which has none.
+    """
+
+    images: Tensor
+    thumbnails: Tensor
+    bits: int | None
+    scores: list[Scores]
+
+    def rate(self) -> dict[str, float | None]:
+        """Return the bytes of one image, alone and in a .flowmo file, and its bits a pixel; None of what has none."""
+        if self.bits is None:
+            return {"payload_bytes": None, "file_bytes": None, "bits_per_pixel": None}
+        payload = payload_size(1, self.bits)
+        pixels = self.images.shape[2] * self.images.shape[3]
+        return {
+            "payload_bytes": payload,
+            "file_bytes": HEADER_SIZE + payload,
+            "bits_per_pixel": self.bits / pixels,
+        }
+
+
+def reconstruct_and_score(
+    model: FlowMo, images: Tensor, lpips: Distance | None, bits_per_token: int | None = None, **sampling: Any
+) -> Reconstructed:
+    """Return the reconstructions of images B 3 H W in [-1, 1], on the model's device, and how close they are.
+
+    bits_per_token: those kept, of a model that codes at several rates. sampling: settings of ``FlowMo.detokenize``.
+    """
+    bits = None
+    if model.quantizer.has_tokens:
+        tokens = model.tokenize(images, bits_per_token)
+        decoded, bits = model.detokenize(tokens, **sampling), tokens.bits_per_image
+    else:
+        decoded = model.reconstruct(images, **sampling)
+    small = thumbnail(images, bits or thumbnail_bits(model.config, (images.shape[2], images.shape[3])))
+    return Reconstructed(decoded, small, bits, score(images, decoded, small, lpips))
 
 
 def score(images: Tensor, reconstructions: Tensor, thumbnails: Tensor, lpips: Distance | None) -> list[Scores]:

@@ -9,13 +9,13 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import ImageSource, fit_picture, to_tensor
+from ..data import ImageSource, adm_crop, fit_picture, to_tensor
 from ..errors import DataError, ImageError
 from ..files import cache_folder, replacing
 from ..metrics.features import FeatureNetwork
@@ -27,6 +27,9 @@ KEPT = 10_000
 _LOOKED_AT = 64
 _SAVE_EVERY = 10_000
 _BATCH = 32
+
+Crop = Literal["model", "adm"]
+"""How a data set's pictures become squares: as the model sees them (C1), or as ADM's reference batches were made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,23 +50,24 @@ def reference_of(
     device: torch.device,
     on_done: Callable[[int], None] = lambda count: None,
     cache: Path | None = None,
+    crop: Crop = "model",
 ) -> Reference:
-    """Of every picture that can be read, brought to ``size`` as the model sees it. Read from the cache (FLOWMO_CACHE)
+    """Of every picture that can be read, brought to ``size`` by ``crop``. Read from the cache (FLOWMO_CACHE)
     where these pictures were measured before; a call that was killed goes on where it was.
 
     Cached by content: the names of all pictures, and the pixels of some of them. Raises DataError without pictures.
     """
     folder = cache or cache_folder() / "statistics"
-    key = _key(source, size, network)
+    key = _key(source, size, network, crop)
     path, part = folder / f"{key}.npz", folder / f"{key}.part.npz"
     if not path.exists():
-        _measure(source, size, network, device, on_done, path, part)
+        _measure(source, size, network, device, on_done, path, part, crop)
     else:
         on_done(len(source))
     reference = read_reference(path)
     if reference is None:  # damaged
         path.unlink()
-        return reference_of(source, size, network, device, on_done, cache)
+        return reference_of(source, size, network, device, on_done, cache, crop)
     return reference
 
 
@@ -133,6 +137,7 @@ def _measure(
     on_done: Callable[[int], None],
     path: Path,
     part: Path,
+    crop: Crop,
 ) -> None:
     pool, spatial = RunningStatistics(), RunningStatistics()
     kept: list[np.ndarray] = []
@@ -140,7 +145,7 @@ def _measure(
     on_done(place)
     stride = max(1, len(source) // KEPT)
     saved = place
-    for places, images in _batches(source, size, place):
+    for places, images in _batches(source, size, place, crop):
         if images:
             batch = torch.stack([image for _, image in images]).to(device)
             found = {space: values.cpu().numpy() for space, values in network(batch).items()}
@@ -156,7 +161,7 @@ def _measure(
         raise DataError(f"none of the pictures can be read: {source.describe()}")
     p, s = pool.statistics(), spatial.statistics()
     about = {"data": source.describe().rpartition("/")[2], "count": p.count, "size": size, "network": network.name}
-    about |= {"sha256": network.checksum, "key": path.stem}
+    about |= {"crop": crop, "sha256": network.checksum, "key": path.stem}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
@@ -171,20 +176,23 @@ def _measure(
     part.unlink(missing_ok=True)
 
 
-def _batches(source: ImageSource, size: int, start: int) -> Iterator[tuple[range, list[tuple[int, Tensor]]]]:
+def _batches(
+    source: ImageSource, size: int, start: int, crop: Crop
+) -> Iterator[tuple[range, list[tuple[int, Tensor]]]]:
     for i in range(start, len(source), _BATCH):
         places, images = range(i, min(i + _BATCH, len(source))), []
         for place in places:
             try:
-                images.append((place, prepared(source, place, size)))
+                images.append((place, prepared(source, place, size, crop)))
             except ImageError:
                 continue
         yield places, images
 
 
-def prepared(source: ImageSource, place: int, size: int) -> Tensor:
-    """A picture as a model of that size sees it, 3 size size in [-1, 1]. Raises ImageError."""
-    return to_tensor(fit_picture(source[place], size, size))
+def prepared(source: ImageSource, place: int, size: int, crop: Crop = "model") -> Tensor:
+    """A picture as a model of that size sees it, or by ADM's crop: 3 size size in [-1, 1]. Raises ImageError."""
+    image = source[place]
+    return to_tensor(adm_crop(image, size) if crop == "adm" else fit_picture(image, size, size))
 
 
 def _save(path: Path, pool: RunningStatistics, spatial: RunningStatistics, kept: list, **more: np.ndarray) -> None:
@@ -205,13 +213,14 @@ def _restore(path: Path, pool: RunningStatistics, spatial: RunningStatistics, ke
         return 0
 
 
-def _key(source: ImageSource, size: int, network: FeatureNetwork) -> str:
-    digest = hashlib.sha256(json.dumps([network.name, network.checksum, size, len(source)]).encode())
+def _key(source: ImageSource, size: int, network: FeatureNetwork, crop: Crop) -> str:
+    about = [network.name, network.checksum, size, len(source)] + ([] if crop == "model" else [crop])
+    digest = hashlib.sha256(json.dumps(about).encode())
     for place in range(len(source)):
         digest.update(source.name(place).encode(errors="surrogateescape") + b"\n")
     for place in range(0, len(source), max(1, len(source) // _LOOKED_AT)):
         try:
-            digest.update(picture_checksums(prepared(source, place, size)[None])[0].encode())
+            digest.update(picture_checksums(prepared(source, place, size, crop)[None])[0].encode())
         except ImageError:
             digest.update(b"broken")
     return digest.hexdigest()[:24]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..config import to_dict
 from ..data import ImageSource
@@ -78,7 +79,9 @@ def hold(folder: Path) -> Iterator[None]:
 
 def prepare(model: Measurable, name: str, settings: Settings, networks: Networks) -> Job:
     """A job whose files are named by model and protocol."""
-    return Job(stem_of(name, settings.protocol), describe_model(model, name, settings.sampler), settings, networks)
+    stem, bits = stem_of(name, settings.protocol), settings.bits_per_token
+    stem = stem if bits is None else f"{stem}-{bits}-bits"
+    return Job(stem, describe_model(model, name, settings.sampler), settings, networks)
 
 
 def stem_of(name: str, protocol: Protocol) -> str:
@@ -108,7 +111,7 @@ def job_key(session: Session, job: Job) -> str:
     source, names = session.source, hashlib.sha256()
     for place in range(len(source)):
         names.update(source.name(place).encode(errors="surrogatepass") + b"\n")
-    key = {
+    key: dict[str, Any] = {
         "model": [job.record.sha256, to_dict(job.settings.sampler)],
         "protocol": job.settings.protocol.conventions(job.settings.seed),
         "metrics": job.networks.metrics,
@@ -116,7 +119,16 @@ def job_key(session: Session, job: Job) -> str:
         "data": [session.split, len(source), names.hexdigest()],
         "code": code_version(),
     }
+    key |= how_it_ran(job.settings)
+    if job.settings.bits_per_token is not None:  # keys of all bits stay what they were
+        key["bits_per_token"] = job.settings.bits_per_token
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def how_it_ran(settings: Settings) -> dict[str, Any]:
+    """Return what a result says of precision and compilation: nothing for float32 as it is."""
+    found: dict[str, Any] = {} if settings.precision == "fp32" else {"precision": settings.precision}
+    return found | ({"compiled": True} if settings.compiled else {})
 
 
 def evaluate(model: Measurable, session: Session, job: Job) -> Result | None:
@@ -144,7 +156,7 @@ def evaluate(model: Measurable, session: Session, job: Job) -> Result | None:
         data=_data(session, measured, pictures.skipped, model.config.image_size),
         models=(job.record,),
         seed=job.settings.protocol.noise_in_words(job.settings.seed),
-        content={"key": key, "pictures": f"{job.stem}.csv"} | content,
+        content={"key": key, "pictures": f"{job.stem}.csv"} | how_it_ran(job.settings) | content,
         seconds=float(table["seconds"].sum()),
         command=session.command,
         machine=machine(model.device),

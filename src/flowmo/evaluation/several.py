@@ -23,7 +23,9 @@ Load = Callable[[str], Measurable]
 @dataclass(frozen=True)
 class Evaluation:
     """What is measured, and how. metrics: as metrics.table.check_metrics gives them. files: of networks' weights.
-    sampler: settings that replace those stored with a model. say: called with notes for a person."""
+    sampler: settings that replace those stored with a model. say: called with notes for a person.
+    precision, compiled: as in ``Settings``. ready: makes a model so, once it has been noted which one it is.
+    rates: of a model's configuration, the bits a token to keep, each a result of its own; None is all (O12)."""
 
     session: Session
     protocols: Sequence[Protocol]
@@ -33,9 +35,18 @@ class Evaluation:
     seed: int = 0
     batch_size: int = 16
     say: Callable[[str], None] = lambda line: None
+    precision: str = "fp32"
+    compiled: bool = False
+    ready: Callable[[Any], Measurable] = lambda model: model
+    rates: Callable[[Any], Sequence[int | None]] = lambda config: (None,)
     networks: dict[tuple[str, int], Networks] = field(default_factory=dict)
 
-    def job(self, model: Measurable, name: str, protocol: Protocol) -> Job:
+    def jobs(self, model: Measurable, name: str) -> list[Job]:
+        """Return the work on one model: by each protocol at each rate."""
+        rates = self.rates(model.config)
+        return [self.job(model, name, protocol, bits) for protocol in self.protocols for bits in rates]
+
+    def job(self, model: Measurable, name: str, protocol: Protocol, bits_per_token: int | None = None) -> Job:
         """Return the work on one model by one protocol, with networks that are loaded once for a size of images."""
         side = model.config.image_size
         key = (protocol.inception, side)
@@ -46,7 +57,9 @@ class Evaluation:
                     self.say(f"note: {metric} is left out: {reason}")
         own = model.config.sampler
         sampler = None if own is None else replace(own, **self.sampler)
-        return prepare(model, name, Settings(protocol, sampler, self.seed, self.batch_size), self.networks[key])
+        how = (self.precision, self.compiled, bits_per_token)
+        settings = Settings(protocol, sampler, self.seed, self.batch_size, *how)
+        return prepare(model, name, settings, self.networks[key])
 
     def tell_known(self, job: Job) -> None:
         """Say that a result is there already, and count its pictures as done."""
@@ -63,12 +76,11 @@ def evaluate_models(evaluation: Evaluation, names: Sequence[str], load: Load) ->
     plans: list[tuple[str, list[tuple[Job, Result | None]]]] = []
     for name in names:
         model = load(name)
-        jobs = [evaluation.job(model, name, protocol) for protocol in evaluation.protocols]
-        plans.append((name, [(job, find_result(evaluation.session, job)) for job in jobs]))
+        plans.append((name, [(job, find_result(evaluation.session, job)) for job in evaluation.jobs(model, name)]))
     results = []
     for name, plan in plans:
-        if len(names) > 1 and any(known is None for _, known in plan):
-            model = load(name)
+        if any(known is None for _, known in plan):
+            model = evaluation.ready(load(name) if len(names) > 1 else model)
         for job, known in plan:
             if known is not None:
                 evaluation.tell_known(job)
@@ -92,15 +104,18 @@ def _watch(evaluation: Evaluation, folder: Path, device: str, every: float) -> I
     log = WatchLog(evaluation.session.folder / f"{folder.resolve().name}.jsonl")
     for snapshot in snapshots(folder, device, lambda sha: log.known(sha, len(protocols)), every):
         name = f"{folder.resolve().name}-{snapshot.images:010d}"
-        results = []
-        for protocol in protocols:
-            job = evaluation.job(snapshot.model, name, protocol)
+        results, lines = [], []
+        jobs = list(evaluation.jobs(snapshot.model, name))
+        model = evaluation.ready(snapshot.model)
+        for job in jobs:
             result = find_result(evaluation.session, job)
             if result is not None:
                 evaluation.tell_known(job)
-            result = result or evaluate(snapshot.model, evaluation.session, job)
+            result = result or evaluate(model, evaluation.session, job)
             assert result is not None
-            line = {"images": snapshot.images, "sha256": snapshot.sha256, "protocol": protocol.name}
-            log.add(line | {"count": result.data.count} | flat(result) | {"time": round(time.time())})
+            line = {"images": snapshot.images, "sha256": snapshot.sha256, "protocol": job.settings.protocol.name}
+            lines.append(line | {"count": result.data.count} | flat(result) | {"time": round(time.time())})
             results.append(result)
+        for line in lines:  # all at once: a model with a line was measured at all rates
+            log.add(line)
         yield snapshot.images, results

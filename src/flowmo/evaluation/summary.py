@@ -94,7 +94,7 @@ def _code(table: Mapping[str, np.ndarray], config: MeasurableConfig) -> dict[str
     its codes that occur. None for a continuous latent."""
     if "tokens" not in table:
         return None
-    indices = torch.from_numpy(table["tokens"]).unflatten(1, (config.num_tokens, config.num_groups))
+    indices = torch.from_numpy(table["tokens"]).unflatten(1, (config.num_tokens, -1))
     usage = code_usage(Tokens(indices, config.bits_per_group, (config.image_size, config.image_size)))
     return {
         "bit_entropy": usage.bits.entropy,

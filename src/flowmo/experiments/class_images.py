@@ -59,6 +59,7 @@ class Order:
     npz: Path | None
     strip: Path | None
     classes: Sequence[str] = ()  # names, by label, for the names of files
+    whole_batches: bool = False  # see ``generation.generate``
 
     @cached_property
     def each(self) -> list[int]:
@@ -117,7 +118,9 @@ def write_samples(source: ImageGenerator, order: Order, on_done: Callable[[int],
     array = Unfinished(source, order) if order.npz is not None else None
     place = array.done if array is not None else 0
     on_done(place)
-    for tokens in generate(source.generator, each[place:], order.settings, seeds[place:], order.batch_size):
+    for tokens in generate(
+        source.generator, each[place:], order.settings, seeds[place:], order.batch_size, None, order.whole_batches
+    ):
         for image in _images(source, order, tokens, seeds[place : place + len(tokens)]):
             picture, path = to_image(image), order.picture(place)
             if array is not None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..config import SamplerConfig
 from ..flow import Guidance, image_estimate, integrate, seeded_noise, shifted_grid
+from ..metrics.pixels import psnr
 from ..tokenizer import FlowMo
 from .sampling import codes_of
 
@@ -36,6 +38,11 @@ class ColorError:
     def quantile(self, share: float) -> float:
         return float(torch.tensor(self.per_picture, dtype=torch.float64).quantile(share))
 
+    def content(self) -> dict[str, Any]:
+        """Return what is of all pictures together, as JSON data."""
+        quantiles = {"median": self.quantile(0.5), "quantile_95": self.quantile(0.95), "worst": self.quantile(1.0)}
+        return {"mean": self.mean} | quantiles | {"cast_red_green_blue": list(self.cast)}
+
 
 @dataclass(frozen=True)
 class Discoloration:
@@ -47,6 +54,17 @@ class Discoloration:
     error: ColorError
     levels: list[float]
     along_steps: list[ColorError]
+
+    def content(self, label: str, images: Tensor, names: Sequence[str]) -> dict[str, Any]:
+        """Return one model's row as JSON data. images: the originals, B 3 H W in [-1, 1]; names: one a picture."""
+        along = zip(self.levels, self.along_steps, strict=True)
+        return {
+            "model": label,
+            "mean_color_error": self.error.content(),
+            "psnr": float(psnr(self.images, images).mean()),
+            "along_steps": [{"t": t} | error.content() for t, error in along],
+            "pictures": dict(zip(names, self.error.per_picture, strict=True)),
+        }
 
 
 def color_error(images: Tensor, reference: Tensor) -> ColorError:

@@ -27,10 +27,13 @@ def generate(
     seeds: Sequence[int],
     batch_size: int = 16,
     on_step: OnStep | None = None,
+    whole_batches: bool = False,
 ) -> Iterator[Tokens]:
     """Give the tokens of an image for each label, in order, so many at a time; ``NO_CLASS`` is any class.
 
-    seeds: one an image; the batch size does not change an image. Raises ConfigError for a label out of range.
+    seeds: one an image; the batch size does not change an image. whole_batches: the last is filled up with its last
+    image, so that a compiled generator sees one shape; the fill is not given. Raises ConfigError for a label out of
+    range.
     """
     config = generator.config
     for label in labels:
@@ -39,6 +42,10 @@ def generate(
     if len(seeds) != len(labels):
         raise ConfigError(f"{len(seeds)} seeds for {len(labels)} images; give one an image")
     for i in range(0, len(labels), batch_size):
-        some = torch.tensor(labels[i : i + batch_size], dtype=torch.int64, device=generator.device)
-        sequence = decode(generator, some, config.sequence_length, settings, seeds[i : i + batch_size], on_step)
-        yield to_tokens(sequence, config)
+        places = [*range(i, min(i + batch_size, len(labels)))]
+        count = len(places)
+        if whole_batches:
+            places += [places[-1]] * (batch_size - count)
+        some = torch.tensor([labels[k] for k in places], dtype=torch.int64, device=generator.device)
+        sequence = decode(generator, some, config.sequence_length, settings, [seeds[k] for k in places], on_step)
+        yield to_tokens(sequence[:count], config)

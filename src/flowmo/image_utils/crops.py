@@ -33,6 +33,22 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
     return _cut(image, round((image.width - size) / 2), round((image.height - size) / 2), size)
 
 
+def adm_crop(image: Image.Image, size: int) -> Image.Image:
+    """The middle ``size`` x ``size`` pixels of a picture reduced as ADM's reference batches are (E8).
+
+    Halved with a box filter while the shorter side is at least twice ``size``, then scaled to it with PIL's bicubic
+    filter; odd rests of the crop go to the right and below. Raises ImageError for a strip too narrow for memory.
+    """
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = size / min(image.size)
+    width, height = round(image.width * scale), round(image.height * scale)
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"a picture of {image.width}x{image.height} is too narrow to be scaled to a side of {size}")
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return _cut(image, (width - size) // 2, (height - size) // 2, size)
+
+
 def random_crop(image: Image.Image, size: int, generator: np.random.Generator) -> Image.Image:
     """``size`` x ``size`` pixels from anywhere in the picture. ImageError when the picture is smaller."""
     _check(image, size)

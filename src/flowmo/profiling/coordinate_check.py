@@ -30,6 +30,9 @@ from ..training.state import TrainState
 TOLERANCE = 0.25
 """How far from its expected slope a layer may be: the law is one of large widths, and these are few and small."""
 
+NAMES = {True: "muP", False: "PyTorch's default"}
+"""How models were widened, in words."""
+
 Built = tuple[FlowMo, Mapping[str, float]]
 """A fresh model and its learning-rate scales by parameter name."""
 
@@ -156,6 +159,39 @@ class Check(NamedTuple):
     def off(self) -> list[str]:
         """Layers that do not behave as muP promises, though widened under it."""
         return [slope.layer for slope in self.slopes[True] if not slope.holds()]
+
+    def content(self) -> dict[str, Any]:
+        """Return the slopes, the coordinates that they were fitted to, and the layers that are off, as JSON data."""
+        return {
+            "slopes": {NAMES[mup]: [slope._asdict() for slope in fit] for mup, fit in self.slopes.items()},
+            "coordinates": {
+                NAMES[mup]: [point._asdict() for point in points] for mup, points in self.coordinates.items()
+            },
+            "tolerance": TOLERANCE,
+            "off": self.off,
+        }
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Return a header and a line of text a layer: its slopes under muP beside those expected, and by default."""
+        rows = []
+        for mup, default in zip(self.slopes[True], self.slopes[False], strict=True):
+            low, high = mup.expected_change
+            expected = f"{_signed(low)} to 0" if low < high else "0"
+            ours = [_signed(mup.size), f"{mup.expected_size:g}", _signed(mup.change), expected]
+            held = "off" if mup.layer in self.off else "ok"
+            rows.append([mup.layer, *ours, held, _signed(default.size), _signed(default.change)])
+        return ["layer", "muP: start", "expected", "change", "expected", "", "default: start", "change"], rows
+
+    def verdict(self) -> str:
+        """Return one sentence: whether muP holds for all layers, or for which it does not."""
+        count, off = len(self.slopes[True]), self.off
+        if off:
+            return f"muP does not hold within {TOLERANCE:g} for {len(off)} of {count} layers: {', '.join(off)}"
+        return f"muP holds for all {count} layers (within {TOLERANCE:g})"
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"
 
 
 def check(

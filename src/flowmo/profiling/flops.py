@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -21,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..config import FlowMoConfig
 from ..generation import Generator
 from ..perceptual.lpips import Network, build_stages
+from ..presets import at_size
 from ..tokenizer import FlowMo
 from ..training.config import TokenizerConfig
 from ..training.generator import GeneratorTrainConfig
@@ -126,7 +126,7 @@ def utilisation_cost(
     counted, nor is a teacher.
     """
     frozen = train.encoder_images is not None and images_seen >= train.encoder_images
-    seen = replace(model, image_size=train.crop_size or model.image_size)
+    seen = at_size(model, train.crop_size or model.image_size)
     flops = flops_per_image(seen, None, encoder_frozen=frozen)
     rest = flops.training if train.has_flow_term else flops.encoder
     return rest + train.chain_steps * 3 * flops.decoder, matrix_ceiling(device, precision(train))

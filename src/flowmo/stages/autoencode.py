@@ -60,7 +60,7 @@ def autoencode_loss(
     distance = reconstruction.new_zeros(())
     if perceptual is not None and weights.perceptual:
         distance = perceptual_loss(perceptual, estimate, image, perceptual_share, window)
-    total = reconstruction + weights.perceptual * distance + weights.quantizer_loss(quantized.losses)
+    total = weights.flow * reconstruction + weights.perceptual * distance + weights.quantizer_loss(quantized.losses)
     return AutoencodeLoss(total, reconstruction, distance, *quantized.losses, bit_share(model, quantized))
 
 

@@ -11,13 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..arch import Condition
 from ..errors import require
 from ..flow import interpolate, shifted_grid, velocity_target
 from ..tokenizer import FlowMo
 from .base import ImageBatch, LossParts, PerceptualDistance, Stage, StageConfig
 from .curriculum import NoiseLevelConfig, code_dropout, noise_levels
-from .mode_matching import Draws, draw, encode, require_dropout
+from .mode_matching import WHOLE, Draws, Window, draw, draw_window, encode, require_dropout
 from .mode_seeking import ChainDraws, SampleDistanceConfig, draw_chain, sample_chain
+from .rates import RateConfig, kept_bits
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class DistillationConfig(StageConfig):
     distill: DistillConfig = field(default_factory=DistillConfig)  # what they are compared with
     noise_levels: NoiseLevelConfig = field(default_factory=NoiseLevelConfig)  # p(t) of the flow term
     code_dropout: float = 0.1  # share of the codes that the flow term drops
+    rates: RateConfig = field(default_factory=RateConfig)  # bits a token that images keep, for any rate (O12)
 
     def __post_init__(self) -> None:
         require_dropout(self.code_dropout)
@@ -102,22 +105,27 @@ def distillation_loss(
     config: DistillationConfig,
     perceptual: PerceptualDistance | None,
     teacher: FlowMo | None = None,
+    bits: Tensor | None = None,
+    window: Window = WHOLE,
 ) -> DistillationLoss:
     """Return the distance of the student's samples along ``chain`` from the images, B 3 H W in [-1, 1].
 
     draws: of the flow term, which keeps the decoder a velocity model at other noise levels; None leaves it out.
     perceptual: d_perc; a ``sample.weight`` of 0 does not ask it.
     teacher: its samples from the same noise and code, guidance included, take the place of the images.
+    bits: (B,), how many bits of a token student and teacher are given (O12), or None for all.
+    window: the part of each image that d_perc sees.
     """
     code = encode(model, image).code
-    chained = code[: len(chain.noise)]
-    reference = image[: len(chain.noise)] if teacher is None else teacher_sample(teacher, chained, chain.noise)
+    count = len(chain.noise)
+    chained = code[:count] if bits is None else Condition(code[:count]).keep_bits(bits[:count])
+    reference = image[:count] if teacher is None else teacher_sample(teacher, chained, chain.noise)
     num_steps = chain.grid.shape[-1] - 1
     samples = sample_chain(model, chained, chain, config.sample.recompute and num_steps > 1)  # one is not worth it
     pixel = F.mse_loss(samples, reference)
     total, sample, flow = config.distill.pixel_weight * pixel, pixel.new_zeros(()), None
     if perceptual is not None and config.sample.weight:
-        sample = perceptual(samples, reference).mean()
+        sample = perceptual(samples[(..., *window)], reference[(..., *window)]).mean()
         total = total + config.sample.weight * sample
     if draws is not None and config.distill.flow_weight:
         x_t = interpolate(image, draws.noise, draws.t)
@@ -128,7 +136,7 @@ def distillation_loss(
 
 
 @torch.no_grad()
-def teacher_sample(teacher: FlowMo, code: Tensor, noise: Tensor) -> Tensor:
+def teacher_sample(teacher: FlowMo, code: Tensor | Condition, noise: Tensor) -> Tensor:
     """Return what the teacher's stored sampler makes of a code S N K from noise S 3 H W: clipped, as ``detokenize``."""
     return teacher.sample(code, noise).clamp(-1, 1)
 
@@ -150,4 +158,16 @@ class Distillation(Stage):
         chain, draws = draw_chain(image, num_steps, generator, s.share, grid), None
         if config.distill.flow_weight:
             draws = draw(image, noise_levels(config, images_seen), code_dropout(config, images_seen), generator)
-        return distillation_loss(self.model, image, chain, draws, config, self.parts.perceptual, self.parts.teacher)
+        bits = kept_bits(config.rates, image, self.model.config.bits_per_token, generator)
+        draws = draws._replace(bits=bits) if draws else None
+        return distillation_loss(
+            self.model,
+            image,
+            chain,
+            draws,
+            config,
+            self.parts.perceptual,
+            self.parts.teacher,
+            bits=bits,
+            window=draw_window(image, s.crop, generator),
+        )

@@ -17,7 +17,7 @@ from ..quantize import Average, Quantized, QuantizerLosses
 from ..tokenizer import FlowMo
 from .base import ImageBatch, LossParts, PerceptualDistance, QuantizerWeights, Stage, StageConfig
 from .curriculum import NoiseLevelConfig, code_dropout, noise_levels
-from .rates import RateConfig, draw_kept_bits
+from .rates import RateConfig, kept_bits
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,11 @@ class LossWeights:
     perceptual: float = 0.1  # of L_perc; 0 skips d_perc
     entropy: float = 0.0025  # of L_ent
     commitment: float = 0.000625  # of L_commit
+    flow: float = 1.0  # of L_flow, against which a transform start weighs L_perc (O12)
 
     def __post_init__(self) -> None:
         require(0 <= self.perceptual < math.inf, f"losses.perceptual must be at least 0, got {self.perceptual}")
+        require(0 <= self.flow < math.inf, f"losses.flow must be at least 0, got {self.flow}")
         QuantizerWeights(self.entropy, self.commitment)  # checks them
 
     def quantizer_loss(self, losses: QuantizerLosses) -> Tensor:
@@ -105,6 +107,10 @@ class Draws(NamedTuple):
             code = interpolate(code, self.sync.noise, self.sync.t)
         kept = Condition(code).keep_images(self.keep)
         return kept if self.bits is None else kept.keep_bits(self.bits)
+
+    def kept(self, code: Tensor, count: int) -> Tensor | Condition:
+        """Return the kept bits of the codes of the first ``count`` images, none of them dropped: for samples."""
+        return code[:count] if self.bits is None else Condition(code[:count]).keep_bits(self.bits[:count])
 
 
 Window = tuple[slice, slice]
@@ -205,7 +211,7 @@ def mode_matching_loss(
     if perceptual is not None and weights.perceptual:
         estimate = image_estimate(x_t, velocity, draws.t)  # not clamped (A5)
         distance = perceptual_loss(perceptual, estimate, image, perceptual_share, window)
-    total = flow + weights.perceptual * distance + weights.quantizer_loss(quantized.losses)
+    total = weights.flow * flow + weights.perceptual * distance + weights.quantizer_loss(quantized.losses)
     return ModeMatchingLoss(total, flow, distance, *quantized.losses, bit_share(model, quantized))
 
 
@@ -223,9 +229,7 @@ class ModeMatching(Stage):
         config, image = self.config, batch.images
         dropout = code_dropout(config, images_seen)
         draws = draw(image, noise_levels(config, images_seen), dropout, generator)
-        if config.rates.full_share < 1:
-            bits = draw_kept_bits(config.rates, len(image), self.model.config.bits_per_token, generator)
-            draws = draws._replace(bits=bits.to(image.device))
+        draws = draws._replace(bits=kept_bits(config.rates, image, self.model.config.bits_per_token, generator))
         if config.noise_sync:
             c = self.model.config
             latent_shape = (c.tokens_of((image.shape[2], image.shape[3])), c.latent_dim)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ..arch import Condition
 from ..errors import require
 from ..flow import image_estimate, integrate, interpolate, random_grid, shifted_grid, velocity_target
 from ..perceptual.distances import DistanceName
@@ -18,7 +19,8 @@ from ..quantize import Average
 from ..tokenizer import FlowMo
 from .base import ImageBatch, LossParts, PerceptualDistance, QuantizerWeights, Stage, StageConfig
 from .curriculum import NoiseLevelConfig, code_dropout, noise_levels
-from .mode_matching import Draws, bit_share, draw, encode, require_dropout
+from .mode_matching import WHOLE, Draws, Window, bit_share, draw, draw_window, encode, require_dropout
+from .rates import RateConfig, kept_bits
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class SampleDistanceConfig:
     network: DistanceName = "efficientnet_lite0"  # d_perc, see ``perceptual.load_distance``
     network_side: int = 224  # pixels that a classifier sees of an image
     share: float = 1.0  # share of a batch that gets a chain
+    crop: int | None = None  # side of the part of each sample that d_perc sees, at a random place (O6)
     recompute: bool = True  # each step again in the backward pass: memory of one, a fourth slower
     patience: int = 2  # validations in a row that show reward hacking before the run stops; 0 never stops
 
@@ -44,6 +47,7 @@ class SampleDistanceConfig:
         )
         require(self.network_side >= 32, f"sample.network_side must be at least 32, got {self.network_side}")
         require(0 < self.share <= 1, f"sample.share must be above 0 and at most 1, got {self.share}")
+        require(self.crop is None or self.crop >= 16, f"sample.crop must be at least 16, got {self.crop}")
         require(self.patience >= 0, f"sample.patience must be at least 0, got {self.patience}")
 
 
@@ -72,6 +76,7 @@ class ModeSeekingConfig(StageConfig):
     noise_levels: NoiseLevelConfig = field(default_factory=NoiseLevelConfig)  # p(t) of the flow term
     code_dropout: float = 0.1  # share of the codes that the flow term drops, for guidance (C3)
     entropy_over: Literal["micro_batch", "processes"] = "micro_batch"  # images that share a codebook entropy (A7)
+    rates: RateConfig = field(default_factory=RateConfig)  # bits a token that images keep, for any rate (O12)
 
     def __post_init__(self) -> None:
         require_dropout(self.code_dropout)
@@ -116,11 +121,12 @@ def draw_chain(
     return ChainDraws(noise.to(image.device), grid.to(image.device))
 
 
-def sample_chain(model: FlowMo, code: Tensor, draws: ChainDraws, recompute: bool = True) -> Tensor:
+def sample_chain(model: FlowMo, code: Tensor | Condition, draws: ChainDraws, recompute: bool = True) -> Tensor:
     """Return the n-step sample of Eq. 10, S 3 H W, with gradients through every step: unguided, not clipped, its state
     in the noise's precision whatever the network computes in (D2).
 
-    code: S N K. recompute: each step keeps its state alone and computes the rest again in the backward pass (D6).
+    code: S N K, or a condition of as many images.
+    recompute: each step keeps its state alone and computes the rest again in the backward pass (D6).
     """
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
@@ -140,13 +146,14 @@ def mode_seeking_loss(
     config: ModeSeekingConfig,
     perceptual: PerceptualDistance | None,
     average: Average | None = None,
+    window: Window = WHOLE,
 ) -> ModeSeekingLoss:
     """Return Eq. 12 on one batch, image B 3 H W in [-1, 1]: L_flow + lambda_sample L_sample.
 
     draws: of the flow term, with code dropout (C3).
     chain: of L_sample, whose codes are never dropped; None compares the one-step image estimate of the flow term, of a
     ``sample.share`` of the batch, in its place (Table 7, F7). With a ``sample.weight`` of 0 there is no L_sample.
-    average: see ``FlowMo.quantize``.
+    average: see ``FlowMo.quantize``. window: the part of each image that d_perc sees.
     """
     quantized = encode(model, image, average)
     x_t = interpolate(image, draws.noise, draws.t)
@@ -157,8 +164,10 @@ def mode_seeking_loss(
         if chain is None:
             sample = image_estimate(x_t, velocity, draws.t)[: max(1, round(config.sample.share * image.shape[0]))]
         else:
-            sample = sample_chain(model, quantized.code[: len(chain.noise)], chain, config.sample.recompute)
-        distance = perceptual(sample, image[: len(sample)]).mean()
+            kept = draws.kept(quantized.code, len(chain.noise))
+            sample = sample_chain(model, kept, chain, config.sample.recompute)
+        part = (..., *window)
+        distance = perceptual(sample[part], image[: len(sample)][part]).mean()
     total = flow + config.sample.weight * distance + config.losses.quantizer_loss(quantized.losses)
     return ModeSeekingLoss(total, flow, distance, *quantized.losses, bit_share(model, quantized))
 
@@ -177,11 +186,13 @@ class ModeSeeking(Stage):
         config, image = self.config, batch.images
         s, dropout = config.sample, code_dropout(config, images_seen)
         draws = draw(image, noise_levels(config, images_seen), dropout, generator)
+        draws = draws._replace(bits=kept_bits(config.rates, image, self.model.config.bits_per_token, generator))
         chain = None
         if s.mode == "chain" and s.weight:
             chain = draw_chain(image, s.num_steps, generator, s.share, self.fixed_grid())
         average = self.parts.average if config.entropy_over == "processes" else None
-        return mode_seeking_loss(self.model, image, draws, chain, config, self.parts.perceptual, average)
+        window = draw_window(image, s.crop, generator)
+        return mode_seeking_loss(self.model, image, draws, chain, config, self.parts.perceptual, average, window)
 
     def fixed_grid(self) -> Tensor | None:
         """Return the noise levels of every chain, (n + 1,); None where each image has its own."""

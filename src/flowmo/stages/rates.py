@@ -27,6 +27,12 @@ class RateConfig:
             raise ConfigError("rates.often and rates.fewest must be at least 1")
 
 
+def kept_bits(config: RateConfig, image: Tensor, bits: int, generator: torch.Generator) -> Tensor | None:
+    """Return how many bits a token each image of a batch keeps, beside the images; None, and nothing drawn, where all
+    keep all of them."""
+    return draw_kept_bits(config, len(image), bits, generator).to(image.device) if config.full_share < 1 else None
+
+
 def draw_kept_bits(config: RateConfig, batch: int, bits: int, generator: torch.Generator) -> Tensor:
     """Return how many bits a token each image keeps, (B,) int64 from 1 to ``bits``, drawn from ``generator``."""
     device = generator.device

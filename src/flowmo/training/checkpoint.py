@@ -92,12 +92,20 @@ def save_checkpoint(
     about: more for ``checkpoint.json``. meter: sums for the next line of the log. Raises TrainingError, and leaves the
     earlier ones, when the disk is full or a weight is not finite.
     """
+    content = content_of(state, config, world, about)
+    return write_checkpoint(folder, state.tensors(), content, world, meter, config.keep)
+
+
+def content_of(
+    state: TrainState, config: RunConfig, world: World, about: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what ``checkpoint.json`` is to say of this moment. Every process must call it.
+
+    Raises TrainingError where a weight is not finite."""
     finite = all(local(p).isfinite().all() for p in state.model.parameters())
     if world.largest([float(not finite)])[0]:
         raise TrainingError(f"a weight is no longer finite at step {state.step}: nothing saved. {AFTER_DIVERGENCE}")
-    path = folder / f"checkpoint-{state.images_seen:010d}"
-    part = folder / f".{path.name}.part"
-    content = {
+    return {
         "format": FORMAT,
         **{name: getattr(state, name) for name in _COUNTERS},
         "trains": config.trains,
@@ -106,6 +114,21 @@ def save_checkpoint(
         "processes": world.size,
         **(about or {}),
     }
+
+
+def write_checkpoint(
+    folder: Path,
+    tensors: dict[str, Tensor],
+    content: dict[str, Any],
+    world: World,
+    meter: dict[str, Tensor] | None = None,
+    keep: int = 2,
+) -> Path:
+    """Write a checkpoint of ``tensors``, then remove all but the newest ``keep``. Every process must call it, each with
+    its shards; a tensor that all have whole may be given by any of them. Each reads back and hashes what it wrote,
+    once. Raises TrainingError as :func:`save_checkpoint`."""
+    path = folder / f"checkpoint-{content['images_seen']:010d}"
+    part = folder / f".{path.name}.part"
     failed: BaseException | None = None
     try:
         if world.main:
@@ -116,7 +139,9 @@ def save_checkpoint(
     _all_well(failed, path, world)
     try:
         with _quiet():
-            dcp.save(state.tensors(), storage_writer=dcp.FileSystemWriter(part), no_dist=world.size == 1)
+            # Copied ahead is nothing: that would ask for a GPU even where all is in main memory.
+            writer = dcp.FileSystemWriter(part, per_thread_copy_ahead=0)
+            dcp.save(tensors, storage_writer=writer, process_group=world.group, no_dist=world.size == 1)
         digests = world.gather({p.name: _digest(p) for p in sorted(part.glob(f"__{world.rank}_*"))})
         if world.main:
             files = {name: digest for each in digests for name, digest in each.items()}
@@ -135,7 +160,7 @@ def save_checkpoint(
             shutil.rmtree(part, ignore_errors=True)
         raise
     if world.main:
-        for old in checkpoints(folder)[: -config.keep]:
+        for old in checkpoints(folder)[:-keep]:
             _remove(old)
     return path
 
@@ -176,12 +201,14 @@ def read_checkpoint(path: Path, world: World | None = None, kind: type[RunConfig
     other."""
     world = world or World()
 
-    def check() -> dict[str, Any] | str:
+    def first() -> dict[str, Any] | str:
         try:
-            about = read_about(path)
-            for name, digest in about["files"].items():
-                if not (path / name).is_file() or _digest(path / name) != digest:
-                    return f"{path} is damaged: {name} is not as it was written"
+            return read_about(path)
+        except TrainingError as error:
+            return _first_line(error)
+
+    def check(about: dict[str, Any]) -> dict[str, Any] | str:
+        try:
             trains = about.get("trains", TrainConfig.trains)
             if trains != kind.trains:
                 return f"{path} is of a run that trains a {trains}, not a {kind.trains}"
@@ -196,7 +223,15 @@ def read_checkpoint(path: Path, world: World | None = None, kind: type[RunConfig
             return f"{path} is damaged: {_first_line(error)}"
         return about
 
-    found = world.share(check() if world.main else None)
+    found = world.share(first() if world.main else None)
+    if isinstance(found, str):
+        raise TrainingError(found)
+    own = sorted(found["files"].items())[world.rank :: world.size]  # each process hashes some
+    wrong = world.gather([name for name, digest in own if not _is_whole(path / name, digest)])
+    damaged = [name for each in wrong for name in each]
+    if damaged:
+        raise TrainingError(f"{path} is damaged: {damaged[0]} is not as it was written")
+    found = world.share(check(found) if world.main else None)
     if isinstance(found, str):
         raise TrainingError(found)
     return Checkpoint(path, found, kind)
@@ -287,6 +322,13 @@ def _check_about(about: dict[str, Any], name: str) -> None:
 def _checksum(about: dict[str, Any]) -> str:
     """Of the rest of the manifest, whatever the order and the spaces it is written in."""
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    try:
+        return path.is_file() and _digest(path) == digest
+    except OSError:
+        return False
 
 
 def _digest(path: Path) -> str:

@@ -46,6 +46,7 @@ class CodingJob:
     batch_size: int = 16  # images at a time
     flip: bool = False  # each image is mirrored, left to right
     bits_per_token: int | None = None  # the first so many bits of each token; None for all
+    precision: str = "fp32"  # of the model's weights: parts of one shard must not differ in it
 
     def __post_init__(self) -> None:
         if self.fit not in FITS:
@@ -61,6 +62,7 @@ class CodingJob:
             digest.update(json.dumps([self.source.name(i), label]).encode())
         settings = [fingerprint, list(self.size), self.fit, self.classes, PART, digest.hexdigest(), self.flip]
         settings += [] if self.bits_per_token is None else [self.bits_per_token]
+        settings += [] if self.precision == "fp32" else [self.precision]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
 

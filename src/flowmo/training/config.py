@@ -6,8 +6,9 @@ adds a line there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..errors import require
@@ -26,13 +27,28 @@ from .run_config import RunConfig
 
 
 @dataclass(frozen=True)
+class LearningRates:
+    """Shares of ``learning_rate`` that parts of a tokenizer train at, beside muP's factors."""
+
+    linear: float = 0.05  # the linear map of a transform start, which is nearly right already (O12)
+    readout: float = 1.0  # the decoder's last layer, whose noise is texture in the image
+    blocks: float = 1.0  # the matrices inside the blocks, those that Muon moves
+    encoder: float = 1.0  # all of the encoder
+
+    def __post_init__(self) -> None:
+        for name in ("linear", "readout", "blocks", "encoder"):
+            value = getattr(self, name)
+            require(0 <= value < math.inf, f"learning_rates.{name} must be at least 0, got {value}")
+
+
+@dataclass(frozen=True)
 class ImageRunConfig(RunConfig):
     """Base of the runs that train on images. The defaults suit a short run on one device; runs/ holds the commands of
     the packaged models, ``training.recipes`` the published settings."""
 
     crop_size: int | None = None  # side of the crops, at the scale of the model's ``image_size``, as it is usually (C1)
     flip: bool = False  # half of the images mirrored
-    linear_rate: float = 0.05  # learning rate of the linear map of a transform start, as a share of the others (O12)
+    learning_rates: LearningRates = field(default_factory=LearningRates)  # of parts of the model
     workers: int = 2  # processes that decode images, for each training process
 
     def __post_init__(self) -> None:

@@ -9,7 +9,8 @@ import contextlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any, Literal
 
 import torch
@@ -24,6 +25,8 @@ from torch.utils.checkpoint import checkpoint
 from ..errors import ConfigError
 
 Strategy = Literal["ddp", "fsdp"]
+EXCHANGE = timedelta(minutes=10)  # longest wait of a step's exchanges: a process that hangs ends the run
+PATIENCE = timedelta(hours=4)  # longest wait for what one process does alone: reading, hashing, writing
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,20 @@ class World:
     size: int = 1  # how many there are
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))  # where this one computes
     made: bool = False  # whether the connection between them was made here, and ends here
+    group: dist.ProcessGroup | None = None  # through which they agree on what lies in main memory; None: the usual one
+
+    def beside(self) -> World:
+        """Return the same processes with exchanges of their own, for a thread in the background. All must call it."""
+        if self.size == 1:
+            return self
+        return replace(self, made=False, group=dist.new_group(backend="gloo", timeout=PATIENCE))
 
     @classmethod
-    def join(cls, device: str = "cpu") -> World:
+    def join(cls, device: str = "cpu", timeout: timedelta = EXCHANGE) -> World:
         """Return the world that ``torchrun`` announces in the environment; alone without it.
 
-        With "cuda" each process takes the GPU of its local rank. Raises ConfigError for a machine with fewer GPUs.
+        With "cuda" each process takes the GPU of its local rank. timeout: of the exchanges of a step; those on which
+        all wait for one process have PATIENCE. Raises ConfigError for a machine with fewer GPUs.
         """
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if size == 1:
@@ -57,9 +68,13 @@ class World:
         made = not dist.is_initialized()
         if made:
             dist.init_process_group(
-                "cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo", store=_store(size), rank=rank, world_size=size
+                "cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo",
+                store=_store(size),
+                rank=rank,
+                world_size=size,
+                timeout=timeout,
             )
-        return cls(rank, size, here, made)
+        return replace(cls(rank, size, here).beside(), made=made)
 
     @property
     def main(self) -> bool:
@@ -71,7 +86,7 @@ class World:
         if self.size == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.group)
         return tensor.tolist()
 
     def largest_in_place(self, tensor: Tensor) -> None:
@@ -93,7 +108,7 @@ class World:
         if self.size == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=0)
+        dist.broadcast_object_list(box, src=0, group=self.group)
         return box[0]
 
     def gather(self, value: Any) -> list[Any]:
@@ -101,13 +116,17 @@ class World:
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self.group)
         return values
 
+    def part(self, count: int) -> slice:
+        """Return this process's share of ``count`` things in a row."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
     def wait(self) -> None:
-        """Wait until all are here."""
+        """Wait until all are here, for as long as the main one may work alone."""
         if self.size > 1:
-            dist.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
+            dist.barrier(group=self.group)
 
     def leave(self) -> None:
         """End the connection, where it was made here."""
@@ -129,6 +148,13 @@ def blocks(model: nn.Module) -> list[nn.Module]:
     """Return the repeated parts of a model, what its ``nn.ModuleList``s hold: the unit of sharding, recomputation and
     compilation."""
     return [block for part in model.modules() if isinstance(part, nn.ModuleList) for block in part]
+
+
+def block_matrices(model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of the linear layers inside the blocks, by name."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    linears = [part for block in blocks(model) for part in block.modules() if isinstance(part, nn.Linear)]
+    return {names[id(part.weight)]: part.weight for part in linears}
 
 
 def recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .distributed import blocks, local, norms
+from .distributed import block_matrices, local, norms
 
 
 class WeightNormalization:
@@ -14,9 +14,7 @@ class WeightNormalization:
     after EDM2: against growing weights and activations. Biases and frozen weights are left alone (A15)."""
 
     def __init__(self, model: nn.Module) -> None:
-        names = {id(p): name for name, p in model.named_parameters()}
-        linears = [part for block in blocks(model) for part in block.modules() if isinstance(part, nn.Linear)]
-        self.weights = {names[id(part.weight)]: part.weight for part in linears if part.weight.requires_grad}
+        self.weights = {name: weight for name, weight in block_matrices(model).items() if weight.requires_grad}
         self.norms = dict(zip(self.weights, norms([w.detach() for w in self.weights.values()]), strict=True))
 
     @torch.no_grad()

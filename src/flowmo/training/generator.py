@@ -108,8 +108,11 @@ class HeldOut(NamedTuple):
 
 
 @torch.no_grad()
-def held_out(model: Generator, data: TokenSet, config: GeneratorTrainConfig, count: int = 256) -> HeldOut:
-    """Return it for ``count`` images spread over the data, or all where there are fewer.
+def held_out(
+    model: Generator, data: TokenSet, config: GeneratorTrainConfig, count: int = 256, world: World | None = None
+) -> HeldOut:
+    """Return it for ``count`` images spread over the data, or all where there are fewer; each process of ``world``
+    measures its share, and all must call it.
 
     The masks are the same whenever it is called. A generator that knows its classes is best with the right ones and
     worst with wrong ones.
@@ -120,14 +123,17 @@ def held_out(model: Generator, data: TokenSet, config: GeneratorTrainConfig, cou
     mask = random_masks(tokens.shape[0], tokens.shape[1], config.mask_schedule, generator)
     wrong = (labels + 1 + torch.arange(len(labels)) % max(1, data.num_classes - 1)) % data.num_classes
 
+    world = world or World()
+    own = world.part(len(tokens))
+
     def loss(labels: Tensor) -> float:
         total = 0.0
-        for i in range(0, len(tokens), 32):
-            rows = slice(i, i + 32)
+        for i in range(own.start, own.stop, 32):
+            rows = slice(i, min(i + 32, own.stop))
             part = tokens[rows].to(model.device), labels[rows].to(model.device), mask[rows].to(model.device)
             value = masked_loss(model, part[0], MaskedDraws(part[2], part[1])).cross_entropy
             total += float(value) * int(part[2].sum())
-        return total / int(mask.sum())
+        return sum(world.gather(total)) / int(mask.sum())
 
     return HeldOut(loss(labels), loss(torch.full_like(labels, NO_CLASS)), loss(wrong))
 

@@ -108,6 +108,9 @@ def in_words(line: dict[str, Any], planned: int = 0) -> str:
             said.append(f"{words} {line[name]:.2f} dB")
         else:
             said.append(f"{words} {line[name]:.4g}")
+    if "checkpoint_seconds" in line:
+        took, held = line["checkpoint_seconds"], line["checkpoint_wait"]
+        said.append(f"checkpoint of {line['checkpoint_mb']:,.1f} MiB in {took:.1f} s, {held:.1f} s of them waited for")
     if "images_per_s" in line:
         said.append(f"{line['images_per_s']:.3g} images/s")
     if "hours_left" in line:

@@ -17,11 +17,12 @@ from ..devices import peak_memory_mb
 from ..errors import TrainingError
 from ..stages import Stage
 from . import health, schedule
-from .checkpoint import AFTER_DIVERGENCE, save_checkpoint
+from .checkpoint import AFTER_DIVERGENCE
 from .distributed import World, gradients_exchanged
 from .logs import Log
 from .progress import Bar
 from .run_config import RunConfig
+from .saver import Saver
 from .signals import Exchange, Signals, stop_requests
 from .state import TrainState
 from .trained import Loader, ModelKind, TrainBatch
@@ -64,7 +65,7 @@ class Run:
     state: TrainState
     world: World = field(default_factory=World)
     log: Log | None = None  # in the main process only
-    validation: Validation | None = None  # likewise
+    validation: Validation | None = None
     deadline: float = math.inf  # by ``time.monotonic()``
     about: dict[str, Any] = field(default_factory=dict)  # more for the checkpoints
     cost: tuple[float, float] | None = None  # operations of an image, and of the device in a second: for utilisation
@@ -77,8 +78,10 @@ class Run:
     skipped_in_a_row: int = field(default=0, init=False)
     broken: set[str] = field(default_factory=set, init=False)  # names of broken images that were counted
     last_checkpoint: float = field(default=0.0, init=False)
+    saver: Saver = field(init=False)
 
     def __post_init__(self) -> None:
+        self.saver = Saver(self.folder, self.config, self.world)
         if self.deferred is None:  # the kernels of sharded weights take no such flag
             sharded = self.world.size > 1 and self.config.strategy == "fsdp"
             self.deferred = self.world.device.type == "cuda" and not sharded
@@ -92,7 +95,7 @@ class Run:
         validator = self.validator()
         early, reason, trained = validator.begin(), None, False
         self.last_checkpoint = time.monotonic()
-        with stop_requests() as stop, loader:
+        with self.saver, stop_requests() as stop, loader:
             batches = iter(loader)
             self.meter.restart_clock()
             while self.state.images_seen < self.config.images and not early and not reason:
@@ -256,6 +259,7 @@ class Run:
     def write_line(self) -> None:
         """Write the means since the last line, and how the run does. Every process must call it."""
         self.settle()
+        self.report_checkpoint()
         state, config = self.state, self.config
         means = self.meter.means(self.world)
         speed = self.meter.speed(state, config.images)
@@ -278,7 +282,7 @@ class Run:
         if self.rebuild_after is not None and self.crossed(self.rebuild_after):
             return FROZEN
         if self.skipped_in_a_row >= self.config.most_skipped:
-            self.save()
+            self.save(wait=True)
             self.validator().write_average()
             raise TrainingError(
                 f"{self.skipped_in_a_row} steps in a row had a loss or gradient that is not finite, the last "
@@ -295,7 +299,7 @@ class Run:
         if finished and trained and not early and self.world.main:
             weights.unlink(missing_ok=True)
         if trained or not finished:
-            self.save()
+            self.save(wait=True)
         if early:
             return Outcome(True, images_seen, early)
         again = reason == FROZEN and not finished
@@ -319,12 +323,21 @@ class Run:
         seen, every = self.state.images_seen, self.config.check_images
         return self.crossed(seen // every * every) and seen < self.config.images
 
-    def save(self) -> None:
-        """Write a checkpoint. Every process must call it."""
+    def save(self, wait: bool = False) -> None:
+        """Begin to write a checkpoint, and wait until it is whole if asked to. Every process must call it."""
         self.settle()
         about = self.kind.about(self.stage.model) | self.about
-        save_checkpoint(self.folder, self.state, self.config, self.world, about, self.meter.state(self.world))
+        self.saver.begin(self.state, about, self.meter.state(self.world))
+        if wait:
+            self.saver.wait()
+        self.report_checkpoint()
         self.last_checkpoint = time.monotonic()
+
+    def report_checkpoint(self) -> None:
+        """Write down what the last checkpoint took, once it is whole."""
+        for report in self.saver.reports():
+            if self.log:
+                self.log.write(report)
 
 
 def _seed(seed: int, step: int, micro_batch: int) -> int:

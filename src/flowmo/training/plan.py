@@ -26,8 +26,8 @@ from .validation import Validation
 Model = TypeVar("Model", bound=nn.Module)
 Config = TypeVar("Config", bound=RunConfig)
 Source = TypeVar("Source")
-MakeValidation = Callable[[Any, torch.device], Validation]
-"""(model at the beginning, device) -> what validates its EMA; asked in the main process only."""
+MakeValidation = Callable[[Any, World], Validation]
+"""(model at the beginning, the processes) -> what validates its EMA; asked in every process."""
 
 
 MeasureCost = Callable[[Any, Any, torch.device, int], tuple[float, float]]

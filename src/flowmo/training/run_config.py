@@ -64,6 +64,7 @@ class RunConfig:
     micro_batch: int | None = None  # of them in one forward pass of one process; None is all of its share
     learning_rate: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.95)  # of Adam (A12)
+    optimizer: Literal["adam", "muon"] = "adam"  # muon: for the matrices inside the blocks, Adam for the rest (O16)
     warmup_images: int = 5_000  # over which the rate rises
     cooldown_images: int = 250_000  # the last ones, over which it falls linearly to 0
     weight_normalization: bool = True  # see ``WeightNormalization`` (A15)
@@ -90,6 +91,10 @@ class RunConfig:
         require(0 < self.ema_horizon <= 1, f"ema_horizon must be above 0 and at most 1, got {self.ema_horizon}")
         require(0 < self.learning_rate < math.inf, f"learning_rate must be positive, got {self.learning_rate}")
         require(all(0 <= beta < 1 for beta in self.betas), f"betas must be at least 0 and below 1, got {self.betas}")
+        require(
+            self.optimizer == "adam" or self.strategy != "fsdp",
+            "optimizer=muon needs whole matrices, which strategy=fsdp cuts; use strategy=ddp or optimizer=adam",
+        )
         micro, decay, clip = self.micro_batch, self.ema_decay, self.gradient_clip
         require(micro is None or micro >= 1, f"micro_batch must be at least 1, got {micro}")
         require(decay is None or 0 <= decay < 1, f"ema_decay must be at least 0 and below 1, got {decay}")

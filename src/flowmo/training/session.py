@@ -141,9 +141,8 @@ class Session:
                 self.say(f"the data have changed: {what}; from here on the images come in another order")
         about |= plan.about | ({"data": data.to_dict()} if data is not None else {})
         stage, ready, state, meter = plan.assemble(model, config, world, checkpoint)
-        log = validation = None
+        log, validation = None, plan.validation(model, world) if plan.validation else None
         if world.main:
-            validation = plan.validation(model, world.device) if plan.validation else None
             write_config(self.folder, model.config, config)
             identity = to_dict(config) | about
             log = Log(

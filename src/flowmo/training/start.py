@@ -17,7 +17,7 @@ from ..tokenizer import FlowMo
 from ..weights import save_model
 from .checkpoint import ABOUT, Checkpoint, read_checkpoint, read_newest
 from .config import STAGES, ImageRunConfig, TokenizerConfig
-from .distributed import World, spread
+from .distributed import World, block_matrices, spread
 from .health import Meter
 from .run_config import RunConfig
 from .state import TrainState
@@ -91,12 +91,27 @@ def _is_frozen(model: FlowMo) -> bool:
 
 
 def _scales(model: FlowMo, config: TokenizerConfig) -> dict[str, float]:
-    """Factors on the learning rate: muP's, and a lower one for a linear map that is nearly right already."""
-    linear = "decoder.linear."
-    return {
-        name: scale * (config.linear_rate if name.startswith(linear) else 1.0)
-        for name, scale in learning_rate_scales(model).items()
-    }
+    """Return the factor on the learning rate of each parameter: muP's times ``config.learning_rates``.
+
+    Raises ConfigError for muP with Muon.
+    """
+    if config.optimizer == "muon" and any(
+        c.width_multiplier != 1 for c in (model.config.encoder, model.config.decoder)
+    ):
+        raise ConfigError("muP's learning rates are Adam's: use optimizer=adam, or a model without base_width")
+    rates, inside = config.learning_rates, set(block_matrices(model))
+
+    def share(name: str) -> float:
+        own = 1.0
+        if name.startswith("decoder.linear."):
+            own = rates.linear
+        elif name.startswith("decoder.readout."):
+            own = rates.readout
+        elif name in inside:
+            own = rates.blocks
+        return own * (rates.encoder if name.startswith("encoder.") else 1.0)
+
+    return {name: scale * share(name) for name, scale in learning_rate_scales(model).items()}
 
 
 def _about(model: FlowMo) -> dict[str, Any]:

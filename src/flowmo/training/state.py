@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .distributed import block_matrices
 from .ema import EMA, WeightNormalization
+from .muon import Muon
 from .run_config import RunConfig
 
 
@@ -31,22 +33,13 @@ class TrainState:
     ) -> TrainState:
         """Return fresh moments and EMA around a model, of the parameters that train. Adam as published: no decay (A12).
 
-        learning_rate_scales: by parameter name, 1 where there is none; muP's.
+        learning_rate_scales: by parameter name, 1 where there is none.
         """
-        groups: dict[float, list[nn.Parameter]] = {}
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                groups.setdefault((learning_rate_scales or {}).get(name, 1.0), []).append(parameter)
         return cls(
             model,
             EMA(model),
             WeightNormalization(model) if config.weight_normalization else None,
-            torch.optim.Adam(
-                [{"params": parameters, "scale": scale} for scale, parameters in groups.items()],
-                lr=config.learning_rate,
-                betas=config.betas,
-                fused=True,
-            ),
+            _optimizer(model, config, learning_rate_scales or {}),
         )
 
     @property
@@ -72,9 +65,26 @@ class TrainState:
         return found
 
     def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        if isinstance(self.optimizer, Muon) and (momentum := self.optimizer.moments(parameter)) is not None:
+            return momentum
         state = self.optimizer.state[parameter]
         if not state:
             state["step"] = torch.zeros((), device=parameter.device)
             state["exp_avg"] = torch.zeros_like(parameter.detach())
             state["exp_avg_sq"] = torch.zeros_like(parameter.detach())
         return state
+
+
+def _optimizer(model: nn.Module, config: RunConfig, scales: Mapping[str, float]) -> torch.optim.Optimizer:
+    """Return Adam, or Muon with Adam, in groups of equal factors on the learning rate."""
+    inside = set(block_matrices(model)) if config.optimizer == "muon" else set()
+    groups: dict[bool, dict[float, list[nn.Parameter]]] = {True: {}, False: {}}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[name in inside].setdefault(scales.get(name, 1.0), []).append(parameter)
+    matrices, others = (
+        [{"params": parameters, "scale": scale} for scale, parameters in groups[kind].items()] for kind in (True, False)
+    )
+    if matrices:
+        return Muon(matrices, others, lr=config.learning_rate, betas=config.betas)
+    return torch.optim.Adam(others, lr=config.learning_rate, betas=config.betas, fused=True)

@@ -23,7 +23,8 @@ from .trained import ModelKind, with_weights
 IMAGES, BEST = "pictures", "best"  # the folder of sample images, and the name of the best weights, in a run's folder
 MOST_TIME = 0.03  # share of a run that validation may take without a warning
 Validation = Callable[[Any, int], dict[str, Any]]
-"""(EMA model in evaluation mode, images seen) -> numbers for the log; writes ``pictures/<images>.png``."""
+"""(EMA model in evaluation mode and in the run's precision, images seen) -> numbers for the log; writes
+``pictures/<images>.png``. It is called in every process, which may measure its share; the main one's numbers count."""
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Validator:
     state: TrainState
     world: World
     log: Log | None  # in the main process only
-    validation: Validation | None = None  # likewise
+    validation: Validation | None = None
     patience: int | None = None  # of a run that validation may end
     meter: Meter = field(default_factory=Meter)  # its clock leaves validation out
     began: float = field(default_factory=time.monotonic)
@@ -52,12 +53,11 @@ class Validator:
 
     def validate(self) -> str | None:
         """Write images, numbers and weights of the EMA; return why the run is to stop, if it is. Every process must
-        call it. Where validation may end the run, the best weights so far are kept too."""
+        call it, and measures its share. Where validation may end the run, the best weights so far are kept too."""
         start, images, early = time.monotonic(), self.state.images_seen, None
         model = self.write_average()
-        if model is not None and self.validation and self.log:
-            with torch.no_grad():
-                numbers = {"images": images} | self.validation(model.to(self.world.device).eval(), images)
+        numbers = {"images": images} | self.measure() if self.validation else {}
+        if model is not None and numbers and self.log:
             self.log.write(numbers | {SECONDS: round(time.monotonic() - start, 3)})
             self.log.image(self.folder / IMAGES / f"{images:010d}.png", images)
             if self.patience is not None:
@@ -71,6 +71,16 @@ class Validator:
         self.warn()
         self.meter.restart_clock()
         return self.world.share(early)
+
+    def measure(self) -> dict[str, Any]:
+        """Return what validation finds of the EMA in the run's precision; its weights on the device are shared with the
+        EMA where it is whole and in float32, and copied elsewhere. Every process must call it."""
+        assert self.validation is not None
+        weights = {name: whole(tensor) for name, tensor in self.state.ema.weights.items()}
+        dtype = torch.bfloat16 if self.config.precision == "bf16" else torch.float32
+        model = with_weights(self.kind, self.state.model, weights).to(self.world.device, dtype).eval()
+        with torch.no_grad():
+            return self.validation(model, self.state.images_seen)
 
     def warn(self) -> None:
         """Say once that validation takes more than 3 % of the time, and what to do about it."""

@@ -5,18 +5,20 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
-from . import speed, training
+from . import device, evaluation, speed, training
 
 KINDS: dict[str, tuple[ModuleType, str]] = {
     "encode": (speed, "picture to tokens"),
     "decode": (speed, "tokens to picture, for several numbers of steps"),
+    "device": (device, "whether this device computes what it should, and its ceilings"),
+    "evaluate": (evaluation, "a plan of how long a data set takes on machines that are not at hand"),
     "train": (training, "updates of a training, and an estimate for machines that are not at hand"),
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(
-        dest="what", metavar="WHAT", required=True, title="what to measure", help="encode, decode or train"
+        dest="what", metavar="WHAT", required=True, title="what to measure", help=", ".join(KINDS)
     )
     for name, (module, summary) in KINDS.items():
         text = (module.__doc__ or "").partition(": ")[2].replace("`", "")

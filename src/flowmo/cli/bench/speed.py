@@ -16,7 +16,7 @@ from ...config import SamplerConfig, to_dict
 from ...errors import WeightsError
 from ...experiments.sampler_ablation import Ablation, measure_sampler_ablation
 from ...flow import function_evaluations
-from ...presets import PRESETS
+from ...presets import PRESETS, at_size
 from ...profiling.flops import flops_per_image, matrix_ceiling
 from ...profiling.speed import Timing, time_decode, time_encode
 from ...provenance import code_version, machine
@@ -96,7 +96,7 @@ def _sampler_ablation(arguments: argparse.Namespace, model: FlowMo, images: torc
         "sampler_ablation": {"sampler": to_dict(sampler), "rows": [asdict(one) for one in found]}
     }
     if height == width:
-        flops = flops_per_image(replace(model.config, image_size=height), None).decoder * function_evaluations(sampler)
+        flops = flops_per_image(at_size(model.config, height), None).decoder * function_evaluations(sampler)
         for row in content["sampler_ablation"]["rows"]:
             half = arguments.dtype == "bf16" or "bf16" in row["name"]
             row["utilisation"] = (

@@ -13,7 +13,7 @@ from ... import samples
 from ...config import FlowMoConfig
 from ...data import ImageSource, open_split
 from ...errors import ConfigError
-from ...presets import PRESETS
+from ...presets import PRESETS, at_size
 from ...profiling.flops import matrix_ceiling, precision
 from ...profiling.training import USUAL_PROCESSES, Measured, Plan, cost, measured, plans
 from ...profiling.training_speed import measure_loader
@@ -116,7 +116,7 @@ def _settings(arguments: argparse.Namespace) -> tuple[FlowMoConfig, TrainConfig]
     train = RECIPES[arguments.recipe](arguments.preset) if arguments.recipe else TrainConfig()
     model = model_of(arguments.recipe, PRESETS[arguments.preset]())
     model, train = configs.override(model, arguments.model), configs.override(train, arguments.set)
-    return replace(model, image_size=crop_size(model, train)), replace(train, crop_size=None)  # what the network sees
+    return at_size(model, crop_size(model, train)), replace(train, crop_size=None)  # what the network sees
 
 
 def _print_cost(preset: str, content: dict[str, Any]) -> None:

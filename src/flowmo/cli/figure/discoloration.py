@@ -8,9 +8,8 @@ import argparse
 import time
 
 from ...data import to_image
-from ...experiments.discoloration import ColorError, discoloration
+from ...experiments.discoloration import discoloration
 from ...experiments.sampling import sampler_in_words
-from ...metrics.pixels import psnr
 from ...metrics.table import column
 from ...viewing.paper_figures import Colors, discoloration_figure
 from ...viewing.plots import write_plot
@@ -46,17 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         shown = [to_image(image) for image in found.images[: arguments.show]]
         drawn.append(Colors(label, shown, found.error.per_picture, found.levels, along))
         samplers.append(f"{label}: {sampler_in_words(sampler)}")
-        rows.append(
-            {
-                "model": label,
-                "mean_color_error": _summary(found.error),
-                "psnr": float(psnr(found.images, images).mean()),
-                "along_steps": [
-                    {"t": t} | _summary(error) for t, error in zip(found.levels, found.along_steps, strict=True)
-                ],
-                "pictures": dict(zip(pictures.names, found.error.per_picture, strict=True)),
-            }
-        )
+        rows.append(found.content(label, images, pictures.names))
         used.append((model, sampler))
         progress.advance()
     code = progress.finish()
@@ -64,25 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     originals = [to_image(image) for image in images[: arguments.show]]
     write_plot(plot, discoloration_figure(originals, drawn, "Discoloration of reconstructions", note))
     if not arguments.json:
-        header = [
-            "error of mean colour",
-            "mean",
-            "median",
-            "95 %",
-            "worst",
-            "red",
-            "green",
-            "blue",
-            column("psnr").label,
-        ]
-        common.print_table(header, [_cells(row) for row in rows])
+        header = ["mean", "median", "95 %", "worst", "red", "green", "blue", column("psnr").label]
+        common.print_table(["error of mean colour", *header], [_cells(row) for row in rows])
     shared.finish(arguments, pictures, progress, used, {"models": rows}, time.perf_counter() - started, "unrounded")
     return code
-
-
-def _summary(error: ColorError) -> dict[str, object]:
-    quantiles = {"median": error.quantile(0.5), "quantile_95": error.quantile(0.95), "worst": error.quantile(1.0)}
-    return {"mean": error.mean} | quantiles | {"cast_red_green_blue": list(error.cast)}
 
 
 def _cells(row: dict) -> list[str]:

@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ...errors import ConfigError, ImageError
+from ...errors import ConfigError
 from ...evaluation.results import weights_checksum
-from ...quantize import Quantized, QuantizerLosses
 from ...quantize.tokens import Tokens
 from .network import PeerNetwork
 from .registry import PEERS, load_peer
@@ -61,26 +60,18 @@ class PeerTokenizer(nn.Module):
         """Where the weights are."""
         return next(self.network.parameters()).device
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether its codes are integers, which is so of all in the registry."""
+        return True
+
     def fingerprint(self) -> int:
         """Return 32 bits of a hash over name, image size and weights, which its token files and shards carry."""
         return int(weights_checksum(self)[:8], 16)
 
-    def require_tokens(self) -> None:
-        """Do nothing: every tokenizer of the registry has tokens."""
-
-    def encode(self, image: Tensor) -> Tensor:
-        """image: B 3 H W in [-1, 1] -> what the network quantizes, B C h w. Raises ImageError for another size."""
-        if tuple(image.shape[2:]) != (self.config.image_size,) * 2:
-            raise ImageError(f"{self.config.name} was opened for {self.config.image_size} pixels a side")
-        return self.network.encode(image)
-
-    @torch.no_grad()
-    def quantize(self, latent: Tensor) -> Quantized:
-        """B C h w -> codes B C h w and tokens B N 1."""
-        indices = self.network.indices(latent)
-        zero = latent.new_zeros(())
-        losses = QuantizerLosses(zero, zero, zero)
-        return Quantized(self.network.codes(indices), indices.flatten(1)[..., None], losses)
+    def codes(self, images: Tensor) -> Tensor:
+        """images B 3 H W in [-1, 1] -> codes B C h w. Raises ConfigError for another size."""
+        return self.code_of(self.tokenize(images).indices)
 
     @torch.no_grad()
     def code_of(self, indices: Tensor) -> Tensor:
@@ -92,14 +83,16 @@ class PeerTokenizer(nn.Module):
             )
         return self.network.codes(grid)
 
-    def sample(self, given: Tensor, noise: Tensor | None = None, sampler: Any = None) -> Tensor:
+    def decode_noise(self, code: Tensor, noise: Tensor | None = None, sampler: Any = None) -> Tensor:
         """Codes B C h w -> images B 3 H W in [-1, 1]. noise and sampler change nothing."""
-        return self.network.decode(given)
+        return self.network.decode(code)
 
     def tokenize(self, images: Tensor, bits_per_token: int | None = None) -> Tokens:
-        """images B 3 H W in [-1, 1] -> Tokens, on the CPU. Raises ConfigError for a part of a token's bits."""
+        """images B 3 H W in [-1, 1] -> Tokens, on the CPU. Raises ConfigError for another size, or a part of a
+        token's bits."""
         if bits_per_token not in (None, self.config.bits_per_token):
             raise ConfigError(f"the tokens of {self.config.name} are whole; leave out the rate")
+        self.config.tokens_of((images.shape[2], images.shape[3]))
         indices = self.network.tokenize(images.to(self.device)).flatten(1)[..., None].cpu()
         return Tokens(indices, self.config.bits_per_group, (images.shape[2], images.shape[3]))
 
@@ -112,7 +105,7 @@ class PeerTokenizer(nn.Module):
         found = (tokens.num_tokens, tokens.num_groups, tokens.bits_per_group)
         if found != (self.config.tokens_of(tokens.image_size), 1, self.config.bits_per_group):
             raise ConfigError(f"{found[0]} x {found[1]} tokens of {found[2]} bits are not of {self.config.name}")
-        return self.sample(self.code_of(tokens.indices))
+        return self.decode_noise(self.code_of(tokens.indices))
 
 
 def open_tokenizer(spec: str, image_size: int, device: torch.device | str = "cpu") -> PeerTokenizer:

@@ -1,0 +1,70 @@
+"""The closed-form transform code as a row of a comparison: what any learned code has to beat (O12)."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from ..arch.transform import TransformEncoder
+from ..config import FlowMoConfig
+from ..data import SpreadImages, open_images
+from ..errors import ConfigError
+from ..presets import flowmo_mini, flowmo_mini_8
+from ..tokenizer import FlowMo
+from ..training.fit_transform import default_rates, fit_transform
+from ..weights import load_model, save_model
+from . import common
+
+NAME = "transform"
+IMAGES = 2_000
+"""Of the training split, at most, that the code is fitted on."""
+
+
+def transform_code(
+    arguments: argparse.Namespace, targets: tuple[int, ...], size: tuple[int, int], say: Callable[[str], None]
+) -> FlowMo:
+    """Return the code: of the file that ``--transform`` names, else fitted on the training split of the data and kept
+    in the results' folder. Raises ConfigError for a file of another kind, and for data without a training split."""
+    if arguments.transform:
+        return _untrained(common.load_named(arguments, arguments.transform), arguments.transform)
+    kept: Path = arguments.out / f"{NAME}.safetensors"
+    if kept.exists():
+        return load_model(kept)
+    source = open_images(arguments.data, None, "train")
+    config = transform_for(targets, size)
+    say(f"fitting the transform code of {config.bits_per_token} bits a token on the training images")
+    model = fit_transform(config, SpreadImages(source, config.image_size, IMAGES))
+    save_model(model, kept, about={"weights": "the best linear code", "images": 0})
+    return load_model(kept)
+
+
+def transform_for(targets: tuple[int, ...], size: tuple[int, int]) -> FlowMoConfig:
+    """Return the smallest model whose code has the bits of the largest number of bytes an image, its patch 16 pixels,
+    or 8 for images of which that would be few. Raises ConfigError where the size is no multiple of the patch."""
+    base = flowmo_mini() if min(size) >= 128 else flowmo_mini_8()
+    patch = base.decoder.patch_size
+    if size[0] % patch or size[1] % patch:
+        raise ConfigError(f"the transform code needs sides that are multiples of {patch}; choose another --size")
+    tokens = size[0] * size[1] // patch**2
+    bits = max(1, min(max(targets) * 8 // tokens, 96))
+    assert base.transform is not None
+    transform = replace(base.transform, allocation=(0,) * bits, rates=default_rates(bits))
+    side = min(size)
+    shape = replace(base.decoder, width=64, depth=1, heads=1)  # of a transformer that adds nothing
+    return replace(
+        base,
+        encoder=shape,
+        decoder=shape,
+        transform=transform,
+        bits_per_token=bits,
+        image_size=side,
+        num_tokens=(side // patch) ** 2,
+    )
+
+
+def _untrained(model: FlowMo, name: str) -> FlowMo:
+    if not isinstance(model.encoder, TransformEncoder) or bool(model.decoder.readout.weight.any()):
+        raise ConfigError(f"--transform {name}: no closed-form code; make one by flowmo fit-transform")
+    return model
