@@ -1,4 +1,4 @@
-"""How often a classifier sees the class that a generator was asked for, its places learned from a data set (E8)."""
+"""A classifier, its places learned from a data set, counts how often it sees the class that was asked for (E8)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ A_CLASS = 20
 def class_agreement(
     source: ImageSource, size: int, classifier: Classifier, device: torch.device, crop: Crop = "model"
 ) -> Callable[[Samples], dict[str, float]]:
-    """Return a function of samples: the share whose likeliest class is the asked one, that share of the reference, and
-    that of chance; nothing of samples without labels, or with others than the reference has.
+    """Return a function that gives the share of samples whose likeliest class is the asked one.
 
-    source: the reference, with labels. size: of the samples, in pixels. crop: as of
-    :func:`reference_of`. Raises DataError where a class has no picture.
+    Beside it stand that share of the reference and that of chance. Samples without labels, or with others than the
+    reference has, get no numbers.
+    source: the reference, with labels.
+    size: of the samples, in pixels.
+    crop: as of :func:`reference_of`.
+    Raises DataError where a class has no picture.
     """
     pixels, labels = some_of_each(source, size, crop)
     logits = logits_of(pixels, classifier, device)

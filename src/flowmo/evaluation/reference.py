@@ -1,5 +1,7 @@
-"""What generated pictures are compared with: statistics of a data set, made once and kept, or a file of ADM's evaluator
-(Table 2, Appendix B; E8)."""
+"""Generated pictures are compared with a reference (Table 2, Appendix B; E8).
+
+It is the statistics of a data set, made once and kept, or a file of ADM's evaluator.
+"""
 
 from __future__ import annotations
 
@@ -23,24 +25,23 @@ from ..metrics.statistics import RunningStatistics, Statistics
 from .results import picture_checksums
 
 KEPT = 10_000
-"""Pictures whose features are kept for precision and recall; ADM's own reference file has as many."""
+"""How many pictures' features are kept for precision and recall; ADM's own reference file has as many."""
 _LOOKED_AT = 64
 _SAVE_EVERY = 10_000
 _BATCH = 32
 
 Crop = Literal["model", "adm"]
-"""How a data set's pictures become squares: as the model sees them (C1), or as ADM's reference batches were made."""
+"""A data set's pictures become squares as the model sees them (C1), or as ADM's reference batches were made."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """pool, spatial: statistics for FID and sFID, None where a file has none. features: (N, 2048) for precision and
-    recall, or None. about: where they come from, as JSON data."""
+    """What generated pictures are compared with."""
 
-    pool: Statistics
-    spatial: Statistics | None
-    features: np.ndarray | None
-    about: dict[str, Any]
+    pool: Statistics  # for FID
+    spatial: Statistics | None  # for sFID; None where a file has none
+    features: np.ndarray | None  # (N, 2048) for precision and recall; None where a file has no pictures
+    about: dict[str, Any]  # where they come from, as JSON data
 
 
 def reference_of(
@@ -52,10 +53,12 @@ def reference_of(
     cache: Path | None = None,
     crop: Crop = "model",
 ) -> Reference:
-    """Of every picture that can be read, brought to ``size`` by ``crop``. Read from the cache (FLOWMO_CACHE)
-    where these pictures were measured before; a call that was killed goes on where it was.
+    """Return the reference of every picture that can be read, brought to ``size`` pixels by ``crop``.
 
-    Cached by content: the names of all pictures, and the pixels of some of them. Raises DataError without pictures.
+    It is read from the cache (FLOWMO_CACHE) where these pictures were measured before. Its key there is content, the
+    names of all pictures and the pixels of some of them. A call that was killed goes on where it was.
+    on_done: called with a number of pictures that are done.
+    Raises DataError without pictures.
     """
     folder = cache or cache_folder() / "statistics"
     key = _key(source, size, network, crop)
@@ -72,8 +75,11 @@ def reference_of(
 
 
 def adm_reference(path: Path, network: FeatureNetwork, device: torch.device) -> Reference:
-    """A reference batch of ADM's evaluator: ``mu``, ``sigma``, ``mu_s``, ``sigma_s``, and pictures ``arr_0`` for
-    precision and recall; or a file of pictures alone, such as samples. Raises DataError for any other."""
+    """Read a reference batch of ADM's evaluator, or a file of pictures alone, such as samples.
+
+    The batch has ``mu``, ``sigma``, ``mu_s``, ``sigma_s``, and pictures ``arr_0`` for precision and recall.
+    Raises DataError for any other file.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files if name in ("mu", "sigma", "mu_s", "sigma_s", "arr_0")}
@@ -95,7 +101,7 @@ def adm_reference(path: Path, network: FeatureNetwork, device: torch.device) -> 
 
 
 def read_reference(path: Path) -> Reference | None:
-    """A file that :func:`reference_of` wrote; None for a damaged one. It has the names of ADM's files too."""
+    """Read a file that :func:`reference_of` wrote, which has the names of ADM's files too; None for a damaged one."""
     try:
         with np.load(path, allow_pickle=False) as file:
             about = json.loads(str(file["about"]))
@@ -112,7 +118,10 @@ def features_of_pixels(
     device: torch.device,
     on_done: Callable[[int], None] = lambda count: None,
 ) -> dict[str, np.ndarray]:
-    """uint8 N H W 3 -> each space's features (N, D)."""
+    """Return each space's features (N, D) of pixels, uint8 N H W 3.
+
+    on_done: called with a number of pictures that are done.
+    """
     spaces: dict[str, list[np.ndarray]] = {}
     for i in range(0, len(pixels), _BATCH):
         part = torch.from_numpy(np.array(pixels[i : i + _BATCH])).permute(0, 3, 1, 2)
@@ -123,7 +132,7 @@ def features_of_pixels(
 
 
 def check_pixels(pixels: np.ndarray, path: Path) -> np.ndarray:
-    """Raises DataError unless uint8 N H W 3."""
+    """Return the pixels themselves. Raises DataError unless they are uint8 N H W 3."""
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or 0 in pixels.shape:
         raise DataError(f"{path}: arr_0 must be uint8 n x height x width x 3, got {pixels.dtype} {pixels.shape}")
     return pixels
@@ -190,7 +199,10 @@ def _batches(
 
 
 def prepared(source: ImageSource, place: int, size: int, crop: Crop = "model") -> Tensor:
-    """A picture as a model of that size sees it, or by ADM's crop: 3 size size in [-1, 1]. Raises ImageError."""
+    """Return a picture as a model of that size sees it, or by ADM's crop, 3 size size in [-1, 1].
+
+    Raises ImageError for a picture that cannot be read.
+    """
     image = source[place]
     return to_tensor(adm_crop(image, size) if crop == "adm" else fit_picture(image, size, size))
 
@@ -202,7 +214,7 @@ def _save(path: Path, pool: RunningStatistics, spatial: RunningStatistics, kept:
 
 
 def _restore(path: Path, pool: RunningStatistics, spatial: RunningStatistics, kept: list[np.ndarray]) -> int:
-    """The pictures that a killed call had measured."""
+    """Restore what a killed call had measured, and return the place to go on from; 0 where there is nothing."""
     try:
         with np.load(path, allow_pickle=False) as file:
             for name, running in (("pool", pool), ("spatial", spatial)):

@@ -39,14 +39,16 @@ Input = Literal["tensorflow", "pytorch_fid"]
 
 
 class Inception(nn.Module):
-    """Images -> features in the spaces ``pool`` (B, 2048), ``spatial`` (B, 2023) and, with a classifier, ``logits``.
+    """The network gives features in the spaces ``pool`` (B, 2048), ``spatial`` (B, 2023), with a classifier ``logits``.
 
-    Frozen, no gradients. Images are float (B, 3, H, W) in [-1, 1] of any size, not necessarily rounded to 8 bits; each
-    row depends on its own image only.
+    It is frozen and gives no gradients. Images are float (B, 3, H, W) in [-1, 1] of any size, not necessarily rounded
+    to 8 bits; each row depends on its own image only.
 
-    prepare: how images become 299 x 299. ``tensorflow``: the graph's own bilinear grid, whose first pixels coincide,
-    then (x - 128) / 128 of values up to 255; as in the ADM evaluator and torch-fidelity. ``pytorch_fid``: the grid of
-    pixel centres, and [-1, 1] kept; as in pytorch-fid, which the released evaluation uses (E5). Neither is antialiased.
+    prepare: how images become 299 x 299; neither way is antialiased.
+    ``tensorflow`` takes the graph's own bilinear grid, whose first pixels coincide, then (x - 128) / 128 of values up
+    to 255, as the ADM evaluator and torch-fidelity do.
+    ``pytorch_fid`` takes the grid of pixel centres and keeps [-1, 1], as pytorch-fid does, which the released
+    evaluation uses (E5).
     classifier: (classes, 2048), see :func:`read_classifier`.
     """
 
@@ -84,7 +86,10 @@ class Inception(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Space name -> float32 (B, D). Raises ImageError for other shapes."""
+        """Return the features of images by the name of their space, float32 (B, D).
+
+        Raises ImageError for other shapes.
+        """
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ImageError(f"Inception needs float images (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
         features = {}
@@ -100,16 +105,18 @@ class Inception(nn.Module):
         return features
 
     def train(self, mode: bool = True) -> Inception:
-        """Stays as it is: a frozen network has no training mode."""
+        """Leave the network as it is, since a frozen one has no training mode."""
         return super().train(False)
 
 
 def load(path: Path | None = None, classifier: Path | None = None, prepare: Input = "tensorflow") -> Inception:
-    """The network with its published weights, on the CPU. Raises WeightsError when they are missing or damaged.
+    """Return the network with its published weights, on the CPU.
 
-    path: the TorchScript file as published; nothing of it is run; or ``pt_inception-2015-12-05-6726825d.pth``, which
+    path: the TorchScript file as published, of which nothing is run, or ``pt_inception-2015-12-05-6726825d.pth``, which
     brings the classifier. Without it the installed data package is used, then the cache (FLOWMO_CACHE) and torch's own
-    with any of these files, then a download below FLOWMO_WEIGHTS_URL. classifier: see :func:`read_classifier`.
+    with any of these files, then a download below FLOWMO_WEIGHTS_URL.
+    classifier: see :func:`read_classifier`.
+    Raises WeightsError when the weights are missing or damaged.
     """
     last = None if classifier is None else read_classifier(classifier)
     port = _port(path)
@@ -141,7 +148,7 @@ def _port(path: Path | None) -> Path | None:
 
 
 def read_classifier(path: Path) -> Tensor:
-    """The last layer, (classes, 2048), that the Inception Score needs and the published file has not.
+    """Return the last layer, (classes, 2048), that the Inception Score needs and the published file has not.
 
     path: a file with the tensor ``fc.weight``, such as the whole network of pytorch-fid or torch-fidelity
     (``pt_inception-2015-12-05-6726825d.pth``), or a ``.safetensors``. The bias is left out, as in the original score.

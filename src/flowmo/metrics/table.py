@@ -36,12 +36,13 @@ class Measurements:
 class Column:
     """A number as tables and plots show it."""
 
-    # In results.
+    # What results call it.
     name: str
-    # In headings.
+    # What headings call it.
     label: str
     # Of Python's format().
     format: str
+    # Which direction is better.
     better: Literal["higher", "lower", "neither"]
     # What the number is shown multiplied by.
     factor: int = field(default=1, kw_only=True)
@@ -50,12 +51,12 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """The label, with the factor where there is one."""
+        """Return the label, with the factor where there is one."""
         return self.label if self.factor == 1 else f"{self.label} x {self.factor}"
 
     @property
     def axis(self) -> str:
-        """The label with what is better, for the axis of a plot."""
+        """Return the label with what is better, for the axis of a plot."""
         return self.label if self.better == "neither" else f"{self.label}, {self.better} is better"
 
     def text(self, value: float | None, missing: str = "-") -> str:
@@ -87,7 +88,7 @@ class Metric(Column):
 
     @property
     def each_image(self) -> bool:
-        """Whether every image has this number, so that two models are compared image by image."""
+        """Return whether every image has this number, so that two models are compared image by image."""
         return self.needs == self.name
 
 
