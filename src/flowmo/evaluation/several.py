@@ -1,7 +1,4 @@
-"""Several models, or those of a training in progress, are measured under several protocols on one data set.
-
-See Section 4.
-"""
+"""Several models, or those of a training in progress, are measured under several protocols (Section 4)."""
 
 from __future__ import annotations
 

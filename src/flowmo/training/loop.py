@@ -87,8 +87,10 @@ class Run:
             self.deferred = self.world.device.type == "cuda" and not sharded
 
     def train(self, loader: Loader) -> Outcome:
-        """Train until the configured images are seen, the time is over, SIGTERM or SIGINT asks to stop, the encoder is
-        to be frozen, or validation ends it. Each ends with a checkpoint. ``loader`` starts at ``state.images_seen``.
+        """Train to the end of the run, or until something else ends this call; return how it ended.
+
+        It ends when the configured images are seen, the time is over, SIGTERM or SIGINT asks to stop, the encoder is to
+        be frozen, or validation ends it: each time with a checkpoint. ``loader`` starts at ``state.images_seen``.
 
         Raises TrainingError when too many steps in a row are not finite, after a checkpoint of the last good one.
         """
@@ -146,14 +148,15 @@ class Run:
         return batch
 
     def signals(self, stop: bool, batch: TrainBatch) -> Signals:
-        """Return what this process wants before a step."""
+        """Return the signals of this process before a step: what it wants of all."""
         now = time.monotonic()
         save = (now - self.last_checkpoint) / 60 > self.config.checkpoint_minutes
         return Signals(stop, now > self.deadline, save, bool(batch.skipped))
 
     def update(self, batch: TrainBatch, signals: Signals = NO_SIGNALS) -> Signals:
-        """Take one optimizer step on this process's share of a batch, in micro-batches; return what all agreed on, in
-        this step or, where it is put off, in the one before.
+        """Take one optimizer step on this process's share of a batch, in micro-batches; return what all agreed on.
+
+        That is what they agreed on in this step or, where it is put off, in the one before.
 
         A step that is not finite changes neither weights, moments nor EMA. All randomness follows from the seed, the
         step's number and the micro-batch's, which are numbered over all processes: one process with micro-batches takes
@@ -182,8 +185,10 @@ class Run:
         return agreed
 
     def settle(self) -> Signals:
-        """Finish the last step, if it is not finished: its EMA, its line if it was skipped, its broken images. Return
-        what all agreed on in it. Every process must call it."""
+        """Finish the last step, if it is not finished; return what all agreed on in it. Every process must call it.
+
+        What may be left of it are its EMA, its line if it was skipped, and its broken images.
+        """
         if self.pending is None:
             return NO_SIGNALS
         last, self.pending = self.pending, None
@@ -219,8 +224,11 @@ class Run:
         return sums
 
     def apply(self, norm: torch.Tensor, skipped: torch.Tensor | None = None) -> None:
-        """Move weights and moments by the gradient, whose norm is ``norm``. skipped: 1, on the device, where nothing is
-        to change: the optimizer's kernel and the norms leave everything as it is, to the bit."""
+        """Move weights and moments by the gradient, whose norm is ``norm``.
+
+        skipped: 1, on the device, where nothing is to change. The optimizer's kernel and the norms then leave
+        everything as it is, to the bit.
+        """
         config, state = self.config, self.state
         if config.gradient_clip is not None:
             health.clip_gradient(state, norm, config.gradient_clip)
@@ -275,8 +283,10 @@ class Run:
         self.meter.restart()
 
     def reason_to_stop(self, signals: Signals) -> str | None:
-        """Return why training is to stop after this step, in words; None to go on. Raises TrainingError, after a
-        checkpoint, where too many steps in a row were not finite."""
+        """Return why training is to stop after this step, in words; None to go on.
+
+        Raises TrainingError, after a checkpoint, where too many steps in a row were not finite.
+        """
         if signals.stop or signals.deadline:
             return "stopped on request" if signals.stop else "time limit"
         if self.rebuild_after is not None and self.crossed(self.rebuild_after):

@@ -58,7 +58,7 @@ class Plan(ABC, Generic[Model, Config, Source]):
     @property
     @abstractmethod
     def kind(self) -> ModelKind:
-        """How its models are written."""
+        """Return how the models of this plan are made and written."""
 
     @abstractmethod
     def stored_model(self, checkpoint: Checkpoint) -> Model:

@@ -1,5 +1,7 @@
-"""Checkpoints that are written while training goes on: a copy of the state in main memory, of which each process writes
-its part in the background."""
+"""Checkpoints that are written while training goes on.
+
+The state is copied in main memory, and each process writes its part of the copy in the background.
+"""
 
 from __future__ import annotations
 
@@ -39,13 +41,16 @@ class Saver:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End what is being written also where training fails; not where the others may be gone, who take part."""
+        """Finish what is being written, also where training fails; not with other processes, which may be gone."""
         if self.world.size == 1:
             self.join()
 
     def begin(self, state: TrainState, about: dict[str, Any], meter: dict[str, Tensor]) -> None:
-        """Copy the state of this moment and begin to write it; only the copy is waited for, and the checkpoint before
-        where it is not whole yet. Raises TrainingError for that one, or for a weight that is not finite."""
+        """Copy the state of this moment and begin to write it.
+
+        Only the copy is waited for, and the checkpoint before where it is not whole yet. Raises TrainingError for that
+        one, or for a weight that is not finite.
+        """
         asked = time.monotonic()
         self.wait()
         self._beside = self._beside or self.world.beside()
@@ -85,14 +90,18 @@ class Saver:
             self._thread = None
 
     def reports(self) -> Iterator[dict[str, float]]:
-        """Yield, once, what each checkpoint took that has become whole, for the log: its size, seconds until then, and
-        those of them that training waited."""
+        """Yield, once, what each checkpoint took that has become whole, for the log.
+
+        That is its size, the seconds until then, and those of them that training waited.
+        """
         while self._reports:
             yield self._reports.pop(0)
 
     def copied(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return copies in main memory of what this process is to write: its shards, and its share of the tensors that
-        every process has whole."""
+        """Return copies in main memory of what this process is to write.
+
+        That is its shards, and its share of the tensors that every process has whole.
+        """
         found = {}
         shared = shares({n: t.numel() for n, t in tensors.items() if not isinstance(t, DTensor)}, self.world.size)
         for name, tensor in tensors.items():

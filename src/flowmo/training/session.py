@@ -1,5 +1,6 @@
-"""One call that trains: tokenizer, post-training, distillation or generator, on one process or many, from a notebook or
-a command (Section 4.1).
+"""One call that trains, from a notebook or a command, on one process or many (Section 4.1).
+
+It serves the tokenizer, post-training, distillation and the generator.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def train(plan: Plan[Any, Any, Any], source: Any, folder: Path, options: TrainOp
 
 
 def ending(outcome: Outcome, folder: Path, batch_size: int) -> str:
-    """Return how a run ended, where its weights are, what they are good for and how to go on, in words."""
+    """Return, in words, how a run ended, where its weights are, what they are good for and how to go on."""
     seen, weights = outcome.images_seen, folder / WEIGHTS
     if outcome.finished:
         return f"{outcome.reason} after {seen:,} images; {weights}"
@@ -112,8 +113,10 @@ class Session:
     deadline: float
 
     def run(self, fresh: list[Any]) -> Outcome:
-        """Train from the newest checkpoint, or from the model in ``fresh``, which is taken out, so that nothing keeps
-        it alive when the run is built anew."""
+        """Train from the newest checkpoint, or from the model in ``fresh``; return how it ended.
+
+        The model is taken out of ``fresh``, so that nothing keeps it alive when the run is built anew.
+        """
         run, loader, log = self.begin(fresh)
         with contextlib.closing(log) if log else contextlib.nullcontext():
             if log and self.options.bar:
@@ -161,8 +164,11 @@ class Session:
         return run, plan.loader(self.source, model, config, world, state.images_seen), log
 
     def going_on(self) -> tuple[Checkpoint | None, RunConfig, dict[str, Any]]:
-        """Return the checkpoint that the run goes on from, None at its beginning; its settings, with the cool-down that
-        is asked for; what its checkpoints are to say. Raises TrainingError where it would be another run."""
+        """Return the checkpoint that the run goes on from, its settings, and what its checkpoints are to say.
+
+        The checkpoint is None at the run's beginning; the settings have the cool-down that is asked for. Raises
+        TrainingError where it would be another run.
+        """
         config, options, kind = self.plan.config, self.options, type(self.plan.config)
         checkpoint = read_newest(self.folder, self.world, kind)
         if checkpoint is None and options.resume:
@@ -181,8 +187,10 @@ class Session:
 
 
 def free_memory(device: torch.device) -> None:
-    """Free a run that is over, with its moments and gradients, before another is built: the parts of a network that are
-    spread refer to each other, and are freed by the garbage collector alone."""
+    """Free the memory of a run that is over, with its moments and gradients, before another is built.
+
+    The parts of a network that are spread refer to each other, and only the garbage collector frees them.
+    """
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

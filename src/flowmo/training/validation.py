@@ -1,5 +1,7 @@
-"""Validation while training: numbers, images and weights of the EMA, and the best weights of a run that may stop early
-(Section 3.3; D3)."""
+"""Validation while training: it gives numbers, images and weights of the EMA (Section 3.3; D3).
+
+Of a run that may stop early, it keeps the best weights too.
+"""
 
 from __future__ import annotations
 
@@ -29,20 +31,20 @@ Validation = Callable[[Any, int], dict[str, Any]]
 
 @dataclass
 class Validator:
-    """Validates a run and writes its weights."""
+    """What validates a run and writes its weights."""
 
-    folder: Path
-    config: RunConfig
-    kind: ModelKind
-    state: TrainState
-    world: World
+    folder: Path  # of the run
+    config: RunConfig  # of the run
+    kind: ModelKind  # how its model is written
+    state: TrainState  # what is validated
+    world: World  # the processes, each of which measures its share
     log: Log | None  # in the main process only
-    validation: Validation | None = None
+    validation: Validation | None = None  # what measures the EMA; None measures nothing
     patience: int | None = None  # of a run that validation may end
     meter: Meter = field(default_factory=Meter)  # its clock leaves validation out
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=time.monotonic)  # when this call of the run began
     seconds: float = 0.0  # that validation has taken
-    warned: bool = False
+    warned: bool = False  # whether it was said that validation takes long
 
     def begin(self) -> str | None:
         """Validate once before any training, where validation may end the run; return why it has ended already."""
@@ -52,8 +54,11 @@ class Validator:
         return verdict(found, self.patience) if found else self.validate()
 
     def validate(self) -> str | None:
-        """Write images, numbers and weights of the EMA; return why the run is to stop, if it is. Every process must
-        call it, and measures its share. Where validation may end the run, the best weights so far are kept too."""
+        """Write images, numbers and weights of the EMA; return why the run is to stop, None where it is not.
+
+        Every process must call it, and measures its share. Where validation may end the run, the best weights so far
+        are kept too.
+        """
         start, images, early = time.monotonic(), self.state.images_seen, None
         model = self.write_average()
         numbers = {"images": images} | self.measure() if self.validation else {}
@@ -73,8 +78,10 @@ class Validator:
         return self.world.share(early)
 
     def measure(self) -> dict[str, Any]:
-        """Return what validation finds of the EMA in the run's precision; its weights on the device are shared with the
-        EMA where it is whole and in float32, and copied elsewhere. Every process must call it."""
+        """Return what validation finds of the EMA in the run's precision. Every process must call it.
+
+        The weights on the device are the EMA's own where it is whole and in float32, and copies elsewhere.
+        """
         assert self.validation is not None
         weights = {name: whole(tensor) for name, tensor in self.state.ema.weights.items()}
         dtype = torch.bfloat16 if self.config.precision == "bf16" else torch.float32
@@ -91,8 +98,10 @@ class Validator:
             self.log.say(f"note: validation takes {share:.0%} of the time so far; check_images={rarer} makes it 3 %")
 
     def write_average(self) -> nn.Module | None:
-        """Write the averaged weights to ``model.safetensors``; return the model, on the CPU, in the main process. Every
-        process must call it."""
+        """Write the averaged weights to ``model.safetensors``; return the model, on the CPU, in the main process.
+
+        Every process must call it.
+        """
         return self.write_weights("model", "moving average", self.state.ema.weights, torch.float16)
 
     def save_raw(self, name: str, what: str) -> None:
