@@ -105,13 +105,13 @@ def ending(outcome: Outcome, folder: Path, batch_size: int) -> str:
 class Session:
     """One call of :func:`train` in one process."""
 
-    plan: Plan[Any, Any, Any]
-    source: Any
-    folder: Path
-    options: TrainOptions
-    world: World
-    say: Callable[[str], None]
-    deadline: float
+    plan: Plan[Any, Any, Any]  # what it trains
+    source: Any  # what it trains on
+    folder: Path  # where it writes
+    options: TrainOptions  # of the call
+    world: World  # the processes
+    say: Callable[[str], None]  # told lines for a person; silent in all but the main process
+    deadline: float  # by ``time.monotonic()``
 
     def run(self, fresh: list[Any]) -> Outcome:
         """Train from the newest checkpoint, or from the model in ``fresh``; return how it ended.
