@@ -283,6 +283,11 @@ class FlowMo(Pretrained, nn.Module):
             new_outputs(self.inference.encoder_pass, table)
             yield self.quantize(encoder_pass(images[rows].to(self.device), table)), count
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether its codes are integers."""
+        return self.quantizer.has_tokens
+
     def require_tokens(self) -> None:
         """Raise ConfigError for a model whose codes are not integers; commands that need tokens ask before any work."""
         if not self.quantizer.has_tokens:

@@ -1,5 +1,7 @@
-"""The two-stream MMDiT block: one stream of weights for the code, one for the image, one attention over both
-(Section 3.1, Figure 3; B1, B9)."""
+"""The two-stream MMDiT block (Section 3.1, Figure 3; B1, B9).
+
+It has one stream of weights for the code, one for the image, and one attention over both.
+"""
 
 from __future__ import annotations
 

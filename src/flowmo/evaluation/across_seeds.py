@@ -23,7 +23,7 @@ from .summary import read_table
 class Measured(NamedTuple):
     """One evaluation as it was written."""
 
-    result: Result
+    result: Result  # what ``MODEL-PROTOCOL.json`` says
     pictures: list[str]  # checksums of its pictures, in order
     table: dict[str, np.ndarray]  # numbers of the pictures, (N,) by column
 

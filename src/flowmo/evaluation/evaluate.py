@@ -24,9 +24,9 @@ from ..config import SamplerConfig
 from ..data import ImageSource, fit_picture, to_tensor
 from ..errors import DataError, ImageError, WeightsError
 from ..metrics.networks import Networks, features_of
-from ..tokenizer import FlowMo
 from .evaluator import measure_pairs
 from .feature_cache import FeatureCache
+from .measurable import Measurable
 from .protocols import Noise, Protocol
 from .results import picture_checksums
 
@@ -36,7 +36,7 @@ class Settings:
     """What the numbers of a model depend on."""
 
     protocol: Protocol  # how pictures are measured
-    sampler: SamplerConfig  # how the decoder samples
+    sampler: SamplerConfig | None  # how the decoder samples; None for one that draws nothing
     seed: int = 0  # of the noise; the protocol says how each picture's follows from it
     batch_size: int = 16  # pictures at a time, which the numbers do not depend on
     precision: str = "fp32"  # of the model's weights; what measures computes in float32 always
@@ -101,7 +101,7 @@ class _Picture(NamedTuple):
 
 
 def measure(
-    model: FlowMo,
+    model: Measurable,
     source: ImageSource,
     settings: Settings,
     networks: Networks,
@@ -161,7 +161,7 @@ def measure(
 
 @torch.no_grad()
 def _measure_batch(
-    model: FlowMo,
+    model: Measurable,
     fingerprint: int,
     pictures: Sequence[_Picture],
     noise: Noise,
@@ -182,13 +182,13 @@ def _measure_batch(
 
 
 def _code(
-    model: FlowMo, fingerprint: int, images: Tensor, bits: int | None = None
+    model: Measurable, fingerprint: int, images: Tensor, bits: int | None = None
 ) -> tuple[Tensor, dict[str, np.ndarray]]:
     """Return codes B N K, read back from the very files whose bytes are counted, and the columns of those files.
 
     A continuous latent has no files and no columns.
     """
-    if not model.quantizer.has_tokens:
+    if not model.has_tokens:
         return model.codes(images), {}
     size = (images.shape[2], images.shape[3])
     tokens = model.tokenize(images)

@@ -28,7 +28,7 @@ from ..errors import ConfigError, DataError
 from ..files import replacing
 from ..generation import Generator
 from ..provenance import code_version, machine
-from ..tokenizer import FlowMo
+from .measurable import Measurable
 
 FORMAT = "flowmo-result-1"
 
@@ -122,7 +122,7 @@ def describe_data(name: str, images: Tensor, split: str | None = None, skipped: 
     return DataRecord(name, list_checksum(picture_checksums(images)), len(images), size, split, tuple(skipped))
 
 
-def describe_model(model: FlowMo, name: str, sampler: SamplerConfig | None = None) -> ModelRecord:
+def describe_model(model: Measurable, name: str, sampler: SamplerConfig | None = None) -> ModelRecord:
     """Return what a result says of a model.
 
     name: as given; of a path only the end is kept (no folders of this machine).
@@ -150,7 +150,7 @@ def numbered(names: Sequence[str]) -> list[str]:
     return [text if names.count(text) == 1 else f"{text} ({i + 1})" for i, text in enumerate(names)]
 
 
-def weights_checksum(model: FlowMo | Generator) -> str:
+def weights_checksum(model: Measurable | Generator) -> str:
     """Return the SHA-256 of a model's configuration without its sampler, and of its weights by name, in float32.
 
     It is equal for equal functions, whichever file they were read from.

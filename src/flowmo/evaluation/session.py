@@ -16,9 +16,9 @@ from ..errors import ConfigError, ImageError
 from ..files import cache_folder, only_one
 from ..metrics.networks import Networks
 from ..provenance import code_version, machine
-from ..tokenizer import FlowMo
 from .evaluate import Alone, Measured, Processes, Settings, measure
 from .feature_cache import FeatureCache, feature_caches
+from .measurable import Measurable
 from .protocols import Protocol
 from .results import (
     DataRecord,
@@ -79,7 +79,7 @@ def hold(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def prepare(model: FlowMo, name: str, settings: Settings, networks: Networks) -> Job:
+def prepare(model: Measurable, name: str, settings: Settings, networks: Networks) -> Job:
     """Return a job whose files are named by model and protocol."""
     stem, bits = stem_of(name, settings.protocol), settings.bits_per_token
     stem = stem if bits is None else f"{stem}-{bits}-bits"
@@ -134,7 +134,7 @@ def how_it_ran(settings: Settings) -> dict[str, Any]:
     return found | ({"compiled": True} if settings.compiled else {})
 
 
-def evaluate(model: FlowMo, session: Session, job: Job) -> Result | None:
+def evaluate(model: Measurable, session: Session, job: Job) -> Result | None:
     """Measure, write ``<stem>.json`` and the table of pictures ``<stem>.csv``, and return the result.
 
     On other processes than the first it returns None.

@@ -1,7 +1,4 @@
-"""Several models, or those of a training in progress, are measured under several protocols on one data set.
-
-See Section 4.
-"""
+"""Several models, or those of a training in progress, are measured under several protocols (Section 4)."""
 
 from __future__ import annotations
 
@@ -11,17 +8,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..config import FlowMoConfig
 from ..errors import ConfigError
 from ..metrics.networks import Networks, WeightFiles, load_networks
-from ..tokenizer import FlowMo
 from .evaluate import Settings
+from .measurable import Measurable
 from .protocols import Protocol
 from .results import Result
 from .session import Job, Session, evaluate, find_result, flat, prepare, stem_of
 from .watch import WatchLog, run_length, snapshots
 
-Load = Callable[[str], FlowMo]
+Load = Callable[[str], Measurable]
 
 
 @dataclass(frozen=True)
@@ -39,18 +35,18 @@ class Evaluation:
     precision: str = "fp32"  # as in ``Settings``
     compiled: bool = False  # likewise
     # Brings a model to this precision and compiles it, once it has been noted which one it is.
-    ready: Callable[[FlowMo], FlowMo] = lambda model: model
+    ready: Callable[[Any], Measurable] = lambda model: model
     # Of a model's configuration, the bits a token to keep, each a result of its own; None is all (O12).
-    rates: Callable[[FlowMoConfig], Sequence[int | None]] = lambda config: (None,)
+    rates: Callable[[Any], Sequence[int | None]] = lambda config: (None,)
     # Those loaded so far, by how Inception is given its pictures and the side of a picture in pixels.
     networks: dict[tuple[str, int], Networks] = field(default_factory=dict)
 
-    def jobs(self, model: FlowMo, name: str) -> list[Job]:
+    def jobs(self, model: Measurable, name: str) -> list[Job]:
         """Return the work on one model, by each protocol at each rate."""
         rates = self.rates(model.config)
         return [self.job(model, name, protocol, bits) for protocol in self.protocols for bits in rates]
 
-    def job(self, model: FlowMo, name: str, protocol: Protocol, bits_per_token: int | None = None) -> Job:
+    def job(self, model: Measurable, name: str, protocol: Protocol, bits_per_token: int | None = None) -> Job:
         """Return the work on one model by one protocol, with networks that are loaded once for a size of images."""
         side = model.config.image_size
         key = (protocol.inception, side)
@@ -59,7 +55,8 @@ class Evaluation:
             if not self.session.processes.rank and len(self.networks) == 1:
                 for metric, reason in self.networks[key].left_out.items():
                     self.say(f"note: {metric} is left out: {reason}")
-        sampler = replace(model.config.sampler, **self.sampler)
+        own = model.config.sampler
+        sampler = None if own is None else replace(own, **self.sampler)
         how = (self.precision, self.compiled, bits_per_token)
         settings = Settings(protocol, sampler, self.seed, self.batch_size, *how)
         return prepare(model, name, settings, self.networks[key])

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from ..codec import HEADER_SIZE
-from ..config import FlowMoConfig
 from ..errors import DataError
 from ..files import replacing
 from ..metrics.networks import Networks
@@ -22,6 +21,7 @@ from ..metrics.table import Measurements, compute, each_image, families, mean
 from ..quantize.tokens import Tokens
 from ..quantize.usage import code_usage
 from .evaluate import Measured, Settings
+from .measurable import MeasurableConfig
 
 
 def summarize(
@@ -30,7 +30,7 @@ def summarize(
     pictures: Sequence[Measured],
     settings: Settings,
     networks: Networks,
-    config: FlowMoConfig,
+    config: MeasurableConfig,
 ) -> dict[str, Any]:
     """Return the content of a result, with conventions, metrics, rate, codes, and what was left out with its reason.
 
@@ -51,7 +51,7 @@ def summarize(
     }
 
 
-def _rate(table: Mapping[str, np.ndarray], config: FlowMoConfig) -> dict[str, Any] | None:
+def _rate(table: Mapping[str, np.ndarray], config: MeasurableConfig) -> dict[str, Any] | None:
     """Return the bytes of the token files that the pictures were decoded from; None for a continuous latent."""
     if "payload_bytes" not in table:
         return None
@@ -96,7 +96,7 @@ def read_table(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
         raise DataError(f"{path}: not a table of pictures ({error})") from None
 
 
-def _code(table: Mapping[str, np.ndarray], config: FlowMoConfig) -> dict[str, Any] | None:
+def _code(table: Mapping[str, np.ndarray], config: MeasurableConfig) -> dict[str, Any] | None:
     """Return the use of the codes over all tokens (``quantize.usage``); None for a continuous latent.
 
     There is the entropy of a bit, and of each group of bits entropy, perplexity and the share of its codes that occur.

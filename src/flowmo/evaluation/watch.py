@@ -19,7 +19,7 @@ WEIGHTS = "model.safetensors"
 class Snapshot(NamedTuple):
     """A model of a training in progress."""
 
-    model: FlowMo
+    model: FlowMo  # on the device that evaluates
     images: int  # seen in training
     sha256: str  # results.weights_checksum
     finished: bool  # whether training has come to its end

@@ -34,6 +34,7 @@ class Guidance:
         return cls(sampler.guidance_scale, sampler.guidance_interval)
 
     def acts(self, t: float) -> bool:
+        """Return whether the velocity at noise level t is guided."""
         return self.scale != 1.0 and self.interval[0] <= t <= self.interval[1]
 
     def combine(self, v: Tensor, v_null: Tensor) -> Tensor:

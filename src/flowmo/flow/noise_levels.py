@@ -13,6 +13,7 @@ class Uniform:
     """The uniform distribution, t ~ U(0, 1)."""
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return ``count`` noise levels, float32, on the generator's device or the CPU."""
         return torch.rand(count, generator=generator, device=_device(generator), dtype=torch.float32)
 
 
@@ -27,6 +28,7 @@ class LogitNormal:
     scale: float = 1.0  # standard deviation of logit(t)
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return ``count`` noise levels, float32, on the generator's device or the CPU."""
         return torch.sigmoid(self.location + self.scale * _normal(count, generator))
 
 
@@ -43,6 +45,7 @@ class ThickTailedLogitNormal:
     pure_noise_mass: float = 0.0  # share of the samples that are exactly 1, 0 in the paper
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return ``count`` noise levels, float32, on the generator's device or the CPU."""
         choice = Uniform().sample(count, generator)
         uniform = Uniform().sample(count, generator)
         level = LogitNormal(self.location, self.scale).sample(count, generator)

@@ -114,7 +114,7 @@ def _frechet(mean_a: np.ndarray, a: np.ndarray, mean_b: np.ndarray, b: np.ndarra
 
 
 def _mean_and_factor(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean (D,) and a factor of the covariance: the centred rows themselves where they are fewer than D."""
+    """Return the mean (D,) and a factor of the covariance, the centred rows themselves where they are fewer than D."""
     features = check_features(features)
     if not 2 <= len(features) < features.shape[1]:
         statistics = Statistics.of(features)
@@ -138,13 +138,13 @@ def _squared_discrepancy(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _radii(features: np.ndarray, k: int) -> np.ndarray:
-    """The squared distance (N,) of each row to the k-th nearest other."""
+    """Return the squared distance (N,) of each row to the k-th nearest other."""
     blocks = (features[i : i + _ROWS] for i in range(0, len(features), _ROWS))
     return np.concatenate([np.partition(_squared_distances(rows, features), k, axis=1)[:, k] for rows in blocks])
 
 
 def _share_within(points: np.ndarray, centres: np.ndarray, radii: np.ndarray) -> float:
-    """The share of points that lie in the ball of some centre."""
+    """Return the share of points that lie in the ball of some centre."""
     inside = 0
     for i in range(0, len(points), _ROWS):
         inside += int((_squared_distances(points[i : i + _ROWS], centres) <= radii).any(1).sum())
@@ -152,7 +152,7 @@ def _share_within(points: np.ndarray, centres: np.ndarray, radii: np.ndarray) ->
 
 
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(n, D), (m, D) -> (n, m), exactly 0 for rows that are equal but for rounding."""
+    """Return squared distances (n, m) of rows (n, D), (m, D), exactly 0 for rows that are equal but for rounding."""
     squares = np.square(a).sum(1)[:, None] + np.square(b).sum(1)
     distances = squares - 2 * (a @ b.T)
     return np.where(distances < 1e-12 * squares, 0.0, distances)

@@ -1,7 +1,7 @@
-"""The Inception network of FID (Table 1's rFID, FACTS E5): TensorFlow's of 2015-12-05, with its published weights.
+"""The Inception network of FID is TensorFlow's of 2015-12-05 with its published weights (Table 1's rFID, FACTS E5).
 
-Szegedy et al., "Rethinking the Inception Architecture", as that graph has it: averages leave the padding out, and the
-last block pools by maximum. Modules are named as in the graph. The weights are always the published ones.
+It is that of Szegedy et al., "Rethinking the Inception Architecture", as that graph has it. Averages leave the padding
+out, and the last block pools by maximum. Modules are named as in the graph. The weights are always the published ones.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def load(path: Path | None = None, classifier: Path | None = None, prepare: Inpu
 
 
 def _port(path: Path | None) -> Path | None:
-    """The file in pytorch-fid's layout that is meant: the one given, or one in a cache where there is no other."""
+    """Return the file in pytorch-fid's layout that is meant, that given, or one in a cache where there is no other."""
     if path is not None:
         return Path(path) if Path(path).suffix == ".pth" else None
     try:
@@ -173,14 +173,17 @@ def read_classifier(path: Path) -> Tensor:
 
 
 def _prepared(images: Tensor, prepare: Input) -> Tensor:
-    """B 3 H W in [-1, 1] -> B 3 299 299 in the range of the network."""
+    """Return images B 3 H W in [-1, 1] as B 3 299 299 in the range of the network."""
     if prepare == "pytorch_fid":
         return F.interpolate(images, (SIDE, SIDE), mode="bilinear", align_corners=False)
     return ((_resize_tensorflow(images) + 1) * 127.5 - 128) / 128
 
 
 def _resize_tensorflow(x: Tensor) -> Tensor:
-    """TensorFlow 1's bilinear: output pixel i lies at i * (old / new), beyond the last pixel that one again."""
+    """Return images enlarged as TensorFlow 1's bilinear does it.
+
+    Output pixel i lies at i * (old / new); beyond the last pixel that one is taken again.
+    """
     for axis in (3, 2):
         old = x.shape[axis]
         place = torch.arange(SIDE, device=x.device, dtype=torch.float32) * (old / SIDE)
@@ -193,8 +196,11 @@ def _resize_tensorflow(x: Tensor) -> Tensor:
 
 
 class _Convolution(nn.Module):
-    """Convolution, batch normalisation without a scale, ReLU; the normalisation is constant, so it is part of the
-    weights. padding: None keeps the size."""
+    """A convolution, batch normalisation without a scale, and ReLU.
+
+    The normalisation is constant, so it is put into the weights.
+    padding: None keeps the size.
+    """
 
     def __init__(
         self, channels: int, width: int, kernel: int | tuple[int, int], stride: int = 1, padding: int | None = None

@@ -1,4 +1,4 @@
-"""The Inception network of FID as pytorch-fid and torch-fidelity keep it: one file with the classifier (FACTS E5)."""
+"""The Inception network of FID is read from the file of pytorch-fid and torch-fidelity, with its classifier (E5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The networks that metrics need, and what cannot be measured here without them (Section 4.1, Table 1)."""
+"""The networks that metrics need are loaded here, and metrics without them are left out (Section 4.1, Table 1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PSNR and SSIM (Table 1, FACTS E2, E3, E6), each image by itself; and the thumbnail that any code must beat."""
+"""PSNR and SSIM measure each image by itself (Table 1, FACTS E2, E3, E6); a thumbnail is what any code must beat."""
 
 from __future__ import annotations
 
@@ -74,8 +74,9 @@ def ssim_uint8(images: Tensor, reference: Tensor) -> Tensor:
 def pooled_psnr(squared_errors: Sequence[float], groups: Sequence[int]) -> float:
     """Return the mean over groups of the PSNR in dB of a group's mean error (E2).
 
-    squared_errors: mean over the pixels of each image, in squares of 8-bit levels. groups: the group of each. With
-    groups of one this is the mean over images; larger groups can only lower it (Jensen's inequality).
+    squared_errors: mean over the pixels of each image, in squares of 8-bit levels.
+    groups: the group of each.
+    With groups of one this is the mean over images; larger groups can only lower it (Jensen's inequality).
     """
     errors = torch.as_tensor(squared_errors, dtype=torch.float64)
     _, inverse, counts = torch.as_tensor(groups).unique(return_inverse=True, return_counts=True)
@@ -95,7 +96,7 @@ def thumbnail(images: Tensor, bits: int) -> Tensor:
 
 
 def _window_sums(x: Tensor) -> Tensor:
-    """The sum of every 7 x 7 window of whole numbers up to 255 squared; below 2^24, so that float32 holds it."""
+    """Return the sum of every 7 x 7 window of whole numbers up to 255 squared, below 2^24, so that float32 holds it."""
     return F.avg_pool2d(x, _WINDOW, stride=1, divisor_override=1).int()
 
 

@@ -1,4 +1,4 @@
-"""The tensors of a TorchScript file, read without running anything of it: no module is built and no code is loaded.
+"""The tensors of a TorchScript file are read without running anything of it; no module is built, no code is loaded.
 
 Such a file is a zip archive of a pickle, of the values of its tensors, and of code. The pickle may name modules, which
 become empty containers here, and the parts of a tensor; it is refused when it names anything else.

@@ -1,6 +1,6 @@
-"""EfficientNet-lite0, a small ImageNet classifier: stands in where the paper has a ResNet (Section 3.3, Eq. 11), and
-spans the space of FD-EffLite0.
+"""EfficientNet-lite0, a small ImageNet classifier.
 
+It stands in where the paper has a ResNet (Section 3.3, Eq. 11), and its features are the space of FD-EffLite0. See
 Tan and Le, "EfficientNet" (the lite variant: no squeeze-and-excitation, ReLU6), with TensorFlow's "SAME" padding, for
 which its published weights were trained. Plain torch; the weights are always the published ones, never random.
 """

@@ -18,7 +18,11 @@ DistanceName = Literal["resnet50", "efficientnet_lite0", "lpips_vgg", "lpips_ale
 
 
 class HasLogits(Protocol):
-    def logits(self, images: Tensor) -> Tensor: ...
+    """A network that gives logits of images."""
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the logits of images B 3 H W in [-1, 1], one row an image."""
+        ...
 
 
 class LogitDistance(nn.Module):

@@ -26,12 +26,13 @@ _SMALLEST = {"vgg": 16, "alex": 31}
 class LPIPS(nn.Module):
     """Learned perceptual distance of two images, frozen; gradients flow to the images alone.
 
-    network: ``vgg`` for training, ``alex`` for reporting. tensors: the weights, named as ``state_dict`` names them;
-    any floating dtype, kept in float32. Raises WeightsError when they are not those of this network.
+    network: ``vgg`` for training, ``alex`` for reporting.
+    tensors: the weights, named as ``state_dict`` names them; any floating dtype, kept in float32.
+    Raises WeightsError when they are not those of this network.
     """
 
-    shift: Tensor
-    scale: Tensor
+    shift: Tensor  # subtracted from an image, (1, 3, 1, 1)
+    scale: Tensor  # by which it is then divided, (1, 3, 1, 1)
 
     def __init__(self, network: Network, tensors: dict[str, Tensor]) -> None:
         super().__init__()

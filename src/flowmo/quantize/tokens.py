@@ -30,7 +30,9 @@ INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torc
 class Detokenizer(Protocol):
     """A model that makes images of tokens."""
 
-    def detokenize(self, tokens: Tokens, **settings: Any) -> Tensor: ...
+    def detokenize(self, tokens: Tokens, **settings: Any) -> Tensor:
+        """Return the images B 3 H W in [-1, 1] of tokens."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +73,7 @@ class Tokens:
 
     @property
     def num_images(self) -> int:
+        """Return B, the images."""
         return self.indices.shape[0]
 
     @property
@@ -85,10 +88,12 @@ class Tokens:
 
     @property
     def bits_per_token(self) -> int:
+        """Return the bits of one token, over all its groups."""
         return self.num_groups * self.bits_per_group
 
     @property
     def bits_per_image(self) -> int:
+        """Return the bits of one image's tokens, no header."""
         return self.num_tokens * self.bits_per_token
 
     @property

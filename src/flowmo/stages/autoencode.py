@@ -25,7 +25,7 @@ from .mode_matching import WHOLE, EndToEndConfig, LossWeights, Window, bit_share
 class AutoencodeConfig(EndToEndConfig):
     """What the regression can be told: what Stage 1A can without its noise."""
 
-    stage: Literal["autoencode"] = "autoencode"
+    stage: Literal["autoencode"] = "autoencode"  # its name
 
 
 class AutoencodeLoss(NamedTuple):

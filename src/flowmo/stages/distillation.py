@@ -64,9 +64,9 @@ class DistillConfig:
 class DistillationConfig(StageConfig):
     """What distillation can be told."""
 
-    decoder_only: ClassVar[bool] = True
+    decoder_only: ClassVar[bool] = True  # the code is frozen
 
-    stage: Literal["distillation"] = "distillation"
+    stage: Literal["distillation"] = "distillation"  # its name
     sample: SampleDistanceConfig = field(default_factory=SampleDistanceConfig)  # d_perc of the samples
     distill: DistillConfig = field(default_factory=DistillConfig)  # what they are compared with
     noise_levels: NoiseLevelConfig = field(default_factory=NoiseLevelConfig)  # p(t) of the flow term

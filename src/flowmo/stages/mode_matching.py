@@ -66,7 +66,7 @@ class EndToEndConfig(StageConfig):
 class ModeMatchingConfig(EndToEndConfig):
     """What Stage 1A can be told. The defaults are as published."""
 
-    stage: Literal["mode_matching"] = "mode_matching"
+    stage: Literal["mode_matching"] = "mode_matching"  # its name
     noise_levels: NoiseLevelConfig = field(default_factory=NoiseLevelConfig)  # p(t)
     code_dropout: float = 0.1  # share of the codes that are dropped, for guidance (C3)
     rates: RateConfig = field(default_factory=RateConfig)  # bits a token that images keep, for any rate (O12)

@@ -68,9 +68,9 @@ class SampleLossConfig(SampleDistanceConfig):
 class ModeSeekingConfig(StageConfig):
     """What Stage 1B can be told. The defaults are as published but for the network."""
 
-    decoder_only: ClassVar[bool] = True
+    decoder_only: ClassVar[bool] = True  # the encoder is frozen
 
-    stage: Literal["mode_seeking"] = "mode_seeking"
+    stage: Literal["mode_seeking"] = "mode_seeking"  # its name
     losses: QuantizerWeights = field(default_factory=QuantizerWeights)  # without gradient: the encoder is frozen (D2)
     sample: SampleLossConfig = field(default_factory=SampleLossConfig)  # L_sample
     noise_levels: NoiseLevelConfig = field(default_factory=NoiseLevelConfig)  # p(t) of the flow term

@@ -58,9 +58,11 @@ class Checkpoint:
 
     @property
     def train_config(self) -> RunConfig:
+        """Return the settings of the run that wrote it."""
         return stored_config(self.kind, self.about["train_config"])
 
     def meter(self, device: torch.device) -> dict[str, Tensor]:
+        """Return the stored sums for the next line of the log."""
         return load_file(self.path / METER, device=str(device))
 
     def restore(self, state: TrainState, world: World, moments: bool = True) -> None:

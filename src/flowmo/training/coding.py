@@ -37,7 +37,7 @@ PART = 1024
 class CodingJob:
     """What becomes of the images of a data set."""
 
-    source: ImageSource
+    source: ImageSource  # the images
     size: tuple[int, int]  # (height, width) in pixels that they get
     fit: Fit = "crop"  # how they get it
     labels: Sequence[int] | None = None  # one an image

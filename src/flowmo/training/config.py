@@ -104,10 +104,10 @@ TokenizerConfig = TrainConfig | AutoencodeTrainConfig | PostTrainConfig | Distil
 
 
 class StageEntry(NamedTuple):
-    """The configuration of a stage's runs, and the stage itself: made of a model, the configuration and LossParts."""
+    """What the list of the stages says of one."""
 
-    config: type[Any]
-    stage: Callable[..., Stage]
+    config: type[Any]  # the configuration of the runs
+    stage: Callable[..., Stage]  # makes the stage of a model, that configuration and LossParts
 
 
 STAGES: dict[str, StageEntry] = {

@@ -31,9 +31,9 @@ class GeneratorTrainConfig(RunConfig):
     docs/DEVIATIONS.md says which.
     """
 
-    trains: ClassVar[str] = "generator"
+    trains: ClassVar[str] = "generator"  # what a run trains
 
-    weight_normalization: bool = False
+    weight_normalization: bool = False  # the tokenizer's alone (A15)
     label_dropout: float = 0.1  # share of images whose class is hidden, for guidance
     label_smoothing: float = 0.0  # of the cross-entropy; 0.1 in MaskGIT
     mask_schedule: Schedule = "arccos"  # see ``masked_share``

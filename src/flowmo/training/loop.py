@@ -46,8 +46,8 @@ class Outcome(NamedTuple):
 class Pending(NamedTuple):
     """A step whose weights are moved, and of which the rest waits for what all agree on."""
 
-    exchange: Exchange
-    batch: TrainBatch
+    exchange: Exchange  # of what all want, begun and perhaps not read
+    batch: TrainBatch  # that the step was taken on
     sums: dict[str, torch.Tensor]  # means of its loss terms
     step: int  # updates before it
     images: int  # seen with it
@@ -57,28 +57,30 @@ class Pending(NamedTuple):
 class Run:
     """One process of a run: what it trains, where it writes, when it stops."""
 
-    folder: Path
-    config: RunConfig
+    folder: Path  # where it writes
+    config: RunConfig  # its settings
     stage: Stage  # gives the loss; holds the model
     kind: ModelKind  # how its model is written
     ready: nn.Module  # the stage, spread over the world (``distributed.spread``)
-    state: TrainState
-    world: World = field(default_factory=World)
+    state: TrainState  # weights, EMA, moments, counters
+    world: World = field(default_factory=World)  # its processes
     log: Log | None = None  # in the main process only
-    validation: Validation | None = None
+    validation: Validation | None = None  # what measures the EMA, if anything does
     deadline: float = math.inf  # by ``time.monotonic()``
     about: dict[str, Any] = field(default_factory=dict)  # more for the checkpoints
     cost: tuple[float, float] | None = None  # operations of an image, and of the device in a second: for utilisation
-    meter: health.Meter = field(default_factory=health.Meter)
+    meter: health.Meter = field(default_factory=health.Meter)  # means for the next line of the log
     patience: int | None = None  # of a run that validation may end (``early_stopping.py``); None for any other
     rebuild_after: int | None = None  # images after which the run is to be built anew, the encoder frozen (A14)
     deferred: bool | None = None  # read what all agreed on a step later, so that no step waits for a GPU; None: on one
+    validation_seconds: float = 0.0  # that one validation is expected to take
     bar: Bar | None = None  # in the main process, where one is wanted
+    took: float = field(default=0.0, init=False)  # seconds of the last update with its batch
     pending: Pending | None = field(default=None, init=False)  # the step that is not finished
-    skipped_in_a_row: int = field(default=0, init=False)
+    skipped_in_a_row: int = field(default=0, init=False)  # steps that were not finite, up to now
     broken: set[str] = field(default_factory=set, init=False)  # names of broken images that were counted
-    last_checkpoint: float = field(default=0.0, init=False)
-    saver: Saver = field(init=False)
+    last_checkpoint: float = field(default=0.0, init=False)  # when it was begun, by ``time.monotonic()``
+    saver: Saver = field(init=False)  # writes the checkpoints
 
     def __post_init__(self) -> None:
         self.saver = Saver(self.folder, self.config, self.world)
@@ -101,8 +103,10 @@ class Run:
             batches = iter(loader)
             self.meter.restart_clock()
             while self.state.images_seen < self.config.images and not early and not reason:
+                began = time.monotonic()
                 batch = self.fetch(batches)
                 signals = self.update(batch, self.signals(bool(stop), batch))
+                self.took = time.monotonic() - began
                 if not trained and self.log:
                     self.log.say(self.first_step())
                 trained = True
@@ -137,6 +141,8 @@ class Run:
             self.log,
             self.validation,
             patience=self.patience,
+            deadline=self.deadline,
+            longest=self.validation_seconds,
             meter=self.meter,
         )
 
@@ -148,10 +154,13 @@ class Run:
         return batch
 
     def signals(self, stop: bool, batch: TrainBatch) -> Signals:
-        """Return the signals of this process before a step: what it wants of all."""
+        """Return the signals of this process before a step: what it wants of all.
+
+        It wants to stop after the step where another would end after the deadline.
+        """
         now = time.monotonic()
         save = (now - self.last_checkpoint) / 60 > self.config.checkpoint_minutes
-        return Signals(stop, now > self.deadline, save, bool(batch.skipped))
+        return Signals(stop, now + 2 * self.took > self.deadline, save, bool(batch.skipped))
 
     def update(self, batch: TrainBatch, signals: Signals = NO_SIGNALS) -> Signals:
         """Take one optimizer step on this process's share of a batch, in micro-batches; return what all agreed on.
@@ -265,7 +274,7 @@ class Run:
             self.log.say(f"broken, others are shown instead: {', '.join(names)}")
 
     def write_line(self) -> None:
-        """Write the means since the last line, and how the run does. Every process must call it."""
+        """Write a line of the log: the means since the last one, and how the run does. Every process must call it."""
         self.settle()
         self.report_checkpoint()
         state, config = self.state, self.config

@@ -60,7 +60,7 @@ def product_seconds(kinds: Sequence[torch.dtype], repeats: int = 6) -> list[floa
 class RunConfig:
     """Base of every run's configuration: what the loop reads, whatever it trains. A stage adds what its loss needs."""
 
-    trains: ClassVar[str] = "tokenizer"
+    trains: ClassVar[str] = "tokenizer"  # what a run trains
 
     images: int = 1_000_000  # length of the run, cool-down included
     batch_size: int = 32  # images of one update, over all processes

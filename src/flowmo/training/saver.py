@@ -25,17 +25,20 @@ from .state import TrainState
 
 @dataclass
 class Saver:
-    """Writes the checkpoints of one run, one at a time. Every process must call each of its methods but ``reports``."""
+    """What writes the checkpoints of one run, one at a time.
 
-    folder: Path
-    config: RunConfig
-    world: World
+    Every process must call each of its methods but ``reports``.
+    """
+
+    folder: Path  # of the run
+    config: RunConfig  # of the run
+    world: World  # its processes
     _beside: World | None = field(default=None, init=False)  # for exchanges in the background
-    _meshes: dict[DeviceMesh, DeviceMesh] = field(default_factory=dict, init=False)
+    _meshes: dict[DeviceMesh, DeviceMesh] = field(default_factory=dict, init=False)  # of the GPUs, as on the CPU
     _copies: dict[str, Tensor] = field(default_factory=dict, init=False)  # kept from one checkpoint to the next
-    _thread: threading.Thread | None = field(default=None, init=False)
-    _failed: BaseException | None = field(default=None, init=False)
-    _reports: list[dict[str, float]] = field(default_factory=list, init=False)
+    _thread: threading.Thread | None = field(default=None, init=False)  # that writes, while one does
+    _failed: BaseException | None = field(default=None, init=False)  # why the last checkpoint could not be written
+    _reports: list[dict[str, float]] = field(default_factory=list, init=False)  # see :meth:`reports`
 
     def __enter__(self) -> Self:
         return self

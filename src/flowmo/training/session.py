@@ -30,6 +30,7 @@ from .run_config import RunConfig
 from .run_folder import WEIGHTS, run_folder, write_config
 from .start import check_same, cooled_down
 from .trained import Loader
+from .validation import MOST_OF_LIMIT, SizedValidation
 
 
 def say_on_stdout(line: str) -> None:
@@ -104,13 +105,13 @@ def ending(outcome: Outcome, folder: Path, batch_size: int) -> str:
 class Session:
     """One call of :func:`train` in one process."""
 
-    plan: Plan[Any, Any, Any]
-    source: Any
-    folder: Path
-    options: TrainOptions
-    world: World
-    say: Callable[[str], None]
-    deadline: float
+    plan: Plan[Any, Any, Any]  # what it trains
+    source: Any  # what it trains on
+    folder: Path  # where it writes
+    options: TrainOptions  # of the call
+    world: World  # the processes
+    say: Callable[[str], None]  # told lines for a person; silent in all but the main process
+    deadline: float  # by ``time.monotonic()``
 
     def run(self, fresh: list[Any]) -> Outcome:
         """Train from the newest checkpoint, or from the model in ``fresh``; return how it ended.
@@ -144,7 +145,7 @@ class Session:
                 self.say(f"the data have changed: {what}; from here on the images come in another order")
         about |= plan.about | ({"data": data.to_dict()} if data is not None else {})
         stage, ready, state, meter = plan.assemble(model, config, world, checkpoint)
-        log, validation = None, plan.validation(model, world) if plan.validation else None
+        log = None
         if world.main:
             write_config(self.folder, model.config, config)
             identity = to_dict(config) | about
@@ -156,12 +157,29 @@ class Session:
                 wandb=self.options.wandb,
                 about=identity,
             )
-        run = Run(self.folder, config, stage, plan.kind, ready, state, world, log, validation, self.deadline, about)
+        run = Run(self.folder, config, stage, plan.kind, ready, state, world, log, None, self.deadline, about)
         run.meter = meter
         if plan.cost is not None:
             run.cost = plan.cost(model, config, world.device, state.images_seen)
+        self.add_validation(run, model)
         run.patience, run.rebuild_after = plan.patience(config), plan.rebuild_after(config)
         return run, plan.loader(self.source, model, config, world, state.images_seen), log
+
+    def add_validation(self, run: Run, model: Any) -> None:
+        """Give the run its validation, but where it would take too much of the time limit. All processes call it."""
+        made, limit = self.plan.validation, self.options.seconds
+        if isinstance(made, SizedValidation) and limit < math.inf:
+            most = self.world.share(MOST_OF_LIMIT * limit)
+            seconds = made.seconds(run.validator().averaged(), self.world, most) if most else math.inf
+            if seconds > most:
+                takes = f"about {seconds:.3g} s" if most else "time, and none is left"
+                self.say(
+                    f"validation is left out: of {made.count:,} images it takes {takes}; it may take {most:.2g} s, "
+                    f"{MOST_OF_LIMIT:.0%} of what is left"
+                )
+                return
+            run.validation_seconds = seconds
+        run.validation = made(model, self.world) if made else None
 
     def going_on(self) -> tuple[Checkpoint | None, RunConfig, dict[str, Any]]:
         """Return the checkpoint that the run goes on from, its settings, and what its checkpoints are to say.

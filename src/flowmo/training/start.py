@@ -37,8 +37,8 @@ class Assembled(NamedTuple, Generic[AnyStage]):
 
     stage: AnyStage  # holds the model
     ready: nn.Module  # the same, spread over the processes
-    state: TrainState
-    meter: Meter
+    state: TrainState  # weights, EMA, moments, counters
+    meter: Meter  # means for the next line of the log
 
 
 def assemble(

@@ -126,7 +126,7 @@ class Cosmos(PeerNetwork):
         channels, dimensions = shapes("encoder.conv_out.weight")[0], shapes("quant_conv.weight")[0]
         if dimensions != len(levels):
             raise WeightsError(f"{shapes.where} has {dimensions} numbers a token, but the levels are {levels}")
-        self.levels, self.bits_per_token = levels, (math.prod(levels) - 1).bit_length()
+        self.levels, self.num_codes = levels, math.prod(levels)
         widths, ups = shapes.widths("encoder.down", "block"), shapes.widths("decoder.up", "block")
         down, up = (
             sum(f"{part}.{i}.{name}.conv.weight" in shapes.state for i in range(len(widths)))

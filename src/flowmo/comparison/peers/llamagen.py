@@ -90,7 +90,7 @@ class LlamaGen(PeerNetwork):
         self.quant_conv = nn.Conv2d(channels, dimensions, 1)
         self.post_quant_conv = nn.Conv2d(dimensions, channels, 1)
         self.factor = 2 ** (len(self.encoder.conv_blocks) - 1)
-        self.bits_per_token = (size - 1).bit_length()
+        self.num_codes = size
 
     @property
     def codebook(self) -> Tensor:

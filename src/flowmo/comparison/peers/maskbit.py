@@ -91,7 +91,8 @@ class MaskBit(PeerNetwork):
 
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()
-        self.bits_per_token = bits = shapes("encoder.conv_out.weight")[0]
+        bits = shapes("encoder.conv_out.weight")[0]
+        self.num_codes = 2**bits
         widths, ups = shapes.widths("encoder.down", "res_blocks"), shapes.widths("decoder.up", "res_blocks")
         counts = [shapes.count(f"{part}.res_blocks") for part in ("encoder.down.0", "encoder.mid")]
         self.encoder = Encoder(shapes("encoder.conv_in.weight")[0], widths, counts[0], counts[1], bits)

@@ -25,8 +25,13 @@ class PeerNetwork(nn.Module):
 
     unit_range = False  # True where images are [0, 1] inside, not [-1, 1]
     factor: int  # pixels to a side of a token's cell; sides of images must be multiples of it
-    bits_per_token: int  # of an index
+    num_codes: int  # indices run from 0 to one less
     ignored: tuple[str, ...] = ()  # patterns of keys that published files hold and no output depends on
+
+    @property
+    def bits_per_token(self) -> int:
+        """Return the bits of an index."""
+        return (self.num_codes - 1).bit_length()
 
     def latent(self, x: Tensor) -> Tensor:
         """Return the latents B C h w, before quantization, of images B 3 H W in the network's own range."""
@@ -59,7 +64,12 @@ class PeerNetwork(nn.Module):
     @torch.no_grad()
     def detokenize(self, indices: Tensor) -> Tensor:
         """Return the images B 3 H W in [-1, 1] of tokens, integers B h w."""
-        pixels = self.pixels(self.codes(indices))
+        return self.decode(self.codes(indices))
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return the images B 3 H W in [-1, 1] of codes B C h w."""
+        pixels = self.pixels(codes)
         return (2 * pixels - 1 if self.unit_range else pixels).clamp(-1, 1)
 
     def load(self, state: State, where: str) -> None:

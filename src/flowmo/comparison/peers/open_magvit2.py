@@ -93,7 +93,8 @@ class OpenMagvit2(PeerNetwork):
 
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()
-        self.bits_per_token = bits = shapes("encoder.conv_out.weight")[0]
+        bits = shapes("encoder.conv_out.weight")[0]
+        self.num_codes = 2**bits
         widths = shapes.widths("encoder.down", "block")
         counts = [shapes.count(f"encoder.{part}") for part in ("down.0.block", "mid_block")]
         self.encoder = Encoder(shapes("encoder.conv_in.weight")[0], widths, counts[0], counts[1], bits)

@@ -150,7 +150,7 @@ class TiTok(PeerNetwork):
             widths, coarsest = shapes.widths("pixel_decoder.up", "block"), shapes("pixel_decoder.conv_in.weight")[0]
             self.pixel_decoder = PixelDecoder(channels, widths, counts[0], counts[1], coarsest)
         self.factor = patch * round((shapes("encoder.positional_embedding")[0] - 1) ** 0.5)
-        self.bits_per_token = (size - 1).bit_length()
+        self.num_codes = size
 
     @property
     def codebook(self) -> Tensor:
