@@ -285,7 +285,7 @@ class FlowMo(Pretrained, nn.Module):
 
     @property
     def has_tokens(self) -> bool:
-        """Whether its codes are integers."""
+        """Return whether its codes are integers."""
         return self.quantizer.has_tokens
 
     def require_tokens(self) -> None:
