@@ -47,7 +47,7 @@ class World:
 
     @classmethod
     def join(cls, device: str = "cpu", timeout: timedelta = EXCHANGE) -> World:
-        """Return the world that ``torchrun`` announces in the environment; alone without it.
+        """Return the world that ``torchrun`` announces in the environment, or one of this process alone without it.
 
         With "cuda" each process takes the GPU of its local rank. timeout: of the exchanges of a step; those on which
         all wait for one process have PATIENCE. Raises ConfigError for a machine with fewer GPUs.
@@ -78,7 +78,7 @@ class World:
 
     @property
     def main(self) -> bool:
-        """Whether this process writes the log, the images and the weights."""
+        """Return whether this process writes the log, the images and the weights."""
         return self.rank == 0
 
     def largest(self, values: Sequence[float]) -> list[float]:
@@ -90,8 +90,10 @@ class World:
         return tensor.tolist()
 
     def largest_in_place(self, tensor: Tensor) -> None:
-        """Put into a tensor, element by element, the largest over all processes, where it lies: a GPU is not waited
-        for."""
+        """Put into a tensor, element by element, the largest over all processes.
+
+        This happens where the tensor lies, so a GPU is not waited for.
+        """
         if self.size > 1:
             dist.all_reduce(tensor, dist.ReduceOp.MAX)
 
@@ -135,9 +137,12 @@ class World:
 
 
 def _store(size: int) -> dist.Store:
-    """Return where the processes find one another. torchrun's own store outlives a restart, and with it the addresses
-    of processes that died; so each start has names of its own there. The count of restarts is that of one machine's
-    torchrun, so several machines need torchrun itself to make a new store (docs/TRAINING.md)."""
+    """Return the store where the processes find one another.
+
+    torchrun's own store outlives a restart, and with it the addresses of processes that died; so each start has names
+    of its own there. The count of restarts is that of one machine's torchrun, so several machines need torchrun itself
+    to make a new store (docs/TRAINING.md).
+    """
     store, *_ = next(dist.rendezvous("env://"))
     if int(os.environ.get("LOCAL_WORLD_SIZE", "0")) == size:
         store = dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
@@ -145,8 +150,10 @@ def _store(size: int) -> dist.Store:
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """Return the repeated parts of a model, what its ``nn.ModuleList``s hold: the unit of sharding, recomputation and
-    compilation."""
+    """Return the blocks of a model, which are what its ``nn.ModuleList``s hold.
+
+    They are the unit of sharding, recomputation and compilation.
+    """
     return [block for part in model.modules() if isinstance(part, nn.ModuleList) for block in part]
 
 
@@ -176,11 +183,11 @@ def spread(
     recompute: bool = False,
     compile_blocks: bool = False,
 ) -> nn.Module:
-    """Return ``step`` ready to run: its blocks recomputed in the backward pass and compiled if asked for, and the whole
-    replicated (DDP) or sharded (FSDP2) over the world.
+    """Return ``step`` ready to run: replicated (DDP) or sharded (FSDP2) over the world.
 
-    What is compiled is the recomputed block, so that both hold. Parameters keep their names; sharded ones become
-    DTensors, so optimizers and EMA are made after this.
+    Its blocks are recomputed in the backward pass and compiled if asked for. What is compiled is the recomputed block,
+    so that both hold. Parameters keep their names; sharded ones become DTensors, so optimizers and EMA are made after
+    this.
     """
     for block in blocks(step):
         if recompute:
@@ -213,7 +220,7 @@ def clear_gradients(ready: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
 @contextlib.contextmanager
 def gradients_exchanged(ready: nn.Module, exchange: bool) -> Iterator[None]:
-    """Say whether the backward pass in here sends gradients around; only an update's last micro-batch needs to."""
+    """Set whether the backward pass in here sends gradients around; only an update's last micro-batch needs to."""
     if isinstance(ready, FSDPModule):
         ready.set_requires_gradient_sync(exchange)
         yield
