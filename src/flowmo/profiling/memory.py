@@ -110,6 +110,8 @@ def memory_per_rank(model: FlowMoConfig, train: EndToEnd, world: int = 1, device
         total = lasting + traced.peak_beside_gradients
     else:  # gradients come while activations go
         total = max(lasting, lasting - states[1] + traced.peak)
+    if world > 1 and train.strategy == "ddp":  # once, before the second update, it moves the gradients to new buckets
+        total = max(total, lasting + states[1])
     return Memory(*states, gathered, traced.activations, traced.perceptual_weights + traced.perceptual, total)
 
 

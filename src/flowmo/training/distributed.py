@@ -204,9 +204,18 @@ def spread(
             fully_shard(block, mesh=mesh)
         fully_shard(step, mesh=mesh)
         return step
+    for parameter in step.parameters():  # there from the beginning, so that DDP makes them views of its buckets
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
     return DistributedDataParallel(
         step, device_ids=[world.device] if world.device.type == "cuda" else None, gradient_as_bucket_view=True
     )
+
+
+def clear_gradients(ready: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Begin an update without gradients. DDP's are views of the buckets that it sends, and set to zero where they lie:
+    without them, the micro-batches that send nothing would add theirs up in a second copy of all."""
+    optimizer.zero_grad(set_to_none=not isinstance(ready, DistributedDataParallel))
 
 
 @contextlib.contextmanager

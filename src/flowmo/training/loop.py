@@ -18,7 +18,7 @@ from ..errors import TrainingError
 from ..stages import Stage
 from . import health, schedule
 from .checkpoint import AFTER_DIVERGENCE
-from .distributed import World, gradients_exchanged
+from .distributed import World, clear_gradients, gradients_exchanged
 from .logs import Log
 from .progress import Bar
 from .run_config import RunConfig
@@ -175,7 +175,7 @@ class Run:
         self.ready.train()
         for group in state.optimizer.param_groups:
             group["lr"] = schedule.learning_rate(config, state.images_seen) * group["scale"]
-        state.optimizer.zero_grad(set_to_none=True)
+        clear_gradients(self.ready, state.optimizer)
         sums = self.differentiate(batch)
         norm = health.gradient_norm(state)
         agreed = self.settle()  # of the step before, where that was put off; its EMA is taken before this one's update
