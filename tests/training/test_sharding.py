@@ -120,6 +120,7 @@ DECODER = {
     "learning_rate": 1e-3,
     "warmup_images": 0,
     "cooldown_images": 0,
+    "ema_decay": 0.5,
     "check_images": 10**6,
     "sample.network": "lpips_alex",
     "sample.patience": 0,
@@ -141,7 +142,7 @@ def test_training_of_the_decoder_alone_by_two_processes(
         pytest.skip(str(error))
     torch.manual_seed(3)
     init = tmp_path / "init.safetensors"
-    save_model(lively(FlowMo(tiny())), init, torch.float32)  # type: ignore[arg-type]
+    save_model(lively(FlowMo(tiny())), init)  # type: ignore[arg-type]
 
     def arguments(name: str, **more: object) -> list[str]:
         values = [f"{key}={value}" for key, value in (DECODER | STAGES[stage] | more).items()]
@@ -152,10 +153,10 @@ def test_training_of_the_decoder_alone_by_two_processes(
     finish(start_several(commands, "--standalone", "--nproc-per-node", "2"), timeout=300)
     assert main(arguments("one")) == 0
     names = ("total", "sample", "flow", "gradient_norm")
-    one, weights = log_of(tmp_path / "one"), load_model(tmp_path / "one")
+    one, weights = log_of(tmp_path / "one"), load_model(tmp_path / "one" / "model.safetensors")
     before = load_model(init)
     for way in WAYS:
-        log, model = log_of(tmp_path / way), load_model(tmp_path / way)
+        log, model = log_of(tmp_path / way), load_model(tmp_path / way / "model.safetensors")
         assert list(log) == list(one) == [1, 2]
         for step, line in one.items():
             for name in names:
@@ -166,6 +167,6 @@ def test_training_of_the_decoder_alone_by_two_processes(
             if name.startswith("encoder."):
                 assert torch.equal(ours, before.get_parameter(name)), name
             else:
-                moved += float((parameter - before.get_parameter(name)).abs().mean())
-                assert (ours - parameter).abs().mean() < 1e-4 * (1e-3 + parameter.abs().mean()), (way, name)
-        assert moved > 0
+                moved += float((parameter - before.get_parameter(name)).detach().abs().mean())
+                assert (ours - parameter).abs().mean() < 1e-5 * (1 + parameter.abs().mean()), (way, name)
+        assert moved > 1e-2  # far more than they may differ by
