@@ -26,25 +26,23 @@ LIMITS = {
 
 
 def check_range(name: str, value: int) -> None:
-    """Raises ConfigError unless the value of a size is at least 1 and at most its limit."""
+    """Raise ConfigError unless the value of a size is at least 1 and at most its limit."""
     if not 1 <= value <= LIMITS[name]:
         raise ConfigError(f"{name} must be at least 1 and at most {LIMITS[name]:,}, got {value:,}")
 
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """One two-stream transformer, encoder or decoder (Section 3.1, Table 6).
+    """One two-stream transformer, encoder or decoder (Section 3.1, Table 6)."""
 
-    base_width: the width at which initialisation and learning rate are meant; others follow it by muP (arch/mup.py).
-    None is the width itself, as published (B1).
-    """
-
-    patch_size: int
-    width: int
-    depth: int
-    heads: int
-    mlp_ratio: int = 4
+    patch_size: int  # side of a patch of the image, in pixels
+    width: int  # channels of a token inside the network
+    depth: int  # blocks
+    heads: int  # of attention; each has width / heads channels
+    mlp_ratio: int = 4  # hidden width of the MLP over width
     base_width: int | None = None
+    """The width at which initialisation and learning rate are meant; others follow it by muP (arch/mup.py). None is
+    the width itself, as published (B1)."""
 
     def __post_init__(self) -> None:
         for name in ("patch_size", "width", "depth", "heads", "mlp_ratio"):
@@ -65,28 +63,24 @@ class TransformerConfig:
 
     @property
     def width_multiplier(self) -> float:
-        """Width over base width, muP's one number; 1 without a base."""
+        """Return width over base width, muP's one number; 1 without a base."""
         return self.width / (self.base_width or self.width)
 
 
 @dataclass(frozen=True)
 class QuantizerConfig:
-    """How a latent becomes a code (Section 3.2).
-
-    kind: ``lfq`` keeps signs; ``fsq`` rounds each channel to one of ``levels``; ``bsq`` keeps signs on the
-    unit sphere; ``continuous`` only normalises.
-    temperature: of the entropy terms (A6). tanh_bound: bound the latent first (A.1 of the paper found it worse).
-    levels: FSQ only, the levels of the channels of one group.
-    normalize: continuous only, whether LayerNorm is over each token or over the whole latent of an image (F6).
-    straight_through: lfq and bsq only, how the code's gradient reaches the latent, unchanged or by the rotation trick.
-    """
+    """How a latent becomes a code (Section 3.2)."""
 
     kind: Literal["lfq", "fsq", "bsq", "continuous"] = "lfq"
-    temperature: float = 0.1
-    tanh_bound: bool = False
-    levels: tuple[int, ...] = (8, 8, 8)
+    """``lfq`` keeps signs, ``fsq`` rounds each channel to one of ``levels``, ``bsq`` keeps signs on the unit sphere,
+    ``continuous`` only normalises."""
+    temperature: float = 0.1  # of the entropy terms (A6)
+    tanh_bound: bool = False  # whether the latent is bounded first (A.1 of the paper found it worse)
+    levels: tuple[int, ...] = (8, 8, 8)  # fsq only: the levels of the channels of one group
     normalize: Literal["token", "latent"] = "token"
+    """continuous only: whether LayerNorm is over each token or over the whole latent of an image (F6)."""
     straight_through: Literal["identity", "rotation"] = "identity"
+    """lfq and bsq only: how the code's gradient reaches the latent, unchanged or by the rotation trick."""
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < math.inf:
@@ -100,7 +94,7 @@ class QuantizerConfig:
 
     @property
     def level_bits(self) -> int:
-        """Bits that hold one group of FSQ channels."""
+        """Return how many bits hold one group of FSQ channels."""
         return max(1, math.ceil(math.log2(math.prod(self.levels))))
 
 
@@ -165,27 +159,23 @@ class TransformConfig:
 
 @dataclass(frozen=True)
 class FlowMoConfig:
-    """A whole tokenizer. The defaults of the four options at the end are the paper's (docs/DEVIATIONS.md).
+    """A whole tokenizer. The defaults of the four options after the sampler are the paper's (docs/DEVIATIONS.md)."""
 
-    prediction: what the decoder's network puts out, the velocity or the clean image.
-    modulation: AdaLN weights in every block, or one set for all blocks plus a learned table per block.
-    initial_latent: c_0 of Eq. 1, zeros, or one learned vector a token.
-    latent_positions: rotary ids of the latent tokens, (i, i, i), or spread over the image's patch grid.
-    """
-
-    encoder: TransformerConfig
-    decoder: TransformerConfig
-    image_size: int = 256
-    num_tokens: int = 256
-    bits_per_token: int = 18
-    bits_per_group: int = 9
-    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
-    prediction: Literal["velocity", "clean"] = "velocity"
+    encoder: TransformerConfig  # e_theta
+    decoder: TransformerConfig  # d_theta
+    image_size: int = 256  # side of the images, in pixels
+    num_tokens: int = 256  # N, tokens of one image
+    bits_per_token: int = 18  # bits of one token, over all its groups
+    bits_per_group: int = 9  # bits of one integer, whose joint entropy is counted
+    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)  # how a latent becomes a code
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)  # how a code becomes an image by default
+    prediction: Literal["velocity", "clean"] = "velocity"  # output of the decoder's network: velocity or clean image
     modulation: Literal["per_block", "shared"] = "per_block"
-    initial_latent: Literal["zeros", "learned"] = "zeros"
+    """AdaLN weights in every block, or one set for all blocks plus a learned table per block."""
+    initial_latent: Literal["zeros", "learned"] = "zeros"  # c_0 of Eq. 1: zeros, or one learned vector a token
     latent_positions: Literal["diagonal", "grid", "patches"] = "diagonal"
-    transform: TransformConfig | None = None
+    """Rotary ids of the latent tokens: (i, i, i), or spread over the image's patch grid."""
+    transform: TransformConfig | None = None  # the transform start (O12), or None
 
     def __post_init__(self) -> None:
         self._check_transform()
@@ -235,26 +225,26 @@ class FlowMoConfig:
             )
 
     def tokens_of(self, size: tuple[int, int]) -> int:
-        """Tokens of an image of this height and width: one a patch with a transform, else ``num_tokens``."""
+        """Return the tokens of an image of size (height, width): one a patch with a transform, else ``num_tokens``."""
         if self.transform is None:
             return self.num_tokens
         return (size[0] // self.transform.patch_size) * (size[1] // self.transform.patch_size)
 
     @property
     def num_groups(self) -> int:
-        """G: integers that make up one token."""
+        """Return G, the integers that make up one token."""
         return self.bits_per_token // self.bits_per_group
 
     @property
     def latent_dim(self) -> int:
-        """K: channels of the latent, one a bit for LFQ, one a rounded number for FSQ."""
+        """Return K, the channels of the latent: one a bit for LFQ, one a rounded number for FSQ."""
         if self.quantizer.kind == "fsq":
             return self.num_groups * len(self.quantizer.levels)
         return self.bits_per_token
 
     @property
     def bits_per_pixel(self) -> float:
-        """Bits an image of ``image_size`` costs, divided by its pixels (Section 4.1)."""
+        """Return the bits that an image of ``image_size`` costs, divided by its pixels (Section 4.1)."""
         return self.num_tokens * self.bits_per_token / self.image_size**2
 
 
@@ -283,7 +273,7 @@ SYNONYMS = {
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain JSON data; tuples become lists and infinity a string."""
+    """Return a configuration as plain JSON data; tuples become lists and infinity a string."""
 
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value):
@@ -298,7 +288,10 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type, data: dict[str, Any], where: str = "") -> Any:
-    """Inverse of :func:`to_dict`. An unknown or ill-typed key raises ConfigError and names the nearest known one."""
+    """Return the configuration of plain data, the inverse of :func:`to_dict`.
+
+    Raises ConfigError for an unknown key, naming the nearest known one, and for an ill-typed value.
+    """
     if not isinstance(data, dict):
         raise ConfigError(f"{where or cls.__name__}: expected a table of settings, got {data!r}")
     hints = typing.get_type_hints(cls)
@@ -315,10 +308,12 @@ def from_dict(cls: type, data: dict[str, Any], where: str = "") -> Any:
 
 
 def to_json(config: Any) -> str:
+    """Return a configuration as JSON text."""
     return json.dumps(to_dict(config), indent=2)
 
 
 def from_json(cls: type, text: str) -> Any:
+    """Return the configuration of JSON text, the inverse of :func:`to_json`. Raises ConfigError."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -327,7 +322,7 @@ def from_json(cls: type, text: str) -> Any:
 
 
 def override(config: Any, settings: list[str]) -> Any:
-    """A copy with dotted settings applied: ``override(c, ["decoder.depth=6", "prediction=clean"])``."""
+    """Return a copy with dotted settings applied: ``override(c, ["decoder.depth=6", "prediction=clean"])``."""
     data = to_dict(config)
     for setting in settings:
         path, equals, text = setting.partition("=")

@@ -1,5 +1,6 @@
-"""Fetching a file by its address: its size is said first, a bar shows the progress, only a whole file gets its name.
+"""Fetching a file by its address, with its size said first and a bar that shows the progress.
 
+Only a whole file gets its name.
 The other party is not trusted: no more is written than was announced, and a checksum is compared where one is known.
 """
 
@@ -22,8 +23,9 @@ TIMEOUT = 60  # seconds without a byte
 def fetch(address: str, target: Path, *, size: int | None = None, sha256: str | None = None, title: str = "") -> Path:
     """Fetch ``address`` to ``target`` and return it; the file appears there only once it is whole and verified.
 
-    size: bytes that it must have, where they are known; the server's word counts otherwise. sha256: of its bytes, whole
-    or its first digits, in hexadecimal. title: what it is, for messages.
+    size: bytes that it must have, where they are known; the server's word counts otherwise.
+    sha256: of its bytes, whole or its first digits, in hexadecimal.
+    title: what it is, for messages.
     Raises WeightsError for an address that does not answer, and for a file of another size or checksum.
     """
     title = title or target.name
@@ -55,7 +57,7 @@ def fetch(address: str, target: Path, *, size: int | None = None, sha256: str | 
 
 
 def readable(size: int | None) -> str:
-    """A number of bytes as a person writes it: ``553 MB``, ``7.56 GB``; ``unknown size`` for None."""
+    """Return a number of bytes as a person writes it: ``553 MB``, ``7.56 GB``; ``unknown size`` for None."""
     if size is None:
         return "unknown size"
     for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

@@ -18,19 +18,25 @@ from filelock import FileLock, Timeout
 
 
 def cache_folder() -> Path:
-    """FLOWMO_CACHE, or ``~/.cache/flowmo``. It need not exist."""
+    """Return the folder FLOWMO_CACHE, or ``~/.cache/flowmo``. It need not exist."""
     return user_path(os.environ.get("FLOWMO_CACHE") or Path("~") / ".cache" / "flowmo")
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:
-    """A path as a user typed it, with ~ for the home folder; a name such as ~x.jpg, of no user, is itself."""
+    """Return the path that a user typed, with ~ for the home folder.
+
+    A name such as ~x.jpg, of no user, stays itself.
+    """
     return Path(os.path.expanduser(text))
 
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A temporary name beside ``target`` that replaces it when the block succeeds and vanishes when it fails.
-    The folder is made. The file gets the mode that any new file has here, whatever the block writes it with."""
+    """Yield a temporary file beside ``target`` that is renamed to it if the block succeeds, and removed if it fails.
+
+    The folder is made.
+    The file gets the mode that any new file has here, whatever the block writes it with.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     beginning = os.fsdecode(os.fsencode(target.name)[:200])  # a name may have 255 bytes, and the target's own may
     temporary = target.with_name(f".{beginning}.{secrets.token_hex(4)}.part")
@@ -45,12 +51,12 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def json_text(content: Any) -> str:
-    """Return data as JSON, with null in the place of numbers that it has not, such as a loss that was not finite."""
+    """Return data as JSON text, with null for numbers that JSON cannot write, such as a loss that was not finite."""
     return json.dumps(_without_nan(content), indent=2, allow_nan=False)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write :func:`json_text` and rename it into place."""
+    """Write data as JSON (:func:`json_text`) to a file and rename it into place."""
     with replacing(path) as part:
         part.write_text(json_text(content) + "\n")
 
@@ -64,8 +70,10 @@ def _without_nan(content: Any) -> Any:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file that is the same, byte for byte, for the same content: the library alone writes its
-    texts in any order."""
+    """Write a safetensors file that is the same, byte for byte, for the same content.
+
+    The library alone writes the texts of ``metadata`` in any order.
+    """
     from safetensors.torch import save_file
 
     save_file(dict(tensors), path, metadata=metadata)
@@ -98,9 +106,9 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def only_one(path: Path) -> Iterator[bool]:
-    """Give whether this process is the only one inside, by a lock on the file ``path`` that ends with the process.
+    """Yield whether this process is the only one inside, by a lock on the file ``path``.
 
-    On a file system without locks every process is told so.
+    The lock ends with the process. On a file system without locks every process gets True.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=0)

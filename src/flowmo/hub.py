@@ -23,12 +23,15 @@ _HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 
 
 def is_address(text: str) -> bool:
-    """Whether ``text`` is a URL."""
+    """Return whether ``text`` is a URL."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
 
 
 def repository_of(text: str) -> str | None:
-    """``owner/name`` where ``text`` is that, and no path here, or a model's page on the hub; else None."""
+    """Return the ``owner/name`` that ``text`` means, or None.
+
+    ``text`` is that itself, and no path here, or the address of a model's page on the hub.
+    """
     if is_address(text):
         parts = urlsplit(text)
         segments = [segment for segment in parts.path.split("/") if segment]
@@ -38,8 +41,10 @@ def repository_of(text: str) -> str | None:
 
 
 def fetch_from_hub(repository: str, file: str = WEIGHTS, revision: str | None = None) -> Path:
-    """Where ``file`` of a hub repository lies in the hub client's cache; fetched, its size said first, if it does not.
+    """Return the path of a hub repository's ``file`` in the hub client's cache.
 
+    A file that is not there yet is fetched, and its size is said first.
+    revision: a branch, tag or commit.
     Raises WeightsError where the client is not installed, and for a file that is neither cached nor reachable.
     """
     hub = client()
@@ -58,7 +63,7 @@ def fetch_from_hub(repository: str, file: str = WEIGHTS, revision: str | None = 
 
 
 def client() -> ModuleType:
-    """The package huggingface_hub; WeightsError with the way to get it where it is not installed."""
+    """Return the package huggingface_hub. Raises WeightsError, with the way to get it, where it is not installed."""
     try:
         import huggingface_hub
     except ImportError:
@@ -71,7 +76,7 @@ def client() -> ModuleType:
 
 @contextmanager
 def _hub_errors(hub: ModuleType, repository: str, file: str) -> Iterator[None]:
-    """The client's many errors as one of ours, each with the way out."""
+    """Raise WeightsError, with the way out, for each of the client's many errors inside."""
     errors = hub.errors
     page = f"https://huggingface.co/{repository}"
     try:

@@ -10,17 +10,18 @@ import numpy as np
 from .errors import DataError
 
 NONE = -1
-"""In an array of labels: the image has none."""
+"""The entry of an image without a label, in an array of labels."""
 
-MOST = 2**31 - 1
+MOST = 2**31 - 1  # the largest label
 
 
 def checked_labels(
     values: Any, where: str, count: int | None = None, classes: Sequence[str] | None = None
 ) -> np.ndarray:
-    """Labels of any integer type as int32, each -1 for none or from 0 to 2,147,483,647.
+    """Return labels of any integer type as int32, each -1 for none or from 0 to 2,147,483,647.
 
-    count: of the images, where each must have an entry. classes: names from 0 on; then each label must have one.
+    count: of the images, where each must have an entry.
+    classes: names from 0 on; then each label must have one.
     Raises DataError that begins with ``where``.
     """
     array = np.asarray(values)
@@ -45,7 +46,7 @@ def checked_labels(
 
 
 def parsed_label(text: str, where: str) -> int:
-    """A label as a decimal number. Raises DataError that begins with ``where``."""
+    """Return the label that a text writes as a decimal number. Raises DataError that begins with ``where``."""
     if not (text.isascii() and text.isdigit()):
         raise DataError(f"{where}: labels must be whole numbers from 0 on, got {text[:40]!r}")
     if len(text) > 10 or int(text) > MOST:
@@ -54,7 +55,7 @@ def parsed_label(text: str, where: str) -> int:
 
 
 def labels_by_name(pairs: Sequence[tuple[str, int]], where: str) -> dict[str, int]:
-    """A label of each name. Raises DataError that begins with ``where`` for a name that stands twice."""
+    """Return the label of each name. Raises DataError that begins with ``where`` for a name that stands twice."""
     found: dict[str, int] = {}
     for name, label in pairs:
         if name in found:
@@ -66,11 +67,12 @@ def labels_by_name(pairs: Sequence[tuple[str, int]], where: str) -> dict[str, in
 def merged_labels(
     parts: Sequence[tuple[str, np.ndarray, list[str] | None]],
 ) -> tuple[np.ndarray, list[str] | None]:
-    """The labels of several files as one array (n,), and the names of the classes, None where there are none.
+    """Return the labels of several files as one array (n,), and the names of the classes or None.
 
-    parts: of each file its name, labels and names of classes. Files that number the same names differently are brought
-    to the order of the first; names that it lacks follow its own. Raises DataError where that cannot be told: names of
-    some files only, or names that stand twice in lists that differ.
+    parts: of each file its name, labels and names of classes.
+    Files that number the same names differently are brought to the order of the first; names that it lacks follow.
+    Raises DataError where that cannot be told: names of some files only, or names that stand twice in lists that
+    differ.
     """
     labelled = [part for part in parts if (part[1] >= 0).any()]
     first = labelled[0] if labelled else parts[0]
@@ -96,8 +98,11 @@ def merged_labels(
 
 
 def check_same_classes(one: Sequence[str] | None, other: Sequence[str] | None, words: str) -> None:
-    """Raises DataError where two data sets name the same label differently; ``words`` say which they are. One without
-    names, or with fewer of them, is taken to mean the same."""
+    """Raise DataError where two data sets name the same label differently.
+
+    words: which data sets they are, for the message.
+    A data set without names, or with fewer of them, is taken to mean the same.
+    """
     for label, (a, b) in enumerate(zip(one or (), other or (), strict=False)):
         if a != b:
             raise DataError(f"{words} name their classes differently: {label} is {a!r} in one, {b!r} in the other")

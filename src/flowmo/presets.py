@@ -10,7 +10,7 @@ from .errors import ConfigError
 
 
 def flowmo_lo() -> FlowMoConfig:
-    """FlowMo-Lo, Table 6: 256 tokens x 18 bits, 0.070 bits per pixel, 945 M parameters as released.
+    """Return FlowMo-Lo, Table 6: 256 tokens x 18 bits, 0.070 bits per pixel, 945 M parameters as released.
 
     Expected on ImageNet validation (Table 1): rFID 0.95, PSNR 22.07 (pooled, E2), SSIM 0.649, LPIPS 0.113.
     """
@@ -21,7 +21,7 @@ def flowmo_lo() -> FlowMoConfig:
 
 
 def flowmo_hi() -> FlowMoConfig:
-    """FlowMo-Hi, Table 6: 256 tokens x 56 bits, 0.219 bits per pixel, entropy in groups of 14 bits.
+    """Return FlowMo-Hi, Table 6: 256 tokens x 56 bits, 0.219 bits per pixel, entropy in groups of 14 bits.
 
     Expected on ImageNet validation (Table 1): rFID 0.56, PSNR 24.93 (pooled, E2), SSIM 0.785, LPIPS 0.073.
     """
@@ -29,7 +29,7 @@ def flowmo_hi() -> FlowMoConfig:
 
 
 def flowmo_fewer_params() -> FlowMoConfig:
-    """The exploratory configuration of Tables 4 and 7: patch 8, width 768 on both sides, 517 M parameters."""
+    """Return the exploratory configuration of Tables 4 and 7: patch 8, width 768 on both sides, 517 M parameters."""
     return replace(
         flowmo_lo(),
         encoder=TransformerConfig(patch_size=8, width=768, depth=8, heads=12),
@@ -38,7 +38,9 @@ def flowmo_fewer_params() -> FlowMoConfig:
 
 
 def flowmo_continuous() -> FlowMoConfig:
-    """The continuous latent of Table 3, beside DiTo: 256 tokens x 16 numbers, LayerNorm without weights, no tokens.
+    """Return the model with the continuous latent of Table 3, beside DiTo.
+
+    Its latent is 256 tokens x 16 numbers, normalised by LayerNorm without weights; there are no integer tokens.
 
     The paper's rFID is 0.65, its PSNR 26.61; how long it trained is not known (F6). Noise sync is a setting of the run:
     ``flowmo train DATA OUT --preset flowmo-continuous --set noise_sync=0.1``.
@@ -47,9 +49,9 @@ def flowmo_continuous() -> FlowMoConfig:
 
 
 def flowmo_mini_64() -> FlowMoConfig:
-    """The packaged model: 64 x 64 pixels, 64 tokens x 18 bits (0.281 bits per pixel), trained on a CPU.
+    """Return the packaged model of 64 x 64 pixels: 64 tokens x 18 bits (0.281 bits per pixel), trained on a CPU.
 
-    Its four options differ from the paper's, see docs/LOG.md for why.
+    Its four options differ from the paper's; docs/LOG.md says why.
     """
     return FlowMoConfig(
         encoder=TransformerConfig(patch_size=8, width=256, depth=3, heads=4),
@@ -64,9 +66,9 @@ def flowmo_mini_64() -> FlowMoConfig:
 
 
 def flowmo_mini_hi() -> FlowMoConfig:
-    """FlowMo-Hi's code (256 tokens x 56 bits, 0.219 bits per pixel) at 256 x 256 by a model of 28 M parameters.
+    """Return a model of 28 M parameters at 256 x 256 with FlowMo-Hi's code: 256 tokens x 56 bits, 0.219 bits per pixel.
 
-    For half an hour on one GPU (runs/release_256.sh). The options are those of :func:`flowmo_mini_64`.
+    It is meant for half an hour on one GPU (runs/release_256.sh). The options are those of :func:`flowmo_mini_64`.
     """
     return FlowMoConfig(
         encoder=TransformerConfig(patch_size=8, width=256, depth=4, heads=4),
@@ -81,12 +83,15 @@ def flowmo_mini_hi() -> FlowMoConfig:
 
 
 def flowmo_mini_lo() -> FlowMoConfig:
-    """The same with FlowMo-Lo's code: 256 tokens x 18 bits, 0.070 bits per pixel, entropy in groups of 9 bits."""
+    """Return :func:`flowmo_mini_hi` with FlowMo-Lo's code: 256 tokens x 18 bits, 0.070 bits per pixel.
+
+    Entropy is in groups of 9 bits.
+    """
     return replace(flowmo_mini_hi(), bits_per_token=18, bits_per_group=9)
 
 
 def flowmo_mini() -> FlowMoConfig:
-    """The packaged model: any size, any rate up to 56 bits a token of 16 x 16 pixels (0.219 bits per pixel).
+    """Return the packaged model for any size, at any rate up to 56 bits a token of 16 x 16 pixels (0.219 bits a pixel).
 
     It begins as a linear code (arch/transform.py); the allocation here is that of natural photographs, and
     ``flowmo fit-transform`` finds its own. One step of the sampler, no guidance.
@@ -109,9 +114,9 @@ def flowmo_mini() -> FlowMoConfig:
 
 
 def flowmo_mini_8() -> FlowMoConfig:
-    """The same for small images: 64 x 64 pixels, tokens of 8 x 8 pixels and up to 18 bits (0.281 bits per pixel).
+    """Return :func:`flowmo_mini` for 64 x 64 pixels: tokens of 8 x 8 pixels and up to 18 bits (0.281 bits per pixel).
 
-    64 tokens of two groups of 9 bits, few enough for a generator to learn.
+    An image is 64 tokens of two groups of 9 bits, few enough for a generator to learn.
     """
     small = flowmo_mini()
     assert small.transform is not None
@@ -140,7 +145,7 @@ NATURAL = (
 
 
 def tiny() -> FlowMoConfig:
-    """For tests: 32 x 32 pixels, 16 tokens x 18 bits, a few hundred thousand parameters."""
+    """Return the model of the tests: 32 x 32 pixels, 16 tokens x 18 bits, a few hundred thousand parameters."""
     return FlowMoConfig(
         encoder=TransformerConfig(patch_size=8, width=64, depth=2, heads=2),
         decoder=TransformerConfig(patch_size=8, width=64, depth=2, heads=2),

@@ -1,7 +1,8 @@
-"""``from_pretrained``, ``save_pretrained`` and ``push_to_hub``, which users of the Hugging Face hub know, for
-tokenizers and generators: a folder of ``config.json``, ``model.safetensors`` and a model card.
+"""``from_pretrained``, ``save_pretrained`` and ``push_to_hub`` for tokenizers and generators.
 
-The files of a model are a matter of higher layers, which these methods reach when they are called, and only then.
+Users of the Hugging Face hub know these methods. They read and write a folder of ``config.json``,
+``model.safetensors`` and a model card. Higher layers know the files of a model, and these methods import them only
+when they are called.
 """
 
 from __future__ import annotations
@@ -19,16 +20,18 @@ from .hub import WEIGHTS, client
 
 
 class Pretrained:
-    """Methods that a model shares with other libraries' models."""
+    """A model with the methods by which other libraries load, save and upload theirs."""
 
     @classmethod
     def from_pretrained(
         cls, name: str | Path = "", *, device: str | torch.device = "cpu", revision: str | None = None
     ) -> Self:
-        """Return a model ready to use: from a folder of :meth:`save_pretrained`, or from anything that ``flowmo.load``
-        and ``load_generator`` take, such as ``owner/name`` of the hub; without a name, the packaged one.
+        """Return a model ready to use.
 
-        revision: a branch, tag or commit of a repository on the hub. Raises WeightsError.
+        name: a folder of :meth:`save_pretrained`, or anything that ``flowmo.load`` and ``load_generator`` take, such
+        as ``owner/name`` of the hub; without it, the packaged model.
+        revision: a branch, tag or commit of a repository on the hub.
+        Raises WeightsError for a model that cannot be found or read.
         """
         return _read(cls, name, device, revision)
 
@@ -43,8 +46,10 @@ class Pretrained:
     ) -> Path:
         """Write ``config.json``, ``model.safetensors`` and the model card ``README.md``, and return the folder.
 
-        dtype: of the stored weights. result: a file that ``flowmo evaluate`` wrote, whose numbers and conventions go
-        into the card. license: an identifier of the hub's. about: anything JSON can hold, kept in the weights' header.
+        dtype: of the stored weights.
+        result: a file that ``flowmo evaluate`` wrote, whose numbers and conventions go into the card.
+        license: an identifier of the hub's.
+        about: anything JSON can hold, kept in the weights' header.
         Raises WeightsError for weights that are not finite in ``dtype``.
         """
         return _write(self, Path(folder), dtype, result, license, about)
@@ -58,9 +63,12 @@ class Pretrained:
         message: str = "Upload a FlowMo model",
         **settings: Any,
     ) -> str:
-        """Upload the folder of :meth:`save_pretrained` to ``owner/name``, which is made if need be; return its address.
+        """Upload the folder of :meth:`save_pretrained` to the repository ``owner/name`` and return its address.
 
-        settings: of :meth:`save_pretrained`. The token is that of ``hf auth login`` or HF_TOKEN. Raises WeightsError.
+        The repository is made if need be.
+        settings: of :meth:`save_pretrained`.
+        The token is that of ``hf auth login`` or HF_TOKEN.
+        Raises WeightsError where the upload fails.
         """
         return _push(self, repository, private, revision, message, settings)
 

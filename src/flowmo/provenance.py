@@ -1,4 +1,4 @@
-"""Which code and which machine made a result: written into every checkpoint and every measured number."""
+"""The code and the machine that made a result, written into every checkpoint and every measured number."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ._version import __version__
 
 @functools.cache
 def code_version() -> dict[str, Any]:
-    """The package's version and, where it runs from a git checkout, the commit and whether files differ from it."""
+    """Return the package's version and, in a git checkout, the commit and whether files in src differ from it."""
     version: dict[str, Any] = {"flowmo": __version__}
     root = Path(__file__).parents[2]
     if (root / ".git").exists():
@@ -28,7 +28,7 @@ def code_version() -> dict[str, Any]:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What the numbers are worth nothing without."""
+    """Return the device, processor, system and versions without which measured numbers mean nothing."""
     facts: dict[str, Any] = {
         "device": str(device),
         "cpu": _cpu_name(),

@@ -53,7 +53,7 @@ SMALLEST_TRAINING_T = 0.05  # keeps the loss of a clean prediction finite at low
 
 
 def check_tokens(tokens: Tokens, config: FlowMoConfig) -> None:
-    """Raises ConfigError for tokens that a model of this configuration cannot decode.
+    """Raise ConfigError for tokens that a model of this configuration cannot decode.
 
     A model with a transform takes any number of groups up to its own.
     """
@@ -92,8 +92,10 @@ def sampler_with(sampler: SamplerConfig, given: dict[str, Any]) -> SamplerConfig
 
 
 def own_precision(verb: Callable[Given, Result]) -> Callable[Given, Result]:
-    """The function outside of any ``torch.autocast`` around it: results are those of the weights' own precision, which
-    ``prepare(dtype=...)`` sets."""
+    """Return the function made to run outside of any ``torch.autocast`` around it.
+
+    Its results are those of the weights' own precision, which ``prepare(dtype=...)`` sets.
+    """
 
     @wraps(verb)
     def run(*args: Given.args, **kwargs: Given.kwargs) -> Result:
@@ -104,7 +106,7 @@ def own_precision(verb: Callable[Given, Result]) -> Callable[Given, Result]:
 
 
 class FlowMo(Pretrained, nn.Module):
-    """Image -> latent -> code (+ tokens) -> image.
+    """The tokenizer, a diffusion autoencoder: image to latent to code (and tokens), and back to an image.
 
     The parts (:meth:`encode`, :meth:`quantize`, :meth:`velocity`, :meth:`sample`) keep gradients; the verbs
     (:meth:`tokenize`, :meth:`detokenize`, :meth:`reconstruct`) do not.
@@ -121,7 +123,7 @@ class FlowMo(Pretrained, nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Return the device of the weights."""
         return self.decoder.readout.weight.device
 
     def prepare(
@@ -133,11 +135,12 @@ class FlowMo(Pretrained, nn.Module):
     ) -> Self:
         """Make this model ready to encode and decode, and return it; in place, as ``to`` does.
 
-        dtype: of the weights; the sampler's state and steps stay float32. compile: the passes of both networks by
-        torch.compile, with CUDA graphs on a GPU; a name is one of its backends. A compiled model takes batches of
-        ``chunk_size`` images alone: the verbs pad the last one, so choose a size that you fill. It compiles at the
-        first call for each size of images; copies and saved models are not compiled. chunk_size: images at a time,
-        by default as many as suit the device.
+        dtype: of the weights; the sampler's state and steps stay float32.
+        compile: whether the passes of both networks go through torch.compile, with CUDA graphs on a GPU; a name is one
+        of its backends. A compiled model takes batches of ``chunk_size`` images alone: the verbs pad the last one, so
+        choose a size that you fill. It compiles at the first call for each size of images; copies and saved models are
+        not compiled.
+        chunk_size: images at a time, by default as many as suit the device.
         Raises ConfigError for a device that is not there, or for settings that cannot be.
         """
         passes = (self.encoder.forward_blocks, self.decoder.forward_blocks)
@@ -145,7 +148,10 @@ class FlowMo(Pretrained, nn.Module):
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """As any module's, but weights that become bfloat16 keep their fingerprint, which it is too coarse to show."""
+        """Apply ``fn`` as any module does, but keep the fingerprint where weights become bfloat16.
+
+        That precision is too coarse to show it.
+        """
         weight = self.decoder.readout.weight
         coarser = not weight.is_meta and weight.dtype != torch.bfloat16 and fn(weight[:1]).dtype == torch.bfloat16
         before = self.fingerprint() if coarser else None
@@ -155,22 +161,26 @@ class FlowMo(Pretrained, nn.Module):
         return self
 
     def encode(self, image: Tensor) -> Tensor:
-        """image: B 3 H W in [-1, 1] -> latent c-hat: B N K (Eq. 1). Sides must be multiples of the patch sizes."""
+        """Return the latents c-hat, B N K, of images B 3 H W in [-1, 1] (Eq. 1).
+
+        The sides must be multiples of the patch sizes.
+        """
         return self.encoder(image)
 
     def quantize(self, latent: Tensor, average: Average | None = None) -> Quantized:
-        """latent: B N K -> Quantized(code, tokens, losses) (Eq. 2).
+        """Return code, tokens and losses of a latent B N K (Eq. 2).
 
         average: over processes, so that the entropy of the mean code (Eq. 7) is that of all their samples (A7).
         """
         return self.quantizer(latent, average)
 
     def velocity(self, x_t: Tensor, given: Tensor | Condition | None, t: Tensor, exact: bool = False) -> Tensor:
-        """v = d_theta(x_t, c, t) (Eq. 3): B 3 H W.
+        """Return the velocity v = d_theta(x_t, c, t), B 3 H W (Eq. 3).
 
-        given: a code B N K, or a condition in which parts of one are given, or None for the null condition. t: (B,) in
-        [0, 1]. exact: as in sampling, a clean prediction is divided by t itself in training mode too: held above a
-        grid's last levels, t would leave noise in the image (O3).
+        given: a code B N K, or a condition in which parts of one are given, or None for the null condition.
+        t: (B,) in [0, 1].
+        exact: divide a clean prediction by t itself in training mode too, as in sampling. A t held above a grid's last
+        levels would leave noise in the image (O3).
         """
         if given is None:
             size = (x_t.shape[-2], x_t.shape[-1])
@@ -186,9 +196,10 @@ class FlowMo(Pretrained, nn.Module):
         sampler: SamplerConfig | None = None,
         on_step: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
-        """Integrate from noise B 3 H W to an image, not clipped (Section 3.4). sampler: ``config.sampler`` by default.
+        """Return the images B 3 H W, not clipped, that the sampler makes of noise B 3 H W (Section 3.4).
 
-        on_step: sees (k, state) after each step.
+        sampler: ``config.sampler`` by default.
+        on_step: called with (k, state) after each step.
         """
         sampler = sampler or self.config.sampler
         levels = shifted_grid(sampler.num_steps, sampler.rho).tolist()  # on the host, which never waits for the device
@@ -198,10 +209,10 @@ class FlowMo(Pretrained, nn.Module):
     def level_velocity(
         self, condition: Condition, noise: Tensor, levels: Sequence[float], guidance: Guidance, solver: Solver = "euler"
     ) -> Callable[[Tensor, int], Tensor]:
-        """Return (state, k) -> guided velocity at the k-th level.
+        """Return the function of (state, k) that gives the guided velocity at the k-th level.
 
-        The same as :meth:`velocity` with ``guidance``, pass by pass, in fewer operations: what the levels and the code
-        decide is computed here, once; and where guidance acts, both conditions share a pass.
+        It gives the same as :meth:`velocity` with ``guidance``, pass by pass, in fewer operations. What the levels and
+        the code decide is computed here, once; and where guidance acts, both conditions share a pass.
         """
         decoder = self.decoder
         t = torch.tensor(levels[:-1], dtype=torch.float64).to(noise.device, noise.dtype)
@@ -226,7 +237,7 @@ class FlowMo(Pretrained, nn.Module):
         return velocity
 
     def _as_velocity(self, output: Tensor, x_t: Tensor, t: Tensor, smallest_t: float = 0.0) -> Tensor:
-        """The decoder's output as a velocity, whichever of the two it predicts (O2)."""
+        """Return the decoder's output as a velocity, whichever of the two it predicts (O2)."""
         if self.config.prediction == "velocity":
             return output
         return velocity_from_estimate(x_t, output, t, smallest_t)
@@ -234,12 +245,13 @@ class FlowMo(Pretrained, nn.Module):
     @own_precision
     @torch.no_grad()
     def tokenize(self, images: Images, bits_per_token: int | None = None) -> Tokens:
-        """Images in any form -> Tokens, on the CPU.
+        """Return the tokens of images, on the CPU.
 
         images: a float tensor B 3 H W in [-1, 1], whose sides are multiples of the patch sizes; or a path, a Pillow
         image, a NumPy array, a uint8 tensor, or a list of these of any sizes, which are brought to the model's size
-        (:func:`flowmo.image_utils.as_images`). bits_per_token: only the first so many bits of each token, a lower rate
-        (models with a transform). Raises ImageError, ConfigError for a rate that the model does not have.
+        (:func:`flowmo.image_utils.as_images`).
+        bits_per_token: only the first so many bits of each token, a lower rate (models with a transform).
+        Raises ImageError for images that cannot be taken, ConfigError for a rate that the model does not have.
         """
         self.require_tokens()
         images = as_images(images, self.config.image_size)
@@ -254,19 +266,27 @@ class FlowMo(Pretrained, nn.Module):
     @own_precision
     @torch.no_grad()
     def codes(self, images: Images) -> Tensor:
-        """Images as in :meth:`tokenize` -> their codes B N K on the model's device, also of a continuous latent."""
+        """Return the codes B N K of images on the model's device, also of a continuous latent.
+
+        images: as in :meth:`tokenize`.
+        """
         if self.quantizer.has_tokens:
             return self.code_of(self.tokenize(images).indices)
         images = as_images(images, self.config.image_size)
         return torch.cat([quantized.code[:count].clone() for quantized, count in self._quantized(images)])
 
     def _quantized(self, images: Tensor) -> Iterator[tuple[Quantized, int]]:
-        """Encode and quantize images B 3 H W in chunks; with each, how many of its rows count."""
+        """Yield the quantized latents of images B 3 H W in chunks, each with how many of its rows count."""
         encoder_pass = self.inference.encoder_pass or self.encoder.forward_blocks
         table = self.encoder.table(images[:0].to(self.device))
         for rows, count in self.inference.chunks(len(images), self.chunk_size((images.shape[2], images.shape[3]))):
             new_outputs(self.inference.encoder_pass, table)
             yield self.quantize(encoder_pass(images[rows].to(self.device), table)), count
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether its codes are integers."""
+        return self.quantizer.has_tokens
 
     def require_tokens(self) -> None:
         """Raise ConfigError for a model whose codes are not integers; commands that need tokens ask before any work."""
@@ -276,11 +296,12 @@ class FlowMo(Pretrained, nn.Module):
     @own_precision
     @torch.no_grad()
     def detokenize(self, tokens: Tokens, *, seed: int | Sequence[int] = 0, **sampler: Any) -> Tensor:
-        """Tokens -> images B 3 H W in [-1, 1], on the model's device.
+        """Return the images B 3 H W in [-1, 1] that tokens decode to, on the model's device.
 
-        seed: one integer gives every image the same starting noise, a list one each; the batch an image stands in
-        changes nothing. sampler: ``num_steps``, ``rho``, ``guidance_scale``, ``guidance_interval``, ``solver``; what is
-        not given, or None, is as stored with the weights (``config.sampler``).
+        seed: one integer gives every image the same starting noise, a list one each; the batch that an image stands in
+        changes nothing.
+        sampler: ``num_steps``, ``rho``, ``guidance_scale``, ``guidance_interval``, ``solver``; what is not given, or
+        None, is as stored with the weights (``config.sampler``).
         """
         self.require_tokens()
         check_tokens(tokens, self.config)
@@ -291,7 +312,7 @@ class FlowMo(Pretrained, nn.Module):
     def decode_codes(
         self, code: Tensor, size: tuple[int, int], *, seed: int | Sequence[int] = 0, **sampler: Any
     ) -> Tensor:
-        """Codes B N K, as :meth:`codes` gives them -> images B 3 H W in [-1, 1], on the model's device.
+        """Return the images B 3 H W in [-1, 1] of codes B N K as :meth:`codes` gives them, on the model's device.
 
         size: (H, W). seed and sampler: as of :meth:`detokenize`.
         """
@@ -301,8 +322,10 @@ class FlowMo(Pretrained, nn.Module):
     @own_precision
     @torch.no_grad()
     def decode_noise(self, code: Tensor, noise: Tensor, sampler: SamplerConfig) -> Tensor:
-        """Codes B N K and the noise B 3 H W that each begins with -> images B 3 H W in [-1, 1], as many at a time as
-        ``prepare`` said."""
+        """Return the images B 3 H W in [-1, 1] of codes B N K and of the noise B 3 H W that each begins with.
+
+        They are decoded as many at a time as ``prepare`` said.
+        """
         parts = []
         for rows, count in self.inference.chunks(len(code), self.chunk_size((noise.shape[2], noise.shape[3]))):
             image = self.decode(code[rows].to(self.device), noise[rows].to(self.device), sampler)
@@ -310,27 +333,29 @@ class FlowMo(Pretrained, nn.Module):
         return torch.cat(parts)
 
     def code_of(self, indices: Tensor) -> Tensor:
-        """Integers B N G -> their code B N K on the model's device, with zeros for groups that were cut off."""
+        """Return the code B N K of integers B N G on the model's device, with zeros for groups that were cut off."""
         return all_channels(self.quantizer.decode(indices.to(self.device)), self.config)
 
     def decode(self, code: Tensor, noise: Tensor, sampler: SamplerConfig | None = None) -> Tensor:
-        """:meth:`sample`, in tiles that overlap where an image is larger than attention should see at once."""
+        """Return what :meth:`sample` gives, by overlapping tiles where an image is too large for attention at once."""
         if self.config.transform is None:
             return self.sample(code, noise, sampler)
         return decode_tiled(lambda c, z: self.sample(c, z, sampler), code, noise, self.config.transform.patch_size)
 
     def chunk_size(self, size: tuple[int, int]) -> int:
-        """Images of this height and width that the verbs give the networks at a time."""
+        """Return how many images of this height and width the verbs give the networks at a time."""
         return self.inference.images_at_once(self.config, size, self.device)
 
     def reconstruct(self, images: Images, **settings: object) -> Tensor:
-        """``detokenize(tokenize(images))``, also of a continuous latent, without tokens; images as in :meth:`tokenize`,
-        settings as in :meth:`detokenize`."""
+        """Return ``detokenize(tokenize(images))``; a continuous latent goes without tokens.
+
+        images: as in :meth:`tokenize`. settings: as in :meth:`detokenize`.
+        """
         images = as_images(images, self.config.image_size)
         return self.decode_codes(self.codes(images), (images.shape[2], images.shape[3]), **settings)  # type: ignore[arg-type]
 
     def fingerprint(self) -> int:
-        """Which encoder and quantizer made a token file: 32 bits of a hash over their weights and settings.
+        """Return 32 bits of a hash that say which encoder and quantizer made a token file: of weights and settings.
 
         Weights count in half precision, so that a checkpoint and its packaged half-precision copy agree. The
         decoder does not count: a post-trained or distilled one reads old files. Weights that were made bfloat16 count

@@ -31,8 +31,8 @@ MAX_READS = 2**22
 
 
 def check_regular(path: Path, what: str = "weights") -> None:
-    """Nothing for a plain file; raises WeightsError for one that is missing, a folder, a pipe or a device, all of which
-    would be an error later, or would never end."""
+    """Raise WeightsError for a file that is missing, a folder, a pipe or a device: all of them would be an error later,
+    or would never end."""
     if not path.exists():
         raise WeightsError(f"no {what} at {path}")
     if not path.is_file():
@@ -40,7 +40,8 @@ def check_regular(path: Path, what: str = "weights") -> None:
 
 
 def load_tensors(source: Path | BinaryIO, mmap: bool = False) -> Any:
-    """What a file of ``torch.save`` holds, on the CPU, where that is tensors in plain containers; nothing is executed.
+    """Return what a file of ``torch.save`` holds, on the CPU, where that is tensors in plain containers; nothing is
+    executed.
 
     source: a path, or an open file of which all is read. mmap: leave the values of an archive in the file until used.
     Raises WeightsError with a reason of our own for any other content; PyTorch's advice to load it anyway is not passed
@@ -98,8 +99,8 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def open_safetensors(path: Path, most: int = MAX_HEADER) -> Iterator[Any]:
-    """A safetensors file of weights, opened. most: bytes of its header. Raises WeightsError, for what is wrong with it
-    inside the block too."""
+    """Give an opened safetensors file of weights inside a block. most: bytes of its header. Raises WeightsError, for
+    what is wrong with it inside the block too."""
     check_regular(path)
     try:
         with path.open("rb") as raw:
@@ -114,8 +115,8 @@ def open_safetensors(path: Path, most: int = MAX_HEADER) -> Iterator[Any]:
 
 
 def shapes_of(file: Any, path: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors of an open safetensors file, by name, from its header. Raises WeightsError unless all are
-    floating-point numbers."""
+    """Return the shapes of the tensors of an open safetensors file, by name, from its header. Raises WeightsError
+    unless all are floating-point numbers."""
     shapes = {}
     for name in file.keys():  # noqa: SIM118
         part = file.get_slice(name)
@@ -129,7 +130,7 @@ def shapes_of(file: Any, path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def finite(tensor: torch.Tensor, name: str, path: Path) -> torch.Tensor:
-    """The tensor in float32, a copy of its own. Raises WeightsError where it is of another kind or not finite."""
+    """Return a copy of the tensor in float32. Raises WeightsError where it is of another kind or not finite."""
     if not tensor.is_floating_point():
         raise WeightsError(f"{path}: {name} is of {tensor.dtype}; weights are floating-point numbers")
     tensor = tensor.detach().clone().float()
@@ -139,13 +140,14 @@ def finite(tensor: torch.Tensor, name: str, path: Path) -> torch.Tensor:
 
 
 def without_wrappers(name: str) -> str:
-    """A weight's name without what wrappers put before it: module. (several GPUs), _orig_mod. (torch.compile) and
-    model. (frameworks)."""
+    """Return a weight's name without what wrappers put before it: module. (several GPUs), _orig_mod. (torch.compile)
+    and model. (frameworks)."""
     return re.sub(r"^(?:(?:module|_orig_mod|model)\.)+", "", name).replace("._orig_mod.", ".")
 
 
 def loads(text: str) -> Any:
-    """JSON from an untrusted file. Raises ValueError, and nothing else, for what is none or is nested too deeply."""
+    """Return the JSON of an untrusted file. Raises ValueError, and nothing else, for what is none or is nested too
+    deeply."""
     try:
         return json.loads(text)
     except RecursionError:

@@ -119,6 +119,9 @@ def test_every_switch_of_the_deviations_works(row: list[str]) -> None:
         if flag == "--protocol":
             assert build_parser().parse_args(["evaluate", "m", "d", flag, *settings]).protocol == settings[0]
             continue
+        if flag == "evaluate-generator":
+            assert build_parser().parse_args([flag, "s", "r", *settings]).reference_crop == settings[1]
+            continue
         stages = [entry.config() for entry in STAGES.values()]
         wholes = {"--set": stages, "--config": [flowmo.flowmo_lo()]}
         if switch.startswith("train-generator "):

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from flowmo import samples
 from flowmo.cli.main import main
-from flowmo.data import FileSource, open_images, to_uint8
+from flowmo.data import FileSource, adm_crop, open_images, open_picture, to_uint8
 from flowmo.errors import DataError
 from flowmo.evaluation import reference as reference_file
 from flowmo.evaluation.generated import (
@@ -49,6 +50,13 @@ class Colours:
         return {"pool": images.mean((2, 3)), "spatial": quarters}
 
 
+class Network(Colours):
+    """The same as a module is used."""
+
+    def to(self, device: torch.device) -> Network:
+        return self
+
+
 @pytest.fixture(scope="module")
 def pictures(photographs: Callable[[str, int], Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hundred photographs of 32 pixels, as an array."""
@@ -72,6 +80,47 @@ def test_running_statistics_are_those_of_all_at_once() -> None:
         assert np.allclose(statistics.covariance, whole.covariance, rtol=1e-9)
     with pytest.raises(DataError, match="at least 2"):
         RunningStatistics().statistics()
+
+
+def test_the_reference_by_adms_crop(tmp_path: Path) -> None:
+    """Statistics of the pixels of ADM's crop, kept apart from those of the model's; a crop needs a data set."""
+    pictures = [open_picture(path).image for path in samples.paths()[:4]]
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, picture in enumerate(pictures):
+        picture.save(folder / f"{i}.png")
+    source = open_images(folder)
+    model = reference_of(source, 48, Colours(), CPU, cache=tmp_path)
+    adm = reference_of(source, 48, Colours(), CPU, cache=tmp_path, crop="adm")
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+    assert (model.about["crop"], adm.about["crop"]) == ("model", "adm")
+    means = np.stack([np.asarray(adm_crop(picture, 48)).reshape(-1, 3).mean(0) / 127.5 - 1 for picture in pictures])
+    assert adm.features is not None
+    assert np.allclose(adm.features, means, atol=1e-5)
+    assert not np.allclose(adm.pool.mean, model.pool.mean, atol=1e-5)
+
+
+def test_the_reference_crop_as_a_flag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FLOWMO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("flowmo.cli.evaluate_generator.load_inception", lambda *paths: Network())
+    made = tmp_path / "made.npz"
+    np.savez(made, arr_0=np.stack([np.asarray(adm_crop(open_picture(p).image, 48)) for p in samples.paths()]))
+    (tmp_path / "real").mkdir()
+    for i, path in enumerate(samples.paths()):
+        open_picture(path).image.save(tmp_path / "real" / f"{i}.png")
+    arguments = ["evaluate-generator", str(made), str(tmp_path / "real"), "--out", str(tmp_path), "--device", "cpu"]
+    fids = {}
+    for crop in ("model", "adm"):
+        assert main([*arguments, "--reference-crop", crop, "--json", "--force"]) == 0
+        fids[crop] = json.loads(capsys.readouterr().out)["results"][0]["fid"]
+        assert read_result(tmp_path / "made.json").content["reference"]["crop"] == crop
+    assert fids["adm"] == pytest.approx(0, abs=1e-7)
+    assert fids["model"] > 1e-6
+    arguments[2] = str(made)
+    assert main([*arguments, "--reference-crop", "adm", "--force"]) == 2
+    assert "is for a data set" in capsys.readouterr().err
 
 
 def test_distances_in_closed_form(pictures: Path, tmp_path: Path) -> None:

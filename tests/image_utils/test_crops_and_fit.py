@@ -12,6 +12,7 @@ from PIL import Image
 from flowmo import samples
 from flowmo.data import (
     FITS,
+    adm_crop,
     center_crop,
     fit_picture,
     kept_size,
@@ -180,3 +181,46 @@ def test_whole_scales_nothing_and_repeats_the_last_row_and_column(size: tuple[in
 def test_whole_takes_no_picture_that_is_larger() -> None:
     with pytest.raises(ImageError, match="do not fit into 16x16 unscaled"):
         fit_picture(photo(17, 16), 16, 16, "whole")
+
+
+def boxed(pixels: np.ndarray) -> np.ndarray:
+    """H W 3 -> H // 2, W // 2, 3 by the mean of the pixels whose middles lie in each half-size pixel, one axis after
+    the other, each rounded to whole levels as PIL does."""
+    for axis in (1, 0):
+        count = pixels.shape[axis]
+        step, middles = count / (count // 2), np.arange(count) + 0.5
+        means = [
+            pixels.compress((middles > j * step) & (middles <= (j + 1) * step), axis).mean(axis)
+            for j in range(count // 2)
+        ]
+        pixels = np.floor(np.stack(means, axis) + 0.5)
+    return pixels
+
+
+@pytest.mark.parametrize(("width", "height", "size"), [(256, 256, 64), (215, 151, 32), (150, 303, 64), (180, 97, 64)])
+def test_adms_crop_is_that_of_its_reference_batches(width: int, height: int, size: int) -> None:
+    """The halvings by hand, the bicubic filter of the cropped region alone; bilinear pixels are others.
+
+    The sizes are such that no pixel's middle lies on a border inside a halved picture, where rounding would choose."""
+    image = photo(width, height)
+    pixels = np.asarray(image).astype(float)
+    while min(pixels.shape[:2]) >= 2 * size:
+        pixels = boxed(pixels)
+    halved = Image.fromarray(pixels.astype(np.uint8))
+    scale = size / min(halved.size)
+    across, down = round(halved.width * scale), round(halved.height * scale)
+    x, y = halved.width / across, halved.height / down
+    left, top = (across - size) // 2, (down - size) // 2
+    region = (left * x, top * y, (left + size) * x, (top + size) * y)
+    expected = np.asarray(halved.resize((size, size), Image.Resampling.BICUBIC, box=region)).astype(int)
+    found = np.asarray(adm_crop(image, size)).astype(int)
+    assert found.shape == (size, size, 3)
+    assert np.abs(found - expected).max() <= 1
+    assert np.abs(found - np.asarray(fit_picture(image, size, size))).max() > 4
+
+
+def test_adms_crop_of_a_small_picture_or_a_strip() -> None:
+    assert adm_crop(photo(20, 30), 32).size == (32, 32)  # grows
+    assert np.array_equal(np.asarray(adm_crop(photo(32, 32), 32)), np.asarray(photo(32, 32)))
+    with pytest.raises(ImageError, match="60000x1 is too narrow"):
+        adm_crop(Image.new("RGB", (60_000, 1)), 64)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +23,8 @@ from flowmo.profiling.training import measured
 from flowmo.stages import LossWeights
 from flowmo.training import TrainConfig
 
-RESULTS = sorted((Path(__file__).parents[2] / "results").glob("bench-train-*.json"))
+ROOT = Path(__file__).parents[2]
+RESULTS = sorted((ROOT / "results").glob("bench-train-*.json"))
 PLAIN = TrainConfig(batch_size=8, micro_batch=8, precision="fp32", losses=LossWeights(perceptual=0))
 
 
@@ -46,6 +50,25 @@ def test_the_estimate_is_what_real_steps_take(
     found = measured(model, replace(PLAIN, **settings), torch.device("cpu"), pictures(samples, model.image_size), 4, 1)  # type: ignore[arg-type]
     assert found.speed is not None
     assert found.estimate == pytest.approx(found.speed.memory, rel=0.03)
+
+
+def test_the_estimate_is_what_two_processes_take(tmp_path: Path) -> None:
+    """DDP with three micro-batches an update, of 1 image and of 4: the most of all updates, and the first and the last
+    where activations outweigh the weights. A second copy of the gradients would be 15 % there."""
+    program = [str(Path(__file__).with_name("memory_program.py")), str(tmp_path), "1", "4"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launcher, *program], env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    for rank in range(2):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        for result in found.values():
+            assert len(result["most"]) == 4
+            assert result["estimate"]["total"] == pytest.approx(max(result["most"]), rel=0.05)
+        large = found["4"]
+        assert large["estimate"]["activations"] > large["estimate"]["gradients"]
+        for most in (large["most"][0], large["most"][-1]):
+            assert large["estimate"]["total"] == pytest.approx(most, rel=0.05)
 
 
 def test_three_presets_were_measured() -> None:

@@ -22,7 +22,7 @@ from flowmo.perceptual import load_lpips
 from flowmo.presets import tiny
 from flowmo.stages import LossWeights, draw, mode_matching_loss
 from flowmo.tokenizer import FlowMo
-from flowmo.training import TrainConfig, TrainState, World, read_newest
+from flowmo.training import Run, Signals, TrainConfig, TrainState, World, read_newest
 from flowmo.training.early_stopping import validations_of
 from flowmo.weights import load_model, save_model
 
@@ -149,10 +149,13 @@ def test_the_sampler_that_is_stored_and_the_teacher_that_is_named(learned: Path,
 
 
 def test_stopped_and_resumed_it_is_the_same_run(
-    whole: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It goes on with the number of steps whose turn it is. Kills: see test_posttrain_run.py, the same code."""
-    assert main(command(tmp_path, teacher, "--time-limit", "0s", **SHORT)) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "signals", lambda *_: Signals(stop=True))
+        assert main(command(tmp_path, teacher, **SHORT)) == 0
+    assert "stopped on request after 8 images" in capsys.readouterr().out
     assert len(log_of(tmp_path)) == 1
     assert main(command(tmp_path, teacher, **SHORT)) == 0
     assert "resuming at 8 images" in capsys.readouterr().out

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import re
 import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from flowmo.errors import ConfigError, TrainingError
 from flowmo.presets import tiny
 from flowmo.stages import LossWeights
 from flowmo.training import Run, TokenizerPlan, TrainConfig, TrainOptions, World, session, train
+from flowmo.training.validation import SizedValidation, Validator
 from flowmo.weights import load_model
 
 QUICK = TrainConfig(
@@ -83,6 +86,69 @@ def test_validation_says_what_it_costs(data: Path, tmp_path: Path) -> None:
         notes = [line for line in said if line.startswith("note: validation takes")]
         assert len(notes) == (1 if wait else 0)
         assert all("check_images=" in note for note in notes)
+
+
+def sized(tried: list[tuple[int, float]], wait: float, folder: Path) -> SizedValidation:
+    """A validation that takes ``wait`` seconds an image; it writes down on how many images it was called."""
+
+    def make(model: nn.Module, world: World, count: int, pictures: Path) -> Callable[[Any, int], dict[str, float]]:
+        assert (pictures == folder) == (count == 10)  # a trial leaves no sheet in the run's folder
+
+        def measure(ema: flowmo.FlowMo, images: int) -> dict[str, float]:
+            assert not ema.training
+            time.sleep(wait * count)
+            tried.append((count, images))
+            return {"number": 1.0}
+
+        return measure
+
+    return SizedValidation(make, 10, folder, fewest=2)
+
+
+@pytest.mark.parametrize(
+    ("limit", "wait", "measured"),
+    [
+        (600.0, 0.0, [(1, 0), (2, 0), (10, 16), (10, 32)]),
+        (20.0, 0.2, [(1, 0)]),  # 10 images take 2 s, more than 7 % of 20 s
+        (math.inf, 0.01, [(10, 16), (10, 32)]),  # without a limit nothing is tried
+        (0.0, 0.0, []),
+    ],
+)
+def test_validation_is_left_out_where_it_takes_too_much_of_the_time_limit(
+    data: Path, tmp_path: Path, limit: float, wait: float, measured: list[tuple[int, float]]
+) -> None:
+    tried: list[tuple[int, float]] = []
+    said: list[str] = []
+    config = TrainConfig(**(vars(QUICK) | {"check_images": 16}))
+    plan = plan_of(config, validation=sized(tried, wait, tmp_path / "sheets"))
+    outcome = train(plan, open_images(str(data)), tmp_path / "run", TrainOptions(seconds=limit, say=said.append))
+    assert outcome.finished == (limit > 0)
+    assert tried == measured
+    left_out = [line for line in said if line.startswith("validation is left out: of 10 images it takes ")]
+    assert len(left_out) == (len(measured) < 2)
+    assert all("7% of what is left" in line for line in left_out)
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+def test_a_validation_that_would_end_after_the_time_limit_is_left_out(tmp_path: Path) -> None:
+    said: list[str] = []
+    log = SimpleNamespace(say=said.append)
+    parts: list[Any] = [tmp_path, QUICK, None, None, World(), log, lambda model, images: {}]
+    assert Validator(*parts, longest=1e6).in_time()
+    assert Validator(*parts, longest=5.0, deadline=time.monotonic() + 60).in_time()
+    assert not said
+    assert not Validator(*parts, longest=90.0, deadline=time.monotonic() + 60).in_time()
+    assert said == ["validation is left out here: it takes 90.0 s, and the time limit is near"]
+
+
+def test_a_run_stops_before_an_update_that_would_end_after_its_limit(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An update takes all of the time that there is: the second one is the last."""
+    monkeypatch.setattr(Run, "took", property(lambda self: 1e6 * self.state.step, lambda self, seconds: None))
+    options = TrainOptions(seconds=1e6, say=lambda _: None)
+    outcome = train(plan_of(), open_images(str(data)), tmp_path / "run", options)
+    assert (outcome.reason, outcome.images_seen) == ("time limit", 16)
 
 
 def test_the_old_run_is_freed_before_the_new_one_is_built(

@@ -1,5 +1,7 @@
-"""The two-stream MMDiT block: one stream of weights for the code, one for the image, one attention over both
-(Section 3.1, Figure 3; B1, B9)."""
+"""The two-stream MMDiT block (Section 3.1, Figure 3; B1, B9).
+
+It has one stream of weights for the code, one for the image, and one attention over both.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ Conditioning = Tensor | list[Modulation] | None
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """softmax(scale q k^T) v; all B heads L head_dim."""
+    """Return softmax(scale q k^T) v, B heads L head_dim, as query, key and value are."""
     if query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[-2] <= LONGEST_UNFUSED:
         # Two matrix products: twice as fast there as the fused kernel, which gains nothing from half precision. Longer
         # sequences are left to it: their L x L products would take gigabytes.
@@ -61,7 +63,7 @@ class Stream(nn.Module):
             self.modulation = (AdaLN if modulation == "per_block" else AdaLNTable)(width, gated=updated)
 
     def modulations(self, conditioning: Conditioning) -> list[Modulation] | list[None]:
-        """Those of a conditioning; ready ones as they are."""
+        """Return the modulations of a conditioning, one a branch; those that are ready stay as they are."""
         if self.modulation is None or conditioning is None:
             return [None, None]
         return self.modulation(conditioning) if isinstance(conditioning, Tensor) else conditioning
@@ -69,7 +71,10 @@ class Stream(nn.Module):
     def attention_inputs(
         self, x: Tensor, modulation: Modulation | None, table: Tensor
     ) -> tuple[Tensor | None, Tensor, Tensor]:
-        """x: B L width -> query (None when not updated), key, value: B heads L head_dim."""
+        """Return query, key and value of tokens x, B L width, each B heads L head_dim.
+
+        The query is None in a stream that is not updated.
+        """
         x = modulated_norm(x, modulation)
         x = self.qkv(x) if self.updated else self.kv(x)
         parts = x.unflatten(-1, (-1, self.heads, x.shape[-1] // (3 if self.updated else 2) // self.heads))
@@ -78,7 +83,7 @@ class Stream(nn.Module):
         return rotate(self.query_norm(query[0]), table) if query else None, key, value
 
     def update(self, x: Tensor, attended: Tensor, modulations: list[Modulation] | list[None]) -> Tensor:
-        """Residual step of attention, then of the MLP. attended: B L width."""
+        """Return tokens x after the residual step of attention, then that of the MLP. attended: B L width."""
         x = add_gated(x, self.proj(attended), modulations[0])
         hidden = F.gelu(self.mlp_in(modulated_norm(x, modulations[1])), approximate="tanh")
         return add_gated(x, self.mlp_out(hidden), modulations[1])
@@ -112,7 +117,10 @@ class TwoStreamBlock(nn.Module):
         code_conditioning: Conditioning,
         image_conditioning: Conditioning,
     ) -> tuple[Tensor, Tensor]:
-        """code: B N width; image: B P width; table: rotary table of N + P tokens. Returns both, updated."""
+        """Return both streams, updated: code B N width and image B P width.
+
+        table: the rotary table of the N + P tokens.
+        """
         num_code = code.shape[1]
         code_modulations = self.code_stream.modulations(code_conditioning)
         image_modulations = self.image_stream.modulations(image_conditioning)

@@ -13,14 +13,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Condition:
-    """A code B N K, and what of it is given.
+    """A code, and which of its channels are given. A channel that is not given is 0, which is neither sign."""
 
-    mask: 1 where a channel is given and 0 where not, broadcast to B N K; None where all of it is. A channel that is not
-    given is 0, which is neither sign.
-    """
-
-    code: Tensor
-    mask: Tensor | None = None
+    code: Tensor  # B N K
+    mask: Tensor | None = None  # 1 where a channel is given and 0 where not, broadcast to B N K; None where all are
 
     @classmethod
     def of(cls, code: Tensor | Condition) -> Condition:
@@ -51,8 +47,11 @@ class Condition:
         return Condition(self.code, mask if self.mask is None else self.mask * mask)
 
     def channels(self) -> Tensor:
-        """Return what the decoder reads, B N K+1: the code with zeros where it is not given, and a channel that is 1
-        for each token of which anything is given (B7)."""
+        """Return what the decoder is given, B N K+1.
+
+        That is the code with zeros where it is not given, and one more channel, which is 1 for each token of which
+        anything is given (B7).
+        """
         given = torch.ones_like(self.code[..., :1])
         if self.mask is None:
             return torch.cat([self.code, given], dim=-1)

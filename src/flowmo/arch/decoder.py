@@ -18,23 +18,22 @@ from .transform import LinearDecoder
 
 
 class NoiseConditioning(NamedTuple):
-    """What the decoder makes of noise levels. blocks: of each block, what conditions its code and its image stream."""
+    """What the decoder makes of noise levels."""
 
-    blocks: list[tuple[Conditioning, Conditioning]]
-    readout: Modulation
+    blocks: list[tuple[Conditioning, Conditioning]]  # what conditions the code and the image stream of each block
+    readout: Modulation  # of the last layer
 
 
 class Context(NamedTuple):
-    """What the decoder makes of a condition, once for all noise levels: the code stream's input B N width, the rotary
-    table, and the linear image B 3 H W of a model with a transform."""
+    """What the decoder makes of a condition, once for all noise levels."""
 
-    code: Tensor
-    table: Tensor
-    linear: Tensor | None = None
+    code: Tensor  # input of the code stream, B N width
+    table: Tensor  # the rotary table of code tokens and patches
+    linear: Tensor | None = None  # the linear image B 3 H W of a model with a transform, None in others
 
 
 class Decoder(nn.Module):
-    """Patches of x_t beside the code tokens, ``depth`` two-stream blocks modulated by t.
+    """The network d_theta: patches of x_t beside the code tokens in ``depth`` two-stream blocks, modulated by t.
 
     The code carries one more channel, the mask: 1 where a code is given, and the null condition of guidance is
     all zeros, mask included (B7).
@@ -67,9 +66,12 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def start_linear(self) -> None:
-        """Begin as the linear map alone: a readout of zero, behind gates that are open so that it learns at once. Of
-        x_t and the linear image, whose channels lie side by side in a patch, the blocks see only the latter at first:
-        at t = 1 the other is noise."""
+        """Set the weights so that the decoder begins as the linear map alone.
+
+        The readout is zero, behind gates that are open so that it learns at once. The channels of x_t and of the linear
+        image lie side by side in a patch; at first the blocks see only those of the linear image, since x_t is noise at
+        t = 1.
+        """
         nn.init.zeros_(self.readout.weight)
         nn.init.zeros_(self.readout.bias)
         self.image_in.weight.unflatten(1, (-1, 6))[..., :3].zero_()
@@ -79,23 +81,25 @@ class Decoder(nn.Module):
                     gate.fill_(0.3)
 
     def forward(self, x_t: Tensor, channels: Tensor, t: Tensor) -> Tensor:
-        """x_t: B 3 H W; channels: B N K+1, see ``Condition.channels``; t: (B,) -> B 3 H W, a velocity or a clean
-        image by configuration."""
+        """Return the output of the network, B 3 H W: a velocity or a clean image, by configuration.
+
+        x_t: B 3 H W. channels: B N K+1, see ``Condition.channels``. t: (B,).
+        """
         return self.forward_blocks(x_t, self.context(channels, x_t), self.conditioning(t))
 
     def context(self, channels: Tensor, x_t: Tensor) -> Context:
-        """What a condition gives for images of the size of ``x_t``, the same at every noise level."""
+        """Return what a condition gives for images of the size of ``x_t``, the same at every noise level."""
         channels = channels.to(self.code_in.weight.dtype)
         return Context(self.code_in(channels), self.table(x_t), self.linear_image(channels, x_t))
 
     def linear_image(self, channels: Tensor, x_t: Tensor) -> Tensor | None:
-        """What the linear map makes of a code, B 3 H W; None in a model without a transform."""
+        """Return the image B 3 H W that the linear map makes of a code; None in a model without a transform."""
         if self.linear is None:
             return None
         return self.linear(channels[..., :-1], (x_t.shape[-2], x_t.shape[-1]))
 
     def table(self, x_t: Tensor) -> Tensor:
-        """Rotary table of code tokens and patches."""
+        """Return the rotary table of code tokens and patches."""
         rows, columns = (side // self.patch_size for side in x_t.shape[-2:])
         num_tokens = self.num_tokens
         if self.linear is not None:
@@ -103,7 +107,7 @@ class Decoder(nn.Module):
         return rotary_table(rows, columns, num_tokens, self.latent_positions, self.head_dim, x_t.device)
 
     def conditioning(self, t: Tensor) -> NoiseConditioning:
-        """Of noise levels (B,), one an image; each block makes its own modulations of it."""
+        """Return the conditioning of noise levels (B,), one an image; each block makes its modulations of it."""
         conditioning = self.time_embedding(t)
         code = image = conditioning
         if self.code_modulation is not None and self.image_modulation is not None:
@@ -112,7 +116,10 @@ class Decoder(nn.Module):
         return NoiseConditioning([(code, image)] * len(self.blocks), self.readout_modulation(conditioning)[0])
 
     def conditionings(self, t: Tensor) -> list[NoiseConditioning]:
-        """Of noise levels (n,) known beforehand: n conditionings with all modulations made, each for a whole batch."""
+        """Return the n conditionings of noise levels (n,) that are known beforehand.
+
+        All modulations are made in them, and each is for a whole batch.
+        """
         blocks, readout = self.conditioning(t)
         made: list[tuple[list[Modulation], list[Modulation]]] = []
         for block, (code, image) in zip(self.blocks, blocks, strict=True):
@@ -127,7 +134,7 @@ class Decoder(nn.Module):
         ]
 
     def forward_blocks(self, x_t: Tensor, context: Context, conditioning: NoiseConditioning) -> Tensor:
-        """The pass itself: x_t B 3 H W -> B 3 H W."""
+        """Return the output of the network, B 3 H W, for x_t B 3 H W; ``context`` and ``conditioning`` are ready."""
         code, table, linear = context
         # The state stays in the sampler's precision, whatever that of the weights.
         seen = x_t if linear is None else torch.cat([x_t, linear.to(x_t.dtype)], dim=1)

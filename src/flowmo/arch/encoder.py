@@ -14,7 +14,9 @@ from .rotary import rotary_table
 
 
 class Encoder(nn.Module):
-    """Patches of the image beside ``num_tokens`` latent tokens, ``depth`` two-stream blocks, no noise level.
+    """The network e_theta: patches of the image beside ``num_tokens`` latent tokens in ``depth`` two-stream blocks.
+
+    It has no noise level.
 
     c_0 is zero in the paper, so latent tokens start as the bias of ``code_in`` and differ by rotation only (B4);
     ``initial_latent="learned"`` makes it a parameter N K.
@@ -43,16 +45,19 @@ class Encoder(nn.Module):
         scale_initialization(self, c.width_multiplier)
 
     def forward(self, image: Tensor) -> Tensor:
-        """image: B 3 H W in [-1, 1], sides multiples of the patch size -> latent: B N K."""
+        """Return the latents B N K of images B 3 H W in [-1, 1] (Eq. 1).
+
+        The sides of the images are multiples of the patch size.
+        """
         return self.forward_blocks(image, self.table(image))
 
     def table(self, image: Tensor) -> Tensor:
-        """Rotary table of latent tokens and patches."""
+        """Return the rotary table of latent tokens and patches."""
         rows, columns = (side // self.patch_size for side in image.shape[-2:])
         return rotary_table(rows, columns, self.num_tokens, self.latent_positions, self.head_dim, image.device)
 
     def forward_blocks(self, image: Tensor, table: Tensor) -> Tensor:
-        """The pass itself."""
+        """Return the latents B N K of images B 3 H W, with a rotary table that is ready."""
         patches = self.image_in(patchify(image, self.patch_size).to(self.image_in.weight.dtype))
         code = self.code_in(self.initial_latent).expand(image.shape[0], -1, -1)
         for block in self.blocks:

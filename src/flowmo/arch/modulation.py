@@ -13,20 +13,22 @@ TIME_CHANNELS = 256
 
 
 class Modulation(NamedTuple):
-    """Shift, factor (1 + scale) and gate of one residual branch: each B 1 width, or width where a whole batch is at one
-    noise level."""
+    """The modulation of one residual branch: each tensor is B 1 width, or width where a batch is at one noise level."""
 
-    shift: Tensor
-    factor: Tensor
-    gate: Tensor | None = None
+    shift: Tensor  # added after the factor
+    factor: Tensor  # 1 + scale
+    gate: Tensor | None = None  # of the branch's output; None where there is none
 
     def at(self, k: int) -> Modulation:
-        """That of image ``k`` alone, for a batch at its noise level."""
+        """Return the modulation of image ``k`` alone, for a batch at its noise level."""
         return Modulation(self.shift[k, 0], self.factor[k, 0], None if self.gate is None else self.gate[k, 0])
 
 
 class TimeEmbedding(nn.Module):
-    """Noise level t in [0, 1] (B,) -> conditioning B width: sinusoids of 1000 t, then a two-layer SiLU MLP (B8)."""
+    """The map from noise levels t (B,) in [0, 1] to conditionings B width (B8).
+
+    It takes sinusoids of 1000 t, then a two-layer SiLU MLP.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -42,10 +44,10 @@ class TimeEmbedding(nn.Module):
 
 
 class AdaLN(nn.Module):
-    """Conditioning B width -> ``branches`` modulations of one stream.
+    """The map from a conditioning B width to the modulations of one stream, one for each of its branches.
 
     Gates start at zero, shifts and scales at the default initialisation (B6). With ``gated=False`` there is one
-    branch of shift and scale only, for a readout or a stream that is read but not updated.
+    branch of shift and scale only, for a readout or a stream that is not updated.
     """
 
     def __init__(self, width: int, gated: bool = True) -> None:
@@ -63,10 +65,10 @@ class AdaLN(nn.Module):
 
 
 class AdaLNTable(nn.Module):
-    """Shared modulation: what all blocks compute once, plus this block's learned table.
+    """Shared modulation: what is computed once for all blocks, plus this block's learned table.
 
-    The small-model option of ``modulation="shared"``: AdaLN is a third of a block's weights for a function of one
-    scalar. ``shared`` is B chunks width, of which the first ``chunks`` are used.
+    It is the option ``modulation="shared"`` for small models, since AdaLN is a third of a block's weights for a
+    function of one scalar. ``shared`` is B chunks width, of which the first ``chunks`` are used.
     """
 
     def __init__(self, width: int, gated: bool = True) -> None:
@@ -79,14 +81,14 @@ class AdaLNTable(nn.Module):
 
 
 def as_modulations(chunks: tuple[Tensor, ...]) -> list[Modulation]:
-    """Shift and scale, or shift, scale and gate of two branches."""
+    """Return the modulation made of (shift, scale), or the two made of (shift, scale, gate) of two branches."""
     if len(chunks) == 2:
         return [Modulation(chunks[0], 1 + chunks[1])]
     return [Modulation(shift, 1 + scale, gate) for shift, scale, gate in (chunks[:3], chunks[3:])]
 
 
 def modulated_norm(x: Tensor, modulation: Modulation | None) -> Tensor:
-    """LayerNorm without weights, then shift and scale; the encoder has no modulation (B5)."""
+    """Return x after LayerNorm without weights, shifted and scaled; the encoder has no modulation (B5)."""
     if modulation is not None and modulation.shift.ndim == 1:
         return F.layer_norm(x, x.shape[-1:], modulation.factor, modulation.shift, eps=1e-6)
     x = F.layer_norm(x, x.shape[-1:], eps=1e-6)
@@ -94,7 +96,7 @@ def modulated_norm(x: Tensor, modulation: Modulation | None) -> Tensor:
 
 
 def add_gated(x: Tensor, branch: Tensor, modulation: Modulation | None) -> Tensor:
-    """The residual step: x plus a branch, through its gate if it has one."""
+    """Return x plus a residual branch, through its gate if it has one."""
     if modulation is None or modulation.gate is None:
         return x + branch
     return torch.addcmul(x, branch, modulation.gate)

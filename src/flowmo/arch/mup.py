@@ -27,7 +27,7 @@ FINITE_FAN_OUT = ("readout",)  # width to channels of a patch or a latent
 
 
 class Readout(nn.Linear):
-    """A linear layer from width to a fixed number of channels; its input, not its bias, is divided by m."""
+    """A linear layer from width to a fixed number of channels, whose input, not its bias, is divided by m."""
 
     def __init__(self, width: int, channels: int, multiplier: float) -> None:
         super().__init__(width, channels)
@@ -38,7 +38,7 @@ class Readout(nn.Linear):
 
 
 def linears(stack: nn.Module) -> Iterator[tuple[str, nn.Linear, bool, bool]]:
-    """Every linear layer of an encoder or decoder: name, layer, does its fan-in grow with width, does its fan-out."""
+    """Yield every linear layer of an encoder or decoder as (name, layer, fan-in grows, fan-out grows) with width."""
     for name, module in stack.named_modules():
         if isinstance(module, nn.Linear):
             leaf = name.rpartition(".")[2]
@@ -47,8 +47,10 @@ def linears(stack: nn.Module) -> Iterator[tuple[str, nn.Linear, bool, bool]]:
 
 @torch.no_grad()
 def scale_initialization(stack: nn.Module, multiplier: float) -> None:
-    """PyTorch's default initialisation, which shrinks with fan-in, to muP's: biases and readouts keep their size at
-    base width. Hidden matrices shrink in both. Called once, on fresh weights."""
+    """Turn PyTorch's default initialisation, which shrinks with fan-in, into muP's. Called once, on fresh weights.
+
+    Biases and readouts keep their size at base width. Hidden matrices shrink in both.
+    """
     if multiplier == 1:
         return
     for _, linear, fan_in_grows, fan_out_grows in linears(stack):
@@ -59,7 +61,7 @@ def scale_initialization(stack: nn.Module, multiplier: float) -> None:
 
 
 def learning_rate_scales(model: nn.Module) -> dict[str, float]:
-    """What to multiply Adam's learning rate by, for each parameter name of a FlowMo; 1 without a base width."""
+    """Return the factor on Adam's learning rate for each parameter name of a FlowMo; 1 without a base width."""
     scales = {name: 1.0 for name, _ in model.named_parameters()}
     for side in ("encoder", "decoder"):
         multiplier = getattr(model.config, side).width_multiplier

@@ -8,9 +8,10 @@ from ..errors import ImageError
 
 
 def patchify(image: Tensor, patch_size: int) -> Tensor:
-    """B 3 H W -> B (H/p W/p) (p p 3): patches in reading order, colour innermost, as the released weights want.
+    """Return the patches of images B 3 H W in reading order: B (H/p W/p) (p p 3).
 
-    Raises ImageError when a side is not a multiple of the patch size.
+    Colour is innermost, as the released weights want. Raises ImageError when a side is not a multiple of the patch
+    size.
     """
     batch, channels, height, width = image.shape
     p = patch_size
@@ -24,7 +25,7 @@ def patchify(image: Tensor, patch_size: int) -> Tensor:
 
 
 def unpatchify(patches: Tensor, patch_size: int, height: int, width: int) -> Tensor:
-    """Inverse of :func:`patchify`: B (H/p W/p) (p p 3) -> B 3 H W."""
+    """Return the images B 3 H W of patches B (H/p W/p) (p p 3); the inverse of :func:`patchify`."""
     batch, p = patches.shape[0], patch_size
     channels = patches.shape[-1] // p**2
     x = patches.reshape(batch, height // p, width // p, p, p, channels)

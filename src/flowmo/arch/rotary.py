@@ -16,13 +16,13 @@ THETA = 10_000.0
 
 
 def axis_sizes(head_dim: int) -> tuple[int, int, int]:
-    """Channels of a head given to each axis: 1/8, 7/16 and 7/16 of it, each even (8, 28, 28 of 64)."""
+    """Return the channels of a head that each axis gets: 1/8, 7/16 and 7/16 of it, each even (8, 28, 28 of 64)."""
     rest = 2 * (head_dim * 7 // 32)
     return head_dim - 2 * rest, rest, rest
 
 
 def positions(rows: int, columns: int, num_tokens: int, latent_positions: str) -> Tensor:
-    """Ids of all tokens, latents first: (N + rows columns) 3, float64."""
+    """Return the positions of all tokens on the three axes, latents first: (N + rows columns) 3, float64."""
     row, column = torch.meshgrid(
         torch.arange(rows, dtype=torch.float64), torch.arange(columns, dtype=torch.float64), indexing="ij"
     )
@@ -49,7 +49,7 @@ def positions(rows: int, columns: int, num_tokens: int, latent_positions: str) -
 def rotary_table(
     rows: int, columns: int, num_tokens: int, latent_positions: str, head_dim: int, device: torch.device
 ) -> Tensor:
-    """Cosine and sine of every token's angles: L (head_dim / 2) 2, float32."""
+    """Return cosine and sine of every token's angles: L (head_dim / 2) 2, float32."""
     ids = positions(rows, columns, num_tokens, latent_positions)
     angles = []
     for axis, size in enumerate(axis_sizes(head_dim)):
@@ -60,11 +60,11 @@ def rotary_table(
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turn each pair of neighbouring channels of x (B heads L head_dim) by its token's angles.
+    """Return x, B heads L head_dim, with each pair of neighbouring channels turned by its token's angles.
 
-    A pair is a complex number and a turn one product: many times as fast as its four real products on every second
-    channel. Compilers have no kernels for complex numbers and fuse the four products. Either way sines and cosines stay
-    float32, and only the result is rounded to x's type.
+    A pair is taken as a complex number, so that a turn is one product, many times as fast as four real products on
+    every second channel. Compilers have no kernels for complex numbers, but fuse the four products, so they get those.
+    Either way sines and cosines stay float32, and only the result is rounded to x's type.
     """
     wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
     if torch.compiler.is_compiling():

@@ -22,7 +22,9 @@ from .rotary import rotary_table
 
 
 class TransformEncoder(nn.Module):
-    """e_theta as a transform: image B 3 H W -> latent B N K, N = (H / p) (W / p), one token a patch in reading order.
+    """The encoder e_theta as a transform of patches: from images B 3 H W to latents B N K.
+
+    There is one token a patch in reading order, N = (H / p) (W / p) in all.
 
     With ``transform.learned_encoder`` a two-stream transformer adds to the components before they are quantized; at the
     start it adds nothing. Without it a token depends on the pixels of its own patch alone.
@@ -58,7 +60,7 @@ class TransformEncoder(nn.Module):
         return rotary_table(rows, columns, rows * columns, "patches", self.head_dim, image.device)
 
     def components(self, image: Tensor) -> Tensor:
-        """Principal components of every patch: B N C, float32."""
+        """Return the principal components of every patch: B N C, float32."""
         return (patchify(image.float(), self.patch_size) - self.mean.float()) @ self.basis.float()
 
     def forward_blocks(self, image: Tensor, table: Tensor) -> Tensor:
@@ -73,7 +75,10 @@ class TransformEncoder(nn.Module):
         return self.approximate(components)
 
     def approximate(self, components: Tensor) -> Tensor:
-        """Successive approximation: components B N C -> latent B N K. The gradient of a channel is its component's."""
+        """Return the latents B N K of components B N C by successive approximation.
+
+        The gradient of a channel is its component's.
+        """
         left = list(components.unbind(-1))
         latent = []
         for component, step in zip(self.allocation, self.step.float(), strict=True):
@@ -84,10 +89,10 @@ class TransformEncoder(nn.Module):
 
 
 class LinearDecoder(nn.Module):
-    """The linear map from the bits of the 3 x 3 patches around to a patch, of any number of bits a token.
+    """The linear map from the bits of the 3 x 3 patches around to a patch, for any number of bits a token.
 
-    ``maps``: for each of ``transform.rates`` the best map of that many bits, A C K+1 3 3 flattened to a convolution;
-    ``basis``: C components back to a patch.
+    maps: a convolution that holds, for each of ``transform.rates``, the best map of that many bits: A C K+1 3 3.
+    basis: brings C components back to a patch.
     """
 
     def __init__(self, config: FlowMoConfig) -> None:
@@ -99,7 +104,7 @@ class LinearDecoder(nn.Module):
         self.basis = nn.Linear(t.linear_channels, 3 * t.patch_size**2)
 
     def forward(self, code: Tensor, size: tuple[int, int]) -> Tensor:
-        """code: B N K in {-1, 0, 1}, 0 where a bit is not kept -> image B 3 H W of that size."""
+        """Return the images B 3 H W, of that size, of codes B N K in {-1, 0, 1}; 0 is a bit that is not kept."""
         rows, columns = (side // self.patch_size for side in size)
         weight = self.maps.weight
         bits = code.to(weight.dtype).transpose(1, 2).unflatten(2, (rows, columns))
@@ -108,7 +113,7 @@ class LinearDecoder(nn.Module):
         return unpatchify(self.basis(mixed), self.patch_size, *size)
 
     def mixture(self, code: Tensor) -> Tensor:
-        """Weight of each map for each image, B A: linear between the two rates around the image's kept bits."""
+        """Return the weight of each map for each image, B A: linear between the two rates around its kept bits."""
         kept = (code != 0).any(dim=1).sum(dim=1).float()  # B
         rates = torch.tensor(self.rates, dtype=torch.float32, device=code.device)
         kept = kept.clamp(float(self.rates[0]), float(self.rates[-1]))

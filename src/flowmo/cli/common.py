@@ -45,7 +45,7 @@ MODEL_HELP = "packaged model, .safetensors file, folder of a run, checkpoint, or
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, flag: bool = True) -> None:
-    """flag: whether the model is named by --model; the command names it otherwise if not."""
+    """Add the arguments that say which model; flag: by --model, where the command does not name it otherwise."""
     group = parser.add_argument_group("model")
     if flag:
         group.add_argument("--model", default=PACKAGED, metavar="MODEL", help=f"{MODEL_HELP} (default: %(default)s)")
@@ -54,7 +54,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, flag: bool = True) -> N
 
 
 def add_device_argument(group: Any) -> None:
-    """``--device``, by default ``auto``; the arguments have the name of a device, never ``auto`` itself."""
+    """Add ``--device``, by default ``auto``; the arguments have the name of a device, never ``auto`` itself."""
     shown = f"auto, cuda, cuda:1, mps, xpu or cpu (default: auto, which is {best_device()} here)"
     group.add_argument("--device", type=resolve_device, default=AUTO, help=shown)
 
@@ -110,8 +110,8 @@ def add_output_arguments(
 def add_data_arguments(
     parser: argparse.ArgumentParser, data: str | None = DATA_HELP, count: str = "--limit", **count_settings: Any
 ) -> None:
-    """DATA, unless its help is None, --split, and the flag ``count`` of how many pictures, whose default and help may
-    be others."""
+    """Add DATA, unless its help is None, --split, and the flag ``count`` of how many pictures, whose default and help
+    may be others."""
     if data:
         parser.add_argument("data", metavar="DATA", help=data)
     parser.add_argument("--split", metavar="NAME", help="part of the data (default: validation, or all without parts)")
@@ -120,7 +120,7 @@ def add_data_arguments(
 
 
 def add_weights_arguments(parser: argparse.ArgumentParser, *names: str) -> None:
-    """A flag for each network that measures, for the file of its weights: "lpips", "inception", ..."""
+    """Add a flag for each network that measures, for the file of its weights: "lpips", "inception", ..."""
     group = parser.add_argument_group("networks that measure", "files of weights where none are installed")
     for name in names:
         what = f"weights of {NETWORKS[name]}"
@@ -143,7 +143,7 @@ def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def made_ready(model: FlowMo, arguments: argparse.Namespace) -> FlowMo:
-    """The model itself, in the precision of the arguments and compiled where they say so."""
+    """Return the model itself, in the precision of the arguments and compiled where they say so."""
     if arguments.precision != "fp32" or arguments.compile:
         chunk = arguments.batch_size if arguments.compile else None
         model.prepare(dtype=PRECISIONS[arguments.precision], compile=arguments.compile, chunk_size=chunk)
@@ -151,19 +151,20 @@ def made_ready(model: FlowMo, arguments: argparse.Namespace) -> FlowMo:
 
 
 def load_model(arguments: argparse.Namespace) -> FlowMo:
-    """The model that the arguments name, on their device. Raises WeightsError or ConfigError."""
+    """Return the model that the arguments name, on their device. Raises WeightsError or ConfigError."""
     return load_named(arguments, arguments.model, arguments.raw_weights, find_device(arguments.device))
 
 
 def load_tokenizer(arguments: argparse.Namespace) -> FlowMo:
-    """:func:`load_model` for a command that needs tokens. Raises ConfigError for a model of a continuous latent."""
+    """Return :func:`load_model`'s for a command that needs tokens. Raises ConfigError for a model of a continuous
+    latent."""
     model = load_model(arguments)
     model.require_tokens()
     return model
 
 
 def load_tokenizers(arguments: argparse.Namespace) -> list[FlowMo]:
-    """:func:`load_all` for a command that needs tokens. Raises ConfigError for a model of a continuous latent."""
+    """Return :func:`load_all`'s for a command that needs tokens. Raises ConfigError for a continuous latent."""
     models = load_all(arguments)
     for model in models:
         model.require_tokens()
@@ -210,8 +211,8 @@ def find_device(name: str) -> torch.device:
 
 
 def coded_size(arguments: argparse.Namespace, config: FlowMoConfig) -> tuple[int, int]:
-    """(height, width) of --size, or the model's. Raises ImageError for one that the model cannot take, ConfigError for
-    ``--size original`` in a command whose images are all of one size."""
+    """Return the (height, width) of --size, or the model's. Raises ImageError for one that the model cannot take,
+    ConfigError for ``--size original`` in a command whose images are all of one size."""
     if arguments.size == ORIGINAL:
         raise ConfigError("--size original is for pictures one by one; name a height and width here")
     chosen = arguments.size or (config.image_size, config.image_size)
@@ -226,7 +227,7 @@ def data_name(data: str) -> str:
 
 
 def tell_other_size(chosen: tuple[int, int], config: FlowMoConfig) -> None:
-    """A warning on stderr for a size that a model without a transform was not trained at, with how much is lost."""
+    """Print a warning for a size that a model without a transform was not trained at, with how much is lost."""
     own = config.image_size
     if config.transform is None and chosen != (own, own):
         ratio = math.sqrt(chosen[0] * chosen[1]) / own
@@ -239,7 +240,7 @@ def tell_other_size(chosen: tuple[int, int], config: FlowMoConfig) -> None:
 
 
 def own_size(arguments: argparse.Namespace, config: FlowMoConfig) -> tuple[int, int] | None:
-    """:func:`coded_size`, or None where each picture keeps its own. Raises ConfigError for a model of one size."""
+    """Return :func:`coded_size`, or None where each picture keeps its own. ConfigError for a model of one size."""
     if arguments.size != ORIGINAL:
         return coded_size(arguments, config)
     if config.transform is None:
@@ -270,12 +271,12 @@ def sampler_given(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def sampler_of(arguments: argparse.Namespace, model: FlowMo) -> SamplerConfig:
-    """The model's own with what the arguments say. Raises ConfigError."""
+    """Return the model's own sampler with what the arguments say. Raises ConfigError."""
     return replace(model.config.sampler, **sampler_given(arguments))
 
 
 def tell_idle_guidance(sampler: SamplerConfig, flag: str) -> None:
-    """A note on stderr where the guidance that ``flag`` asked for acts at none of the sampler's noise levels."""
+    """Print a note where the guidance that ``flag`` asked for acts at none of the sampler's noise levels."""
     guidance = Guidance(sampler.guidance_scale, sampler.guidance_interval)
     levels = shifted_grid(sampler.num_steps, sampler.rho)[:-1].tolist()
     if guidance.scale != 1 and not any(map(guidance.acts, levels)):
@@ -288,7 +289,7 @@ def tell_idle_guidance(sampler: SamplerConfig, flag: str) -> None:
 
 
 def sampling_used(arguments: argparse.Namespace, config: FlowMoConfig) -> dict[str, Any]:
-    """:func:`sampling` with the model's defaults filled in, as JSON data."""
+    """Return :func:`sampling` with the model's defaults filled in, as JSON data."""
     chosen = {name: value for name, value in sampling(arguments).items() if value is not None}
     if chosen.get("rho") == math.inf:
         chosen["rho"] = "inf"  # as in a stored configuration; JSON has no such number
@@ -296,7 +297,7 @@ def sampling_used(arguments: argparse.Namespace, config: FlowMoConfig) -> dict[s
 
 
 def check_targets(targets: Iterable[Path], sources: Iterable[Path], force: bool) -> None:
-    """Before any work: raises ConfigError, naming files, when results exist already and may not be overwritten, and
+    """Raise ConfigError, before any work and naming files, when results exist already and may not be overwritten, and
     always when one would fall on a file that it is made from."""
     targets = list(targets)
     for folder in {path.parent for path in targets}:
@@ -315,7 +316,7 @@ def check_targets(targets: Iterable[Path], sources: Iterable[Path], force: bool)
 
 
 def leave_out_results(paths: list[Path], given: list[str], out: Path) -> list[Path]:
-    """Without pictures in ``out``, as far as they were found by searching a folder around it."""
+    """Return the paths without pictures in ``out``, as far as they were found by searching a folder around it."""
     inside, named = out.resolve(), {user_path(text).resolve() for text in given}
     if any(inside == path or inside in path.parents for path in named):
         return paths

@@ -14,6 +14,7 @@ import torch
 from .. import config as configs
 from ..data import open_split
 from ..errors import ConfigError, TrainingError, WeightsError
+from ..evaluation.evaluator import FEWEST
 from ..evaluation.results import weights_checksum
 from ..evaluation.validation import load_sampler_validation
 from ..perceptual import load_distance
@@ -25,7 +26,7 @@ from ..training.checkpoint import checkpoints
 from ..training.early_stopping import best, validations_of
 from ..training.logs import NAME as LOG
 from ..training.start import raw_model
-from ..training.validation import IMAGES, Validation
+from ..training.validation import IMAGES, SizedValidation, Validation
 from ..viewing.plots import write_plot
 from ..viewing.validation_curves import validation_figure
 from ..weights import read_about, weights_path
@@ -64,6 +65,7 @@ def run_decoder(
     """Train after the settings are known; return the exit code. new_model: from --init; it is asked again on
     resume, for its weights. teacher: on the CPU, the same on resume."""
     s = config.sample
+    tell(f"training the decoder of {arguments.init} into {arguments.out} on {arguments.device}")
     network, described = load_distance(s.network, arguments.network, s.network_side)
     about: dict[str, Any] = {"sample_network": described}
     named = {"network": _words(described)}
@@ -95,15 +97,15 @@ def run_decoder(
         except WeightsError:
             return True
 
-    def validation(model: FlowMo, world: World) -> Validation:
-        images = held_out(arguments, model.config.image_size, arguments.check_count, arguments.check_skip)
+    def validation(model: FlowMo, world: World, count: int, folder: Path) -> Validation:
+        images = held_out(arguments, model.config.image_size, count, arguments.check_skip)
         measure = load_sampler_validation(
             images.to(world.device),
-            arguments.out / IMAGES,
+            folder,
             network,
             arguments.lpips,
             arguments.inception,
-            not arguments.no_rfid,
+            not arguments.no_rfid and count >= FEWEST,
             tell,
             world,
         )
@@ -113,7 +115,9 @@ def run_decoder(
         print(*(f"{what}: {words}" for what, words in named.items()), sep="\n", flush=True)
     options = options_of(arguments)
     source = open_split(arguments.data, arguments.split, "train")[0]
-    plan = TokenizerPlan(config, begin, validation, fits, about, tokenizer_cost, perceptual=network, teacher=teacher)
+    count = arguments.check_count if arguments.validation else min(arguments.check_count, len(source))
+    check = SizedValidation(validation, count, arguments.out / IMAGES, 1 if arguments.no_rfid else FEWEST)
+    plan = TokenizerPlan(config, begin, check, fits, about, tokenizer_cost, perceptual=network, teacher=teacher)
     train(plan, source, arguments.out, options)
     _draw(arguments.out)
     return 0

@@ -2,7 +2,8 @@
 would be saved, or "published", as the paper's numbers were made. Each model and protocol gives MODEL-PROTOCOL.json and
 a table of all pictures, MODEL-PROTOCOL.csv. A command that was killed goes on where it was when it is given again;
 under torchrun several processes share the pictures. With --watch, MODEL is the folder of a training in progress, and
-each new model.safetensors in it is measured."""
+each new model.safetensors in it is measured. --peers measures the
+tokenizers of Table 1 from the files that their authors publish."""
 
 from __future__ import annotations
 
@@ -12,9 +13,11 @@ from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 
+from ..comparison.peers.tokenizer import open_tokenizer
 from ..config import to_dict
 from ..data import open_split
 from ..errors import ConfigError, ImageError
+from ..evaluation.measurable import Measurable
 from ..evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from ..evaluation.results import Result
 from ..evaluation.session import Session, flat, hold
@@ -24,12 +27,14 @@ from ..metrics.table import FEW, check_metrics, columns, default_families, famil
 from ..training import World
 from . import common
 from .fields import fields_of
+from .peers import add_peer_arguments
 from .rates import add_rates_arguments, rates_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("models", nargs="+", metavar="MODEL", help=f"{common.MODEL_HELP}; one or several")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"{common.MODEL_HELP}; one or several")
     common.add_data_arguments(parser)
+    add_peer_arguments(parser, "--peers", "measure other people's tokenizers too", nargs="+", default=[])
     parser.add_argument(
         "--protocol", choices=(*PROTOCOLS, "both"), default="standard", help="how to measure (default: standard)"
     )
@@ -56,6 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if not arguments.models and not arguments.peers:
+        raise ConfigError("say what to measure: flowmo evaluate MODEL DATA, or --peers NAME=FILE")
     device = common.find_device(arguments.device)
     protocols = [get_protocol(p) for p in PROTOCOLS if arguments.protocol in (p, "both")]
     check_metrics(arguments.metrics, 1)
@@ -68,11 +75,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(a: argparse.Namespace, protocols: list[Protocol], world: World) -> int:
-    if a.watch and (len(a.models) > 1 or world.size > 1):
+    if a.watch and (len(a.models) != 1 or a.peers or world.size > 1):
         raise ConfigError("--watch takes the folder of one run, in one process")
     source, split = open_split(a.data, a.split, "validation", a.limit)
     rates = max(len(given or (1,)) for given in (a.bits_per_token, a.bytes, a.bits_per_pixel))
-    progress = common.Progress(len(source) * len(protocols) * len(a.models) * rates // world.size)
+    if a.peers and (a.precision != "fp32" or a.compile or a.bits_per_token or a.bytes or a.bits_per_pixel):
+        raise ConfigError("--precision, --compile and rates are for our own models; leave them or --peers out")
+    models = len(a.models) + len(a.peers)
+    progress = common.Progress(len(source) * len(protocols) * models * rates // world.size)
     named: set[str] = set()
 
     def bad(name: str, error: ImageError) -> None:
@@ -106,15 +116,20 @@ def _run(a: argparse.Namespace, protocols: list[Protocol], world: World) -> int:
         progress.say,
         a.precision,
         a.compile,
-        lambda model: common.made_ready(model, a),
+        lambda model: model if a.peers else common.made_ready(model, a),
         rates_of(a),
     )
     if a.watch:
         results = _watch(a, evaluation, progress)
     else:
-        results = evaluate_models(
-            evaluation, a.models, lambda name: common.load_named(a, name, a.raw_weights, world.device)
-        )
+        specs = {spec.partition("=")[0]: spec for spec in a.peers}
+
+        def load(name: str) -> Measurable:
+            if name in specs:
+                return open_tokenizer(specs[name], a.peer_size, world.device)
+            return common.load_named(a, name, a.raw_weights, world.device)
+
+        results = evaluate_models(evaluation, [*a.models, *(spec.partition("=")[0] for spec in a.peers)], load)
         progress.expect(len(source))
     code = progress.finish()
     if not world.main:

@@ -32,6 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="data set that they should look like, or reference .npz of ADM's evaluator",
     )
     parser.add_argument("--split", help="part of the data set (default: train, where it has several)")
+    parser.add_argument(
+        "--reference-crop",
+        choices=("model", "adm"),
+        default="model",
+        help="how the data set's pictures become squares: as the model sees them (bilinear), or adm as the reference "
+        "batches of ADM's evaluator (halved by a box filter, then bicubic) (default: model)",
+    )
     parser.add_argument("--limit", type=common.positive, metavar="N", help="of the data set, the first N pictures only")
     common.add_output_arguments(parser, "results")
     parser.add_argument("--no-agreement", action="store_true", help="do not ask the classifier for the classes")
@@ -55,12 +62,17 @@ def run(arguments: argparse.Namespace) -> int:
     source, split = None, None
     if Path(arguments.reference).suffix != ".npz":
         source, split = open_split(arguments.reference, arguments.split, "train", arguments.limit)
+    elif arguments.reference_crop != "model":
+        raise ConfigError(
+            f"--reference-crop {arguments.reference_crop} is for a data set; {arguments.reference} is an .npz, whose "
+            "pictures are cropped already"
+        )
     size = samples[0].pixels.shape[1]
     progress = common.Progress((len(source) if source else 0) + sum(len(s.pixels) for s in samples))
     reference = (
         adm_reference(Path(arguments.reference), network, device)
         if source is None
-        else reference_of(source, size, network, device, progress.advance)
+        else reference_of(source, size, network, device, progress.advance, crop=arguments.reference_crop)
     )
     agreement = _agreement(arguments, source, samples, device, progress)
     rows = []
@@ -97,7 +109,7 @@ def _agreement(
         return lambda each: {}
     try:
         classifier = load_classifier(arguments.classifier).to(device)
-        return class_agreement(source, samples[0].pixels.shape[1], classifier, device)
+        return class_agreement(source, samples[0].pixels.shape[1], classifier, device, arguments.reference_crop)
     except (WeightsError, DataError) as error:
         if arguments.classifier and isinstance(error, WeightsError):
             raise

@@ -44,7 +44,7 @@ def unify(parser: argparse.ArgumentParser, command: str) -> None:
 
 
 def tell_old_names(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    """A line on stderr for each old name that a command line has."""
+    """Print a line on stderr for each old name that a command line has."""
     for each in _parsers(parser, words):
         for word in dict.fromkeys(word.partition("=")[0] for word in words):
             action = each._option_string_actions.get(word)
@@ -63,7 +63,7 @@ def move_model_settings(arguments: argparse.Namespace) -> None:
 
 
 def add_pth_arguments(group: Any) -> None:
-    """``--pth NAME=VALUE``, which sets raw_weights, num_tokens, image_size and bits_per_group; and the old flags."""
+    """Add ``--pth NAME=VALUE``, which sets raw_weights, num_tokens, image_size, bits_per_group, and the old flags."""
     group.add_argument(
         "--pth",
         nargs="+",

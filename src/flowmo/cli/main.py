@@ -63,7 +63,7 @@ examples:
 
 
 def build_parser(commands: Iterable[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
-    """The parser of these commands, whose modules are imported."""
+    """Return the parser of these commands, whose modules are imported."""
     parser = argparse.ArgumentParser(
         prog="flowmo",
         usage="flowmo [-h] [--version] COMMAND ...",

@@ -11,7 +11,7 @@ _SHOWN = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in
 
 
 def plain(text: object) -> str:
-    """The text in one line, with every character that a terminal would obey, or that turns its direction, as an
+    """Return the text in one line, with every character that a terminal would obey, or that turns its direction, as an
     escape."""
     return str(text).translate(_SHOWN)
 

@@ -48,6 +48,6 @@ def rates_of(arguments: argparse.Namespace) -> Callable[[FlowMoConfig], list[int
 
 
 def bits_per_token(arguments: argparse.Namespace, config: FlowMoConfig, size: tuple[int, int]) -> int | None:
-    """:func:`codec.bits_per_token_at` with the rate that the arguments say. Raises ConfigError."""
+    """Return :func:`codec.bits_per_token_at` with the rate that the arguments say. Raises ConfigError."""
     a = arguments
     return bits_per_token_at(config, size, a.bits_per_token, a.bytes, a.bits_per_pixel)

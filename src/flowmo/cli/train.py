@@ -26,7 +26,7 @@ from ..training.config import STAGES
 from ..training.recipes import RECIPES, check_weights, model_of
 from ..training.settings import with_settings
 from ..training.start import stored_model_config
-from ..training.validation import IMAGES, Validation
+from ..training.validation import IMAGES, SizedValidation, Validation
 from .common import add_device_argument, load_named
 from .runs import add_run_arguments, held_out, options_of, tell
 
@@ -86,8 +86,9 @@ def run(arguments: argparse.Namespace) -> int:
             config = _train_config(arguments, begun)
         if arguments.recipe != short.NAME:
             begun = begun._replace(recipe=arguments.recipe, images=None)
-        validation = partial(_validation, arguments, config, perceptual, begun.validations.images)
-        made = validation if begun.validations.images else None
+        count = begun.validations.images if arguments.validation else min(begun.validations.images, len(source))
+        make = partial(_validation, arguments, config, perceptual)
+        made = SizedValidation(make, count, arguments.out / IMAGES) if count else None
         plan = replace(plan, config=config, validation=made, about=begun.about)
         train(plan, source, arguments.out, options_of(arguments))  # with what is left of the time
     finally:
@@ -125,14 +126,15 @@ def _validation(
     arguments: argparse.Namespace,
     config: TrainConfig | AutoencodeTrainConfig,
     perceptual: nn.Module | None,
-    count: int,
     model: FlowMo,
     world: World,
+    count: int,
+    folder: Path,
 ) -> Validation:
     """Return what measures ``count`` held-out images, each process its share."""
     images = held_out(arguments, model.config.image_size, count)
     decode = reconstruct if config.stage == "autoencode" else None
-    return make_validation(images, arguments.out / IMAGES, perceptual, decode=decode, processes=world)
+    return make_validation(images, folder, perceptual, decode=decode, processes=world)
 
 
 def _recipe(arguments: argparse.Namespace, begun: short.Begun | None) -> str:

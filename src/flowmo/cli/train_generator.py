@@ -27,12 +27,12 @@ from ..training import GeneratorPlan, GeneratorTrainConfig, World, train
 from ..training.generator import GENERATOR_RECIPES, held_out
 from ..training.generator_data import data_and_config
 from ..training.token_data import TokenSet, read_token_set
-from ..training.validation import IMAGES, Validation
+from ..training.validation import IMAGES, SizedValidation, Validation
 from ..viewing import titled_images, write_png
 from .common import MODEL_HELP, add_device_argument, load_named
-from .runs import add_loop_arguments, options_of
+from .runs import add_loop_arguments, options_of, tell
 
-SAMPLES = 16  # images of a contact sheet
+SAMPLES, HELD_OUT = 16, 256  # images of a contact sheet, and of a validation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,30 +73,36 @@ def run(arguments: argparse.Namespace) -> int:
     def new_model() -> Generator:
         return load_generator(arguments.init) if arguments.init else Generator(model_config, data.classes)
 
-    def validation(model: Generator, world: World) -> Validation:
+    def validation(model: Generator, world: World, count: int, folder: Path) -> Validation:
         decoder = tokenizer.to(world.device) if tokenizer is not None else None
-        return _validation(config, validation_data, decoder, arguments.out / IMAGES, world)
+        samples = SAMPLES if count == all_held else 1
+        return _validation(config, validation_data, decoder, folder, world, count, samples)
 
-    train(GeneratorPlan(config, new_model, validation, cost=generator_cost), data, arguments.out, options_of(arguments))
+    all_held = min(HELD_OUT, len(validation_data))
+    check = SizedValidation(validation, all_held, arguments.out / IMAGES, HELD_OUT // SAMPLES)
+    tell(f"training {arguments.init or f'preset {arguments.preset}'} into {arguments.out} on {arguments.device}")
+    train(GeneratorPlan(config, new_model, check, cost=generator_cost), data, arguments.out, options_of(arguments))
     return 0
 
 
 def _validation(
-    config: GeneratorTrainConfig, data: TokenSet, tokenizer: FlowMo | None, folder: Path, world: World
+    config: GeneratorTrainConfig,
+    data: TokenSet,
+    tokenizer: FlowMo | None,
+    folder: Path,
+    world: World,
+    held: int,
+    drawn: int,
 ) -> Validation:
-    """Return what measures held-out tokens, and decodes samples of some classes where there is a tokenizer; each
-    process its share."""
+    """Return what measures the tokens of ``held`` images, and decodes ``drawn`` samples of some classes where there is
+    a tokenizer; each process its share."""
 
     def validate(model: Any, images: int) -> dict[str, Any]:
-        numbers = held_out(model, data, config, world=world)._asdict()
+        numbers = held_out(model, data, config, held, world)._asdict()
         if tokenizer is not None:
             count = model.config.num_classes
-            labels = (
-                [i * count // SAMPLES for i in range(SAMPLES)]
-                if count >= SAMPLES
-                else [i % count for i in range(SAMPLES)]
-            )
-            own, seeds, samples = world.part(SAMPLES), list(range(SAMPLES)), []
+            labels = [i * count // drawn for i in range(drawn)] if count >= drawn else [i % count for i in range(drawn)]
+            own, seeds, samples = world.part(drawn), list(range(drawn)), []
             settings = DecodeSettings(num_steps=16)
             for tokens in generate(model, labels[own], settings, seeds[own]) if labels[own] else ():
                 samples += [to_image(image) for image in tokenizer.detokenize(tokens).cpu()]

@@ -20,15 +20,15 @@ ROWS_AT_ONCE = 4096
 
 
 def files_beside(target: Path) -> tuple[Path, Path]:
-    """The files of labels and of facts that belong to the array ``target``."""
+    """Return the paths of the labels and of the facts that belong to the array ``target``."""
     return target.with_suffix(".labels.npy"), target.with_suffix(".json")
 
 
 def write_array(target: Path, shard: Shard) -> dict[str, Any]:
-    """Write the integers of a shard, n x length, through a memory map, its labels and its facts, which are returned.
+    """Write the integers of a shard as an array n x length, its labels and its facts, and return the facts.
 
-    A row is one image: token by token, and in a token group by group, each integer below ``vocabulary``. The type is
-    the smallest unsigned one that holds them.
+    A row is one image: token by token, and in a token group by group, each integer below ``vocabulary``.
+    The type is the smallest unsigned one that holds them. The array is written through a memory map.
     """
     tokens = shard.tokens
     length = tokens.num_tokens * tokens.num_groups

@@ -22,25 +22,25 @@ MAX_CODED_PIXELS = 2**22
 
 @dataclass(frozen=True)
 class Entry:
-    """One coded image: its file, and its row where that is a shard (None in a ``.flowmo`` file)."""
+    """One coded image is named here by its file and its row in it."""
 
-    file: Path
-    row: int | None
-    name: str
+    file: Path  # the shard or ``.flowmo`` file that holds it
+    row: int | None  # its place in a shard, None in a ``.flowmo`` file
+    name: str  # its name in the shard, or that of the ``.flowmo`` file
 
 
 @dataclass(frozen=True)
 class CodedImage:
-    """tokens: of one image. original_size: (height, width) in pixels before ``fit``, None where a shard has none."""
+    """One coded image has its tokens and what its file says of it."""
 
-    index: int
-    tokens: Tokens
-    fit: str
-    original_size: tuple[int, int] | None
+    index: int  # its place among the entries that were asked for, from 0
+    tokens: Tokens  # of this one image
+    fit: str  # how the image was brought to the size of its tokens, see ``TokenFile``
+    original_size: tuple[int, int] | None  # (height, width) in pixels before ``fit``, None where a shard has none
 
 
 def is_shard(path: Path) -> bool:
-    """Whether the file is a shard of tokens, damaged or not, by its header alone."""
+    """Return whether the file is a shard of tokens, damaged or not, by its header alone."""
     if not path.is_file():
         return False
     try:
@@ -51,7 +51,10 @@ def is_shard(path: Path) -> bool:
 
 
 def entries_of(path: Path) -> list[Entry]:
-    """The images in a file. A ``.flowmo`` file is one, not opened yet. Raises TokenFileError for a damaged shard."""
+    """Return an entry for each image in a file, in order.
+
+    A ``.flowmo`` file is one image and is not opened yet. Raises TokenFileError for a damaged shard.
+    """
     if path.suffix == ".safetensors" or is_shard(path):
         return [Entry(path, row, name) for row, name in enumerate(read_shard(path).names)]
     return [Entry(path, None, path.name)]
@@ -63,8 +66,11 @@ def coded_images(
     config: FlowMoConfig,
     on_bad: Callable[[Path, FlowMoError, int], None],
 ) -> Iterator[CodedImage]:
-    """The images of ``entries`` that the model of that fingerprint and configuration can decode, in order; a file
-    with others goes to ``on_bad`` with the number of its images. One shard at a time is in memory."""
+    """Yield the images of ``entries`` that the model of that fingerprint and configuration can decode, in order.
+
+    on_bad: called with each file that it cannot decode, the error and the number of the file's images.
+    One shard at a time is in memory.
+    """
     for file, group in groupby(enumerate(entries), key=lambda pair: pair[1].file):
         members = list(group)
         try:
@@ -86,7 +92,7 @@ def patch_of(config: FlowMoConfig) -> int:
 
 
 def check_image_size(size: tuple[int, int], config: FlowMoConfig) -> None:
-    """Raises ImageError unless (height, width) is whole patches of the model and at most ``MAX_CODED_PIXELS``."""
+    """Raise ImageError unless (height, width) is whole patches of the model and at most ``MAX_CODED_PIXELS``."""
     patch = patch_of(config)
     if size[0] % patch or size[1] % patch or min(size) < patch:
         raise ImageError(f"{size[0]}x{size[1]} pixels: this model needs height and width that are multiples of {patch}")
@@ -95,7 +101,7 @@ def check_image_size(size: tuple[int, int], config: FlowMoConfig) -> None:
 
 
 def token_batches(images: Iterator[CodedImage], batch_size: int) -> Iterator[list[CodedImage]]:
-    """Runs of at most ``batch_size`` images of one size, in order."""
+    """Yield lists of at most ``batch_size`` images of one size, in order."""
     batch: list[CodedImage] = []
     for image in images:
         if batch and (len(batch) == batch_size or image.tokens.image_size != batch[0].tokens.image_size):
@@ -114,7 +120,7 @@ def _read(file: Path, members: list[tuple[int, Entry]], fingerprint: int) -> Seq
 
 
 class _ShardImages(Sequence[CodedImage]):
-    """The images of a shard, each cut out when asked for."""
+    """The images of a shard as a sequence, each cut out when it is asked for."""
 
     def __init__(self, shard: Shard, members: list[tuple[int, Entry]]) -> None:
         self.shard, self.members = shard, members

@@ -27,18 +27,15 @@ MAX_FILE_SIZE = HEADER_SIZE + payload_size(MAX_TOKENS, MAX_BITS_PER_TOKEN)
 
 @dataclass(frozen=True)
 class TokenFile:
-    """What a ``.flowmo`` file says.
+    """The content of a ``.flowmo`` file.
 
-    tokens: of exactly one image. fingerprint: of the encoder and quantizer that made them, a 32-bit number.
-    fit: how the picture was brought to ``tokens.image_size``: crop, pad or stretch.
-    original_size: the picture's (height, width) before that, in pixels.
     Raises ConfigError for values that the format cannot hold.
     """
 
-    tokens: Tokens
-    fingerprint: int
-    fit: str
-    original_size: tuple[int, int]
+    tokens: Tokens  # of exactly one image
+    fingerprint: int  # of the encoder and quantizer that made them, an unsigned 32-bit number
+    fit: str  # how the picture was brought to ``tokens.image_size``: one of ``FITS``
+    original_size: tuple[int, int]  # the picture's (height, width) before that, in pixels
 
     def __post_init__(self) -> None:
         check_origin(self.fingerprint, self.fit)
@@ -59,7 +56,10 @@ class TokenFile:
 
 
 def encode_file(file: TokenFile) -> bytes:
-    """The bytes of a ``.flowmo`` file: ``HEADER_SIZE`` and the payload (256 tokens of 18 bits: 24 + 576)."""
+    """Return the bytes of a ``.flowmo`` file: the header and the payload (256 tokens of 18 bits: 24 + 576).
+
+    The header has ``HEADER_SIZE`` bytes, or two more for more than ``MAX_NARROW`` tokens.
+    """
     tokens = file.tokens
     version = VERSION if tokens.num_tokens <= MAX_NARROW else WIDE
     fields = FIELDS[version].pack(
@@ -77,8 +77,9 @@ def encode_file(file: TokenFile) -> bytes:
 
 
 def decode_file(data: bytes, fingerprint: int | None = None) -> TokenFile:
-    """Inverse of :func:`encode_file`. fingerprint: of the model that shall decode the tokens; None does not compare.
+    """Return the content of the bytes of a ``.flowmo`` file, the inverse of :func:`encode_file`.
 
+    fingerprint: of the model that shall decode the tokens; None does not compare.
     Raises TokenFileError, and nothing else, for bytes that are not exactly such a file or are of another encoder.
     """
     if data[: len(MAGIC)] != MAGIC:
@@ -117,12 +118,15 @@ def decode_file(data: bytes, fingerprint: int | None = None) -> TokenFile:
 
 
 def write_file(path: str | os.PathLike[str], file: TokenFile) -> None:
-    """Write a ``.flowmo`` file, all of it or nothing; makes its folder. Raises TokenFileError."""
+    """Write a ``.flowmo`` file, all of it or nothing, and make its folder. Raises TokenFileError."""
     write_atomically(path, encode_file(file))
 
 
 def read_file(path: str | os.PathLike[str], fingerprint: int | None = None) -> TokenFile:
-    """:func:`decode_file` of a file. Raises TokenFileError with its name, also where it cannot be opened."""
+    """Read a ``.flowmo`` file and return its content, as :func:`decode_file` does.
+
+    Raises TokenFileError with the file's name, also where it cannot be opened.
+    """
     try:
         if os.path.exists(path) and not os.path.isfile(path):  # a pipe would never end
             raise OSError("it is no plain file")
@@ -136,7 +140,7 @@ def read_file(path: str | os.PathLike[str], fingerprint: int | None = None) -> T
 
 
 def check_origin(fingerprint: Any, fit: Any) -> None:
-    """Raises ConfigError unless fingerprint is an unsigned 32-bit number and fit a known one."""
+    """Raise ConfigError unless fingerprint is an unsigned 32-bit number and fit a known one."""
     if not isinstance(fingerprint, int) or isinstance(fingerprint, bool) or not 0 <= fingerprint < 2**32:
         raise ConfigError(f"fingerprint must be a whole number from 0 to 2**32 - 1, got {fingerprint!r}")
     if fit not in FITS:
@@ -144,7 +148,7 @@ def check_origin(fingerprint: Any, fit: Any) -> None:
 
 
 def check_fingerprint(found: int, expected: int | None) -> None:
-    """Raises TokenFileError where ``expected`` is given and another one."""
+    """Raise TokenFileError where ``expected`` is given and differs from the fingerprint ``found``."""
     if expected is not None and found != expected:
         raise TokenFileError(
             f"made by another encoder: the tokens carry the fingerprint {found:08x}, the loaded model has "
@@ -153,7 +157,7 @@ def check_fingerprint(found: int, expected: int | None) -> None:
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write all of a file or nothing; makes its folder. Raises TokenFileError."""
+    """Write all of a file or nothing, and make its folder. Raises TokenFileError."""
     try:
         with replacing(Path(path)) as part:
             part.write_bytes(data)

@@ -14,11 +14,12 @@ def bits_per_token_at(
     bytes_per_image: int | None = None,
     bits_per_pixel: float | None = None,
 ) -> int | None:
-    """Return how many bits of each token of an image of (height, width) are kept at one of three ways to say a rate;
-    None for all of them.
+    """Return how many bits of each token are kept at a rate, None for all of them.
 
-    bytes_per_image: without the header of a file. Raises ConfigError where the model has one rate alone, or where the
-    rate is below one group of bits a token.
+    The rate is said by one of the last three arguments.
+    size: (height, width) of the image in pixels.
+    bytes_per_image: without the header of a file.
+    Raises ConfigError where the model has one rate alone, or where the rate is below one group of bits a token.
     """
     asked, tokens = bits_per_token, config.tokens_of(size)
     if bytes_per_image is not None:

@@ -33,18 +33,16 @@ MAX_NAMES_SIZE = 90_000_000  # safetensors refuses to read a header of more than
 class Shard:
     """The tokens of n images and where they come from.
 
-    names: one an image. labels: int64 (n,), or None. fingerprint, fit: as in :class:`~flowmo.codec.file.TokenFile`.
-    original_sizes: int32 (n, 2), height and width in pixels before the fit, or None. classes: the names of the labels,
-    from 0 on, or None. Raises ConfigError where these do not fit together.
+    Raises ConfigError where the fields do not fit together.
     """
 
-    tokens: Tokens
-    names: list[str]
-    labels: Tensor | None
-    fingerprint: int
-    fit: str
-    original_sizes: Tensor | None
-    classes: list[str] | None = None
+    tokens: Tokens  # of n images
+    names: list[str]  # one an image
+    labels: Tensor | None  # int64 (n,), or None
+    fingerprint: int  # as in :class:`~flowmo.codec.file.TokenFile`
+    fit: str  # as in :class:`~flowmo.codec.file.TokenFile`
+    original_sizes: Tensor | None  # int32 (n, 2), height and width in pixels before the fit, or None
+    classes: list[str] | None = None  # the names of the labels, from 0 on, or None
 
     def __post_init__(self) -> None:
         check_origin(self.fingerprint, self.fit)
@@ -71,7 +69,7 @@ class Shard:
 
 
 def check_classes(classes: list[str], labels: Tensor | None) -> None:
-    """Raises ConfigError unless there are labels (n,) and each of them has a name."""
+    """Raise ConfigError unless there are labels (n,) and each of them has a name."""
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ConfigError("classes must be a list with one text a class")
     if labels is None:
@@ -84,7 +82,7 @@ def check_classes(classes: list[str], labels: Tensor | None) -> None:
 
 
 def _check_labels(labels: Tensor) -> None:
-    """Raises ConfigError unless each is a class: a shard has a label for every image, or none."""
+    """Raise ConfigError unless each is a class: a shard has a label for every image, or none."""
     try:
         checked = checked_labels(labels.cpu().numpy(), "labels")
     except DataError as error:
@@ -94,12 +92,12 @@ def _check_labels(labels: Tensor) -> None:
 
 
 def token_dtype(bits_per_group: int) -> torch.dtype:
-    """The smallest of uint8, uint16 and int32 that holds integers of so many bits."""
+    """Return the smallest of uint8, uint16 and int32 that holds integers of so many bits."""
     return torch.uint8 if bits_per_group <= 8 else torch.uint16 if bits_per_group <= 16 else torch.int32
 
 
 def write_shard(path: str | os.PathLike[str], shard: Shard) -> None:
-    """Write a shard, all of it or nothing; makes its folder.
+    """Write a shard, all of it or nothing, and make its folder.
 
     Raises TokenFileError where that fails, ConfigError where the names are too many for one file.
     """
@@ -132,8 +130,9 @@ def write_shard(path: str | os.PathLike[str], shard: Shard) -> None:
 
 
 def read_shard(path: str | os.PathLike[str], fingerprint: int | None = None) -> Shard:
-    """Read a shard. fingerprint: of the model that shall decode the tokens; None does not compare.
+    """Read a shard into memory and return it.
 
+    fingerprint: of the model that shall decode the tokens; None does not compare.
     Raises TokenFileError for a file that cannot be read, is not a whole shard, or is of another encoder.
     """
     with _told(path):
@@ -145,15 +144,16 @@ def read_shard(path: str | os.PathLike[str], fingerprint: int | None = None) -> 
 
 @dataclass(frozen=True, eq=False)
 class MappedShard:
-    """A shard whose tokens stay in its file: what is looked at comes into memory, once for all processes of a machine.
+    """A shard whose tokens stay in its file until they are asked for.
 
+    What is asked for comes into memory once for all processes of a machine.
     The file may be replaced meanwhile, but not be written into.
     """
 
     integers: np.ndarray  # uint8, uint16 or int32 (n, N, G), not writable
     labels: np.ndarray | None  # int64 (n,), not writable
     names: list[str]  # one an image
-    about: Shard  # of the last images: everything else is the same for all
+    about: Shard  # a shard of the last images; all but its columns and names holds for every image
 
 
 def map_shard(path: str | os.PathLike[str]) -> MappedShard:

@@ -1,7 +1,7 @@
 """Tokenizers, ours and other people's, behind one protocol, to be measured on the same images (Table 1).
 
-How bytes are counted is part of each: tokens times their bits, rounded up to whole bytes for one image, without any
-header. Latents that are not integers have no such number, and neither has a function that does not say.
+Each says how its bytes are counted: tokens times their bits, rounded up to whole bytes for one image, without header.
+Latents that are not integers have no such number, and neither has a function that does not say.
 """
 
 from __future__ import annotations
@@ -31,31 +31,34 @@ DIFFUSERS = ("VQModel", "AutoencoderKL", "AutoencoderTiny")
 
 
 class Peer(Protocol):
-    """name: as in tables. counting: in words, how its bytes are counted."""
+    """A tokenizer in a comparison: it reconstructs images and says how many bytes each costs."""
 
-    name: str
-    counting: str
+    name: str  # as in tables
+    counting: str  # how its bytes are counted, in words
 
     def reconstruct(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
-        """images B 3 H W in [-1, 1] -> images of the same shape in [-1, 1]. seeds: one an image, for those that draw
-        random numbers; the batch an image stands in changes nothing."""
+        """Return the reconstructions, in [-1, 1], of images B 3 H W in [-1, 1].
+
+        seeds: one an image, for tokenizers that draw random numbers.
+        The batch that an image stands in changes nothing.
+        """
 
     def bytes_per_image(self, height: int, width: int) -> int | None:
-        """Of a picture of that size, after it has been reconstructed once; None where there is no such number."""
+        """Return the bytes of an image of that size, None where there is no such number.
+
+        An image of that size must have been reconstructed before.
+        """
 
 
 @dataclass
 class FlowMoPeer:
-    """One of our models with the settings of ``FlowMo.detokenize`` (by default those stored with it).
+    """One of our models as a peer."""
 
-    bits: the first so many of each token, of a model that codes at any rate; None for all of them.
-    """
-
-    name: str
-    model: FlowMo
-    settings: dict[str, Any]
-    counting: str = "tokens x bits, without the 24 bytes of a .flowmo file's header"
-    bits: int | None = None
+    name: str  # as in tables
+    model: FlowMo  # that tokenizes and detokenizes, on its own device
+    settings: dict[str, Any]  # of ``FlowMo.detokenize``; what is not named is stored with the model
+    counting: str = "tokens x bits, without the 24 bytes of a .flowmo file's header"  # how bytes are counted, in words
+    bits: int | None = None  # the first so many of each token, of a model that codes at any rate; None for all
 
     def reconstruct(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
         tokens = self.model.tokenize(images.to(self.model.device), self.bits)
@@ -67,7 +70,10 @@ class FlowMoPeer:
 
 
 def at_rates(name: str, model: FlowMo, targets: Sequence[int], size: tuple[int, int]) -> list[FlowMoPeer]:
-    """Return a model at all of its bits, and one of any rate also at each lower number of bytes an image."""
+    """Return the model as a peer at all of its bits and, where it codes at any rate, at each lower target.
+
+    targets: numbers of bytes an image. size: (height, width) in pixels.
+    """
     c = model.config
     own = FlowMoPeer(name, model, {})
     if c.transform is None:
@@ -81,11 +87,11 @@ def at_rates(name: str, model: FlowMo, targets: Sequence[int], size: tuple[int, 
 
 @dataclass
 class ThumbnailPeer:
-    """An RGB thumbnail of at most so many bytes, 18 bits a pixel, enlarged bicubically: what any code must beat."""
+    """A thumbnail as a peer, RGB of 18 bits a pixel and enlarged bicubically, which any code must beat."""
 
-    size: int
-    name: str = "thumbnail"
-    counting: str = "18 bits a pixel of a square thumbnail"
+    size: int  # bytes that the thumbnail has at most
+    name: str = "thumbnail"  # as in tables
+    counting: str = "18 bits a pixel of a square thumbnail"  # how its bytes are counted, in words
 
     def reconstruct(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
         return thumbnail(images, 8 * self.size)
@@ -95,10 +101,10 @@ class ThumbnailPeer:
 
 
 class PairPeer:
-    """An encoder and a decoder: images -> tokens (integers) or latents (not), and back.
+    """An encoder and a decoder as a peer: images to tokens (integers) or latents (not integers), and back.
 
-    encode may return several things, of which the first is what the decoder gets. bits_per_token: of one integer;
-    without it, or for latents, the peer has no number of bytes.
+    encode: may return several things, of which the first is what the decoder gets.
+    bits_per_token: of one integer; without it, or for latents, the peer has no number of bytes.
     """
 
     def __init__(
@@ -127,7 +133,10 @@ class PairPeer:
 
 
 class FunctionPeer:
-    """A function of images B 3 H W in [-1, 1] to images. bits_per_image: declared by whoever knows, or None."""
+    """A function of images B 3 H W in [-1, 1] to images, as a peer.
+
+    bits_per_image: declared by whoever knows, or None.
+    """
 
     def __init__(self, name: str, function: Callable[[Tensor], Any], bits_per_image: float | None = None) -> None:
         self.name, self.function, self.bits_per_image = name, function, bits_per_image
@@ -144,8 +153,11 @@ class FunctionPeer:
 def torchscript_pair(
     name: str, encoder: Path, decoder: Path, bits_per_token: float | None = None, trust: bool = False
 ) -> PairPeer:
-    """Two files of ``torch.jit.save``, on the CPU. ``torch.jit.load`` executes what is in them: ConfigError without
-    ``trust``. Raises WeightsError for a file that cannot be loaded."""
+    """Return the peer that two files of ``torch.jit.save`` make, on the CPU.
+
+    Raises ConfigError without ``trust``, since ``torch.jit.load`` executes what is in them.
+    Raises WeightsError for a file that cannot be loaded.
+    """
     if not trust:
         raise ConfigError(UNTRUSTED.format(what="a TorchScript file"))
 
@@ -159,8 +171,12 @@ def torchscript_pair(
 
 
 def diffusers_folder(name: str, folder: Path) -> Peer:
-    """A VQModel, AutoencoderKL or AutoencoderTiny of diffusers in a local folder (config.json and safetensors, so that
-    nothing in it is executed). A VQModel has bytes: its tokens times log2 of its codebook. Raises WeightsError."""
+    """Return the peer that a local folder of diffusers holds: a VQModel, AutoencoderKL or AutoencoderTiny.
+
+    The folder has config.json and safetensors, so that nothing in it is executed.
+    Of the three a VQModel has bytes: its tokens times log2 of the size of its codebook.
+    Raises WeightsError for a folder that cannot be loaded, ConfigError where diffusers is not installed.
+    """
     try:
         kind = json.loads((folder / "config.json").read_text())["_class_name"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -197,8 +213,10 @@ def diffusers_folder(name: str, folder: Path) -> Peer:
 
 
 def python_function(place: str, trust: bool = False) -> Callable[[Tensor], Any]:
-    """The function that "module:function" names; modules of the current folder are found too. Importing it executes the
-    module: ConfigError without ``trust``, or where there is no such function."""
+    """Return the function that "module:function" names; modules of the current folder are found too.
+
+    Raises ConfigError without ``trust``, since importing executes the module, or where there is no such function.
+    """
     if not trust:
         raise ConfigError(UNTRUSTED.format(what=place))
     module_name, _, name = place.partition(":")
@@ -215,7 +233,7 @@ def python_function(place: str, trust: bool = False) -> Callable[[Tensor], Any]:
 
 
 def open_peer(spec: str, trust: bool = False) -> Peer:
-    """A peer from one line of text; NAME is what tables call it.
+    """Return the peer that one line of text describes; NAME is what tables call it.
 
     ``NAME=torchscript:ENCODER,DECODER[,bits_per_token=N]``, ``NAME=diffusers:FOLDER``,
     ``NAME=module:function[,bits_per_image=N]`` for image -> image, or

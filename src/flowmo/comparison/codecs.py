@@ -32,32 +32,34 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Codec:
-    """encode: picture and quality in range(levels), 0 the smallest file, to files that decode to the same pixels (the
-    best depends on what is counted). about: the encoder's settings."""
+    """An image codec with a scale of qualities."""
 
-    name: str
-    about: str
-    levels: int
+    name: str  # as ``get_codec`` takes it
+    about: str  # the encoder's settings, in words
+    levels: int  # of quality: 0, the smallest file, to levels - 1
     encode: Callable[[Image.Image, int], list[bytes]]
-    decode: Callable[[bytes], Image.Image]
+    """Returns the files of a picture at a level, all of the same pixels; which is best depends on what is counted."""
+    decode: Callable[[bytes], Image.Image]  # returns the picture of a file
 
 
 class CodedPicture(NamedTuple):
-    """The file that stands for a codec at one number of bytes. file_bytes, payload_bytes: of this file, whole and
-    without headers. lpips: of its picture, enlarged, to the original."""
+    """The file that stands for a codec at one number of bytes."""
 
-    counted: Counted
-    target: int
-    scale: float
-    level: int
-    file_bytes: int
-    payload_bytes: int
-    lpips: float
-    data: bytes
+    counted: Counted  # what was held to the target
+    target: int  # bytes that were allowed
+    scale: float  # of a side of the coded picture, as a share of the original's
+    level: int  # of quality, in the codec's ``levels``
+    file_bytes: int  # of this file, whole
+    payload_bytes: int  # of this file, without headers
+    lpips: float  # of its picture, enlarged, to the original
+    data: bytes  # the file itself
 
 
 def get_codec(name: str) -> Codec:
-    """jpeg, webp, avif, jpeg2000 or jpegxl. Raises ConfigError for another name or a codec that is not installed."""
+    """Return the codec of that name: jpeg, webp, avif, jpeg2000 or jpegxl.
+
+    Raises ConfigError for another name, or for a codec that is not installed.
+    """
     if name not in CODECS:
         raise ConfigError(f"there is no codec {name!r}; choose from {', '.join(CODECS)}")
     feature = {"webp": "webp", "avif": "avif", "jpeg2000": "jpg_2000", "jpeg": "jpg"}.get(name)
@@ -83,17 +85,18 @@ def best_files(
     counted: Sequence[Counted] = COUNTED,
     scales: Sequence[float] = SCALES,
 ) -> dict[tuple[Counted, int], CodedPicture | None]:
-    """For each way of counting and each number of bytes the best file, None where the codec cannot make one so small.
+    """Return the best file for each way of counting and each number of bytes, None where none is so small.
 
-    Quality is bisected at each scale; of the best at each scale that are not above the target (those found for smaller
-    targets count too) the one of the lowest LPIPS is taken. image: RGB, its sides at least what LPIPS takes. Each
-    (scale, quality) is coded, and each picture measured, once.
+    At each scale the highest quality that is not above the target is found by bisection.
+    Of these files, and those found for smaller targets, the one of the lowest LPIPS is taken.
+    image: RGB, its sides at least what LPIPS takes.
+    Each (scale, quality) is coded once, and each picture measured once.
     """
     small = {scale: shrink(image, scale) for scale in scales}
     made: dict[tuple[float, int], dict[Counted, tuple[int, bytes]]] = {}
 
     def coded(scale: float, level: int) -> dict[Counted, tuple[int, bytes]]:
-        """For each way of counting the size and the file of the variant that is best by it."""
+        """Return, for each way of counting, the size and the file of the variant that is smallest by it."""
         if (scale, level) not in made:
             files = codec.encode(small[scale], level)
             smallest, barest = min(files, key=len), min(files, key=lambda file: len(strip_headers(file)))
@@ -125,19 +128,19 @@ def best_files(
 
 
 def shrink(image: Image.Image, scale: float) -> Image.Image:
-    """By Lanczos, at least 8 pixels a side."""
+    """Return the image scaled by Lanczos, each side at least 8 pixels."""
     size = (max(SMALLEST_SIDE, round(scale * image.width)), max(SMALLEST_SIDE, round(scale * image.height)))
     return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
 
 
 def restore(codec: Codec, data: bytes, size: tuple[int, int]) -> Image.Image:
-    """The picture in a file, enlarged by Lanczos to ``size`` = (height, width)."""
+    """Return the picture in a file, enlarged by Lanczos to ``size`` = (height, width)."""
     image = codec.decode(data)
     return image if image.size == size[::-1] else image.resize(size[::-1], Image.Resampling.LANCZOS)
 
 
 def _largest(size: Callable[[int], int], levels: int, target: int) -> int | None:
-    """The highest level whose size is at most ``target``, if sizes grow with it; None if the lowest is larger."""
+    """Return the highest level whose size is at most ``target``, None if the lowest is larger; sizes grow with it."""
     if size(0) > target:
         return None
     low, high = 0, levels
@@ -183,8 +186,11 @@ def _avif(image: Image.Image, level: int) -> list[bytes]:
 
 
 def _jpeg2000(image: Image.Image, level: int) -> list[bytes]:
-    """Rate mode: from 64 bytes up, eight levels each time they double; below its headers' size nothing changes. The
-    smallest of the wavelet's bands has 8 pixels a side: more of them cost small pictures more than they gain."""
+    """Return the picture as JPEG 2000 in rate mode: from 64 bytes up, eight levels for each doubling.
+
+    Below the size of the headers nothing changes.
+    The smallest band of the wavelet has 8 pixels a side: more bands cost small pictures more than they gain.
+    """
     rate = 3 * image.width * image.height / (64 * 2 ** (level / 8))
     resolutions = max(1, min(6, int(math.log2(min(image.size))) - 2))
     settings = {"no_jp2": True, "irreversible": True, "quality_mode": "rates", "num_resolutions": resolutions}
@@ -192,7 +198,7 @@ def _jpeg2000(image: Image.Image, level: int) -> list[bytes]:
 
 
 def _jpegxl(image: Image.Image, level: int) -> list[bytes]:
-    """Distances from 25 (the largest there is) down to 0.1 in equal ratios."""
+    """Return the picture as JPEG XL; distances fall from 25 (the largest there is) to 0.1 in equal ratios."""
     import imagecodecs
 
     distance = 25 * (0.1 / 25) ** (level / 63)

@@ -24,11 +24,11 @@ Choices = dict[tuple[Counted, int], CodedPicture | None]
 
 @dataclass(frozen=True)
 class Search:
-    """What is looked for: numbers of bytes, ways of counting them, scales."""
+    """What files of the codecs are looked for."""
 
-    targets: tuple[int, ...]
-    counted: tuple[Counted, ...]
-    scales: tuple[float, ...] = SCALES
+    targets: tuple[int, ...]  # numbers of bytes an image
+    counted: tuple[Counted, ...]  # ways of counting them
+    scales: tuple[float, ...] = SCALES  # at which pictures are coded, as shares of a side
 
 
 def code_all(
@@ -40,8 +40,11 @@ def code_all(
     advance: Callable[[str], None],
     workers: int | None = None,
 ) -> dict[str, list[Choices]]:
-    """For each codec, by name, the choices of each picture. images: uint8 N 3 H W. lpips: (images, reference) -> (B,).
+    """Code every picture by every codec, and return the choices of each picture by the codec's name.
 
+    images: uint8 N 3 H W.
+    lpips: (images, reference) -> (B,).
+    store: keeps every choice, and what it already holds is not coded again.
     advance: called with the codec's name after each picture, also for those that the store already holds.
     """
     found: dict[str, list[Choices]] = {codec.name: [] for codec in codecs}

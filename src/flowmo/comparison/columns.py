@@ -25,7 +25,7 @@ Column = tuple[Pane, list[Cell | None]]
 
 
 def original_column(images: Tensor) -> Column:
-    """Return the pictures themselves. images: uint8 N 3 H W."""
+    """Return the column of the pictures themselves. images: uint8 N 3 H W."""
     return Pane("Original", "original"), [Cell(lossless(to_picture(image))) for image in images]
 
 
@@ -38,7 +38,7 @@ def peer_column(
     batch_size: int,
     advance: Callable[[], None],
 ) -> Column:
-    """Return the pictures by one of our models, a thumbnail or another peer; see ``peer_reconstructions``."""
+    """Return the column of a peer's reconstructions; see ``peer_reconstructions``."""
     return pane, _cells(peer_reconstructions(peer, images, seeds, lpips, batch_size), advance)
 
 
@@ -51,7 +51,10 @@ def codec_columns(
     compared: Path | None,
     advance: Callable[[], None],
 ) -> list[Column]:
-    """Return a column for each codec and number of bytes. compared: a folder whose coded files are used again."""
+    """Return a column for each number of bytes and each codec.
+
+    compared: a folder of ``flowmo compare`` whose coded files are used again, or None.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / STORE
         if compared is not None:
@@ -67,8 +70,11 @@ def codec_columns(
 
 
 def search_like(compared: Path | None, targets: Sequence[int]) -> Search:
-    """Return how codecs look for these numbers of bytes; with a folder of 'flowmo compare' as that did, so that its
-    files are found. Raises ConfigError or DataError where it has no such files."""
+    """Return the search for files of these numbers of bytes, as a folder of ``flowmo compare`` made it.
+
+    compared: that folder, whose files are then found; None searches without headers, at all scales.
+    Raises ConfigError or DataError where the folder has no such files.
+    """
     if compared is None:
         return Search(tuple(targets), ("payload",))
     found = read_result(compared / RESULT)

@@ -37,46 +37,47 @@ Group = Literal["codec", "thumbnail", "model", "tokenizer", "control"]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. counted, target: of a codec, and of a thumbnail the target, in bytes. reached: the
-    pictures that could be brought to it. file_bytes, payload_bytes: means, None where there is no such number.
-    bits_per_pixel: of the payload. scales: of a codec, how often each was the best. metrics: means over pictures of
-    psnr (dB), ssim, lpips_alex, lpips_vgg; over all of them rfid, kid (and kid_error), fd_efflite0, kd_efflite0;
-    beats_thumbnail: the share nearer by LPIPS (Alex) than a thumbnail of as many bytes."""
+    """One line of the table: a method, its bytes and its metrics."""
 
-    name: str
-    group: Group
-    counting: str
-    counted: Counted | None
-    target: int | None
-    count: int
-    reached: int
-    file_bytes: float | None
-    payload_bytes: float | None
-    file_bits_per_pixel: float | None
-    bits_per_pixel: float | None
+    name: str  # of the method
+    group: Group  # the kind of method
+    counting: str  # how its bytes are counted, in words
+    counted: Counted | None  # what of a codec's files was held to the target, else None
+    target: int | None  # bytes that a codec or a thumbnail was allowed, or that a model takes at a chosen rate
+    count: int  # pictures
+    reached: int  # pictures that could be brought to the target
+    file_bytes: float | None  # with headers, a mean over pictures, None where there is no such number
+    payload_bytes: float | None  # without headers, a mean over pictures, None where there is no such number
+    file_bits_per_pixel: float | None  # of ``file_bytes``
+    bits_per_pixel: float | None  # of ``payload_bytes``
     metrics: dict[str, float]
-    scales: dict[str, int] | None = None
+    """Means over pictures of psnr (dB), ssim, lpips_alex, lpips_vgg.
+
+    Over all of them rfid, kid (and kid_error), fd_efflite0, kd_efflite0.
+    beats_thumbnail is the share nearer by LPIPS (Alex) than a thumbnail of as many bytes.
+    """
+    scales: dict[str, int] | None = None  # of a codec, how often each scale was the best
 
 
 @dataclass(frozen=True)
 class Method:
-    """Something that makes reconstructions. key: JSON data, all that its numbers depend on beside the pictures and the
-    measures, None where that cannot be known. sizes: (file, payload) bytes a picture, asked for afterwards."""
+    """Something that makes reconstructions, and from which a row is measured."""
 
-    name: str
-    group: Group
-    counting: Callable[[], str]
+    name: str  # as in the table
+    group: Group  # the kind of method
+    counting: Callable[[], str]  # returns how its bytes are counted, in words; called after reconstruction
     key: Any
-    reconstruct: Reconstruct
-    sizes: Callable[[], tuple[float | None, float | None]]
-    counted: Counted | None = None
-    target: int | None = None
-    reached: int | None = None
-    scales: dict[str, int] | None = None
+    """JSON data: all that its numbers depend on beside the pictures and the metrics, None where that is not known."""
+    reconstruct: Reconstruct  # (images, their places) -> reconstructions
+    sizes: Callable[[], tuple[float | None, float | None]]  # returns (file, payload) bytes; called after reconstruction
+    counted: Counted | None = None  # as in ``Row``
+    target: int | None = None  # as in ``Row``
+    reached: int | None = None  # as in ``Row``; None for all pictures
+    scales: dict[str, int] | None = None  # as in ``Row``
 
 
 def codec_methods(codec: Codec, choices: Sequence[Choices], search: Search) -> list[Method]:
-    """One for each way of counting and each number of bytes."""
+    """Return a method of a codec for each way of counting and each number of bytes."""
     found = []
     for counted in search.counted:
         for target in sorted(search.targets):
@@ -86,7 +87,7 @@ def codec_methods(codec: Codec, choices: Sequence[Choices], search: Search) -> l
 
 
 def peer_method(peer: Peer, size: tuple[int, int], seeds: Sequence[int]) -> Method:
-    """size: (H, W). seeds: one a picture."""
+    """Return a peer as a method. size: (height, width) in pixels. seeds: one a picture."""
     group: Group = "tokenizer"
     key: Any = None
     target, header = None, None
@@ -111,8 +112,12 @@ def peer_method(peer: Peer, size: tuple[int, int], seeds: Sequence[int]) -> Meth
 
 
 def control_methods(peer: FlowMoPeer, images: Tensor, seeds: Sequence[int]) -> list[Method]:
-    """A model beside itself: in a single step from pure noise, unless that is its own sampler, and from the code of
-    another picture (the one before), which shows how much the code tells. images: uint8 N 3 H W. seeds: one each."""
+    """Return the methods that stand beside a model to control it.
+
+    One decodes in a single step from pure noise, unless that is the model's own sampler.
+    One decodes from the code of another picture (the one before), which shows how much the code tells.
+    images: uint8 N 3 H W. seeds: one each.
+    """
     size = (images.shape[2], images.shape[3])
 
     def reconstruct(_: Tensor, places: Sequence[int]) -> Tensor:
@@ -133,7 +138,10 @@ def control_methods(peer: FlowMoPeer, images: Tensor, seeds: Sequence[int]) -> l
 def compare(
     evaluator: Evaluator, methods: Iterable[Method], store: ResultStore, finished: Callable[[Row], None]
 ) -> list[Row]:
-    """Return a row for each, in order. finished: called with each; rows of the store are not measured again."""
+    """Return a row for each method, in order; rows that the store holds are not measured again.
+
+    finished: called with each row as soon as it is there.
+    """
     images, networks, rows = evaluator.images, evaluator.networks, []
     thumbnails = _Thumbnails(evaluator)
     pixels = images.shape[2] * images.shape[3]
@@ -175,7 +183,7 @@ def compare(
 
 
 def _thumbnail_of(method: Method) -> float | None:
-    """The bytes of the thumbnail that stands beside it: those that it may take, or takes."""
+    """Return the bytes of the thumbnail beside a method: its target, else what it takes; None for a thumbnail."""
     return None if method.group == "thumbnail" else method.target or method.sizes()[1]
 
 
@@ -189,7 +197,10 @@ class _Thumbnails:
         self._lpips: dict[int, np.ndarray] = {}
 
     def beaten(self, measured: Measurements, size: float | None) -> dict[str, float]:
-        """Return the share of images nearer to the original than a thumbnail of ``size`` bytes; {} where none is."""
+        """Return the share of images nearer to the original than a thumbnail of ``size`` bytes, by name.
+
+        It is empty where there is no size, or no LPIPS (Alex).
+        """
         if not size or "lpips_alex" not in measured.columns:
             return {}
         bits = 8 * int(size)
@@ -200,7 +211,7 @@ class _Thumbnails:
 
 
 def check_targets(targets: Sequence[int], pixels: int) -> None:
-    """Raises ConfigError for numbers of bytes that make no sense for pictures of so many pixels."""
+    """Raise ConfigError for numbers of bytes that make no sense for pictures of so many pixels."""
     for target in targets:
         if not 3 <= target <= 3 * pixels:
             raise ConfigError(

@@ -26,8 +26,11 @@ from ..errors import ImageError
 
 
 def strip_headers(data: bytes) -> bytes:
-    """The bytes of an image file that a reader who knows its size and settings still needs. The format is told by the
-    first bytes. Raises ImageError for another format, or for a file that ends too early."""
+    """Return the bytes of an image file that a reader who knows its size and settings still needs.
+
+    The format is told by the first bytes.
+    Raises ImageError for another format, or for a file that ends too early.
+    """
     try:
         if data[:2] == b"\xff\xd8":
             return _jpeg(data)
@@ -49,8 +52,11 @@ def strip_headers(data: bytes) -> bytes:
 
 
 def drop_comments(data: bytes) -> bytes:
-    """A JPEG file or JPEG 2000 codestream without the segments before its picture that say nothing of the picture:
-    JFIF, EXIF, profiles and the encoder's name. Any decoder reads it alike. Raises ImageError for other data."""
+    """Return a JPEG file or JPEG 2000 codestream without the segments that say nothing of the picture.
+
+    These are JFIF, EXIF, profiles and the encoder's name, all before the picture; any decoder reads the rest alike.
+    Raises ImageError for other data.
+    """
     if data[:3] not in (b"\xff\xd8\xff", b"\xff\x4f\xff"):
         raise ImageError("comments can be dropped from JPEG files and JPEG 2000 codestreams only")
     jpeg = data[1] == 0xD8
@@ -65,7 +71,10 @@ def drop_comments(data: bytes) -> bytes:
 
 
 def _jpeg(data: bytes) -> bytes:
-    """ITU-T T.81: marker segments, and after each start of scan entropy-coded data up to the next marker."""
+    """Return a JPEG's entropy-coded data and the Huffman tables made for it.
+
+    By ITU-T T.81 a file is marker segments, and after each start of scan coded data up to the next marker.
+    """
     kept, place = [], 2
     while data[place + 1] != 0xD9:
         marker, length = data[place + 1], _u16(data, place + 2)
@@ -82,7 +91,7 @@ def _jpeg(data: bytes) -> bytes:
 
 
 def _huffman_tables(body: bytes) -> Iterator[bytes]:
-    """Each table of a segment: class and id, 16 counts, the symbols."""
+    """Yield each table of a segment: class and id, 16 counts, the symbols."""
     place = 0
     while place < len(body):
         end = place + 17 + sum(body[place + 1 : place + 17])
@@ -92,7 +101,7 @@ def _huffman_tables(body: bytes) -> Iterator[bytes]:
 
 @functools.cache
 def _standard_huffman_tables() -> frozenset[bytes]:
-    """Those of Annex K, which an encoder that does not optimize writes, without their class and id."""
+    """Return the tables of Annex K, which an encoder that does not optimize writes, without class and id."""
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "JPEG", quality=50)
     data, place, tables = buffer.getvalue(), 2, set[bytes]()
@@ -120,7 +129,10 @@ def _webp(data: bytes) -> bytes:
 
 
 def _jpeg2000(data: bytes) -> bytes:
-    """ITU-T T.800: main header, then tile-parts; SOT has the length of each, 0 meaning up to the end."""
+    """Return the data of the tile-parts of a JPEG 2000 codestream.
+
+    By ITU-T T.800 they follow the main header; SOT has the length of each, 0 meaning up to the end.
+    """
     kept, place = [], 2
     while data[place : place + 2] != b"\xff\x90":
         place += 2 + _u16(data, place + 2)
@@ -136,8 +148,11 @@ def _jpeg2000(data: bytes) -> bytes:
 
 
 def _jpegxl(data: bytes) -> bytes:
-    """ISO 18181-1: signature, SizeHeader, ImageMetadata, then frames, each from a whole byte on. Metadata that are not
-    the default (sRGB, 8 bits) are not parsed and count as picture."""
+    """Return the frames of a JPEG XL codestream.
+
+    By ISO 18181-1 they follow signature, SizeHeader and ImageMetadata, each from a whole byte on.
+    Metadata that are not the default (sRGB, 8 bits) are not parsed and count as picture.
+    """
     bits, place = int.from_bytes(data[2:18], "little"), 0
 
     def read(count: int) -> int:
@@ -155,7 +170,7 @@ def _jpegxl(data: bytes) -> bytes:
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(type, content) of each box at the top of an ISO base media file."""
+    """Yield (type, content) of each box at the top of an ISO base media file."""
     place = 0
     while place < len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
@@ -170,7 +185,10 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _without_sequence_headers(data: bytes) -> bytes:
-    """AV1 section 5.3: open bitstream units, of which sequence headers (1), delimiters (2) and padding (15) go."""
+    """Return the open bitstream units of AV1 data (AV1, section 5.3) that a picture needs.
+
+    Sequence headers (1), delimiters (2) and padding (15) are left out.
+    """
     kept, place = [], 0
     while place < len(data):
         kind, start = data[place] >> 3 & 15, place + 1 + (data[place] >> 2 & 1)

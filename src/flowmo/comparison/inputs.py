@@ -22,8 +22,11 @@ DEFAULT = ("lpips_vgg", "rfid", "kid", "fd_efflite0")
 
 
 def common_size(configs: Iterable[FlowMoConfig], asked: tuple[int, int] | None) -> tuple[int, int]:
-    """Return the (height, width) that is asked for, or that of the models. Raises ConfigError where they differ or
-    there are none, ImageError for a size that a model cannot take."""
+    """Return the (height, width) that is asked for, or that of the models.
+
+    Raises ConfigError where no size is asked for and the models differ or there are none.
+    Raises ImageError for a size that a model cannot take.
+    """
     configs = list(configs)
     sizes = sorted({config.image_size for config in configs})
     if asked is None and len(sizes) != 1:
@@ -38,8 +41,10 @@ def common_size(configs: Iterable[FlowMoConfig], asked: tuple[int, int] | None) 
 def byte_targets(
     configs: Iterable[FlowMoConfig], size: tuple[int, int], asked: Sequence[int] | None
 ) -> tuple[int, ...]:
-    """Return the numbers of bytes that are asked for, or those of the models at a size. Raises ConfigError for numbers
-    that make no sense."""
+    """Return the numbers of bytes that are asked for, or those of the models at a size.
+
+    Raises ConfigError for numbers that make no sense.
+    """
     own = {payload_size(config.tokens_of(size), config.bits_per_token) for config in configs}
     targets = tuple(sorted(set(asked or own)))
     check_targets(targets, size[0] * size[1])
@@ -53,8 +58,11 @@ def comparison_networks(
     files: WeightFiles,
     say: Callable[[str], None],
 ) -> Networks:
-    """Return the networks of the metrics, and of LPIPS (Alex), by which files are chosen. Those whose weights are
-    missing are left out and named. Raises WeightsError."""
+    """Return the networks of the metrics, and of LPIPS (Alex), by which files are chosen.
+
+    Metrics whose weights are missing are left out and named to ``say``.
+    Raises WeightsError where those of LPIPS (Alex) are missing.
+    """
     names = with_companions([*ALWAYS, *metrics])
     networks = load_networks(check_metrics(names, 1), STANDARD.inception, min(size), device, files)
     for name, reason in networks.left_out.items():
@@ -65,5 +73,5 @@ def comparison_networks(
 
 
 def nearest(alex: Distance, device: torch.device) -> Distance:
-    """Return what chooses among the files of a codec: LPIPS (Alex) of images on the CPU, computed on the device."""
+    """Return the distance that chooses among a codec's files: LPIPS (Alex) of images on the CPU, run on the device."""
     return lambda images, reference: alex(images.to(device), reference.to(device)).cpu()

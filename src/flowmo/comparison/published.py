@@ -16,19 +16,17 @@ window. LlamaGen-32 is 0.219 bits per pixel by its tokens. FlowMo-Hi really has 
 
 
 class Quoted(NamedTuple):
-    """One row as printed. bits_per_pixel: the paper's column. tokens, bits_per_token: of its columns "tokens" and
-    "vocabulary". rfid and lpips: lower is better; psnr in dB, ssim: higher. None where the paper prints a dash.
-    second_hand: the paper itself quotes the numbers from the tokenizer's own paper (its dagger)."""
+    """One row of Table 1 as printed, with None where the paper prints a dash."""
 
-    name: str
-    bits_per_pixel: float
-    tokens: int
-    bits_per_token: int
-    rfid: float
-    psnr: float | None
-    ssim: float | None
-    lpips: float | None
-    second_hand: bool = False
+    name: str  # of the tokenizer
+    bits_per_pixel: float  # the paper's column
+    tokens: int  # of an image, its column "tokens"
+    bits_per_token: int  # from its column "vocabulary"
+    rfid: float  # lower is better
+    psnr: float | None  # in dB, higher is better
+    ssim: float | None  # higher is better
+    lpips: float | None  # lower is better
+    second_hand: bool = False  # the paper quotes the numbers from the tokenizer's own paper (its dagger)
 
 
 TABLE_1 = (

@@ -19,21 +19,20 @@ from .codecs import Codec, CodedPicture, Distance, restore
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """pixels: uint8 3 H W. payload_bytes: without headers. file_bytes: with them, None where there is no file. psnr:
-    dB. lpips: None without a network, or where it takes no pictures so small. about: how it was made, in words."""
+    """One reconstructed picture with its bytes and its distances to the original."""
 
-    pixels: Tensor
-    payload_bytes: int | None
-    file_bytes: int | None
-    psnr: float
-    lpips: float | None
-    about: str = ""
+    pixels: Tensor  # uint8 3 H W
+    payload_bytes: int | None  # without headers, None where there is no such number
+    file_bytes: int | None  # with headers, None where there is no file
+    psnr: float  # dB
+    lpips: float | None  # None without a network, or where it takes no pictures so small
+    about: str = ""  # how it was made, in words
 
 
 def peer_reconstructions(
     peer: Peer, images: Tensor, seeds: Sequence[int], lpips: Distance | None, batch_size: int = 16
 ) -> Iterator[Reconstruction]:
-    """Each picture by one of our models, or another peer. images: uint8 N 3 H W. seeds: one a picture."""
+    """Yield the reconstruction of each picture by a peer. images: uint8 N 3 H W. seeds: one a picture."""
     header = HEADER_SIZE if isinstance(peer, FlowMoPeer) else None
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
@@ -47,7 +46,7 @@ def peer_reconstructions(
 def codec_reconstructions(
     codec: Codec, images: Tensor, chosen: Sequence[CodedPicture | None], lpips: Distance | None
 ) -> Iterator[Reconstruction | None]:
-    """Each picture by the file chosen for it, None where there is none. images: uint8 N 3 H W."""
+    """Yield the reconstruction of each picture by its chosen file, None where there is none. images: uint8 N 3 H W."""
     for image, choice in zip(images, chosen, strict=True):
         if choice is None:
             yield None

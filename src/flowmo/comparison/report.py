@@ -1,4 +1,4 @@
-"""What a comparison leaves behind: the result, a table to read, the plots."""
+"""The files that a comparison leaves behind: the result, a table to read, the plots."""
 
 from __future__ import annotations
 
@@ -37,30 +37,29 @@ STORE = "progress.jsonl"  # rows and coded files, beside the result
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that was compared, and how. models: by name. images: uint8. data: its name. bad: of each picture that could
-    not be read its "file" and the "reason". seconds: of work, over all sittings. seed: of the first picture."""
+    """All that was compared, and how."""
 
-    rows: Sequence[Row]
-    models: Sequence[tuple[str, FlowMo]]
-    codecs: Sequence[Codec]
-    search: Search
-    networks: Networks
-    images: Images
-    data: str
-    bad: Sequence[dict[str, str]]
-    seconds: float
-    seed: int
-    command: str
-    device: torch.device
+    rows: Sequence[Row]  # of the table, in the order of measurement
+    models: Sequence[tuple[str, FlowMo]]  # (name, model)
+    codecs: Sequence[Codec]  # that were compared
+    search: Search  # for the files of the codecs
+    networks: Networks  # of the metrics
+    images: Images  # the originals, uint8
+    data: str  # the name of the data set
+    bad: Sequence[dict[str, str]]  # of each picture that could not be read its "file" and the "reason"
+    seconds: float  # of work, over all sittings
+    seed: int  # of the first picture
+    command: str  # that was typed
+    device: torch.device  # that models and metrics ran on
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the pictures."""
+        """Return the (height, width) of the pictures in pixels."""
         return (self.images.images.shape[2], self.images.images.shape[3])
 
 
 def in_words(row: Row) -> str:
-    """One line for one row as soon as it is there."""
+    """Return one line of text for a row, to be said as soon as it is measured."""
     limit = "" if row.target is None else f", {row.target} bytes" + (f" of {row.counted}" if row.counted else "")
     if row.reached < row.count:
         return f"{row.name}{limit}: only {row.reached} of {row.count} pictures can be so small"
@@ -153,7 +152,7 @@ def _quoted(count: int) -> list[QuotedPoint]:
 
 
 def _comparable(count: int) -> str:
-    """Return what is to be said of the published rows beside rFID of ``count`` images."""
+    """Return the note on the published rows that belongs beside rFID of ``count`` images."""
     if count < IMAGES:
         return f"rFID of {count:,} images is far above that of {IMAGES:,}, so that no published rows stand beside it"
     return COMPARABILITY
@@ -164,6 +163,6 @@ def _point(row: Row) -> RatePoint:
 
 
 def _spread(rows: Sequence[Row], measure: str) -> float:
-    """The largest value as a multiple of the smallest; 0 where one is not positive, so that no logarithm is taken."""
+    """Return the largest value as a multiple of the smallest, or 0 where one is not positive and has no logarithm."""
     values = [row.metrics[measure] for row in rows if measure in row.metrics]
     return max(values) / min(values) if min(values) > 0 else 0.0

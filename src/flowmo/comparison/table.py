@@ -17,7 +17,7 @@ knows size, settings and constant tables beforehand; of a tokenizer its tokens. 
 
 
 def table(rows: Sequence[Row], quoted: bool = True) -> tuple[list[str], list[list[str]]]:
-    """(heading, lines), all cells text. Columns of measures that no row has are left out."""
+    """Return (heading, lines), all cells text, without the columns of metrics that no row has."""
     shown = measured_columns(rows)
     heading = ["", "limit", "file bytes", "without headers", "bits/pixel", *(column.heading for column in shown)]
     lines = [_line(row, shown) for row in sorted(rows, key=order)]
@@ -25,12 +25,12 @@ def table(rows: Sequence[Row], quoted: bool = True) -> tuple[list[str], list[lis
 
 
 def measured_columns(rows: Sequence[Row]) -> list[Column]:
-    """Return the columns of the measures that any row has."""
+    """Return the columns of the metrics that any row has."""
     return [column for name, column in columns().items() if any(name in row.metrics for row in rows)]
 
 
 def markdown(rows: Sequence[Row], caption: str) -> str:
-    """The table with what its words mean, to be read on its own."""
+    """Return the table in Markdown with its caption and the meaning of its words, to be read on its own."""
     heading, lines = table(rows)
     rule = ["---", "---", *["---:"] * (len(heading) - 2)]
     text = "\n".join("| " + " | ".join(line) + " |" for line in [heading, rule, *lines])
@@ -38,6 +38,7 @@ def markdown(rows: Sequence[Row], caption: str) -> str:
 
 
 def order(row: Row) -> tuple[float, int, str, str]:
+    """Return the key that sorts rows by bytes, then by the kind of method."""
     size = row.target or row.payload_bytes or row.file_bytes or float("inf")
     return size, FIRST[row.group], row.counted or "", row.name
 

@@ -1,6 +1,15 @@
 """Pictures in and out: data sets for training, files for the commands, crops, and sizes fitted to the model."""
 
-from ..image_utils.crops import center_crop, random_crop, shorter_side_to, to_float, to_image, to_tensor, to_uint8
+from ..image_utils.crops import (
+    adm_crop,
+    center_crop,
+    random_crop,
+    shorter_side_to,
+    to_float,
+    to_image,
+    to_tensor,
+    to_uint8,
+)
 from ..image_utils.decode import IMAGE_SUFFIXES, MAX_PIXELS, decode
 from ..image_utils.fit import FITS, Fit, fit_picture, kept_size, restore_size, whole_size
 from .batch import Batch
@@ -36,6 +45,7 @@ __all__ = [
     "SplitError",
     "SpreadImages",
     "TarSource",
+    "adm_crop",
     "center_crop",
     "changes",
     "class_labels",

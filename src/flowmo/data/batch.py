@@ -27,14 +27,14 @@ class Batch:
 
     @cached_property
     def images(self) -> torch.Tensor:
-        """float32 B 3 H W in [-1, 1], on the device of ``pixels``."""
+        """Return the images as float32 B 3 H W in [-1, 1], on the device of ``pixels``."""
         return to_float(self.pixels)
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def part(self, k: int, of: int) -> Batch:
-        """Micro-batch ``k`` of ``of``: pictures k, k + of, k + 2 of, ... with their labels and names."""
+        """Return micro-batch ``k`` of ``of``: pictures k, k + of, k + 2 of, ... with their labels and names."""
         return replace(
             self,
             pixels=self.pixels[k::of],
@@ -44,7 +44,7 @@ class Batch:
         )
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same with its tensors on a device; from pinned memory, without waiting for the copy."""
+        """Return the same with its tensors on a device; from pinned memory, without waiting for the copy."""
         return replace(
             self,
             pixels=self.pixels.to(device, non_blocking=True),
@@ -52,7 +52,7 @@ class Batch:
         )
 
     def pin_memory(self) -> Batch:
-        """The same in memory that a GPU copies from without waiting."""
+        """Return the same in memory that a GPU copies from without waiting."""
         return replace(
             self,
             pixels=self.pixels.pin_memory(),

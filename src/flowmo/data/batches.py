@@ -35,10 +35,11 @@ def picture_batches(
     workers: int | None = None,
     multiple: int = 1,
 ) -> Iterator[PictureBatch]:
-    """Every picture that can be read, in order, fitted to ``size`` = (height, width). Every other goes to ``on_bad``,
-    in order too. size: None leaves each picture unscaled, with its edges repeated up to a ``multiple``; a batch then
-    holds pictures of one size. A batch with bad pictures is smaller than ``batch_size``; one without good ones is
-    left out."""
+    """Yield every picture that can be read, in order, fitted to ``size`` = (height, width).
+
+    Every other goes to ``on_bad``, in order too. size: None leaves each picture unscaled, with its edges repeated up to
+    a ``multiple``; a batch then holds pictures of one size. A batch with bad pictures is smaller than ``batch_size``;
+    one without good ones is left out."""
 
     def load(path: Path) -> tuple[torch.Tensor, tuple[int, int]] | ImageError:
         try:

@@ -24,12 +24,12 @@ class DataFingerprint:
     last: str
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON has it."""
+        """Return the same as JSON has it."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Any) -> DataFingerprint | None:
-        """From what :meth:`to_dict` gave; None where it is not that, as in a run of an earlier version."""
+        """Return it from what :meth:`to_dict` gave; None where it is not that, as in a run of an earlier version."""
         kinds = {"images": int} | dict.fromkeys(("names", "sorted_names", "classes", "first", "last"), str)
         if not isinstance(values, dict) or any(type(values.get(name)) is not kind for name, kind in kinds.items()):
             return None
@@ -37,7 +37,7 @@ class DataFingerprint:
 
 
 def fingerprint_of(source: ImageSource) -> DataFingerprint:
-    """A checksum of a data set by its names, labels and classes; no image is opened."""
+    """Return a checksum of a data set by its names, labels and classes; no image is opened."""
     names = [source.name(i) for i in range(len(source))]
     ordered = hashlib.sha256()
     for i, name in enumerate(names):
@@ -49,7 +49,7 @@ def fingerprint_of(source: ImageSource) -> DataFingerprint:
 
 
 def changes(before: DataFingerprint, now: DataFingerprint) -> str:
-    """What changed from one to the other, in words for a message; "" where nothing did."""
+    """Return what changed from one to the other, in words for a message; "" where nothing did."""
     if before == now:
         return ""
     if before.images != now.images:

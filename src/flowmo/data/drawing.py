@@ -55,12 +55,13 @@ class Drawing:
 
     @property
     def step(self) -> int:
-        """Positions from one batch to the next."""
+        """Return how many positions lie from one batch to the next."""
         return self.batch_size * self.world
 
     def batch(self, start: int) -> Batch:
-        """This rank's share of the positions from ``start`` on. Raises DataError after a thousand broken images in a
-        row."""
+        """Yield this rank's share of the positions from ``start`` on.
+
+        Raises DataError after a thousand broken images in a row."""
         pixels: list[np.ndarray] = []
         indices: list[int] = []
         broken: list[int] = []

@@ -17,7 +17,7 @@ PREFIX = "hf:"
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether ``save_to_disk`` made a folder."""
+    """Return whether ``save_to_disk`` made a folder."""
     return any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
 
 

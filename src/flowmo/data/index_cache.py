@@ -22,8 +22,9 @@ _COLUMNS = ("offsets", "sizes", "headers", "labels")
 
 
 def tar_indexes(tars: Sequence[Path], cache: Path | None = None) -> list[TarIndex]:
-    """An index of each tar: from the folder ``cache`` (the user's by default) where that has one of the same tar, of
-    the same size, times and inode, else read from the tar and put there. Of several processes one reads, others wait.
+    """Return an index of each tar: from the folder ``cache`` (the user's by default) where that has one of the same
+    tar, of the same size, times and inode, else read from the tar and put there. Of several processes one reads, others
+    wait.
 
     Raises DataError for a file that is no plain tar or ends too soon. A cache that cannot be written is done without.
     """

@@ -55,7 +55,7 @@ class PictureList:
 
 
 def find_pictures(arguments: list[str]) -> list[Path]:
-    """The picture files that arguments of a command mean, in their order, each once.
+    """Return the picture files that arguments of a command mean, in their order, each once.
 
     A file is taken whatever its suffix; a folder is searched through and through for picture files; a pattern
     that the shell left alone (``photos/*.jpg``, ``**``) is matched here. Raises ImageError for an argument

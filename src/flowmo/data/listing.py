@@ -24,8 +24,8 @@ class Listing:
 
 
 def list_files(folder: Path, wanted: Callable[[str], bool]) -> Listing:
-    """Every entry below a folder whose name is ``wanted``, be it a file, a pipe or a broken link, which fail when they
-    are read and are counted then; hidden entries and folders are left out.
+    """Return every entry below a folder whose name is ``wanted``, be it a file, a pipe or a broken link, which fail
+    when they are read and are counted then; hidden entries and folders are left out.
 
     Links to folders are followed, but not to a folder that they lie in, and to one and the same at most 16 times.
     """
@@ -70,5 +70,5 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a name has the suffix of an image."""
+    """Return whether a name has the suffix of an image."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES

@@ -16,8 +16,8 @@ TOKEN_SUFFIX = ".flowmo"
 
 
 def relative_names(arguments: Sequence[str], paths: Sequence[Path]) -> list[Path]:
-    """Each path as seen from the argument that found it: below a folder or a pattern's fixed part the sub-folders
-    stay, a file that was named itself is its name alone."""
+    """Return each path as seen from the argument that found it: below a folder or a pattern's fixed part the
+    sub-folders stay, a file that was named itself is its name alone."""
     roots = [(Path(text), _root(text)) for text in map(os.path.expanduser, arguments)]
 
     def name(path: Path) -> Path:
@@ -32,13 +32,14 @@ def relative_names(arguments: Sequence[str], paths: Sequence[Path]) -> list[Path
 
 
 def safe_name(text: str) -> Path:
-    """A name from an untrusted file as a relative path that stays below the folder it is joined to."""
+    """Return a name from an untrusted file as a relative path that stays below the folder it is joined to."""
     parts = [re.sub(r'[\x00-\x1f:*?"<>|]', "_", part) for part in re.split(r"[/\\]", text)]
     return Path(*[part for part in parts if part not in ("", ".", "..")] or ["unnamed"])
 
 
 def output_stems(names: Iterable[Path], suffixes: Sequence[str], reserved: Iterable[str] = ()) -> list[Path]:
-    """Relative paths to which each of ``suffixes`` is added, so that no result falls on another or on ``reserved``.
+    """Return relative paths to which each of ``suffixes`` is added, so that no result falls on another or on
+    ``reserved``.
 
     The suffix of a name is dropped where that is free (``a.jpg`` -> ``a``), else kept (``a.png``), else a number is
     added (``a.png-2``). Letter case alone does not tell names apart, as on some file systems.
@@ -61,7 +62,8 @@ def output_stems(names: Iterable[Path], suffixes: Sequence[str], reserved: Itera
 
 
 def class_labels(names: Sequence[Path]) -> tuple[list[int], list[str]]:
-    """Labels from class folders: the first folder of each name, numbered in sorted order; and the sorted classes.
+    """Return labels from class folders: the first folder of each name, numbered in sorted order; and the sorted
+    classes.
 
     Raises TokenFileError when a picture lies in no class folder.
     """
@@ -74,7 +76,7 @@ def class_labels(names: Sequence[Path]) -> tuple[list[int], list[str]]:
 
 
 def find_token_files(arguments: Sequence[str]) -> list[Path]:
-    """The ``.flowmo`` files and shards that arguments of a command mean, in their order, each once.
+    """Return the ``.flowmo`` files and shards that arguments of a command mean, in their order, each once.
 
     A file is taken whatever its suffix; a folder is searched through and through for ``.flowmo`` files; a pattern that
     the shell left alone is matched here. Raises TokenFileError for an argument that finds nothing.

@@ -86,7 +86,7 @@ class ParquetSource:
         return decode(self.encoded(index), self.name(index))
 
     def encoded(self, index: int) -> bytes:
-        """The image's file as it is stored. Raises ImageError where there is none."""
+        """Return the image's file as it is stored. Raises ImageError where there is none."""
         number, row = self._place(index)
         try:
             value = self._group(number)[row]

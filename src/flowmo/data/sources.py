@@ -30,17 +30,17 @@ class ImageSource(Protocol):
         """RGB, any size. Raises ImageError naming the image when it is broken."""
 
     def label(self, index: int) -> int | None:
-        """Class of the image, None where the data has none. See also :func:`class_names`."""
+        """Return the class of the image, None where the data has none. See also :func:`class_names`."""
 
     def name(self, index: int) -> str:
-        """For messages and file names."""
+        """Return the image's name, for messages and file names."""
 
     def describe(self) -> str:
-        """One line: how many images, from where, how many classes."""
+        """Return one line: how many images, from where, how many classes."""
 
 
 def class_names(source: ImageSource) -> list[str] | None:
-    """The names of the labels, from 0 on, where the data tell them."""
+    """Return the names of the labels, from 0 on, where the data tell them."""
     return getattr(source, "classes", None)
 
 
@@ -131,7 +131,7 @@ class Texts(Sequence[str]):
 
     @classmethod
     def of(cls, data: np.ndarray, ends: np.ndarray) -> Texts:
-        """From what another has as its ``bytes`` and ``ends``."""
+        """Return it from what another has as its ``bytes`` and ``ends``."""
         texts = cls(())
         texts.bytes, texts.ends = data.tobytes(), ends
         return texts
@@ -149,14 +149,14 @@ class Texts(Sequence[str]):
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Every image below a folder by its suffix, in sorted order, and after them each folder that cannot be searched:
+    """Return every image below a folder by its suffix, in sorted order, and then each folder that cannot be searched:
     reading one of those fails by name, as reading a broken image does (see :func:`flowmo.data.listing.list_files`)."""
     listing = list_files(folder, is_image_name)
     return [folder / name for name in [*listing.names, *listing.left_out]]
 
 
 def classes_text(labels: Any) -> str:
-    """The end of a description: how many classes an array of labels has, of which negative ones are none."""
+    """Return the end of a description: how many classes an array of labels has, of which negative ones are none."""
     return "" if labels is None else f", {(np.unique(labels) >= 0).sum()} classes"
 
 

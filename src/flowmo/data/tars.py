@@ -103,7 +103,8 @@ def _classes(tar: Path, index: TarIndex) -> list[str]:
 
 
 def read_labels(file: Path, names: Sequence[str]) -> np.ndarray:
-    """Labels of the images ``names``, -1 for none: lines ``label`` in the order of the sorted names, or ``name label``.
+    """Return labels of the images ``names``, -1 for none: lines ``label`` in the order of the sorted names, or ``name
+    label``.
 
     ImageNet's wnids are numbered in sorted order. Raises DataError when lines and images do not match.
     """

@@ -1,1 +1,1 @@
-"""Section 4: measuring models and pictures."""
+"""Evaluation measures models and pictures (Section 4)."""

@@ -1,4 +1,4 @@
-"""Models side by side over several noise seeds (Table 5): what ``flowmo evaluate`` wrote of each, put together.
+"""What ``flowmo evaluate`` wrote of several models over several noise seeds is put side by side (Table 5).
 
 Numbers of single pictures are averaged over the seeds, then compared picture by picture with those of the first model;
 what is of all pictures together, such as rFID, is given for each seed.
@@ -21,30 +21,31 @@ from .summary import read_table
 
 
 class Measured(NamedTuple):
-    """One evaluation: its result, the checksums of its pictures in order, and their numbers."""
+    """One evaluation as it was written."""
 
-    result: Result
-    pictures: list[str]
-    table: dict[str, np.ndarray]
+    result: Result  # what ``MODEL-PROTOCOL.json`` says
+    pictures: list[str]  # checksums of its pictures, in order
+    table: dict[str, np.ndarray]  # numbers of the pictures, (N,) by column
 
 
 def read_evaluation(path: Path) -> Measured:
-    """``MODEL-PROTOCOL.json`` and the table beside it. Raises DataError."""
+    """Read ``MODEL-PROTOCOL.json`` and the table beside it. Raises DataError where one of them cannot be read."""
     return Measured(read_result(path), *read_table(path.with_suffix(".csv")))
 
 
 def compare_seeds(
     evaluations: Mapping[str, Sequence[Path]], same: Literal["sampler", "fingerprint"] = "sampler"
 ) -> dict[str, Any]:
-    """evaluations: by what a model is called, its results, one a seed; all models are compared with the first.
+    """Return the numbers of several models, and their differences from the first, as plain data.
 
-    same: what all must have in common beside pictures, protocol and seeds: the sampler, or the fingerprint, hence the
-    tokens, to compare decoders and samplers.
-
-    Returns plain data: what was measured; ``metric_seeds``, at which seeds every model has a number; and ``models``, of
-    each its ``metrics`` (mean over those seeds), ``by_seed``, and ``difference`` from the first (mean, low, high: a
-    paired bootstrap interval of 95 % over the pictures; of what is of no single picture, ``by_seed``). Raises DataError
-    where something is not the same.
+    evaluations: by what a model is called, its results, one a seed.
+    same: what all must have in common beside pictures, protocol and seeds. It is the sampler, or, to compare decoders
+    and samplers, the fingerprint and hence the tokens.
+    ``metric_seeds`` says at which seeds every model has a number.
+    ``models`` has of each its ``metrics`` (mean over those seeds), ``by_seed``, and ``difference`` from the first.
+    A difference is mean, low and high of a paired bootstrap interval of 95 % over the pictures; a number that is of no
+    single picture has its difference ``by_seed``.
+    Raises DataError where something is not the same.
     """
     read = {name: [read_evaluation(path) for path in paths] for name, paths in evaluations.items()}
     first = next(iter(read.values()))

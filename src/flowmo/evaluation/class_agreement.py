@@ -1,4 +1,4 @@
-"""How often a classifier sees the class that a generator was asked for, its places learned from a data set (E8)."""
+"""A classifier, its places learned from a data set, counts how often it sees the class that was asked for (E8)."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ from ..data import ImageSource, to_uint8
 from ..errors import ImageError
 from ..perceptual.classifier import Classifier
 from .generated import Samples, agreement, class_places, logits_of
-from .reference import prepared
+from .reference import Crop, prepared
 
 A_CLASS = 20
 """Pictures of each class of the reference that the classifier sees."""
 
 
 def class_agreement(
-    source: ImageSource, size: int, classifier: Classifier, device: torch.device
+    source: ImageSource, size: int, classifier: Classifier, device: torch.device, crop: Crop = "model"
 ) -> Callable[[Samples], dict[str, float]]:
-    """Return a function of samples: the share whose likeliest class is the asked one, that share of the reference, and
-    that of chance; nothing of samples without labels, or with others than the reference has.
+    """Return a function that gives the share of samples whose likeliest class is the asked one.
 
-    source: the reference, with labels. size: of the samples, in pixels. Raises DataError where a class has no picture.
+    Beside it stand that share of the reference and that of chance. Samples without labels, or with others than the
+    reference has, get no numbers.
+    source: the reference, with labels.
+    size: of the samples, in pixels.
+    crop: as of :func:`reference_of`.
+    Raises DataError where a class has no picture.
     """
-    pixels, labels = some_of_each(source, size)
+    pixels, labels = some_of_each(source, size, crop)
     logits = logits_of(pixels, classifier, device)
     places = class_places(logits, labels)
     own = agreement(logits, labels, places)
@@ -39,7 +43,7 @@ def class_agreement(
     return share
 
 
-def some_of_each(source: ImageSource, size: int) -> tuple[np.ndarray, np.ndarray]:
+def some_of_each(source: ImageSource, size: int, crop: Crop = "model") -> tuple[np.ndarray, np.ndarray]:
     """Return the first pictures of each class, at most A_CLASS, uint8 N size size 3, and their labels (N,)."""
     seen: dict[int, int] = {}
     pixels, labels = [], []
@@ -48,7 +52,7 @@ def some_of_each(source: ImageSource, size: int) -> tuple[np.ndarray, np.ndarray
         if label is None or seen.get(label, 0) >= A_CLASS:
             continue
         try:
-            image = prepared(source, place, size)
+            image = prepared(source, place, size, crop)
         except ImageError:
             continue
         seen[label] = seen.get(label, 0) + 1

@@ -1,7 +1,7 @@
-"""Pictures -> rows of numbers: the long part of an evaluation, which may be killed and spread over processes.
+"""Pictures become rows of numbers in the long part of an evaluation, which may be killed and spread over processes.
 
 Each row is of one picture: its metrics, the bytes of its token file, its tokens and the features of its reconstruction.
-What is of all pictures together follows from the rows (summary.py).
+The numbers of all pictures together follow from the rows (summary.py).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from ..config import SamplerConfig
 from ..data import ImageSource, fit_picture, to_tensor
 from ..errors import DataError, ImageError, WeightsError
 from ..metrics.networks import Networks, features_of
-from ..tokenizer import FlowMo
 from .evaluator import measure_pairs
 from .feature_cache import FeatureCache
+from .measurable import Measurable
 from .protocols import Noise, Protocol
 from .results import picture_checksums
 
@@ -35,9 +35,9 @@ from .results import picture_checksums
 class Settings:
     """What the numbers of a model depend on."""
 
-    protocol: Protocol
-    sampler: SamplerConfig
-    seed: int = 0
+    protocol: Protocol  # how pictures are measured
+    sampler: SamplerConfig | None  # how the decoder samples; None for one that draws nothing
+    seed: int = 0  # of the noise; the protocol says how each picture's follows from it
     batch_size: int = 16  # pictures at a time, which the numbers do not depend on
     precision: str = "fp32"  # of the model's weights; what measures computes in float32 always
     compiled: bool = False  # which changes the numbers as little as another batch would
@@ -45,46 +45,53 @@ class Settings:
 
 
 class Processes(typing.Protocol):
-    """Those that share the work; ``training.World`` is one. gather: what each has, in all, by rank."""
+    """The processes that share the work; ``training.World`` is one."""
 
     @property
-    def rank(self) -> int: ...
+    def rank(self) -> int:
+        """Return the number of this process, from 0."""
+        ...
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Return how many processes there are."""
+        ...
 
-    def gather(self, value: Any) -> list[Any]: ...
+    def gather(self, value: Any) -> list[Any]:
+        """Return in all processes what each has, by rank."""
+        ...
 
 
 @dataclass(frozen=True)
 class Alone:
-    """One process."""
+    """One process that does all of the work."""
 
-    rank: int = 0
-    size: int = 1
+    rank: int = 0  # its number
+    size: int = 1  # how many there are
 
     def gather(self, value: Any) -> list[Any]:
+        """Return the value alone in a list."""
         return [value]
 
 
 class Measured(NamedTuple):
-    """place: of a picture in the data. checksum: of its pixels as the model saw it (results.picture_checksums)."""
+    """A picture that was measured."""
 
-    place: int
-    checksum: str
+    place: int  # in the data
+    checksum: str  # of its pixels as the model saw it (results.picture_checksums)
 
     @property
     def key(self) -> str:
-        """Of its row."""
+        """Return the key of its row."""
         return f"{self.place}:{self.checksum}"
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """measured: those that could be read, in order. skipped: the others, in words, in order."""
+    """The pictures of an evaluation."""
 
-    measured: list[Measured]
-    skipped: list[str]
+    measured: list[Measured]  # those that could be read, in order
+    skipped: list[str]  # the others, in words, in order
 
 
 class _Picture(NamedTuple):
@@ -94,7 +101,7 @@ class _Picture(NamedTuple):
 
 
 def measure(
-    model: FlowMo,
+    model: Measurable,
     source: ImageSource,
     settings: Settings,
     networks: Networks,
@@ -106,11 +113,12 @@ def measure(
 ) -> Pictures:
     """Bring ``rows`` to hold a row for each picture of the source that can be read, and ``originals`` the features.
 
+    Every process returns the pictures of all.
     rows: under ``Measured.key``; what it holds is not measured again, as long as the picture is still the same.
-    originals: by "network.space", under the checksum of the picture. on_bad: name of a picture, and why it cannot be
-    read. on_done: called with a number of pictures of this process, and whether they had to be measured. Every process
-    returns the pictures of all. Raises DataError when none can be read, WeightsError for a model that samples no
-    numbers.
+    originals: by "network.space", under the checksum of the picture.
+    on_bad: called with the name of a picture, and why it cannot be read.
+    on_done: called with a number of pictures of this process, and whether they had to be measured.
+    Raises DataError when none can be read, WeightsError for a model that samples values that are not finite.
     """
     size, fingerprint = model.config.image_size, model.fingerprint()
     noise = Noise(settings.protocol, settings.seed, len(source), (3, size, size))
@@ -153,14 +161,14 @@ def measure(
 
 @torch.no_grad()
 def _measure_batch(
-    model: FlowMo,
+    model: Measurable,
     fingerprint: int,
     pictures: Sequence[_Picture],
     noise: Noise,
     settings: Settings,
     networks: Networks,
 ) -> dict[str, np.ndarray]:
-    """One row a picture, by column."""
+    """Return one row a picture, by column."""
     protocol, s = settings.protocol, settings.sampler
     images = _stack(pictures).to(model.device)
     code, columns = _code(model, fingerprint, images, settings.bits_per_token)
@@ -174,10 +182,13 @@ def _measure_batch(
 
 
 def _code(
-    model: FlowMo, fingerprint: int, images: Tensor, bits: int | None = None
+    model: Measurable, fingerprint: int, images: Tensor, bits: int | None = None
 ) -> tuple[Tensor, dict[str, np.ndarray]]:
-    """Codes B N K, read back from the very files whose bytes are counted; of a continuous latent there are none."""
-    if not model.quantizer.has_tokens:
+    """Return codes B N K, read back from the very files whose bytes are counted, and the columns of those files.
+
+    A continuous latent has no files and no columns.
+    """
+    if not model.has_tokens:
         return model.codes(images), {}
     size = (images.shape[2], images.shape[3])
     tokens = model.tokenize(images)
@@ -197,7 +208,7 @@ def _code(
 def _read(
     source: ImageSource, batches: Sequence[range], size: int
 ) -> Iterator[tuple[range, list[_Picture | ImageError]]]:
-    """Each batch of places with its pictures, decoded by threads while the one before is measured."""
+    """Yield each batch of places with its pictures, decoded by threads while the one before is measured."""
 
     def load(place: int) -> _Picture | ImageError:
         try:

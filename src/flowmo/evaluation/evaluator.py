@@ -1,4 +1,4 @@
-"""Reconstructions -> numbers: the one way in which evaluations, comparisons and figures measure (Section 4.1, Table 1).
+"""Reconstructions become numbers the same way in evaluations, comparisons and figures (Section 4.1, Table 1).
 
 Columns of numbers and features, a row an image, are taken batch by batch; the metrics follow from all of them
 (metrics/table.py).
@@ -20,17 +20,17 @@ from .protocols import STANDARD, Protocol
 from .results import picture_checksums
 
 Reconstruct = Callable[[Tensor, Sequence[int]], Tensor]
-"""(images B 3 H W in [-1, 1], their places) -> their reconstructions, alike."""
+"""A function of images B 3 H W in [-1, 1] and their places that returns their reconstructions, alike."""
 
 FEWEST = 4
-"""Images that a kernel distance needs; of fewer no distances of distributions are taken."""
+"""How many images a kernel distance needs; of fewer no distances of distributions are taken."""
 
 
 @torch.no_grad()
 def measure_pairs(
     reconstructions: Tensor, images: Tensor, networks: Networks, protocol: Protocol
 ) -> dict[str, np.ndarray]:
-    """Return what is of each pair, by column, (B,) each. Both B 3 H W in [-1, 1], on the networks' device."""
+    """Return the numbers of each pair, by column, (B,) each. Both are B 3 H W in [-1, 1], on the networks' device."""
     ours, theirs = protocol.to_uint8(reconstructions), protocol.to_uint8(images)
     columns = {"squared_error": (ours.cpu().double() - theirs.cpu().double()).square().flatten(1).mean(1)}
     for metric in METRICS:
@@ -44,8 +44,10 @@ def measure_pairs(
 class Evaluator:
     """Measures reconstructions of the same images, again and again, by the standard protocol.
 
-    images: uint8 N 3 H W. networks: on ``device``. cache: features by "network.space" under the checksums of images, so
-    that no network sees an image twice. of: how many images there are, where these are one process's share.
+    images: uint8 N 3 H W.
+    networks: on ``device``.
+    cache: features by "network.space" under the checksums of images, so that no network sees an image twice.
+    of: how many images there are, where these are one process's share.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class Evaluator:
             yield to_float(chosen), range(start, start + len(chosen))
 
     def measure(self, reconstruct: Reconstruct, distributions: bool = True) -> Measurements:
-        """Return the columns of all images. distributions: without them there are no features."""
+        """Return the columns of all images, without features where ``distributions`` is False."""
         distributions = distributions and self._of >= FEWEST
         parts: dict[str, list[np.ndarray]] = {}
         for images, places in self.batches():
@@ -85,7 +87,7 @@ class Evaluator:
         return Measurements(columns, self._originals if distributions else {})
 
     def metrics(self, measured: Measurements) -> dict[str, float]:
-        """Return the numbers of the networks' metrics, those that these columns allow."""
+        """Return the numbers of those of the networks' metrics that these columns allow."""
         known = families()
         return compute([n for n in self.networks.metrics if known[n][0].needs in measured.columns], measured)[0]
 

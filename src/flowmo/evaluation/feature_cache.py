@@ -1,5 +1,7 @@
-"""Features and numbers of images on disk as they are measured, so that no network sees an image twice, and a killed
-evaluation goes on where it was (Section 4)."""
+"""Features and numbers of images are kept on disk as they are measured (Section 4).
+
+So no network sees an image twice, and a killed evaluation goes on where it was.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ class FeatureCache:
         self.refresh()
 
     def refresh(self) -> None:
-        """Look for chunks of other processes."""
+        """Find the chunks that other processes wrote."""
         for path in sorted(self.folder.glob("*.npz")):
             if path not in self._read:
                 self._read.add(path)
@@ -50,7 +52,7 @@ class FeatureCache:
         return len(self._where)
 
     def add(self, keys: Sequence[str], columns: Mapping[str, np.ndarray]) -> None:
-        """One row a key; each column (N, ...) of numbers, the same ones in every call."""
+        """Write one row a key; each column is (N, ...) of numbers, and the columns are the same in every call."""
         path = self.folder / f"{secrets.token_hex(8)}.npz"
         with replacing(path) as part, part.open("wb") as file:
             np.savez(file, **{_KEYS: np.array(keys), **columns})  # type: ignore[arg-type]
@@ -58,7 +60,11 @@ class FeatureCache:
         self._where.update({key: (path, row) for row, key in enumerate(keys)})
 
     def get(self, keys: Sequence[str], columns: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """The rows of the keys, in their order; all columns, or some. Raises DataError where any is missing."""
+        """Return the rows of the keys, in their order, by column.
+
+        columns: those that are wanted; None for all.
+        Raises DataError where a row is missing.
+        """
         missing = [key for key in keys if key not in self._where]
         if missing or not keys:
             raise DataError(
@@ -80,6 +86,7 @@ class FeatureCache:
         return found
 
     def remove(self) -> None:
+        """Delete the folder with all rows."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._where.clear()
         self._read.clear()

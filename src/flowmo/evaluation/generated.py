@@ -1,6 +1,8 @@
-"""Metrics of generated pictures as ADM's evaluator defines them (Table 2, Appendix B; E8): FID and sFID against
-statistics of a data set, Inception Score, precision and recall; and whether a classifier sees the class that was
-asked."""
+"""Generated pictures are measured by the metrics that ADM's evaluator defines (Table 2, Appendix B; E8).
+
+They are FID and sFID against statistics of a data set, Inception Score, precision and recall, and whether a classifier
+sees the class that was asked.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ from .reference import Reference, check_pixels, features_of_pixels
 from .results import Result, describe_data
 
 SPLIT = 5_000
-"""Pictures of a part of the Inception Score, as in ADM's evaluator; the last part has those that are left."""
+"""How many pictures a part of the Inception Score has, as in ADM's evaluator; the last part has those that are left."""
 CONVENTIONS = {
     "fid": "Fréchet distance of Inception's pool features to those of the whole reference; lower is closer",
     "sfid": "the same of spatial features, the first 7 channels of mixed_6",
@@ -35,16 +37,17 @@ CONVENTIONS = {
 
 
 class Samples(NamedTuple):
-    """pixels: uint8 N H W 3. labels: int64 (N,), or None. name: for tables and files."""
+    """Generated pictures of one size."""
 
-    pixels: np.ndarray
-    labels: np.ndarray | None
-    name: str
+    pixels: np.ndarray  # uint8 N H W 3
+    labels: np.ndarray | None  # int64 (N,); None where they are not known
+    name: str  # for tables and files
 
 
 def read_samples(path: str | Path) -> Samples:
-    """An .npz in ADM's layout (``arr_0``, and labels ``arr_1`` if they are there), or a folder of pictures of one size.
+    """Read an .npz in ADM's layout, or a folder of pictures of one size.
 
+    The .npz has ``arr_0``, and labels ``arr_1`` if they are there.
     Raises DataError for anything else.
     """
     path = user_path(path)
@@ -70,8 +73,11 @@ def measure_generated(
     device: torch.device,
     on_done: Callable[[int], None] = lambda count: None,
 ) -> dict[str, float]:
-    """The metrics that can be had: the Inception Score with a classifier's last layer alone, precision, recall and KID
-    with pictures in the reference."""
+    """Return the metrics that can be had, by name.
+
+    The Inception Score needs a classifier's last layer; precision, recall and KID need pictures in the reference.
+    on_done: called with a number of pictures whose features are there.
+    """
     found = features_of_pixels(samples.pixels, network, device, on_done)
     pool = found["pool"]
     metrics = {"fid": frechet_to(pool, reference.pool)}
@@ -86,11 +92,13 @@ def measure_generated(
 
 
 def class_places(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Where the classes of a data set stand among the classifier's 1000, by its pictures: logits (N, 1000), labels
-    (N,) from 0 to C - 1 -> (C,), increasing.
+    """Return where the C classes of a data set stand among the classifier's 1000, (C,), increasing.
 
-    Both are sorted by WordNet id, so of all increasing ways the one with the largest sum of mean log-probabilities is
-    taken. Raises DataError where a class has no picture.
+    logits: (N, 1000), of the data set's pictures.
+    labels: (N,) from 0 to C - 1.
+    Both lists of classes are sorted by WordNet id, so of all increasing ways the one with the largest sum of mean
+    log-probabilities is taken.
+    Raises DataError where a class has no picture.
     """
     count = int(labels.max()) + 1
     shifted = logits - logits.max(1, keepdims=True)
@@ -117,7 +125,7 @@ def class_places(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def logits_of(pixels: np.ndarray, classifier: Classifier, device: torch.device, batch: int = 32) -> np.ndarray:
-    """uint8 N H W 3 -> (N, 1000)."""
+    """Return the classifier's logits (N, 1000) of pixels, uint8 N H W 3."""
     parts = []
     for i in range(0, len(pixels), batch):
         part = torch.from_numpy(np.array(pixels[i : i + batch])).permute(0, 3, 1, 2).to(device).float() / 127.5 - 1
@@ -126,12 +134,12 @@ def logits_of(pixels: np.ndarray, classifier: Classifier, device: torch.device, 
 
 
 def agreement(logits: np.ndarray, asked: np.ndarray, places: np.ndarray) -> float:
-    """The share of pictures whose likeliest class, of those at ``places``, is the asked one."""
+    """Return the share of pictures whose likeliest class, of those at ``places``, is the asked one."""
     return float((logits[:, places].argmax(1) == asked).mean())
 
 
 def describe_reference(reference: Reference) -> dict[str, Any]:
-    """For results."""
+    """Return what results say of a reference, as JSON data."""
     kept = 0 if reference.features is None else len(reference.features)
     return reference.about | {"pictures_for_precision_and_recall": kept}
 
@@ -146,8 +154,11 @@ def generated_result(
     seconds: float,
     command: str = "",
 ) -> Result:
-    """Return what is written of samples: their metrics with the conventions, and the reference. split: of the data set
-    that the reference is of."""
+    """Return the result of samples, with their metrics, the conventions and the reference.
+
+    split: of the data set that the reference is of.
+    seconds: of work.
+    """
     content = {
         "metrics": metrics,
         "conventions": {name: CONVENTIONS[name] for name in metrics if name in CONVENTIONS},

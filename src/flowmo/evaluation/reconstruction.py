@@ -1,4 +1,4 @@
-"""Pairs of pictures in numbers: PSNR and LPIPS (Alex) of a reconstruction, and of the thumbnail of the same bits."""
+"""Each reconstruction gets its PSNR and LPIPS (Alex), and so does the thumbnail of the same bits."""
 
 from __future__ import annotations
 
@@ -23,26 +23,22 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Scores:
-    """psnr in dB (higher is closer), lpips (lower is closer); None where LPIPS cannot be had."""
+    """How close a reconstruction and its thumbnail are to the image."""
 
-    psnr: float
-    lpips: float | None
-    thumbnail_psnr: float
-    thumbnail_lpips: float | None
+    psnr: float  # dB, higher is closer
+    lpips: float | None  # lower is closer; None where it cannot be had
+    thumbnail_psnr: float  # dB, of the thumbnail
+    thumbnail_lpips: float | None  # of the thumbnail; None as above
 
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """A batch of images, coded and decoded again.
+    """A batch of images, coded and decoded again."""
 
-    images, thumbnails: reconstructions and thumbnails of the same bits, B 3 H W in [-1, 1]. bits: of one image's code;
-    None of a continuous latent, which has none.
-    """
-
-    images: Tensor
-    thumbnails: Tensor
-    bits: int | None
-    scores: list[Scores]
+    images: Tensor  # the reconstructions, B 3 H W in [-1, 1]
+    thumbnails: Tensor  # the thumbnails of the same bits, alike
+    bits: int | None  # of one image's code; None of a continuous latent, which has none
+    scores: list[Scores]  # one an image
 
     def rate(self) -> dict[str, float | None]:
         """Return the bytes of one image, alone and in a .flowmo file, and its bits a pixel; None of what has none."""
@@ -62,7 +58,9 @@ def reconstruct_and_score(
 ) -> Reconstructed:
     """Return the reconstructions of images B 3 H W in [-1, 1], on the model's device, and how close they are.
 
-    bits_per_token: those kept, of a model that codes at several rates. sampling: settings of ``FlowMo.detokenize``.
+    lpips: the network; None leaves LPIPS out.
+    bits_per_token: those kept, of a model that codes at several rates.
+    sampling: settings of ``FlowMo.detokenize``.
     """
     bits = None
     if model.quantizer.has_tokens:
@@ -75,14 +73,17 @@ def reconstruct_and_score(
 
 
 def score(images: Tensor, reconstructions: Tensor, thumbnails: Tensor, lpips: Distance | None) -> list[Scores]:
-    """Return one score an image. All B 3 H W in [-1, 1]; ``images`` as the model saw them. Everything is compared as it
-    is saved, in 8 bits. LPIPS is None without a network, or for images smaller than the network takes."""
+    """Return one score an image.
+
+    All are B 3 H W in [-1, 1], ``images`` as the model saw them. Everything is compared as it is saved, in 8 bits.
+    LPIPS is None without a network, or for images smaller than the network takes.
+    """
     columns = [*measure_each(reconstructions, images, lpips), *measure_each(thumbnails, images, lpips)]
     return [Scores(*row) for row in zip(*columns, strict=True)]
 
 
 def mean_scores(scores: Sequence[Scores]) -> dict[str, float | None]:
-    """The mean of each column, None where any of it is missing or there are no scores."""
+    """Return the mean of each column, None where any of it is missing or there are no scores."""
     means: dict[str, float | None] = {}
     for field in fields(Scores):
         values = [asdict(s)[field.name] for s in scores]
@@ -93,8 +94,10 @@ def mean_scores(scores: Sequence[Scores]) -> dict[str, float | None]:
 def measure_each(
     reconstructions: Tensor, images: Tensor, lpips: Distance | None
 ) -> tuple[list[float], list[float | None]]:
-    """Return PSNR in dB and LPIPS of each pair, B 3 H W in [-1, 1]; LPIPS None without a network, or where it takes no
-    images so small."""
+    """Return PSNR in dB and LPIPS of each pair, B 3 H W in [-1, 1].
+
+    LPIPS is None without a network, or where it takes no images so small.
+    """
     try:
         found = measure_pairs(reconstructions, images, Networks((), {"alex": lpips} if lpips else {}), STANDARD)
     except ImageError:  # too small
@@ -106,7 +109,7 @@ def measure_each(
 def thumbnail_bits(config: FlowMoConfig, size: tuple[int, int]) -> int:
     """Return the bits of the thumbnail that a reconstruction of (height, width) is compared with: those of its tokens.
 
-    A continuous latent has no bits: there the thumbnail has as many numbers as the latent, 6 bits each.
+    A continuous latent has no bits, so there the thumbnail has as many numbers as the latent, 6 bits each.
     """
     if config.quantizer.kind == "continuous":
         return 6 * config.tokens_of(size) * config.latent_dim

@@ -1,5 +1,7 @@
-"""What generated pictures are compared with: statistics of a data set, made once and kept, or a file of ADM's evaluator
-(Table 2, Appendix B; E8)."""
+"""Generated pictures are compared with a reference (Table 2, Appendix B; E8).
+
+It is the statistics of a data set, made once and kept, or a file of ADM's evaluator.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,13 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import ImageSource, fit_picture, to_tensor
+from ..data import ImageSource, adm_crop, fit_picture, to_tensor
 from ..errors import DataError, ImageError
 from ..files import cache_folder, replacing
 from ..metrics.features import FeatureNetwork
@@ -23,21 +25,23 @@ from ..metrics.statistics import RunningStatistics, Statistics
 from .results import picture_checksums
 
 KEPT = 10_000
-"""Pictures whose features are kept for precision and recall; ADM's own reference file has as many."""
+"""How many pictures' features are kept for precision and recall; ADM's own reference file has as many."""
 _LOOKED_AT = 64
 _SAVE_EVERY = 10_000
 _BATCH = 32
 
+Crop = Literal["model", "adm"]
+"""A data set's pictures become squares as the model sees them (C1), or as ADM's reference batches were made."""
+
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """pool, spatial: statistics for FID and sFID, None where a file has none. features: (N, 2048) for precision and
-    recall, or None. about: where they come from, as JSON data."""
+    """What generated pictures are compared with."""
 
-    pool: Statistics
-    spatial: Statistics | None
-    features: np.ndarray | None
-    about: dict[str, Any]
+    pool: Statistics  # for FID
+    spatial: Statistics | None  # for sFID; None where a file has none
+    features: np.ndarray | None  # (N, 2048) for precision and recall; None where a file has no pictures
+    about: dict[str, Any]  # where they come from, as JSON data
 
 
 def reference_of(
@@ -47,29 +51,35 @@ def reference_of(
     device: torch.device,
     on_done: Callable[[int], None] = lambda count: None,
     cache: Path | None = None,
+    crop: Crop = "model",
 ) -> Reference:
-    """Of every picture that can be read, brought to ``size`` as the model sees it. Read from the cache (FLOWMO_CACHE)
-    where these pictures were measured before; a call that was killed goes on where it was.
+    """Return the reference of every picture that can be read, brought to ``size`` pixels by ``crop``.
 
-    Cached by content: the names of all pictures, and the pixels of some of them. Raises DataError without pictures.
+    It is read from the cache (FLOWMO_CACHE) where these pictures were measured before. Its key there is content, the
+    names of all pictures and the pixels of some of them. A call that was killed goes on where it was.
+    on_done: called with a number of pictures that are done.
+    Raises DataError without pictures.
     """
     folder = cache or cache_folder() / "statistics"
-    key = _key(source, size, network)
+    key = _key(source, size, network, crop)
     path, part = folder / f"{key}.npz", folder / f"{key}.part.npz"
     if not path.exists():
-        _measure(source, size, network, device, on_done, path, part)
+        _measure(source, size, network, device, on_done, path, part, crop)
     else:
         on_done(len(source))
     reference = read_reference(path)
     if reference is None:  # damaged
         path.unlink()
-        return reference_of(source, size, network, device, on_done, cache)
+        return reference_of(source, size, network, device, on_done, cache, crop)
     return reference
 
 
 def adm_reference(path: Path, network: FeatureNetwork, device: torch.device) -> Reference:
-    """A reference batch of ADM's evaluator: ``mu``, ``sigma``, ``mu_s``, ``sigma_s``, and pictures ``arr_0`` for
-    precision and recall; or a file of pictures alone, such as samples. Raises DataError for any other."""
+    """Read a reference batch of ADM's evaluator, or a file of pictures alone, such as samples.
+
+    The batch has ``mu``, ``sigma``, ``mu_s``, ``sigma_s``, and pictures ``arr_0`` for precision and recall.
+    Raises DataError for any other file.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files if name in ("mu", "sigma", "mu_s", "sigma_s", "arr_0")}
@@ -91,7 +101,7 @@ def adm_reference(path: Path, network: FeatureNetwork, device: torch.device) -> 
 
 
 def read_reference(path: Path) -> Reference | None:
-    """A file that :func:`reference_of` wrote; None for a damaged one. It has the names of ADM's files too."""
+    """Read a file that :func:`reference_of` wrote, which has the names of ADM's files too; None for a damaged one."""
     try:
         with np.load(path, allow_pickle=False) as file:
             about = json.loads(str(file["about"]))
@@ -108,7 +118,10 @@ def features_of_pixels(
     device: torch.device,
     on_done: Callable[[int], None] = lambda count: None,
 ) -> dict[str, np.ndarray]:
-    """uint8 N H W 3 -> each space's features (N, D)."""
+    """Return each space's features (N, D) of pixels, uint8 N H W 3.
+
+    on_done: called with a number of pictures that are done.
+    """
     spaces: dict[str, list[np.ndarray]] = {}
     for i in range(0, len(pixels), _BATCH):
         part = torch.from_numpy(np.array(pixels[i : i + _BATCH])).permute(0, 3, 1, 2)
@@ -119,7 +132,7 @@ def features_of_pixels(
 
 
 def check_pixels(pixels: np.ndarray, path: Path) -> np.ndarray:
-    """Raises DataError unless uint8 N H W 3."""
+    """Return the pixels themselves. Raises DataError unless they are uint8 N H W 3."""
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or 0 in pixels.shape:
         raise DataError(f"{path}: arr_0 must be uint8 n x height x width x 3, got {pixels.dtype} {pixels.shape}")
     return pixels
@@ -133,6 +146,7 @@ def _measure(
     on_done: Callable[[int], None],
     path: Path,
     part: Path,
+    crop: Crop,
 ) -> None:
     pool, spatial = RunningStatistics(), RunningStatistics()
     kept: list[np.ndarray] = []
@@ -140,7 +154,7 @@ def _measure(
     on_done(place)
     stride = max(1, len(source) // KEPT)
     saved = place
-    for places, images in _batches(source, size, place):
+    for places, images in _batches(source, size, place, crop):
         if images:
             batch = torch.stack([image for _, image in images]).to(device)
             found = {space: values.cpu().numpy() for space, values in network(batch).items()}
@@ -156,7 +170,7 @@ def _measure(
         raise DataError(f"none of the pictures can be read: {source.describe()}")
     p, s = pool.statistics(), spatial.statistics()
     about = {"data": source.describe().rpartition("/")[2], "count": p.count, "size": size, "network": network.name}
-    about |= {"sha256": network.checksum, "key": path.stem}
+    about |= {"crop": crop, "sha256": network.checksum, "key": path.stem}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
@@ -171,20 +185,26 @@ def _measure(
     part.unlink(missing_ok=True)
 
 
-def _batches(source: ImageSource, size: int, start: int) -> Iterator[tuple[range, list[tuple[int, Tensor]]]]:
+def _batches(
+    source: ImageSource, size: int, start: int, crop: Crop
+) -> Iterator[tuple[range, list[tuple[int, Tensor]]]]:
     for i in range(start, len(source), _BATCH):
         places, images = range(i, min(i + _BATCH, len(source))), []
         for place in places:
             try:
-                images.append((place, prepared(source, place, size)))
+                images.append((place, prepared(source, place, size, crop)))
             except ImageError:
                 continue
         yield places, images
 
 
-def prepared(source: ImageSource, place: int, size: int) -> Tensor:
-    """A picture as a model of that size sees it, 3 size size in [-1, 1]. Raises ImageError."""
-    return to_tensor(fit_picture(source[place], size, size))
+def prepared(source: ImageSource, place: int, size: int, crop: Crop = "model") -> Tensor:
+    """Return a picture as a model of that size sees it, or by ADM's crop, 3 size size in [-1, 1].
+
+    Raises ImageError for a picture that cannot be read.
+    """
+    image = source[place]
+    return to_tensor(adm_crop(image, size) if crop == "adm" else fit_picture(image, size, size))
 
 
 def _save(path: Path, pool: RunningStatistics, spatial: RunningStatistics, kept: list, **more: np.ndarray) -> None:
@@ -194,7 +214,7 @@ def _save(path: Path, pool: RunningStatistics, spatial: RunningStatistics, kept:
 
 
 def _restore(path: Path, pool: RunningStatistics, spatial: RunningStatistics, kept: list[np.ndarray]) -> int:
-    """The pictures that a killed call had measured."""
+    """Restore what a killed call had measured, and return the place to go on from; 0 where there is nothing."""
     try:
         with np.load(path, allow_pickle=False) as file:
             for name, running in (("pool", pool), ("spatial", spatial)):
@@ -205,13 +225,14 @@ def _restore(path: Path, pool: RunningStatistics, spatial: RunningStatistics, ke
         return 0
 
 
-def _key(source: ImageSource, size: int, network: FeatureNetwork) -> str:
-    digest = hashlib.sha256(json.dumps([network.name, network.checksum, size, len(source)]).encode())
+def _key(source: ImageSource, size: int, network: FeatureNetwork, crop: Crop) -> str:
+    about = [network.name, network.checksum, size, len(source)] + ([] if crop == "model" else [crop])
+    digest = hashlib.sha256(json.dumps(about).encode())
     for place in range(len(source)):
         digest.update(source.name(place).encode(errors="surrogateescape") + b"\n")
     for place in range(0, len(source), max(1, len(source) // _LOOKED_AT)):
         try:
-            digest.update(picture_checksums(prepared(source, place, size)[None])[0].encode())
+            digest.update(picture_checksums(prepared(source, place, size, crop)[None])[0].encode())
         except ImageError:
             digest.update(b"broken")
     return digest.hexdigest()[:24]

@@ -1,4 +1,4 @@
-"""Results on disk as they are found, so that a killed comparison goes on where it was (beside Figure 1)."""
+"""Results are kept on disk as they are found, so that a killed comparison goes on where it was (beside Figure 1)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 
 class ResultStore:
-    """JSON values under JSON keys, a line each, appended. A key says all that its value depends on, so that nothing is
-    ever stale; later lines replace earlier ones. A last line cut off by a kill is dropped, and so is any damaged one.
+    """JSON values under JSON keys, in a file to which a line each is appended.
+
+    A key says all that its value depends on, so that nothing is ever stale; later lines replace earlier ones.
+    A last line cut off by a kill is dropped, and so is any damaged one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,11 +31,11 @@ class ResultStore:
             self.entries[_text(key)] = value
 
     def get(self, key: Any) -> Any:
-        """None where nothing is known."""
+        """Return the value of a key; None where nothing is known."""
         return self.entries.get(_text(key))
 
     def add(self, key: Any, value: Any) -> None:
-        """value: plain JSON, not None."""
+        """Append a value, plain JSON and not None, under its key."""
         self.entries[_text(key)] = value
         with self.path.open("a") as file:
             file.write(json.dumps([key, value], allow_nan=False) + "\n")

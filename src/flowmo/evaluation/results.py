@@ -1,6 +1,6 @@
-"""One JSON a measured result (Section 4): what was measured, of which weights, on which pictures, by which code.
+"""One JSON a result says what was measured, of which weights, on which pictures, by which code (Section 4).
 
-A number without its conventions is not a result: two that differ in protocol, sampler, seed, pictures or count do not
+A number without its conventions is not a result. Two that differ in protocol, sampler, seed, pictures or count do not
 compare. The tables of the README are rendered from such files and never typed.
 """
 
@@ -28,59 +28,58 @@ from ..errors import ConfigError, DataError
 from ..files import replacing
 from ..generation import Generator
 from ..provenance import code_version, machine
-from ..tokenizer import FlowMo
+from .measurable import Measurable
 
 FORMAT = "flowmo-result-1"
 
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """name: as given by the user. sha256: see :func:`weights_checksum`. fingerprint: that its token files carry.
-    sampler: the settings it sampled with (E1), None where it sampled nothing."""
+    """What a result says of a model."""
 
-    name: str
-    sha256: str
-    fingerprint: str
-    parameters: int
-    sampler: SamplerConfig | None = None
+    name: str  # as given by the user
+    sha256: str  # see :func:`weights_checksum`
+    fingerprint: str  # that its token files carry
+    parameters: int  # how many it has
+    sampler: SamplerConfig | None = None  # the settings it sampled with (E1); None where it sampled nothing
 
 
 @dataclass(frozen=True)
 class DataRecord:
-    """description: in words. sha256: see :func:`list_checksum`. count: of pictures measured. image_size: (height,
-    width) in pixels as the model saw them. skipped: those that could not be read, and why."""
+    """What a result says of the pictures that it measured."""
 
-    description: str
-    sha256: str
-    count: int
-    image_size: tuple[int, int]
-    split: str | None = None
-    skipped: tuple[str, ...] = ()
+    description: str  # in words
+    sha256: str  # see :func:`list_checksum`
+    count: int  # of pictures measured
+    image_size: tuple[int, int]  # (height, width) in pixels as the model saw them
+    split: str | None = None  # of the data set; None where it has none
+    skipped: tuple[str, ...] = ()  # those that could not be read, and why
 
 
 @dataclass(frozen=True)
 class Result:
-    """kind: "evaluation", "comparison", "figure ..." protocol: its name, in words where it has none. seed: and how each
-    picture's noise follows from it. content: the numbers, plain JSON, with their conventions. seconds: of work, over
-    all processes and sittings. The rest is filled in."""
+    """A measured result with all that its numbers depend on; format, code and libraries are filled in."""
 
-    kind: str
-    protocol: str
-    data: DataRecord
-    models: tuple[ModelRecord, ...]
-    seed: str
-    content: dict
-    seconds: float
-    command: str = ""
-    format: str = FORMAT
-    code: dict = field(default_factory=code_version)
-    machine: dict = field(default_factory=lambda: machine(torch.device("cpu")))
-    libraries: dict = field(default_factory=lambda: libraries())
+    kind: str  # "evaluation", "comparison", "figure ..."
+    protocol: str  # its name, in words where it has none
+    data: DataRecord  # the pictures
+    models: tuple[ModelRecord, ...]  # those that were measured
+    seed: str  # and how each picture's noise follows from it
+    content: dict  # the numbers, plain JSON, with their conventions
+    seconds: float  # of work, over all processes and sittings
+    command: str = ""  # the command line that measured it
+    format: str = FORMAT  # of the file
+    code: dict = field(default_factory=code_version)  # the version of the code
+    machine: dict = field(default_factory=lambda: machine(torch.device("cpu")))  # what it was measured on
+    libraries: dict = field(default_factory=lambda: libraries())  # versions of what computes the numbers
 
 
 def write_result(path: Path, result: Result) -> None:
-    """All of the file or nothing; absolute paths in the command are cut to their last part. Raises ConfigError for
-    content that is not finite plain JSON or makes no sense."""
+    """Write a result, all of the file or nothing.
+
+    Absolute paths in the command are cut to their last part.
+    Raises ConfigError for content that is not finite plain JSON or makes no sense.
+    """
     words = shlex.split(result.command)
     result = replace(result, command=shlex.join(Path(w).name if Path(w).is_absolute() else w for w in words))
     _check(result)
@@ -93,7 +92,10 @@ def write_result(path: Path, result: Result) -> None:
 
 
 def read_result(path: Path) -> Result:
-    """Inverse of :func:`write_result`. Raises DataError for a file that is damaged, foreign or of another version."""
+    """Read what :func:`write_result` wrote.
+
+    Raises DataError for a file that is damaged, foreign or of another version.
+    """
     try:
         data = json.loads(path.read_text())
     except FileNotFoundError:
@@ -112,19 +114,28 @@ def read_result(path: Path) -> Result:
 
 
 def describe_data(name: str, images: Tensor, split: str | None = None, skipped: Sequence[str] = ()) -> DataRecord:
-    """Return what a result says of the pictures that it measured, N 3 H W; skipped: those that could not be read."""
+    """Return what a result says of the pictures that it measured, N 3 H W.
+
+    skipped: those that could not be read, and why.
+    """
     size = (images.shape[2], images.shape[3])
     return DataRecord(name, list_checksum(picture_checksums(images)), len(images), size, split, tuple(skipped))
 
 
-def describe_model(model: FlowMo, name: str, sampler: SamplerConfig | None = None) -> ModelRecord:
-    """What a result says of a model. name: as given, of a path its last part (no folders of this machine)."""
+def describe_model(model: Measurable, name: str, sampler: SamplerConfig | None = None) -> ModelRecord:
+    """Return what a result says of a model.
+
+    name: as given; of a path only the end is kept (no folders of this machine).
+    """
     count = sum(p.numel() for p in model.parameters())
     return ModelRecord(short_name(name), weights_checksum(model), f"{model.fingerprint():08x}", count, sampler)
 
 
 def short_name(name: str) -> str:
-    """A model's name, or the end of its path: ``runs/a/model.safetensors`` is ``a``, ``x/flowmo_lo.pth`` that file."""
+    """Return a model's name, or the end of its path.
+
+    ``runs/a/model.safetensors`` is ``a``, and ``x/flowmo_lo.pth`` is ``flowmo_lo.pth``.
+    """
     path = Path(name)
     return path.parent.name or path.name if path.name == "model.safetensors" else path.name or name
 
@@ -135,13 +146,15 @@ def labels(names: Sequence[str]) -> list[str]:
 
 
 def numbered(names: Sequence[str]) -> list[str]:
-    """Return names of which those that are the same have a number, from 1 on: their places among all."""
+    """Return the names; those that are the same have their place among all behind them, from 1 on."""
     return [text if names.count(text) == 1 else f"{text} ({i + 1})" for i, text in enumerate(names)]
 
 
-def weights_checksum(model: FlowMo | Generator) -> str:
-    """SHA-256 of a model's configuration without its sampler, and of its weights by name, in float32: equal for equal
-    functions, whichever file they were read from."""
+def weights_checksum(model: Measurable | Generator) -> str:
+    """Return the SHA-256 of a model's configuration without its sampler, and of its weights by name, in float32.
+
+    It is equal for equal functions, whichever file they were read from.
+    """
     config = {key: value for key, value in to_dict(model.config).items() if key != "sampler"}
     if config.get("transform", "") is None:  # of models from before there was one, whose sums must not change
         del config["transform"]
@@ -156,20 +169,22 @@ def weights_checksum(model: FlowMo | Generator) -> str:
 
 
 def picture_checksums(images: Tensor) -> list[str]:
-    """SHA-256 of the size and 8-bit pixels of each picture as the model saw it. images: B 3 H W in [-1, 1], or
-    uint8."""
+    """Return the SHA-256 of the size and 8-bit pixels of each picture as the model saw it.
+
+    images: B 3 H W in [-1, 1], or uint8.
+    """
     pixels = images if images.dtype == torch.uint8 else to_uint8(images)
     header = "x".join(map(str, images.shape[1:])).encode()
     return [hashlib.sha256(header + picture.contiguous().cpu().numpy().tobytes()).hexdigest() for picture in pixels]
 
 
 def list_checksum(checksums: list[str]) -> str:
-    """SHA-256 of a list of pictures by :func:`picture_checksums`, their order included."""
+    """Return the SHA-256 of a list of pictures by :func:`picture_checksums`, their order included."""
     return hashlib.sha256("\n".join(checksums).encode()).hexdigest()
 
 
 def libraries() -> dict[str, str]:
-    """Versions of what computes the numbers."""
+    """Return the versions of what computes the numbers."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -1,4 +1,4 @@
-"""One model under one protocol on one data set, from the pictures to the result on disk (Section 4, Appendix B)."""
+"""One model is measured under one protocol on one data set, up to the result on disk (Section 4, Appendix B)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..errors import ConfigError, ImageError
 from ..files import cache_folder, only_one
 from ..metrics.networks import Networks
 from ..provenance import code_version, machine
-from ..tokenizer import FlowMo
 from .evaluate import Alone, Measured, Processes, Settings, measure
 from .feature_cache import FeatureCache, feature_caches
+from .measurable import Measurable
 from .protocols import Protocol
 from .results import (
     DataRecord,
@@ -37,33 +37,35 @@ PARTIAL = ".partial"
 
 @dataclass(frozen=True)
 class Session:
-    """What the evaluations of one command share. folder: for results; while one is made, its rows are below
-    ``.partial``. on_bad, on_done: see ``evaluate.measure``."""
+    """What the evaluations of one command share."""
 
-    folder: Path
-    source: ImageSource
-    data: str
-    split: str | None = None
-    force: bool = False
-    command: str = ""
-    processes: Processes = field(default_factory=Alone)
-    on_bad: Callable[[str, ImageError], None] = lambda name, error: None
-    on_done: Callable[[int, bool], None] = lambda count, measured: None
+    folder: Path  # for results; while one is made, its rows are below ``.partial``
+    source: ImageSource  # the pictures
+    data: str  # what results call them
+    split: str | None = None  # of the data set; None where it has none
+    force: bool = False  # whether results of other weights or settings are overwritten
+    command: str = ""  # the command line
+    processes: Processes = field(default_factory=Alone)  # those that share the work
+    on_bad: Callable[[str, ImageError], None] = lambda name, error: None  # see ``evaluate.measure``
+    on_done: Callable[[int, bool], None] = lambda count, measured: None  # likewise
 
 
 @dataclass(frozen=True)
 class Job:
-    """One model to be measured under one protocol. stem: of its files."""
+    """One model to be measured under one protocol."""
 
-    stem: str
-    record: ModelRecord
-    settings: Settings
-    networks: Networks
+    stem: str  # of the names of its files
+    record: ModelRecord  # what its result says of the model
+    settings: Settings  # what its numbers depend on
+    networks: Networks  # what measures
 
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Raises ConfigError where another process evaluates into ``folder``. Leaves nothing but unfinished rows behind."""
+    """Hold ``folder`` for this process, and leave nothing but unfinished rows behind.
+
+    Raises ConfigError where another process evaluates into it.
+    """
     lock = folder / PARTIAL / "lock"
     with only_one(lock) as alone:
         if not alone:
@@ -77,20 +79,21 @@ def hold(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def prepare(model: FlowMo, name: str, settings: Settings, networks: Networks) -> Job:
-    """A job whose files are named by model and protocol."""
+def prepare(model: Measurable, name: str, settings: Settings, networks: Networks) -> Job:
+    """Return a job whose files are named by model and protocol."""
     stem, bits = stem_of(name, settings.protocol), settings.bits_per_token
     stem = stem if bits is None else f"{stem}-{bits}-bits"
     return Job(stem, describe_model(model, name, settings.sampler), settings, networks)
 
 
 def stem_of(name: str, protocol: Protocol) -> str:
+    """Return what the files of a model's result are called, without their endings."""
     short = short_name(name)
     return f"{short.removesuffix('.safetensors').removesuffix('.pth')}-{protocol.name}"
 
 
 def find_result(session: Session, job: Job) -> Result | None:
-    """The result of this very job where it is there already; None where it is to be made.
+    """Return the result of this very job where it is there already; None where it is to be made.
 
     Raises ConfigError where its name is taken by another one, unless ``session.force``.
     """
@@ -107,7 +110,7 @@ def find_result(session: Session, job: Job) -> Result | None:
 
 
 def job_key(session: Session, job: Job) -> str:
-    """All that the rows depend on beside the pixels of the pictures, which each row has its own checksum of."""
+    """Return a digest of all that the rows depend on beside pixels, which each row has its own checksum of."""
     source, names = session.source, hashlib.sha256()
     for place in range(len(source)):
         names.update(source.name(place).encode(errors="surrogatepass") + b"\n")
@@ -126,14 +129,17 @@ def job_key(session: Session, job: Job) -> str:
 
 
 def how_it_ran(settings: Settings) -> dict[str, Any]:
-    """Return what a result says of precision and compilation: nothing for float32 as it is."""
+    """Return what a result says of precision and compilation, which is nothing for float32 as it is."""
     found: dict[str, Any] = {} if settings.precision == "fp32" else {"precision": settings.precision}
     return found | ({"compiled": True} if settings.compiled else {})
 
 
-def evaluate(model: FlowMo, session: Session, job: Job) -> Result | None:
-    """Measure, write ``<stem>.json`` and the table of pictures ``<stem>.csv``, and return the result; on other
-    processes than the first None. A call that was killed goes on where it was when it is made again."""
+def evaluate(model: Measurable, session: Session, job: Job) -> Result | None:
+    """Measure, write ``<stem>.json`` and the table of pictures ``<stem>.csv``, and return the result.
+
+    On other processes than the first it returns None.
+    A call that was killed goes on where it was when it is made again.
+    """
     key, processes = job_key(session, job), session.processes
     rows = FeatureCache(session.folder / PARTIAL / f"{job.stem}-{key}")
     originals = feature_caches(job.networks, cache_folder() / "features")
@@ -174,7 +180,10 @@ def _data(session: Session, measured: list[Measured], skipped: list[str], side: 
 
 
 def flat(result: Result) -> dict[str, float]:
-    """The numbers of an evaluation in one row, for tables and for a line of a log. codes_used: mean over groups."""
+    """Return the numbers of an evaluation in one row, for tables and for a line of a log.
+
+    codes_used: the mean over groups.
+    """
     rate, code = result.content.get("rate") or {}, result.content.get("code") or {}
     row = {name: rate[name] for name in ("bits_per_pixel", "payload_bytes") if rate} | result.content["metrics"]
     if code:

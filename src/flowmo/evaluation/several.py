@@ -1,4 +1,4 @@
-"""Several models under several protocols on one data set, or the models of a training in progress (Section 4)."""
+"""Several models, or those of a training in progress, are measured under several protocols (Section 4)."""
 
 from __future__ import annotations
 
@@ -8,46 +8,45 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..config import FlowMoConfig
 from ..errors import ConfigError
 from ..metrics.networks import Networks, WeightFiles, load_networks
-from ..tokenizer import FlowMo
 from .evaluate import Settings
+from .measurable import Measurable
 from .protocols import Protocol
 from .results import Result
 from .session import Job, Session, evaluate, find_result, flat, prepare, stem_of
 from .watch import WatchLog, run_length, snapshots
 
-Load = Callable[[str], FlowMo]
+Load = Callable[[str], Measurable]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is measured, and how. metrics: as metrics.table.check_metrics gives them. files: of networks' weights.
-    sampler: settings that replace those stored with a model. say: called with notes for a person.
-    precision, compiled: as in ``Settings``. ready: makes a model so, once it has been noted which one it is.
-    rates: of a model's configuration, the bits a token to keep, each a result of its own; None is all (O12)."""
+    """What is measured, and how."""
 
-    session: Session
-    protocols: Sequence[Protocol]
-    metrics: Sequence[str]
-    files: WeightFiles = field(default_factory=WeightFiles)
-    sampler: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 0
-    batch_size: int = 16
-    say: Callable[[str], None] = lambda line: None
-    precision: str = "fp32"
-    compiled: bool = False
-    ready: Callable[[FlowMo], FlowMo] = lambda model: model
-    rates: Callable[[FlowMoConfig], Sequence[int | None]] = lambda config: (None,)
+    session: Session  # what all evaluations share
+    protocols: Sequence[Protocol]  # each gives a result of its own
+    metrics: Sequence[str]  # as metrics.table.check_metrics gives them
+    files: WeightFiles = field(default_factory=WeightFiles)  # of networks' weights
+    sampler: Mapping[str, Any] = field(default_factory=dict)  # settings that replace those stored with a model
+    seed: int = 0  # of the noise
+    batch_size: int = 16  # pictures at a time
+    say: Callable[[str], None] = lambda line: None  # called with notes for a person
+    precision: str = "fp32"  # as in ``Settings``
+    compiled: bool = False  # likewise
+    # Brings a model to this precision and compiles it, once it has been noted which one it is.
+    ready: Callable[[Any], Measurable] = lambda model: model
+    # Of a model's configuration, the bits a token to keep, each a result of its own; None is all (O12).
+    rates: Callable[[Any], Sequence[int | None]] = lambda config: (None,)
+    # Those loaded so far, by how Inception is given its pictures and the side of a picture in pixels.
     networks: dict[tuple[str, int], Networks] = field(default_factory=dict)
 
-    def jobs(self, model: FlowMo, name: str) -> list[Job]:
-        """Return the work on one model: by each protocol at each rate."""
+    def jobs(self, model: Measurable, name: str) -> list[Job]:
+        """Return the work on one model, by each protocol at each rate."""
         rates = self.rates(model.config)
         return [self.job(model, name, protocol, bits) for protocol in self.protocols for bits in rates]
 
-    def job(self, model: FlowMo, name: str, protocol: Protocol, bits_per_token: int | None = None) -> Job:
+    def job(self, model: Measurable, name: str, protocol: Protocol, bits_per_token: int | None = None) -> Job:
         """Return the work on one model by one protocol, with networks that are loaded once for a size of images."""
         side = model.config.image_size
         key = (protocol.inception, side)
@@ -56,7 +55,8 @@ class Evaluation:
             if not self.session.processes.rank and len(self.networks) == 1:
                 for metric, reason in self.networks[key].left_out.items():
                     self.say(f"note: {metric} is left out: {reason}")
-        sampler = replace(model.config.sampler, **self.sampler)
+        own = model.config.sampler
+        sampler = None if own is None else replace(own, **self.sampler)
         how = (self.precision, self.compiled, bits_per_token)
         settings = Settings(protocol, sampler, self.seed, self.batch_size, *how)
         return prepare(model, name, settings, self.networks[key])
@@ -68,8 +68,11 @@ class Evaluation:
 
 
 def evaluate_models(evaluation: Evaluation, names: Sequence[str], load: Load) -> list[Result]:
-    """Return the results of all models under all protocols; everything is loaded and checked once before the first
-    picture is measured. Raises ConfigError for models whose results would have the same name."""
+    """Return the results of all models under all protocols.
+
+    Everything is loaded and checked once before the first picture is measured.
+    Raises ConfigError for models whose results would have the same name.
+    """
     stems = [stem_of(name, evaluation.protocols[0]) for name in names]
     if len(set(stems)) < len(stems):
         raise ConfigError("two of the models would have results of the same name; measure them one by one, by --out")
@@ -89,10 +92,11 @@ def evaluate_models(evaluation: Evaluation, names: Sequence[str], load: Load) ->
 
 
 def watch_run(evaluation: Evaluation, folder: Path, device: str, every: float) -> Iterator[tuple[int, list[Result]]]:
-    """Return what gives, for each new model.safetensors of a run until its training ends, the images that the model
-    has seen, and its results.
+    """Return an iterator over the new models of a run until its training ends.
 
-    Each result is a line of ``RUN.jsonl`` in the session's folder, too. every: seconds between two looks for a model.
+    It gives for each new model.safetensors the images that the model has seen, and its results.
+    Each result is a line of ``RUN.jsonl`` in the session's folder, too.
+    every: seconds after which it is seen whether there is a new model.
     Raises ConfigError for a folder that is no run's.
     """
     run_length(folder)  # raises where it is none

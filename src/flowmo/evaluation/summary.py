@@ -1,4 +1,7 @@
-"""Rows of pictures -> the numbers of a model: means, distances of distributions, rate, codes (Section 4.1, Table 1)."""
+"""Rows of pictures become the numbers of a model (Section 4.1, Table 1).
+
+They are means, distances of distributions, the rate and the use of the codes.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ import numpy as np
 import torch
 
 from ..codec import HEADER_SIZE
-from ..config import FlowMoConfig
 from ..errors import DataError
 from ..files import replacing
 from ..metrics.networks import Networks
@@ -19,6 +21,7 @@ from ..metrics.table import Measurements, compute, each_image, families, mean
 from ..quantize.tokens import Tokens
 from ..quantize.usage import code_usage
 from .evaluate import Measured, Settings
+from .measurable import MeasurableConfig
 
 
 def summarize(
@@ -27,11 +30,12 @@ def summarize(
     pictures: Sequence[Measured],
     settings: Settings,
     networks: Networks,
-    config: FlowMoConfig,
+    config: MeasurableConfig,
 ) -> dict[str, Any]:
-    """The content of a result: conventions, metrics, rate, codes, and what was left out with its reason.
+    """Return the content of a result, with conventions, metrics, rate, codes, and what was left out with its reason.
 
-    table: columns of ``evaluate.measure``, one row a picture in order. originals: features of the originals, likewise.
+    table: columns of ``evaluate.measure``, one row a picture in order.
+    originals: features of the originals, likewise.
     """
     groups = settings.protocol.groups([picture.place for picture in pictures])
     metrics, too_few = compute(networks.metrics, Measurements(table, originals, groups))
@@ -47,8 +51,8 @@ def summarize(
     }
 
 
-def _rate(table: Mapping[str, np.ndarray], config: FlowMoConfig) -> dict[str, Any] | None:
-    """Bytes of the token files that the pictures were decoded from; None for a continuous latent, which has none."""
+def _rate(table: Mapping[str, np.ndarray], config: MeasurableConfig) -> dict[str, Any] | None:
+    """Return the bytes of the token files that the pictures were decoded from; None for a continuous latent."""
     if "payload_bytes" not in table:
         return None
     payload, whole = mean(table["payload_bytes"]), mean(table["file_bytes"])
@@ -65,7 +69,7 @@ def _rate(table: Mapping[str, np.ndarray], config: FlowMoConfig) -> dict[str, An
 def write_table(
     path: Path, table: Mapping[str, np.ndarray], pictures: Sequence[Measured], names: Sequence[str]
 ) -> None:
-    """One line a picture as CSV, in order: its place, name and checksum, and its numbers in full precision."""
+    """Write one line a picture as CSV, in order, with its place, name, checksum and numbers in full precision."""
     columns = [name for name in (*each_image(), "squared_error", "file_bytes", "payload_bytes") if name in table]
     with replacing(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -76,8 +80,11 @@ def write_table(
 
 
 def read_table(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Inverse of :func:`write_table`: checksums in order, and the columns of numbers, for ``paired_bootstrap``. Raises
-    DataError for a file that is none."""
+    """Read what :func:`write_table` wrote.
+
+    Checksums in order come back, and the columns of numbers (N,) for ``paired_bootstrap``.
+    Raises DataError for a file that is no such table.
+    """
     try:
         with path.open(newline="") as file:
             header, *lines = csv.reader(file)
@@ -89,9 +96,11 @@ def read_table(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
         raise DataError(f"{path}: not a table of pictures ({error})") from None
 
 
-def _code(table: Mapping[str, np.ndarray], config: FlowMoConfig) -> dict[str, Any] | None:
-    """Of all tokens (``quantize.usage``): entropy of a bit; of each group of bits entropy, perplexity and the share of
-    its codes that occur. None for a continuous latent."""
+def _code(table: Mapping[str, np.ndarray], config: MeasurableConfig) -> dict[str, Any] | None:
+    """Return the use of the codes over all tokens (``quantize.usage``); None for a continuous latent.
+
+    There is the entropy of a bit, and of each group of bits entropy, perplexity and the share of its codes that occur.
+    """
     if "tokens" not in table:
         return None
     indices = torch.from_numpy(table["tokens"]).unflatten(1, (config.num_tokens, -1))

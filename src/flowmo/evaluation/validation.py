@@ -1,5 +1,7 @@
-"""Validation of a model in training: samples from pure noise, since the training loss says nothing about the code. Each
-process measures its share of the images; the numbers are those of one process."""
+"""Validation samples a model in training from pure noise, since the training loss says nothing about the code.
+
+Each process measures its share of the images; the numbers are those of one process.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ from .reconstruction import thumbnail_bits
 Network = TypeVar("Network", bound=nn.Module)
 ALONE = Alone()
 TITLES = {"": "all steps", "_one_step": "one step"}
-"""Of the rows of a contact sheet, by what the numbers' names end with."""
+"""Titles of the rows of a contact sheet, by what the numbers' names end with."""
 
 
 def make_validation(
@@ -42,11 +44,13 @@ def make_validation(
 ) -> Callable[[FlowMo, int], dict[str, float]]:
     """Return a function of (model, images seen) for the training loop.
 
-    It reconstructs ``images`` (B 3 H W in [-1, 1]) with the model's own sampler and in one step from t = 1, writes a
-    contact sheet (rows: original, thumbnail of the same bits, one step, sampler) to ``folder``, and returns PSNR in
-    dB, LPIPS where a network is given, and PSNR with the codes shuffled between images. decode: images to images
-    through their codes, in place of sampler and single step, for a model that learns no velocities (F5). processes:
-    they share the images, each calls it with the same model, and the first writes the sheet.
+    It reconstructs ``images`` (B 3 H W in [-1, 1]) with the model's own sampler and in one step from t = 1.
+    It writes a contact sheet (rows: original, thumbnail of the same bits, one step, sampler) to ``folder``.
+    It returns PSNR in dB, LPIPS where a network is given, and PSNR with the codes shuffled between images.
+    pictures: how many columns the sheet has.
+    decode: images to images through their codes, in place of sampler and single step, for a model that learns no
+    velocities (F5).
+    processes: they share the images, each calls it with the same model, and the first writes the sheet.
     """
 
     @torch.no_grad()
@@ -83,13 +87,14 @@ def make_sampler_validation(
     batch_size: int = 16,
     processes: Processes = ALONE,
 ) -> Callable[[FlowMo, int], dict[str, float]]:
-    """Return what :func:`make_validation` does, of more images and numbers, to see reward hacking in Stage 1B.
+    """Return a function like :func:`make_validation`'s of more images and numbers, to see reward hacking in Stage 1B.
 
-    They are always of the same images and noise, sampled by the model's own sampler and rounded to 8 bits as by the
-    standard protocol.
-
-    It returns ``psnr``, ``distance``, d_perc of the loss, and where their networks are given ``lpips``, ``rfid`` and
-    ``kid``. The contact sheet and ``psnr_one_step`` are of the first images alone. processes: as there.
+    The numbers are always of the same images and noise, sampled by the model's own sampler and rounded to 8 bits as by
+    the standard protocol.
+    They are ``psnr``, and where their networks are given ``distance`` (d_perc of the loss), ``lpips``, ``rfid`` and
+    ``kid``.
+    The contact sheet and ``psnr_one_step`` are of the first images alone.
+    processes: as there.
     """
     sheet = make_validation(images[:8], folder, processes=processes)
     distances = {name: network for name, network in (("distance", distance), ("alex", lpips)) if network is not None}
@@ -127,7 +132,10 @@ def share(count: int, processes: Processes) -> slice:
 
 
 def joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return arrays or tensors by name, their rows one after the other. A part without a name has none of its rows."""
+    """Return arrays or tensors by name, the rows of all parts one after the other.
+
+    A part that lacks a name has none of its rows.
+    """
     found: dict[str, list[Any]] = {}
     for part in parts:
         for name, rows in part.items():
@@ -149,9 +157,11 @@ def load_sampler_validation(
 ) -> Callable[[FlowMo, int], dict[str, float]]:
     """Return :func:`make_sampler_validation` with the networks that measure loaded to the images' device.
 
-    lpips, inception: files of weights, None for those that are installed. rfid: False leaves it out. say: called with
-    a note on each network that is not installed, whose numbers are left out. Raises WeightsError for a file that was
-    given and cannot be used. processes: as there.
+    lpips, inception: files of weights; None for those that are installed.
+    rfid: False leaves it out.
+    say: called with a note on each network that is not installed, whose numbers are left out.
+    processes: as there.
+    Raises WeightsError for a file that was given and cannot be used.
     """
 
     def there(load: Callable[[], Network], file: Path | None, what: str) -> Network | None:
@@ -172,7 +182,10 @@ def load_sampler_validation(
 
 
 def labelled(rows: dict[str, Tensor]) -> Image.Image:
-    """Return a sheet of images, each row with its title at the left. rows: B 3 H W in [-1, 1], all of one shape."""
+    """Return a sheet of images, each row with its title at the left.
+
+    rows: images B 3 H W in [-1, 1] by title, all of one shape.
+    """
     font = ImageFont.load_default(12)
     margin = 8 + int(max(font.getlength(title) for title in rows))
     pixels = torch.cat([torch.cat(list(row), 2) for row in rows.values()], 1)
@@ -186,7 +199,7 @@ def labelled(rows: dict[str, Tensor]) -> Image.Image:
 
 
 def _sampled(model: FlowMo, images: Tensor, seeds: list[int]) -> dict[str, Tensor]:
-    """By the sampler, and in one step; by what their numbers' names end with."""
+    """Return images decoded by the sampler and in one step, by what their numbers' names end with."""
     codes, size = model.codes(images), (images.shape[2], images.shape[3])
     return {
         "": model.decode_codes(codes, size, seed=seeds),

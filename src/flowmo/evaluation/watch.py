@@ -1,4 +1,4 @@
-"""A training in progress, evaluated as it goes: each new file of weights once, a line each (beside Section 4.2)."""
+"""A training in progress is evaluated as it goes, each new file of weights once, a line each (beside Section 4.2)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ WEIGHTS = "model.safetensors"
 
 
 class Snapshot(NamedTuple):
-    """images: seen in training. sha256: results.weights_checksum. finished: whether training has come to its end."""
+    """A model of a training in progress."""
 
-    model: FlowMo
-    images: int
-    sha256: str
-    finished: bool
+    model: FlowMo  # on the device that evaluates
+    images: int  # seen in training
+    sha256: str  # results.weights_checksum
+    finished: bool  # whether training has come to its end
 
 
 def snapshots(
@@ -32,9 +32,10 @@ def snapshots(
     every: float = 5.0,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Snapshot]:
-    """Each new ``model.safetensors`` of the run in ``folder``, unless ``known`` says that its checksum is; ends with
-    that of the finished run. every: seconds between looks.
+    """Yield each new ``model.safetensors`` of the run in ``folder``, that of the finished run last.
 
+    known: whether a checksum is known; such a model is left out.
+    every: seconds between two glances at the file.
     Raises ConfigError for a folder that is no run's.
     """
     weights, seen = folder / WEIGHTS, None
@@ -60,7 +61,7 @@ def snapshots(
 
 
 def run_length(folder: Path) -> int:
-    """How many images a run is to see. Raises ConfigError for a folder that is no run's."""
+    """Return how many images a run is to see. Raises ConfigError for a folder that is no run's."""
     try:
         return int(json.loads((folder / "config.json").read_text())["train"]["images"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -71,7 +72,7 @@ def run_length(folder: Path) -> int:
 
 
 class WatchLog:
-    """Lines of JSON, one an evaluation, in the order of training; a line cut off by a kill is dropped."""
+    """A file of JSON lines, one an evaluation, in the order of training; a line cut off by a kill is dropped."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -88,10 +89,11 @@ class WatchLog:
         path.write_bytes(whole)
 
     def known(self, sha256: str, protocols: int) -> bool:
-        """Whether weights have a line for every protocol."""
+        """Return whether weights have a line for every protocol."""
         return sum(line.get("sha256") == sha256 for line in self.lines) >= protocols
 
     def add(self, line: dict[str, Any]) -> None:
+        """Append a line."""
         self.lines.append(line)
         with self.path.open("a") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")

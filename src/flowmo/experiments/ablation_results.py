@@ -1,4 +1,4 @@
-"""The numbers of the ablations beside the paper's: means and intervals over seeds, signs of differences (Section 4.2).
+"""The numbers of the ablations are put beside the paper's, with their intervals over seeds (Section 4.2).
 
 A difference is taken seed by seed, both models trained and sampled from the same seed; its interval is Student's, of
 95 %, over the seeds. A row agrees with the paper where the interval has the sign of the paper's difference.
@@ -18,13 +18,14 @@ from ..metrics.table import columns
 from .ablations import FIGURES, METRICS, Row, Scale, rows
 
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
-"""Of the two-sided interval of 95 %, by the number of seeds."""
+"""Student's factors of the two-sided interval of 95 %, by the number of seeds."""
 
 
 def gather(scale: Scale, out: Path, seeds: Sequence[int]) -> dict[str, Any]:
-    """Return what was measured below ``out``, as plain JSON data: ``rows``, ``figures``, and what they are of.
+    """Return what was measured below ``out``, as plain JSON data with ``rows``, ``figures``, and what they are of.
 
-    A row that was not measured has no seeds. Raises DataError where rows are of different images or protocols.
+    A row that was not measured has no seeds.
+    Raises DataError where rows are of different images or protocols.
     """
     found = {row.evaluation: _evaluations(out, row, seeds) for row in rows(scale)}
     _check_same([result for of_row in found.values() for result in of_row.values()])
@@ -136,7 +137,10 @@ def _points(content: dict[str, Any]) -> list[tuple[tuple[Any, ...], dict[str, fl
 
 
 def table(result: dict[str, Any], name: str) -> str:
-    """Return one table of a gathered result as Markdown: ours, its difference, the paper's, and whether they agree."""
+    """Return one table of a gathered result as Markdown.
+
+    A line has our number, its difference, the paper's number, and whether they agree.
+    """
     known = columns()
     lines = [
         f"| {name} | seeds | " + " | ".join(known[m].heading for m in METRICS) + " | the paper's | agree |",

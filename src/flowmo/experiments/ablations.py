@@ -1,6 +1,6 @@
-"""The ablations of the paper as data: which models are trained, how each row is measured, what the paper has there
-(Section 4.2; Tables 3, 4, 5 and 7; Figures 7 and 9; Appendix A.2 and C).
+"""The ablations of the paper are data here (Section 4.2; Tables 3, 4, 5, 7; Figures 7 and 9; Appendix A.2 and C).
 
+They say which models are trained, how each row is measured, and what the paper has there.
 A row is a line of a table. It names the model that it measures, the flags of ``flowmo evaluate`` and the paper's
 numbers; its difference is taken from the row that the paper compares it with, seed by seed. ``steps`` turns the rows
 into command lines, each of which may be killed and given again.
@@ -18,73 +18,63 @@ from ..presets import PRESETS
 
 METRICS = ("rfid", "kid", "psnr", "ssim", "lpips_alex")
 LOSS_WEIGHTS = ("0.05", "0.01", "0.005", "0.001", "0.0005", "0.0001")
-"""Of the one-step loss in Table 7, its sweep of orders of magnitude."""
+"""Weights of the one-step loss in Table 7, its sweep of orders of magnitude."""
 NORMS = ("0", "0.7", "0.9", "1", "1.1")
 """Factors of x_1 in Figure 9."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """One training.
+    """One training."""
 
-    stage: of ``flowmo train``, or ``mode_seeking``. config, settings: NAME=VALUE of the model and of the run.
-    init: the model that it begins from. flags: more of the command."""
-
-    name: str
-    stage: str = "mode_matching"
-    config: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
-    init: str | None = None
-    flags: tuple[str, ...] = ()
+    name: str  # of the model, and of its folder
+    stage: str = "mode_matching"  # of ``flowmo train``, or ``mode_seeking``
+    config: tuple[str, ...] = ()  # NAME=VALUE of the model
+    settings: tuple[str, ...] = ()  # NAME=VALUE of the run
+    init: str | None = None  # the model that it begins from; None for random weights
+    flags: tuple[str, ...] = ()  # more of the command
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table.
+    """One line of a table."""
 
-    against: the label that its difference is taken from, None for the first line. sampler: flags of
-    ``flowmo evaluate``. paper: the paper's numbers by metric; none where it has no such line."""
-
-    table: str
-    label: str
-    model: str
-    against: str | None = None
-    sampler: tuple[str, ...] = ()
-    paper: dict[str, float] = field(default_factory=dict)
+    table: str  # "Table 4", for example
+    label: str  # what the line is called
+    model: str  # the name of the training that it measures
+    against: str | None = None  # the label that its difference is taken from; None for the first line
+    sampler: tuple[str, ...] = ()  # flags of ``flowmo evaluate``
+    paper: dict[str, float] = field(default_factory=dict)  # by metric; none where the paper has no such line
 
     @property
     def evaluation(self) -> str:
-        """The name of its evaluation, which rows of the same model and sampler share."""
+        """Return the name of its evaluation, which rows of the same model and sampler share."""
         return "_".join([self.model, *(flag.strip("-") for flag in self.sampler)])
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How large and how long: a preset, and the settings that all trainings share.
+    """How large the models are and how long they train, the same for all trainings."""
 
-    train, posttrain: flags and settings of the two commands. short: trainings are short, and begin with a curriculum.
-    """
-
-    preset: str
-    config: tuple[str, ...] = ()
-    train: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
-    posttrain: tuple[str, ...] = ()
-    postset: tuple[str, ...] = ()
-    count: int = 50_000
-    figure_count: int = 5_000
-    short: bool = False
+    preset: str  # of the models
+    config: tuple[str, ...] = ()  # NAME=VALUE of all models
+    train: tuple[str, ...] = ()  # flags of ``flowmo train``
+    settings: tuple[str, ...] = ()  # NAME=VALUE of its runs
+    posttrain: tuple[str, ...] = ()  # flags of ``flowmo posttrain``
+    postset: tuple[str, ...] = ()  # NAME=VALUE of its runs
+    count: int = 50_000  # images that evaluations measure
+    figure_count: int = 5_000  # images that figures measure
+    short: bool = False  # whether trainings are short, and begin with a curriculum
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command. of: the model that it trains or measures, or the figure that it draws. name: unique.
-    words: after ``flowmo``. after: names of the steps that come before it."""
+    """One command."""
 
-    of: str
-    name: str
-    words: tuple[str, ...]
-    after: tuple[str, ...] = ()
+    of: str  # the model that it trains or measures, or the figure that it draws
+    name: str  # unique
+    words: tuple[str, ...]  # after ``flowmo``
+    after: tuple[str, ...] = ()  # names of the steps that come before it
 
 
 def small_scale(images: int = 12_288, post_images: int = 2_048, count: int = 400) -> Scale:
@@ -124,7 +114,7 @@ def small_scale(images: int = 12_288, post_images: int = 2_048, count: int = 400
 
 
 def lab_scale(preset: str) -> Scale:
-    """Return the paper's own scale for a lab, of a preset of 256 pixels: the published settings (Tables 4 and 6)."""
+    """Return the paper's own scale for a lab, a preset of 256 pixels with the published settings (Tables 4 and 6)."""
     if preset not in PRESETS:
         raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
     return Scale(preset, train=("--recipe", "published"), posttrain=("--recipe", "published"))

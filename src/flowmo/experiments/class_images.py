@@ -1,4 +1,4 @@
-"""Images of classes on disk, by a generator and the tokenizer whose tokens it makes (Section 3.5, Figure 6)."""
+"""A generator and the tokenizer whose tokens it makes write images of classes to disk (Section 3.5, Figure 6)."""
 
 from __future__ import annotations
 
@@ -37,52 +37,56 @@ IN_A_ROW = 8
 
 
 class ImageGenerator(NamedTuple):
-    """A generator and the tokenizer whose tokens it makes. name: for files."""
+    """A generator and the tokenizer whose tokens it makes."""
 
-    name: str
-    generator: Generator
-    tokenizer: FlowMo
+    name: str  # for the names of files
+    generator: Generator  # class to tokens
+    tokenizer: FlowMo  # tokens to images
 
 
 @dataclass(frozen=True)
 class Order:
-    """What one source is to do: ``count`` pictures of each label, numbered from ``seed`` on. decoder: settings of
-    ``FlowMo.detokenize``. folder, npz, strip: where pictures, all in one file, and moments go; None for nowhere."""
+    """What one source is to sample, and where it goes."""
 
-    labels: list[int]
-    count: int
-    seed: int
-    settings: DecodeSettings
-    batch_size: int
-    decoder: dict[str, Any]
-    folder: Path | None
-    npz: Path | None
-    strip: Path | None
+    labels: list[int]  # the classes
+    count: int  # pictures of each label
+    seed: int  # the number of the first picture of each label
+    settings: DecodeSettings  # how tokens are generated
+    batch_size: int  # pictures at a time
+    decoder: dict[str, Any]  # settings of ``FlowMo.detokenize``
+    folder: Path | None  # where single pictures go; None for nowhere
+    npz: Path | None  # the file of all pictures; None for none
+    strip: Path | None  # the picture of moments; None for none
     classes: Sequence[str] = ()  # names, by label, for the names of files
     whole_batches: bool = False  # see ``generation.generate``
 
     @cached_property
     def each(self) -> list[int]:
-        """The label of every picture."""
+        """Return the label of every picture."""
         return [label for label in self.labels for _ in range(self.count)]
 
     @cached_property
     def seeds(self) -> list[int]:
+        """Return the seed of every picture."""
         return [picture_seed(self.seed + place % self.count, label) for place, label in enumerate(self.each)]
 
     def picture(self, place: int) -> Path | None:
+        """Return where a picture is written; None where there is no folder."""
         label, number = self.each[place], self.seed + place % self.count
         of_class = "any" if label == NO_CLASS else f"{label:04d}{self.name_in_files(label)}"
         return self.folder and self.folder / f"{of_class}-{number:04d}.png"
 
     def name_in_files(self, label: int) -> str:
-        """Return a hyphen and the name of a class, of letters, digits and hyphens alone, at most 40; "" where it has
-        none."""
+        """Return a hyphen and the name of a class; "" where it has none.
+
+        It has letters, digits and hyphens alone, at most 40.
+        """
         words = re.findall(r"[^\W_]+", first_name(self.classes[label]).lower()) if self.classes else []
         return "".join(f"-{word}" for word in words)[:40].rstrip("-")
 
     @property
     def targets(self) -> list[Path]:
+        """Return all files that are written."""
         pictures = [self.picture(place) for place in range(len(self.each))]
         return [path for path in (*pictures, self.npz, self.strip) if path]
 
@@ -90,7 +94,7 @@ class Order:
 def image_generators(
     files: Sequence[str], generators: Sequence[Generator], tokenizers: Sequence[FlowMo]
 ) -> list[ImageGenerator]:
-    """Each generator with the tokenizer of its fingerprint. Raises TokenFileError where none has it."""
+    """Return each generator with the tokenizer of its fingerprint. Raises TokenFileError where none has it."""
     prints = [f"{tokenizer.fingerprint():08x}" for tokenizer in tokenizers]
     paths = [Path(file).resolve() for file in files]
     names = [path.parent.name if path.name == "model.safetensors" else path.stem for path in paths]
@@ -111,8 +115,10 @@ def image_generators(
 
 
 def write_samples(source: ImageGenerator, order: Order, on_done: Callable[[int], None]) -> dict[str, list[Image.Image]]:
-    """Sample and write every picture; the first ones of each class, for a grid. With an ``.npz`` alone, a call that was
-    killed goes on where it was."""
+    """Sample and write every picture, and return the first ones of each class by its title, for a grid.
+
+    With an ``.npz`` alone, a call that was killed goes on where it was.
+    """
     rows: dict[str, list[Image.Image]] = {title(source.generator, label): [] for label in order.labels}
     each, seeds = order.each, order.seeds
     array = Unfinished(source, order) if order.npz is not None else None
@@ -141,8 +147,12 @@ def write_samples(source: ImageGenerator, order: Order, on_done: Callable[[int],
 
 
 class Unfinished:
-    """The pictures of an ``.npz`` that is being made, in a file beside it, so that 50,000 of them need no memory and a
-    kill loses one batch. pixels: uint8 N H W 3; done: so many of them are there, from the same weights and settings."""
+    """The pictures of an ``.npz`` that is being made, in a file beside it.
+
+    So 50,000 of them need no memory, and a kill loses one batch.
+    pixels: uint8 N H W 3.
+    done: how many of them are there, from the same weights and settings.
+    """
 
     def __init__(self, source: ImageGenerator, order: Order) -> None:
         assert order.npz is not None
@@ -173,24 +183,28 @@ class Unfinished:
             return 0
 
     def keep(self, done: int) -> None:
+        """Write the pictures, and note that so many are there."""
         self.pixels.flush()
         with replacing(self.note) as part:
             part.write_text(json.dumps({"job": self.job, "done": done}))
 
     def remove(self) -> None:
+        """Delete the file and its note."""
         self.note.unlink(missing_ok=True)
         self.file.unlink(missing_ok=True)
 
 
 def write_npz(path: Path, pixels: np.ndarray, labels: Sequence[int]) -> None:
-    """Samples as guided diffusion's evaluator reads them: ``arr_0`` uint8 N H W 3, and ``arr_1``, their labels."""
+    """Write samples as guided diffusion's evaluator reads them, ``arr_0`` uint8 N H W 3 and ``arr_1``, their labels."""
     with replacing(path) as part, part.open("wb") as file:
         np.savez(file, arr_0=pixels, arr_1=np.array(labels))
 
 
 def steps_strip(source: ImageGenerator, order: Order, moments: int) -> Image.Image:
-    """For the first picture of some classes, that many moments of its unmasking: decoded from the tokens that are fixed
-    and the guesses for the others."""
+    """Return a sheet of that many moments in the unmasking of the first picture of some classes.
+
+    A moment is decoded from the tokens that are fixed and the guesses for the others.
+    """
     labels = order.labels[:IN_A_ROW]
     seeds = [picture_seed(order.seed, label) for label in labels]
     config, drawn = source.generator.config, []
@@ -211,7 +225,7 @@ def steps_strip(source: ImageGenerator, order: Order, moments: int) -> Image.Ima
 
 
 def title(generator: Generator, label: int) -> str:
-    """A class in words."""
+    """Return a class in words."""
     if label == NO_CLASS:
         return "any class"
     return f"{label} {first_name(generator.classes[label])}" if generator.classes else str(label)

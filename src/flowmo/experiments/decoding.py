@@ -1,5 +1,7 @@
-"""What fewer passes of the decoder cost and gain (Section 4.2, sampling; O11): quality of the same tokens decoded by
-several decoders and samplers, beside their speed on one machine."""
+"""The same tokens decoded by several decoders and samplers show what fewer passes cost and gain (Section 4.2; O11).
+
+Their quality stands beside their speed on one machine.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +26,13 @@ from ..tokenizer import FlowMo
 def compare_decoding(
     rows: Mapping[str, tuple[FlowMo, Sequence[Path]]], images: Tensor, repeats: int = 5
 ) -> dict[str, Any]:
-    """``compare_seeds`` of decoders of the same tokens, and how fast they are.
+    """Return ``compare_seeds`` of decoders of the same tokens, and how fast they are.
 
-    rows: by name, the model and its evaluations, one a seed; all are compared with the first. images: B 3 H W in
-    [-1, 1], whose tokens are decoded again and again by each, with the sampler of its evaluations. Every model gets
-    ``passes`` of the decoder, ``images_per_second``, and ``speedup``, how many times the first one's. Raises DataError
-    where evaluations do not compare, or are of other weights than the model.
+    Every model gets ``passes`` of the decoder, ``images_per_second``, and ``speedup``, how many times the first one's.
+    rows: by name, the model and its evaluations, one a seed; all are compared with the first.
+    images: B 3 H W in [-1, 1], whose tokens are decoded again and again by each, with the sampler of its evaluations.
+    repeats: how many times.
+    Raises DataError where evaluations do not compare, or are of other weights than the model.
     """
     content = compare_seeds({name: paths for name, (_, paths) in rows.items()}, same="fingerprint")
     tokens = next(iter(rows.values()))[0].tokenize(images)
@@ -55,7 +58,7 @@ def compare_decoding(
 
 
 def decoding_of(model: FlowMo, tokens: Tokens, sampler: SamplerConfig) -> Callable[[], object]:
-    """Return a function of nothing that decodes ``tokens`` to pictures in the main memory: from end to end."""
+    """Return a function without arguments that decodes ``tokens`` from end to end, to pictures in the main memory."""
     return lambda: model.detokenize(
         tokens,
         num_steps=sampler.num_steps,
@@ -67,8 +70,11 @@ def decoding_of(model: FlowMo, tokens: Tokens, sampler: SamplerConfig) -> Callab
 
 
 def time_in_turn(work: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each piece of work, one a round; the first round does not count. All take their turn in each round,
-    so that what else the machine does falls on all alike, and their ratios within a round mean something."""
+    """Return the seconds of each piece of work, one a round; the first round does not count.
+
+    All take their turn in each round, so that what else the machine does falls on all alike, and their ratios within a
+    round mean something.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(repeats + 1):
         for name, run in work.items():

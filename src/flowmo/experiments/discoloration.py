@@ -1,4 +1,4 @@
-"""Discoloured reconstructions: what a model makes of each picture's mean colour (Section 4.2, Figure 7).
+"""Discoloured reconstructions show what a model makes of each picture's mean colour (Section 4.2, Figure 7).
 
 A network that was never trained at t = 1 is wrong about the first velocity of every sample; the error is the same all
 over a picture, and no later step takes it back.
@@ -22,41 +22,46 @@ from .sampling import codes_of
 
 @dataclass(frozen=True)
 class ColorError:
-    """How far mean colours are off, in levels of 8 bits.
+    """How far mean colours are off, in levels of 8 bits."""
 
-    per_picture: mean over red, green and blue of the absolute error of a picture's mean colour, in order. cast: red,
-    green, blue; the signed error, mean over pictures.
-    """
-
+    # The absolute error of each picture's mean colour, mean over red, green and blue, in order.
     per_picture: list[float]
+    # The signed error of red, green and blue, mean over pictures.
     cast: tuple[float, float, float]
 
     @property
     def mean(self) -> float:
+        """Return the mean error over pictures."""
         return sum(self.per_picture) / len(self.per_picture)
 
     def quantile(self, share: float) -> float:
+        """Return the error that this share of the pictures, 0 to 1, does not exceed."""
         return float(torch.tensor(self.per_picture, dtype=torch.float64).quantile(share))
 
     def content(self) -> dict[str, Any]:
-        """Return what is of all pictures together, as JSON data."""
+        """Return the numbers of all pictures together, as JSON data."""
         quantiles = {"median": self.quantile(0.5), "quantile_95": self.quantile(0.95), "worst": self.quantile(1.0)}
         return {"mean": self.mean} | quantiles | {"cast_red_green_blue": list(self.cast)}
 
 
 @dataclass(frozen=True)
 class Discoloration:
-    """images: the reconstructions, B 3 H W in [-1, 1]. error: theirs. levels: the noise level t of each step.
-    along_steps: the error of the image estimate x_t - t v at each of them (Eq. 6), clipped as a result would be; at the
-    last it is that of the reconstruction."""
+    """Reconstructions of one model and the errors of their mean colours."""
 
-    images: Tensor
-    error: ColorError
-    levels: list[float]
+    images: Tensor  # the reconstructions, B 3 H W in [-1, 1]
+    error: ColorError  # theirs
+    levels: list[float]  # the noise level t of each step
+    # The error of the image estimate x_t - t v at each level (Eq. 6), clipped as a result would be; at the last it is
+    # that of the reconstruction.
     along_steps: list[ColorError]
 
     def content(self, label: str, images: Tensor, names: Sequence[str]) -> dict[str, Any]:
-        """Return one model's row as JSON data. images: the originals, B 3 H W in [-1, 1]; names: one a picture."""
+        """Return one model's row as JSON data.
+
+        label: what the model is called.
+        images: the originals, B 3 H W in [-1, 1].
+        names: one a picture.
+        """
         along = zip(self.levels, self.along_steps, strict=True)
         return {
             "model": label,
@@ -68,7 +73,7 @@ class Discoloration:
 
 
 def color_error(images: Tensor, reference: Tensor) -> ColorError:
-    """Both B 3 H W in [-1, 1]."""
+    """Return how far the mean colours of images are off. Both are B 3 H W in [-1, 1]."""
     error = 127.5 * (images.cpu().double() - reference.cpu().double()).mean((2, 3))  # B 3
     red, green, blue = error.mean(0).tolist()
     return ColorError(error.abs().mean(1).tolist(), (red, green, blue))
@@ -99,7 +104,7 @@ def discoloration(
 def _follow(
     model: FlowMo, code: Tensor, noise: Tensor, guidance: Guidance, grid: Tensor, estimates: list[list[Tensor]]
 ) -> Tensor:
-    """``FlowMo.sample`` for one batch, clipped; the image estimate of step k is appended to ``estimates[k]``."""
+    """Return ``FlowMo.sample`` of one batch, clipped, and append the image estimate of step k to ``estimates[k]``."""
     code, step = code.to(model.device), iter(estimates)
     velocity = guidance(lambda x, t: model.velocity(x, code, t), lambda x, t: model.velocity(x, None, t))
 

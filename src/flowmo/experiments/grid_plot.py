@@ -1,4 +1,4 @@
-"""The grid of samplers as heat maps, and the best of each solver by what it costs (Table 4, Appendix B)."""
+"""The grid of samplers is drawn as heat maps, and the best of each solver by what it costs (Table 4, Appendix B)."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Grid:
-    """Every combination of solvers, steps, rhos and guidances, and a row for each, in the order of ``candidates``."""
+    """Every combination of solvers, steps, rhos and guidances, and a row for each."""
 
-    solvers: Sequence[Solver]
-    steps: Sequence[int]
-    rhos: Sequence[float]
-    guidances: Sequence[tuple[float, Interval]]
-    rows: Sequence[GridRow]
+    solvers: Sequence[Solver]  # "euler", "heun"
+    steps: Sequence[int]  # numbers of steps
+    rhos: Sequence[float]  # of the shifted grid
+    guidances: Sequence[tuple[float, Interval]]  # (scale, interval in t)
+    rows: Sequence[GridRow]  # in the order of ``candidates``
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Numbers of solvers, steps, rhos and guidances."""
+        """Return the numbers of solvers, steps, rhos and guidances."""
         return len(self.solvers), len(self.steps), len(self.rhos), len(self.guidances)
 
     def maps(self, values: Sequence[float]) -> np.ndarray:
-        """Return one number a row as maps: (solver and guidance, rho, steps)."""
+        """Return one number a row as maps (solver and guidance, rho, steps)."""
         maps = np.reshape(np.asarray(values), self.shape).transpose(0, 3, 2, 1)
         return maps.reshape(-1, *maps.shape[2:])
 

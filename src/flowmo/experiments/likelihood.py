@@ -1,4 +1,4 @@
-"""How likely a model finds pictures, given their own code, another picture's, or none (Section 3.4).
+"""The likelihood of pictures is measured given their own code, another picture's, or none (Section 3.4).
 
 The three are measured with the same dequantization noise and the same probes, so that their differences are pairs.
 """
@@ -33,16 +33,14 @@ CONDITIONS = ("own", "other", "null")
 
 @dataclass(frozen=True)
 class LikelihoodSettings:
-    """How it is measured. num_steps, rho, start: of ``likelihood_grid``; see :func:`default_start`.
-    solver: "euler" or "heun". probes: "rademacher", "normal", or "exact" for the whole trace; num_probes: how
-    many of them."""
+    """How likelihoods are measured."""
 
-    num_steps: int = 25
-    rho: float = 4.0
-    start: float = DEQUANTIZATION_T
-    solver: Solver = "heun"
-    probes: Probes = "rademacher"
-    num_probes: int = 4
+    num_steps: int = 25  # of ``likelihood_grid``
+    rho: float = 4.0  # of ``likelihood_grid``
+    start: float = DEQUANTIZATION_T  # the lowest noise level of ``likelihood_grid``; see :func:`default_start`
+    solver: Solver = "heun"  # or "euler"
+    probes: Probes = "rademacher"  # or "normal", or "exact" for the whole trace
+    num_probes: int = 4  # how many of them
 
     def __post_init__(self) -> None:
         likelihood_grid(self.num_steps, self.rho, self.start)
@@ -51,13 +49,16 @@ class LikelihoodSettings:
 
     @property
     def evaluations(self) -> int:
-        """Passes of the decoder for an image and a condition, each with a backward pass for every probe."""
+        """Return the passes of the decoder for an image and a condition, each with a backward pass for every probe."""
         return self.num_steps * (2 if self.solver == "heun" else 1)
 
 
 def default_start(model: FlowMo) -> float:
-    """The lowest noise level at which the model was trained to give velocities: that of dequantization, or, of a clean
-    prediction, the level below which its loss takes t for larger than it is (O3)."""
+    """Return the lowest noise level at which the model was trained to give velocities.
+
+    It is that of dequantization, or, of a clean prediction, the level below which its loss takes t for larger than it
+    is (O3).
+    """
     return SMALLEST_TRAINING_T if model.config.prediction == "clean" else DEQUANTIZATION_T
 
 
@@ -70,11 +71,14 @@ def model_likelihood(
     batch_size: int = 16,
     done: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Likelihood]:
-    """Log-likelihoods of images B 3 H W in [-1, 1] under each condition, on the CPU.
+    """Return the log-likelihoods of images B 3 H W in [-1, 1] under each condition, on the CPU.
 
-    "own": log p(x | c(x)), c of the image as it is, before dequantization. "other": given the code of the next image in
-    the list, the first after the last. "null": the null condition (C3), p(x). Unguided: a guided velocity belongs to no
-    density of the model's. seeds: one an image. done(n): called after n images under one condition.
+    "own" is log p(x | c(x)), c of the image as it is, before dequantization.
+    "other" is given the code of the next image in the list, the first after the last.
+    "null" is the null condition (C3), p(x).
+    There is no guidance, since a guided velocity belongs to no density of the model's.
+    seeds: one an image.
+    done: called with a number of images that are done under one condition.
     Raises ConfigError for an unknown condition, or "other" of a single image.
     """
     unknown = [name for name in conditions if name not in CONDITIONS]
@@ -106,7 +110,11 @@ def model_likelihood(
 def likelihood_content(
     settings: LikelihoodSettings, found: dict[str, Likelihood], names: Sequence[str], dimensions: int
 ) -> dict[str, Any]:
-    """Return all that was measured as JSON data. names: one an image. dimensions: numbers of an image, 3 H W."""
+    """Return all that was measured as JSON data.
+
+    names: one an image.
+    dimensions: how many numbers an image has, 3 H W.
+    """
     return {
         "settings": to_dict(settings),
         "decoder_evaluations": settings.evaluations,
@@ -117,7 +125,7 @@ def likelihood_content(
 
 
 def summary(found: dict[str, Likelihood]) -> dict[str, object]:
-    """Means over images with their standard errors, and how much likelier "own" makes them than the others.
+    """Return means over images with their standard errors, and how much likelier "own" makes them than the others.
 
     Differences are of pairs, in nats an image, with intervals of 95 % over images (paired bootstrap).
     """
@@ -147,7 +155,7 @@ def summary(found: dict[str, Likelihood]) -> dict[str, object]:
 
 
 def table(found: dict[str, Likelihood], names: Sequence[str]) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Numbers of every image under each condition, by its name."""
+    """Return the numbers of every image under each condition, by the image's name."""
     return {
         name: {
             condition: {

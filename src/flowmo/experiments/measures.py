@@ -1,4 +1,4 @@
-"""What figures measure reconstructions by: LPIPS and distances of distributions, under short names (Section 4.1)."""
+"""Figures measure reconstructions by LPIPS and by distances of distributions, under short names (Section 4.1)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,12 @@ from .sampling import Measure
 def load_measure(
     name: str, originals: Tensor, device: torch.device, weights: Path | None = None, batch_size: int = 16
 ) -> Measure:
-    """Return what measures reconstructions of the originals, N 3 H W in [-1, 1]: "lpips", "rfid" and KID beside it, or
-    "fd_efflite0" and KD. weights: a file, where none are installed. Raises WeightsError where they are missing."""
+    """Return a function that measures reconstructions of the originals, N 3 H W in [-1, 1].
+
+    name: "lpips", "rfid" with KID beside it, or "fd_efflite0" with KD.
+    weights: a file, where none are installed.
+    Raises WeightsError where they are missing.
+    """
     if name == "lpips":
         networks = Networks(("lpips_alex",), {"alex": load_lpips("alex", weights).to(device)})
     elif name == "rfid":
@@ -42,7 +46,7 @@ def load_measure(
 
 
 def identity(images: Tensor, seed: int, model: FlowMo, names: Sequence[str]) -> dict[str, Any]:
-    """Return what measured numbers belong to, as JSON data: weights, pictures, seed and the networks that measure."""
+    """Return the weights, pictures, seed and networks that measured numbers belong to, as JSON data."""
     return {
         "weights": weights_checksum(model),
         "pictures": list_checksum(picture_checksums(images)),

@@ -1,4 +1,4 @@
-"""Rate, distortion, perception: quality by the norm of x_1, the starting noise (Appendix C, Figure 9; F3)."""
+"""The norm of x_1, the starting noise, trades distortion against perception at one rate (Appendix C, Figure 9; F3)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from .sampling import Measure, codes_of, sample_codes
 
 @dataclass(frozen=True)
 class NormPoint:
-    """noise_scale: factor of x_1. psnr: dB, mean over pictures. mse: mean over pictures, in squares of 8-bit levels.
-    perception: distances of distributions by name, lower is closer."""
+    """The quality of samples at one norm of the starting noise."""
 
-    noise_scale: float
-    psnr: float
-    mse: float
-    perception: dict[str, float]
+    noise_scale: float  # the factor of x_1
+    psnr: float  # dB, mean over pictures
+    mse: float  # mean over pictures, in squares of 8-bit levels
+    perception: dict[str, float]  # distances of distributions by name, lower is closer
 
 
 def norm_sweep(

@@ -1,4 +1,4 @@
-"""What makes the sampler of Section 3.4 fast, each part alone: the plain path beside ``FlowMo.sample``."""
+"""Each part that makes the sampler of Section 3.4 fast is timed alone, from the plain path to ``FlowMo.sample``."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from .decoding import time_in_turn
 
 @dataclass(frozen=True)
 class Ablation:
-    """One way to sample a batch. seconds: median. ratio: how many times as fast as the plain path, median over rounds
-    in which both took their turn. difference: largest of its pictures from the plain ones, which lie in [-1, 1]."""
+    """One way to sample a batch."""
 
-    name: str
-    seconds: float
-    seconds_per_pass: float
-    images_per_second: float
-    ratio: float
-    difference: float
+    name: str  # in words
+    seconds: float  # of a batch, the median
+    seconds_per_pass: float  # of a pass of the decoder
+    images_per_second: float  # at the median
+    ratio: float  # how many times as fast as the plain path, median over rounds in which both took their turn
+    difference: float  # the largest of its pictures from the plain ones, which lie in [-1, 1]
 
 
 @torch.no_grad()
 def measure_sampler_ablation(
     model: FlowMo, images: Tensor, sampler: SamplerConfig, dtype: str = "fp32", repeats: int = 3
 ) -> list[Ablation]:
-    """The codes of images B 3 H W sampled by each path, in turns; the first is the plain one.
+    """Sample the codes of images B 3 H W by each path, in turns, and return a row for each, the plain one first.
 
-    dtype "bf16" runs all of them under autocast. A compiled path is measured on a GPU alone.
+    dtype: "fp32"; "bf16" runs all of them under autocast.
+    A compiled path is measured on a GPU alone.
     """
     device = model.device
     images = images.to(device)
@@ -87,7 +87,7 @@ def measure_sampler_ablation(
 
 
 def plain_sample(model: FlowMo, code: Tensor, noise: Tensor, sampler: SamplerConfig) -> Tensor:
-    """Each pass by itself (Eq. 13-14, E1)."""
+    """Return samples, each pass of the decoder made by itself (Eq. 13-14, E1)."""
     velocity = Guidance.of(sampler)(
         lambda x, t: model.velocity(x, code, t, exact=True), lambda x, t: model.velocity(x, None, t, exact=True)
     )
@@ -95,7 +95,7 @@ def plain_sample(model: FlowMo, code: Tensor, noise: Tensor, sampler: SamplerCon
 
 
 def one_pass_sample(model: FlowMo, code: Tensor, noise: Tensor, sampler: SamplerConfig) -> Tensor:
-    """Where guidance acts, both conditions share a pass; the null condition is a dropped code."""
+    """Return samples; where guidance acts, both conditions share a pass, the null condition as a dropped code."""
     guidance, keep = Guidance.of(sampler), torch.arange(2 * len(code), device=code.device) < len(code)
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
@@ -109,7 +109,10 @@ def one_pass_sample(model: FlowMo, code: Tensor, noise: Tensor, sampler: Sampler
 
 
 def levels_once_sample(model: FlowMo, code: Tensor, noise: Tensor, sampler: SamplerConfig) -> Tensor:
-    """Embeddings and modulations of all noise levels before the first step, rotary table and ``code_in`` too."""
+    """Return samples for which all that steps share was computed once, before the first step.
+
+    These are embeddings and modulations of all noise levels, the rotary table and ``code_in``.
+    """
     grid, decoder = shifted_grid(sampler.num_steps, sampler.rho), model.decoder
     t = grid[:-1].to(noise)
     levels = dict(zip(t.tolist(), decoder.conditionings(t), strict=True))

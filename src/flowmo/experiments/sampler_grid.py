@@ -1,4 +1,4 @@
-"""Quality by solver, steps, rho and guidance (Sections 3.4 and 4.2, Table 4), and the best of the grid.
+"""A grid of solvers, steps, rhos and guidances is measured, and its best is chosen (Sections 3.4 and 4.2, Table 4).
 
 The best sampler of a small model is its own; the paper's is 25 steps, rho 4, guidance 1.5 in an interval (E1).
 """
@@ -27,22 +27,21 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class GridRow:
-    """sampler: what was tried. passes: its NFE, see ``flow.function_evaluations``. psnr: dB, mean over pictures.
-    measures: other numbers by name, lower is better. seconds: to sample and measure, 0 where an earlier row did."""
+    """One sampler of the grid with its numbers."""
 
-    sampler: SamplerConfig
-    passes: int
-    psnr: float
-    measures: dict[str, float]
-    seconds: float = 0.0
+    sampler: SamplerConfig  # what was tried
+    passes: int  # its NFE, see ``flow.function_evaluations``
+    psnr: float  # dB, mean over pictures
+    measures: dict[str, float]  # other numbers by name, lower is better
+    seconds: float = 0.0  # to sample and measure; 0 where an earlier row did
 
     def loss(self, criterion: str) -> float:
-        """Lower is better, also for "psnr"."""
+        """Return the number of a criterion such that lower is better, also for "psnr"."""
         return -self.psnr if criterion == "psnr" else self.measures[criterion]
 
 
 def guidances(scales: Sequence[float], intervals: Sequence[Interval]) -> list[tuple[float, Interval]]:
-    """Every (scale, interval), but without guidance the interval does not matter: scale 1 comes once."""
+    """Return every (scale, interval); scale 1 comes once, since without guidance the interval does not matter."""
     pairs = [(scale, intervals[0] if scale == 1 else interval) for scale, interval in product(scales, intervals)]
     return list(dict.fromkeys(pairs))
 
@@ -53,7 +52,10 @@ def candidates(
     guidance: Sequence[tuple[float, Interval]],
     solvers: Sequence[Solver] = ("euler",),
 ) -> list[SamplerConfig]:
-    """Every combination, the solver outermost, else in this order. Raises ConfigError for values no sampler takes."""
+    """Return every combination, the solver outermost, else in the order of the arguments.
+
+    Raises ConfigError for values no sampler takes.
+    """
     return [
         SamplerConfig(n, rho, scale, interval, solver)
         for solver, n, rho, (scale, interval) in product(solvers, steps, rhos, guidance)
@@ -70,10 +72,12 @@ def sampler_grid(
     identity: Any = None,
     batch_size: int = 16,
 ) -> Iterator[GridRow]:
-    """One row a sampler, in order; all sample the same images B 3 H W in [-1, 1] from the same seeds, one an image.
+    """Yield one row a sampler, in order.
 
-    Numbers are of 8-bit pictures. What has the effect of an earlier row is not sampled again, nor what ``store`` holds
-    under the same ``identity``: JSON data that says which weights, pictures, seeds and measures the numbers are of.
+    All sample the same images B 3 H W in [-1, 1] from the same seeds, one an image. Numbers are of 8-bit pictures.
+    A sampler with the effect of an earlier one is not run again, nor is one whose numbers ``store`` holds under the
+    same ``identity``.
+    identity: JSON data that says which weights, pictures, seeds and measures the numbers are of.
     """
     size = (images.shape[2], images.shape[3])
     codes = codes_of(model, images, batch_size)
@@ -105,10 +109,12 @@ def frontier(rows: Sequence[GridRow], criterion: str) -> list[GridRow]:
 
 
 def best(rows: Sequence[GridRow], criterion: str = "lpips", within: float | None = None) -> GridRow:
-    """The row that is lowest in a measure, or highest in "psnr"; of equal ones that of fewer passes, then the first.
+    """Return the row that is lowest in a measure, or highest in "psnr".
 
-    within: only rows whose PSNR is at most so many dB below the highest. Measures alone like grain that people do not;
-    this keeps it out. Raises ConfigError for a criterion that was not measured.
+    Of equal ones that of fewer passes comes back, then the first.
+    within: only rows whose PSNR is at most so many dB below the highest take part. Measures alone like grain that
+    people do not; this keeps it out.
+    Raises ConfigError for a criterion that was not measured.
     """
     if not rows or criterion not in ("psnr", *rows[0].measures):
         raise ConfigError(f"nothing was measured by {criterion!r}")
@@ -117,5 +123,5 @@ def best(rows: Sequence[GridRow], criterion: str = "lpips", within: float | None
 
 
 def row_to_dict(row: GridRow) -> dict[str, Any]:
-    """As JSON data."""
+    """Return a row as JSON data."""
     return {"sampler": to_dict(row.sampler), "passes": row.passes, "psnr": row.psnr, **row.measures}

@@ -1,4 +1,4 @@
-"""Many pictures sampled from the same codes: what the sweeps and figures of Section 4 and Appendix C share."""
+"""Many pictures are sampled from the same codes for the sweeps and figures of Section 4 and Appendix C."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from ..flow import seeded_noise
 from ..tokenizer import FlowMo
 
 Measure = Callable[[Tensor], dict[str, float]]
-"""Reconstructions B 3 H W in [-1, 1], in the order of the originals -> numbers by name, lower is better."""
+"""A function of reconstructions B 3 H W in [-1, 1], in the order of the originals.
+
+It returns numbers by name, lower is better."""
 
 
 @torch.no_grad()
 def codes_of(model: FlowMo, images: Tensor, batch_size: int = 16) -> Tensor:
-    """images B 3 H W in [-1, 1] -> their codes B N K on the CPU, also of a model without tokens."""
+    """Return the codes B N K of images B 3 H W in [-1, 1] on the CPU, also of a model without tokens."""
     if not len(images):
         raise ImageError("there are no pictures to sample")
     return torch.cat([model.quantize(model.encode(x.to(model.device))).code.cpu() for x in images.split(batch_size)])
@@ -34,10 +36,13 @@ def sample_codes(
     noise_scale: float = 1.0,
     batch_size: int = 16,
 ) -> Tensor:
-    """Codes B N K -> images B 3 H W in [-1, 1] on the CPU, as ``FlowMo.detokenize`` decodes them.
+    """Return images B 3 H W in [-1, 1] on the CPU, sampled from codes B N K as ``FlowMo.detokenize`` decodes them.
 
-    size: (H, W). seeds: one an image. sampler: the model's own unless given. noise_scale: what x_1, the starting
-    noise, is multiplied with (Appendix C); 1 is ordinary sampling, 0 starts from its most likely value.
+    size: (H, W).
+    seeds: one an image.
+    sampler: the model's own unless given.
+    noise_scale: what x_1, the starting noise, is multiplied with (Appendix C); 1 is ordinary sampling, 0 starts from
+    its most likely value.
     """
     noise = noise_scale * seeded_noise(list(seeds), len(codes), (3, *size))
     samples = [
@@ -55,7 +60,7 @@ def sampler_in_words(s: SamplerConfig) -> str:
 
 
 def guidance_in_words(s: SamplerConfig) -> str:
-    """Return its guidance alone."""
+    """Return the guidance of a sampler for a plot or a table."""
     if s.guidance_scale == 1:
         return "no guidance"
     low, high = s.guidance_interval

@@ -1,4 +1,4 @@
-"""Where reconstructions from different noise differ (Section 4.2, Figure 8)."""
+"""The variance over seeds shows where reconstructions from different noise differ (Section 4.2, Figure 8)."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ from .sampling import codes_of, sample_codes
 
 @dataclass(frozen=True)
 class SeedVariance:
-    """One picture sampled from S seeds.
+    """One picture sampled from S seeds."""
 
-    samples: S 3 H W in [-1, 1]. variance: H W, over the seeds (divided by S - 1), mean of the three colours; in squares
-    of the range [-1, 1]. bias: H W, squared distance of the mean sample from the picture, mean of the three colours.
-    """
-
+    # S 3 H W in [-1, 1].
     samples: Tensor
+    # H W, over the seeds (divided by S - 1), mean of the three colours, in squares of the range [-1, 1].
     variance: Tensor
+    # H W, the squared distance of the mean sample from the picture, mean of the three colours.
     bias: Tensor
 
     @property
     def deviation(self) -> float:
-        """Root of the mean variance in levels of 8 bits: how much a pixel typically changes with the seed."""
+        """Return how much a pixel typically changes with the seed, the root of the mean variance in 8-bit levels."""
         return 127.5 * float(self.variance.mean().sqrt())
 
     @property
     def share(self) -> float:
-        """Part of a sample's mean squared error, 0 to 1, that is chance: variance / (variance + bias), with the
-        variance divided by S, so that the two add up to the error of these samples exactly."""
+        """Return the part of a sample's mean squared error, 0 to 1, that is chance.
+
+        It is variance / (variance + bias), with the variance divided by S, so that the two add up to the error of these
+        samples exactly.
+        """
         count = len(self.samples)
         chance = float(self.variance.mean()) * (count - 1) / count
         error = chance + float(self.bias.mean())
@@ -49,10 +51,11 @@ def seed_variance(
     sampler: SamplerConfig | None = None,
     batch_size: int = 16,
 ) -> Iterator[SeedVariance]:
-    """Sample each of images B 3 H W in [-1, 1] from the same ``seeds``, at least two; one result an image, in order.
+    """Sample each of images B 3 H W in [-1, 1] from the same ``seeds``, and yield one result an image, in order.
 
-    The code of an image is the same for all its samples, so that all their variance is p(x | c)'s. sampler: the
-    model's own unless given. Raises ConfigError for fewer than two seeds.
+    The code of an image is the same for all its samples, so that all their variance is p(x | c)'s.
+    sampler: the model's own unless given.
+    Raises ConfigError for fewer than two seeds.
     """
     if len(seeds) < 2:
         raise ConfigError(f"a variance needs at least 2 seeds, got {len(seeds)}")
@@ -69,7 +72,7 @@ def seed_variance(
 
 
 def variance_content(names: Sequence[str], found: Sequence[SeedVariance]) -> dict[str, Any]:
-    """Return the numbers of each picture, and their means, as JSON data. names: one a picture."""
+    """Return the numbers of each picture, and their means, as JSON data; ``names`` has one a picture."""
     pictures = [
         {
             "variance": float(one.variance.mean()),

@@ -11,8 +11,9 @@ from ..errors import ConfigError
 
 
 def shifted_grid(num_steps: int, rho: float = 4.0) -> Tensor:
-    """(k / n)^rho for k = n ... 0, shape (n + 1,), float64. rho = 1 is uniform, rho = inf one step from 1 to 0.
+    """Return the noise levels (k / n)^rho for k = n ... 0, shape (n + 1,), float64 (Eq. 14).
 
+    rho = 1 is uniform, rho = inf one step from 1 to 0.
     Raises ConfigError for fewer than one step, or a rho that is not positive.
     """
     if num_steps < 1:
@@ -25,15 +26,16 @@ def shifted_grid(num_steps: int, rho: float = 4.0) -> Tensor:
 
 
 def uniform_grid(num_steps: int) -> Tensor:
-    """Equal steps, the usual rectified-flow sampler: shape (n + 1,), float64."""
+    """Return the noise levels of equal steps, those of the usual rectified-flow sampler: shape (n + 1,), float64."""
     return shifted_grid(num_steps, rho=1.0)
 
 
 def random_grid(uniforms: Tensor) -> Tensor:
-    """Random gaps for Stage 1B (A.2): uniforms B (n + 1) in (0, 1) -> B (n + 1), each row from 1 down to 0.
+    """Return noise levels B (n + 1) with random gaps for Stage 1B (A.2), each row from 1 down to 0.
 
-    Published form (D1): running sums of the uniforms, shifted and scaled to [0, 1] and read backwards; the first
-    uniform of a row cancels, leaving n random gaps of which the last uniform is the first.
+    uniforms: B (n + 1) in (0, 1). As published (D1), a row is the running sums of the uniforms, shifted and scaled to
+    [0, 1] and read backwards. The first uniform of a row cancels; of the n gaps that remain, the last uniform gives the
+    first.
     """
     sums = uniforms.cumsum(dim=-1)
     first, last = sums[..., :1], sums[..., -1:]

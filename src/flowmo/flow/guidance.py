@@ -14,7 +14,7 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 
 
 def level_from_sigma(sigma: float) -> float:
-    """A noise level of the EDM convention, x + sigma n, as rectified-flow t = sigma / (1 + sigma)."""
+    """Return a noise level of the EDM convention, x + sigma n, as rectified-flow t = sigma / (1 + sigma)."""
     return sigma / (1 + sigma)
 
 
@@ -23,10 +23,10 @@ PAPER_INTERVAL = SamplerConfig.guidance_interval
 
 @dataclass(frozen=True)
 class Guidance:
-    """v_null + scale (v - v_null) where low <= t <= high, plain v elsewhere. scale = 1 asks for no null pass."""
+    """The guidance of a sampler: v_null + scale (v - v_null) in an interval of noise levels, plain v elsewhere."""
 
-    scale: float = 1.5
-    interval: tuple[float, float] = PAPER_INTERVAL
+    scale: float = 1.5  # 1 asks for no null pass
+    interval: tuple[float, float] = PAPER_INTERVAL  # (low, high) in t, both included
 
     @classmethod
     def of(cls, sampler: SamplerConfig) -> Guidance:
@@ -34,14 +34,15 @@ class Guidance:
         return cls(sampler.guidance_scale, sampler.guidance_interval)
 
     def acts(self, t: float) -> bool:
+        """Return whether the velocity at noise level t is guided."""
         return self.scale != 1.0 and self.interval[0] <= t <= self.interval[1]
 
     def combine(self, v: Tensor, v_null: Tensor) -> Tensor:
-        """v_null + scale (v - v_null)."""
+        """Return v_null + scale (v - v_null)."""
         return v_null.lerp(v, self.scale)
 
     def __call__(self, conditional: Velocity, null: Velocity) -> Velocity:
-        """Both are functions of (x_t, t) whose t is the same for the whole batch."""
+        """Return the guided velocity of two velocities, functions of (x_t, t) whose t is the same for a batch."""
 
         def velocity(x_t: Tensor, t: Tensor) -> Tensor:
             v = conditional(x_t, t)

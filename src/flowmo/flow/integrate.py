@@ -19,9 +19,12 @@ def integrate(
 ) -> Tensor:
     """Return the state at the end of ``grid``, with or without gradients as the caller has it.
 
-    velocity: any (x_t, t) -> v with t of shape (B,). x: the state at ``grid[0]``, B ...; it stays in its own
-    precision. grid: (n + 1,), or B (n + 1) with levels of its own for each image, for Euler's solver alone. on_step(k,
-    state) sees every state after step k. Works in both directions of time.
+    Works in both directions of time.
+
+    velocity: any (x_t, t) -> v with t of shape (B,).
+    x: the state at ``grid[0]``, B ...; it stays in its own precision.
+    grid: (n + 1,), or B (n + 1) with levels of its own for each image, for Euler's solver alone.
+    on_step: called as ``on_step(k, state)`` with the state after each step k.
     """
     if grid.ndim == 1:
         levels = grid.to(x.device, x.dtype)

@@ -4,9 +4,9 @@ Along dx_t / dt = v the density obeys d log p_t(x_t) / dt = -div v, so with x_1 
 
     log p(x) = log N(x_1; 0, I) + integral over t from 0 to 1 of div v(x_t, t).
 
-A picture of 256 levels has no density, and a clean prediction's velocity, (x_t - estimate) / t, has no value at t = 0
-and is not trained as one below the level that its loss was cut at. So the integral begins at a level above 0:
-:func:`starting_state` says with which x_t.
+The integral begins at a level above 0, for two reasons. An image of 256 levels has no density. And the velocity of a
+clean prediction, (x_t - estimate) / t, has no value at t = 0, and is not trained as one below the level that its loss
+was cut at. :func:`starting_state` says with which x_t the integral begins.
 """
 
 from __future__ import annotations
@@ -36,42 +36,41 @@ Probes = Literal["rademacher", "normal", "exact"]
 
 @dataclass(frozen=True)
 class Likelihood:
-    """log_density: log p(x) of each image in nats, (B,). standard_error: of it, over probes, (B,); NaN of one probe, 0
-    of the exact trace. noise: x_1 that the image came from, B ... prior: log N(x_1; 0, I), (B,). divergence: its
-    integral by each probe, (B, probes). All but ``noise`` are float64."""
+    """The log-likelihoods of a batch of images, and what they are made of. All but ``noise`` are float64."""
 
-    log_density: Tensor
-    standard_error: Tensor
-    noise: Tensor
-    prior: Tensor
-    divergence: Tensor
+    log_density: Tensor  # log p(x) of each image in nats, (B,)
+    standard_error: Tensor  # of the log-density, over probes, (B,); NaN of one probe, 0 of the exact trace
+    noise: Tensor  # x_1 that the image came from, B ...
+    prior: Tensor  # log N(x_1; 0, I), (B,)
+    divergence: Tensor  # integral of the divergence by each probe, (B, probes)
 
     @property
     def dimensions(self) -> int:
-        """Numbers in an image."""
+        """Return D, how many numbers an image has."""
         return self.noise[0].numel()
 
     @property
     def nats_per_dimension(self) -> Tensor:
-        """log p(x) / D, (B,): the higher the likelier."""
+        """Return log p(x) / D, (B,): the higher the likelier."""
         return self.log_density / self.dimensions
 
     @property
     def bits_per_dimension(self) -> Tensor:
-        """-log2 of the probability of an 8-bit image, over D, (B,): 8 for uniform noise, the lower the likelier.
+        """Return -log2 of the probability of an 8-bit image, divided by D, (B,): the lower the likelier.
 
-        The probability of a level is the density times ``LEVEL_WIDTH``; with dequantization this is an upper bound in
-        expectation, as for other likelihood models. Of a noised image it is the same formula, but no code length.
+        It is 8 for uniform noise. The probability of a level is the density times ``LEVEL_WIDTH``; with dequantization
+        this is an upper bound in expectation, as for other likelihood models. Of a noised image it is the same formula,
+        but no code length.
         """
         return -(self.nats_per_dimension + math.log(LEVEL_WIDTH)) / math.log(2)
 
 
 def starting_state(images: Tensor, start: float, seeds: Sequence[int]) -> Tensor:
-    """8-bit images B ... in [-1, 1] -> x_t at the level ``start``, one seed an image.
+    """Return x_t at the level ``start`` of 8-bit images B ... in [-1, 1], with one seed an image.
 
-    Uniform noise as wide as a level and centred on it is added first (dequantization). Up to ``DEQUANTIZATION_T`` that
-    is all the noise, and the likelihood is one of 8-bit images; above, x_t = (1 - t) x + t z with z normal (Eq. 4), and
-    the likelihood is that of the noised image.
+    Uniform noise as wide as a level and centred on it is added first (dequantization).
+    Up to ``DEQUANTIZATION_T`` that is all the noise, and the likelihood is one of 8-bit images.
+    Above it, x_t = (1 - t) x + t z with z normal (Eq. 4), and the likelihood is that of the noised image.
     """
     _check_seeds(images, seeds)
     uniform, normal = [], []
@@ -84,8 +83,9 @@ def starting_state(images: Tensor, start: float, seeds: Sequence[int]) -> Tensor
 
 
 def likelihood_grid(num_steps: int, rho: float = 4.0, start: float = DEQUANTIZATION_T) -> Tensor:
-    """The sampler's levels (Eq. 14) backwards, from ``start`` up to 1: start + (1 - start) (k / n)^rho, k = 0 ... n.
+    """Return the sampler's levels (Eq. 14) backwards, from ``start`` up to 1.
 
+    They are start + (1 - start) (k / n)^rho for k = 0 ... n.
     Raises ConfigError for a start outside [0, 1), and as :func:`shifted_grid`.
     """
     if not 0 <= start < 1:
@@ -102,12 +102,15 @@ def log_likelihood(
     probes: Probes = "rademacher",
     num_probes: int = 1,
 ) -> Likelihood:
-    """Carry images x (B ...) along ``grid`` to noise, and return what that says of their density.
+    """Return the log-likelihoods of images x (B ...), which are carried along ``grid`` to noise.
 
-    grid: (n + 1,) levels that rise to 1; x counts as x_t at the first of them. velocity: one image's result must not
-    depend on the others. seeds: one an image, of its probes; a fresh probe is drawn at every evaluation, so the errors
-    of steps average out, and each column of probes is an unbiased estimate by itself. probes: "exact" takes the whole
-    trace, D backward passes an evaluation. Keeps no gradients and asks for none of the weights.
+    No gradients are kept, and none of the weights are asked for.
+
+    velocity: one image's result must not depend on the others.
+    grid: (n + 1,) levels that rise to 1; x counts as x_t at the first of them.
+    seeds: one an image, of its probes. A fresh probe is drawn at every evaluation, so the errors of steps average out,
+    and each column of probes is an unbiased estimate by itself.
+    probes: "exact" takes the whole trace, D backward passes an evaluation.
     Raises ConfigError for another grid, solver or kind of probes.
     """
     levels = grid.tolist()

@@ -13,8 +13,9 @@ from ..errors import ConfigError
 
 
 def seeded_noise(seed: int | Sequence[int], count: int, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal count x shape, float32 on the CPU. One integer: the same noise for every image; a list: one each.
+    """Return standard normal noise, count x shape, float32 on the CPU.
 
+    seed: one integer gives every image the same noise, a list one each.
     Raises ConfigError for anything else, and when a list's length is not ``count``.
     """
     if isinstance(seed, (int, Integral)):  # NumPy's too

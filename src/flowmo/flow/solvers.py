@@ -21,7 +21,7 @@ LevelVelocity = Callable[[Tensor, int], Tensor]
 
 
 def euler(x: Tensor, v: Tensor, step: float) -> Tensor:
-    """x + step v, in x's precision; ``step`` is known beforehand and the same for the whole batch."""
+    """Return x + step v, in x's precision; ``step`` is known beforehand and the same for the whole batch."""
     return x.add(v.to(x.dtype), alpha=step)
 
 
@@ -35,7 +35,8 @@ def solve(
     """Return the state at the last of ``levels``, from ``x`` at the first; every step is as long for all images.
 
     solver: "euler", or "heun", which takes the mean of the velocities at both ends of a step. A step that ends at t = 0
-    is Euler's with either, since nothing is known of a velocity there. on_step: sees (k, state) after each step.
+    is Euler's with either, since nothing is known of a velocity there.
+    on_step: called with (k, state) after each step.
     """
     for k, now in enumerate(levels[:-1]):
         after = levels[k + 1]
@@ -49,7 +50,7 @@ def solve(
 
 
 def corrected(after: float, solver: Solver) -> bool:
-    """Whether a step that ends at level ``after`` asks for the velocity there too."""
+    """Return whether a step that ends at level ``after`` asks for the velocity there too."""
     return solver == "heun" and after > 0
 
 
@@ -67,5 +68,5 @@ def evaluations(sampler: SamplerConfig) -> tuple[tuple[float, float], ...]:
 
 
 def function_evaluations(sampler: SamplerConfig) -> int:
-    """NFE: passes of the decoder that an image takes, two for each guided velocity; 31 with the paper's sampler."""
+    """Return the NFE, passes of the decoder for an image: two a guided velocity, 31 in all with the paper's sampler."""
     return sum(1 if scale == 1.0 else 2 for _, scale in evaluations(sampler))

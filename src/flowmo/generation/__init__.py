@@ -1,4 +1,4 @@
-"""Section 3.5, Stage 2: a masked transformer over the integers of a tokenizer, and how it is decoded."""
+"""Stage 2: a masked transformer over the integers of a tokenizer, and its decoding (Section 3.5)."""
 
 from .classes import find_class, first_name, read_class_names
 from .config import GeneratorConfig, TokenLayout

@@ -14,9 +14,9 @@ _WNID = re.compile(r"n\d{8}")
 
 
 def find_class(text: str, classes: Sequence[str], num_classes: int) -> int:
-    """Return the number of the class that ``text`` means: its number, its whole name, its WordNet id, or one of the
-    names between commas, in any case.
+    """Return the number of the class that ``text`` means.
 
+    ``text`` is its number, its whole name, its WordNet id, or one of the names between commas, in any case.
     Raises ConfigError for one that there is not, with the nearest, and for a name that several classes have.
     """
     if text.isdecimal():
@@ -43,15 +43,16 @@ def parts_of(name: str) -> list[str]:
 
 
 def first_name(name: str) -> str:
-    """Return the first name of a class, without the WordNet id, where there is another: for captions."""
+    """Return the first name of a class for captions; the WordNet id only where there is no other."""
     parts = parts_of(name)
     return next((part for part in parts if not _WNID.fullmatch(part)), name)
 
 
 def read_class_names(path: Path) -> list[str]:
-    """Return the names of classes in order: a line each, a JSON list, or JSON with ``names`` and, if they are there,
-    ``wnids``, or with ``classes``, as ``flowmo info --json`` prints it.
+    """Return the names of classes that a file holds, in order.
 
+    The file is text with a name a line, or JSON: a list, a table with ``names`` and, if they are there, ``wnids``, or
+    a table with ``classes``, as ``flowmo info --json`` prints it.
     Raises DataError for a file that is none of these.
     """
     try:

@@ -1,4 +1,4 @@
-"""Stage 2: what a generator is, and the tokens that it was trained on (Section 3.5, Appendix A.3; F1)."""
+"""Stage 2: the configuration of a generator and of the tokens it is trained on (Section 3.5, Appendix A.3; F1)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ def check_split(bits_per_token: int, bits_per_group: int) -> None:
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """The tokens of one tokenizer, as its shards have them. The defaults are FlowMo-Lo's, with no model's
-    fingerprint."""
+    """The tokens of one tokenizer, as its shards have them.
+
+    The defaults are FlowMo-Lo's, with no model's fingerprint.
+    """
 
     fingerprint: str = "00000000"  # of the tokenizer, eight hexadecimal digits
     num_tokens: int = 256  # of an image
-    bits_per_token: int = 18
+    bits_per_token: int = 18  # of a token, over all its groups
     bits_per_group: int = 9  # of the integers that a token is written as
     image_size: tuple[int, int] = (256, 256)  # (height, width) in pixels
 
@@ -45,14 +47,14 @@ class GeneratorConfig:
     second half takes, through a linear layer, the output of its mirror image in the first.
     """
 
-    width: int
+    width: int  # of the residual stream, a multiple of ``heads``
     depth: int  # blocks, without the one in the middle
-    heads: int
+    heads: int  # of attention in each block
     num_classes: int  # labels run from 0; one more embedding stands for no class
-    mlp_ratio: int = 4
+    mlp_ratio: int = 4  # hidden width of an MLP over ``width``
     long_skips: bool = True  # False is ``depth`` plain blocks
     bits_per_group: int = 9  # of the integers of its sequence: 256 tokens of 18 bits become 512 of 9
-    tokens: TokenLayout = TokenLayout()  # that it was trained on
+    tokens: TokenLayout = TokenLayout()  # of the tokens that it was trained on
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "heads", "num_classes", "mlp_ratio"):
@@ -66,10 +68,10 @@ class GeneratorConfig:
 
     @property
     def sequence_length(self) -> int:
-        """L, the number of integers of one image."""
+        """Return L, the number of integers of one image."""
         return self.tokens.num_tokens * self.tokens.bits_per_token // self.bits_per_group
 
     @property
     def vocabulary(self) -> int:
-        """V, the number of values of one integer."""
+        """Return V, the number of values of one integer."""
         return 2**self.bits_per_group

@@ -19,28 +19,29 @@ from .schedule import SCHEDULES, Schedule, tokens_left
 Decay = Literal["none", "linear", "cosine"]
 Convention = Literal["maskgit", "titok"]
 OnStep = Callable[[Tensor, Tensor], None]
-"""Told after each step the tokens B L and the mask B L of those that are still unknown."""
+"""Called after each step with the tokens B L and the mask B L of those that are still unknown."""
 
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """How tokens are drawn. The defaults are the paper's where it says: 64 steps, guidance 1.5 without decay, a softmax
-    temperature that is annealed.
+    """The settings by which tokens are drawn.
 
+    The defaults are the paper's where it says: 64 steps, guidance 1.5 without decay, an annealed softmax temperature.
     The convention "titok" reads the numbers as TiTok does, whose values are temperature 1.3, final_temperature 0.5 and
-    choice_noise 2.8. Guided logits are c + s (c - u), so that 0 is no guidance. They are divided by the temperature.
-    The noise, which falls with the steps, falls on the draw of tokens and on their logits as confidences; there is no
-    draw from the softmax. Raises ConfigError for a setting out of range.
+    choice_noise 2.8. Guided logits are then c + s (c - u), so that 0 is no guidance, divided by the temperature.
+    The noise, which falls with the steps, is added to the logits, whose largest is the token; there is no draw from
+    the softmax. Noise of its own is added to the logit of that token, which is its confidence.
+    Raises ConfigError for a setting out of range.
     """
 
-    num_steps: int = 64
+    num_steps: int = 64  # at most; a sequence of fewer tokens takes one step a token
     schedule: Schedule = "arccos"  # of the tokens that are still masked, see ``masked_share``
     temperature: float = 1.0  # of the softmax that a token is drawn from, at the first step; 0 takes the likeliest
     final_temperature: float = 0.5  # the same at the last step; linear in between
     choice_noise: float = 4.5  # Gumbel noise on the confidences, times the share of steps to come
     guidance_scale: float = 1.5  # 1 is none, and half the cost
     guidance_decay: Decay = "none"  # or guidance rises from 1, linearly or along a half cosine, as more is known
-    convention: Convention = "maskgit"  # how the numbers are read; see below
+    convention: Convention = "maskgit"  # by which the numbers are read, see above
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
@@ -61,7 +62,7 @@ class DecodeSettings:
             raise ConfigError("TiTok's logits are divided by the temperature, which must be above 0")
 
     def guidance_at(self, progress: float) -> float:
-        """Return the guidance scale at a share of the steps, (k + 1) / n at step k: the whole of it at the last one."""
+        """Return the guidance scale at a share of the steps, (k + 1) / n at step k; the last has all of it."""
         rise = {"none": 1.0, "linear": progress, "cosine": (1 - math.cos(math.pi * progress)) / 2}
         more = self.guidance_scale if self.convention == "titok" else self.guidance_scale - 1
         return 1 + more * rise[self.guidance_decay]
@@ -81,11 +82,12 @@ def decode(
     seeds: Sequence[int],
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """Draw a sequence for each label, ``NO_CLASS`` among them: labels int64 (B,) -> tokens int64 B L on their device.
+    """Draw a sequence of tokens for each label, and return them as int64 B L on the labels' device.
 
-    seeds: one an image; an image depends on its own alone, not on the batch. Each step draws a value for every masked
-    token and keeps the surest, so many that ``tokens_left`` stay masked. Raises ConfigError where seeds are missing, or
-    for logits that are not finite.
+    labels: int64 (B,), ``NO_CLASS`` for none.
+    seeds: one an image; an image depends on its own alone, not on the batch.
+    Each step draws a value for every masked token and keeps the surest, so that ``tokens_left`` stay masked.
+    Raises ConfigError where seeds are missing, or for logits that are not finite.
     """
     if len(seeds) != len(labels):
         raise ConfigError(f"{len(seeds)} seeds for {len(labels)} images; give one an image")
@@ -110,8 +112,10 @@ def decode(
 
 
 def guided(predict: Predict, tokens: Tensor, labels: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """Return u + scale (c - u) of the logits c with the class and u without one: B L V. One pass where scale is 1 or no
-    image has a class, else both in one batch."""
+    """Return the guided logits u + scale (c - u), B L V, of the logits c with the class and u without one.
+
+    One function evaluation is made where scale is 1 or no image has a class, else both in one batch.
+    """
     if scale == 1 or not (labels != NO_CLASS).any():
         return predict(tokens, labels, mask)
     nothing = torch.full_like(labels, NO_CLASS)
@@ -123,7 +127,7 @@ def guided(predict: Predict, tokens: Tensor, labels: Tensor, mask: Tensor, scale
 def _draw(
     logits: Tensor, settings: DecodeSettings, k: int, steps: int, draws: Sequence[torch.Generator]
 ) -> tuple[Tensor, Tensor]:
-    """Tokens B L from the softmax at step k, and their confidences B L: log-probabilities with Gumbel noise."""
+    """Return tokens B L from the softmax at step k, and as confidences B L log-probabilities with Gumbel noise."""
     length, device = logits.shape[1], logits.device
     values, noise = _uniform(draws, length), _gumbel(draws, length)
     drawn, log_p = _sample(logits, settings.temperature_at(k / max(1, steps - 1)), values.to(device))
@@ -133,8 +137,10 @@ def _draw(
 def _draw_titok(
     logits: Tensor, settings: DecodeSettings, k: int, steps: int, draws: Sequence[torch.Generator]
 ) -> tuple[Tensor, Tensor]:
-    """The likeliest tokens B L of the noisy logits at step k, and their confidences B L: logits with noise of their
-    own."""
+    """Return the likeliest tokens B L of the noisy logits at step k, and their confidences B L.
+
+    A confidence is the token's logit with noise of its own.
+    """
     length, values = logits.shape[1:]
     progress = (k + 1) / steps
     logits, scale = logits / settings.temperature_at(progress), settings.choice_noise * (1 - progress)
@@ -145,13 +151,15 @@ def _draw_titok(
 
 
 def _gumbel(draws: Sequence[torch.Generator], length: int) -> Tensor:
-    """B L of the standard Gumbel distribution."""
+    """Return numbers B L of the standard Gumbel distribution."""
     return -(-_uniform(draws, length).log()).log()
 
 
 def _sample(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Return tokens B L by the inverse of the distribution function at ``uniform`` B L, and their log-probabilities at
-    temperature 1."""
+    """Return tokens B L and their log-probabilities B L at temperature 1.
+
+    A token is the inverse of the distribution function at ``uniform`` B L, or the likeliest at temperature 0.
+    """
     if temperature == 0:
         drawn = logits.argmax(-1)
     else:

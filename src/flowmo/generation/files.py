@@ -1,5 +1,7 @@
-"""Stage 2: a generator's weights on disk: safetensors, with its configuration, the names of its classes and the
-fingerprint of its tokenizer in the header."""
+"""Stage 2: a generator's weights on disk, as safetensors.
+
+The header has its configuration, the names of its classes and the fingerprint of its tokenizer.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,15 @@ from .model import Generator
 
 FORMAT = "flowmo-generator-1"
 PACKAGED_GENERATOR = "maskgit-mini-64"
-"""100 classes of 64 x 64 pixels, over the tokens of the packaged tokenizer."""
+"""The generator of 100 classes of 64 x 64 pixels, over the tokens of the packaged tokenizer."""
 
 
 def save_generator(
     generator: Generator, path: Path, dtype: torch.dtype = torch.float16, about: dict[str, Any] | None = None
 ) -> None:
-    """Write the weights to ``path``, in half precision unless told otherwise. about: anything JSON can hold.
+    """Write a generator to ``path``, in half precision unless told otherwise, and rename the file into place.
 
+    about: anything JSON can hold.
     Raises WeightsError for weights that are not finite in ``dtype``.
     """
     tensors = {name: p.detach().to("cpu", dtype).contiguous() for name, p in generator.state_dict().items()}
@@ -48,9 +51,9 @@ def save_generator(
 def load_generator(path: str | Path, device: str | torch.device = "cpu", revision: str | None = None) -> Generator:
     """Return a generator written by :func:`save_generator`, in float32 and evaluation mode. Nothing in it is executed.
 
-    path: its file, the folder of a run, ``PACKAGED_GENERATOR``, or ``owner/name`` of the Hugging Face hub, of which
-    revision is a branch, tag or commit. Raises WeightsError for a missing, damaged or
-    foreign file.
+    path: its file, the folder of a run, ``PACKAGED_GENERATOR``, or ``owner/name`` of the Hugging Face hub.
+    revision: a branch, tag or commit of a repository on the hub.
+    Raises WeightsError for a missing, damaged or foreign file.
     """
     path = generator_path(path, revision)
     if not path.exists():
@@ -78,8 +81,10 @@ def load_generator(path: str | Path, device: str | torch.device = "cpu", revisio
 
 
 def read_generator_about(path: str | Path) -> tuple[GeneratorConfig, list[str], dict[str, Any]]:
-    """Return configuration, names of the classes, and what is known about the training, from the header alone. Raises
-    WeightsError."""
+    """Return configuration, names of the classes, and facts about the training, from a generator's header alone.
+
+    Raises WeightsError for a missing, damaged or foreign file.
+    """
     path = generator_path(path)
     if not path.exists():
         raise WeightsError(f"no generator at {path}")
@@ -88,7 +93,7 @@ def read_generator_about(path: str | Path) -> tuple[GeneratorConfig, list[str], 
 
 
 def is_generator(path: Path) -> bool:
-    """Return whether a file is a generator's, by its header alone."""
+    """Return whether a file holds a generator, by its header alone."""
     try:
         with open_safetensors(path) as file:
             return (file.metadata() or {}).get("format") == FORMAT
@@ -97,8 +102,11 @@ def is_generator(path: Path) -> bool:
 
 
 def generator_path(path: str | Path, revision: str | None = None) -> Path:
-    """Return the file that is meant by it, by the folder of its run, by the name of the packaged one, or by
-    ``owner/name`` of the hub, from where it is fetched. Raises WeightsError where that fails."""
+    """Return the file of the generator that ``path`` means.
+
+    path: the file, the folder of its run, the name of the packaged one, or ``owner/name`` of the hub, from where it is
+    fetched. Raises WeightsError where that fails.
+    """
     if str(path) == PACKAGED_GENERATOR:
         return Path(str(resources.files("flowmo"))) / "generation" / "packaged" / f"{PACKAGED_GENERATOR}.safetensors"
     repository = repository_of(path) if isinstance(path, str) else None

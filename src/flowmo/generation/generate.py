@@ -1,4 +1,4 @@
-"""Stage 2: classes -> tokens of a tokenizer, in batches (Section 3.5)."""
+"""Stage 2: tokens of a tokenizer drawn for classes, in batches (Section 3.5)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .model import NO_CLASS, Generator
 
 
 def picture_seed(number: int, label: int) -> int:
-    """Return the seed of image ``number`` of a class: other classes have other ones, whichever are made beside it."""
+    """Return the seed of image ``number`` of a class, which differs between classes and numbers."""
     words = np.random.SeedSequence([number, label + 1]).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))
 
@@ -29,11 +29,13 @@ def generate(
     on_step: OnStep | None = None,
     whole_batches: bool = False,
 ) -> Iterator[Tokens]:
-    """Give the tokens of an image for each label, in order, so many at a time; ``NO_CLASS`` is any class.
+    """Yield the tokens of an image for each label, in order, ``batch_size`` images at a time.
 
-    seeds: one an image; the batch size does not change an image. whole_batches: the last is filled up with its last
-    image, so that a compiled generator sees one shape; the fill is not given. Raises ConfigError for a label out of
-    range.
+    labels: ``NO_CLASS`` draws without a class.
+    seeds: one an image; the batch size does not change an image.
+    whole_batches: fills the last batch up with its last image, so that a compiled generator sees one shape; the fill
+    is not yielded.
+    Raises ConfigError for a label out of range, or where seeds are missing.
     """
     config = generator.config
     for label in labels:

@@ -1,7 +1,8 @@
-"""Stage 2: tokens of images <-> the sequence of integers that a generator sees (Appendix A.3; A8).
+"""Stage 2: tokens of images to the sequence of integers that a generator sees, and back (Appendix A.3; A8).
 
-Bit b of integer g of a token is its channel b * G + g, least significant bit first; so in integers of another size the
-same channels stand in other places. The integers follow one another token by token, then group by group.
+Bit b of integer g of a token is its channel b * G + g, least significant bit first.
+So in integers of another size the same channels stand in other places.
+The integers follow one another token by token, then group by group.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .config import GeneratorConfig, TokenLayout, check_split
 
 
 def regroup(indices: Tensor, bits_per_group: int, wanted: int) -> Tensor:
-    """Return tokens as integers B N G' of ``wanted`` bits, from integers B N G of ``bits_per_group`` bits.
+    """Return tokens as integers B N G' of ``wanted`` bits; they come as B N G of ``bits_per_group`` bits.
 
     Raises ConfigError where the bits of a token are no multiple of ``wanted``, or an integer is out of range.
     """
@@ -26,12 +27,12 @@ def regroup(indices: Tensor, bits_per_group: int, wanted: int) -> Tensor:
 
 
 def to_sequence(tokens: Tokens, bits_per_group: int) -> Tensor:
-    """Return tokens of B images as int64 B L, L = num_tokens * bits_per_token / bits_per_group."""
+    """Return tokens of B images as sequences int64 B L, L = num_tokens * bits_per_token / bits_per_group."""
     return regroup(tokens.indices, tokens.bits_per_group, bits_per_group).flatten(1)
 
 
 def to_tokens(sequence: Tensor, config: GeneratorConfig) -> Tokens:
-    """Return the tokens of sequences, the inverse of :func:`to_sequence`, in the groups of the tokenizer."""
+    """Return the tokens of sequences B L in the groups of the tokenizer, the inverse of :func:`to_sequence`."""
     layout = config.tokens
     indices = sequence.unflatten(1, (layout.num_tokens, -1)).cpu()
     return Tokens(

@@ -13,37 +13,39 @@ from .model import NO_CLASS
 from .schedule import Schedule, random_masks
 
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(tokens B L, labels (B,), mask B L) -> logits B L V, as ``Generator.forward``; any generator of tokens may stand
-here. Tokens have any value where masked; the label ``NO_CLASS`` asks without a class."""
+"""Any generator of tokens: (tokens B L, labels (B,), mask B L) -> logits B L V, as ``Generator.forward``.
+
+Tokens have any value where masked; the label ``NO_CLASS`` asks without a class.
+"""
 
 
 class MaskedDraws(NamedTuple):
-    """The randomness of one step. mask: bool B L; labels: int64 (B,), ``NO_CLASS`` where dropped."""
+    """The randomness of one training step."""
 
-    mask: Tensor
-    labels: Tensor
+    mask: Tensor  # bool B L, True where a token is masked
+    labels: Tensor  # int64 (B,), ``NO_CLASS`` where dropped
 
 
 class MaskedLoss(NamedTuple):
-    """The scalars of one step."""
+    """The scalars of one training step."""
 
-    total: Tensor  # what is minimised
+    total: Tensor  # the loss that is minimised, with label smoothing
     cross_entropy: Tensor  # nats a masked token, without label smoothing
     accuracy: Tensor  # share of the masked tokens whose likeliest value is theirs
-    masked: Tensor  # their share of all tokens
+    masked: Tensor  # share of all tokens that is masked
 
 
 def draw_masks(
     tokens: Tensor, labels: Tensor, schedule: Schedule, label_dropout: float, generator: torch.Generator
 ) -> MaskedDraws:
-    """Return masks and dropped labels for tokens B L and labels (B,), all from ``generator`` on its device."""
+    """Return masks, and labels of which some are dropped, for tokens B L and labels (B,); ``generator`` draws both."""
     mask = random_masks(tokens.shape[0], tokens.shape[1], schedule, generator).to(tokens.device)
     dropped = torch.rand(len(labels), generator=generator, device=generator.device, dtype=torch.float32) < label_dropout
     return MaskedDraws(mask, torch.where(dropped.to(labels.device), NO_CLASS, labels))
 
 
 def masked_loss(predict: Predict, tokens: Tensor, draws: MaskedDraws, label_smoothing: float = 0.0) -> MaskedLoss:
-    """Return the loss, a mean over the masked tokens of the batch; tokens: int64 B L."""
+    """Return the cross-entropy of the masked tokens of a batch, a mean over them all; tokens: int64 B L."""
     logits = predict(tokens, draws.labels, draws.mask)[draws.mask].float()  # masked V
     target = tokens[draws.mask]
     cross_entropy = F.cross_entropy(logits, target)

@@ -14,11 +14,11 @@ from ..pretrained import Pretrained
 from .config import GeneratorConfig
 
 NO_CLASS = -1
-"""The label that stands for none: of dropped labels in training, of the unconditional pass of guidance."""
+"""The label that stands for none: dropped in training, or of the unconditional prediction in guidance."""
 
 
 class Block(nn.Module):
-    """Pre-norm self-attention and MLP. skip: it reads the output of an earlier block as well."""
+    """Pre-norm self-attention and MLP. skip: the output of an earlier block is an input as well."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: int, skip: bool) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Block(nn.Module):
         self.mlp_out = nn.Linear(mlp_ratio * width, width)
 
     def forward(self, x: Tensor, earlier: Tensor | None = None) -> Tensor:
-        """x, earlier: B L width."""
+        """Return the block's output B L width of x and, with a skip, the output ``earlier`` of its mirror image."""
         if self.skip is not None and earlier is not None:
             x = self.skip(torch.cat([x, earlier], dim=-1))
         qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.heads, -1))
@@ -43,9 +43,11 @@ class Block(nn.Module):
 
 
 class Generator(Pretrained, nn.Module):
-    """Logits of masked tokens, given the others and a class. It knows integers and nothing of images.
+    """A transformer that gives the logits of masked tokens from the other tokens and a class.
 
-    classes: a name a class, or none; kept with the weights. Raises ConfigError where their number does not fit.
+    It knows integers and nothing of images.
+    classes: a name a class, or none; kept with the weights.
+    Raises ConfigError where their number does not fit.
     """
 
     def __init__(self, config: GeneratorConfig, classes: Sequence[str] = ()) -> None:
@@ -55,7 +57,7 @@ class Generator(Pretrained, nn.Module):
         self.config, self.classes = config, list(classes)
         c = config
         half, middle = (c.depth // 2, 1) if c.long_skips else (0, 0)
-        self.remembered = half  # blocks whose output is read again
+        self.remembered = half  # blocks whose output a later one is given too
         self.token_embedding = nn.Embedding(c.vocabulary + 1, c.width)  # the last is the mask
         self.class_embedding = nn.Embedding(c.num_classes + 1, c.width)  # the last is no class
         self.positions = nn.Parameter(torch.zeros(c.sequence_length + 1, c.width))
@@ -70,11 +72,16 @@ class Generator(Pretrained, nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Return the device that the weights are on."""
         return self.positions.device
 
     def forward(self, tokens: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-        """tokens: int64 B L, of any value where masked; labels: int64 (B,), ``NO_CLASS`` for none; mask: bool B L,
-        True where a token is unknown -> logits B L V."""
+        """Return the logits B L V of the tokens.
+
+        tokens: int64 B L, of any value where masked.
+        labels: int64 (B,), ``NO_CLASS`` for none.
+        mask: bool B L, True where a token is unknown.
+        """
         ids = torch.where(mask, self.config.vocabulary, tokens)
         of_class = self.class_embedding(torch.where(labels < 0, self.config.num_classes, labels))
         x = torch.cat([of_class[:, None], self.token_embedding(ids)], dim=1) + self.positions  # B 1+L width

@@ -17,8 +17,10 @@ SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 def masked_share(schedule: Schedule, progress: float) -> float:
     """Return gamma(r), the share of tokens that is masked at progress r in [0, 1], from 1 at r = 0 to 0 at r = 1.
 
-    arccos: (2 / pi) arccos r, as in TiTok; cosine: cos(pi r / 2), as in MaskGIT; linear: 1 - r. Raises ConfigError for
-    another schedule.
+    arccos: (2 / pi) arccos r, as in TiTok.
+    cosine: cos(pi r / 2), as in MaskGIT.
+    linear: 1 - r.
+    Raises ConfigError for another schedule.
     """
     if schedule == "arccos":
         return math.acos(progress) * 2 / math.pi
@@ -30,8 +32,10 @@ def masked_share(schedule: Schedule, progress: float) -> float:
 
 
 def random_masks(count: int, length: int, schedule: Schedule, generator: torch.Generator) -> Tensor:
-    """Return bool count x length, True where masked: for each sequence r ~ U(0, 1) and round(gamma(r) length) places,
-    at least one, chosen evenly. On the device of ``generator``."""
+    """Return random masks of sequences: bool count x length, True where masked, on the device of ``generator``.
+
+    Each sequence has its own r ~ U(0, 1) and round(gamma(r) length) masked places, at least one, chosen evenly.
+    """
     progress = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float32).tolist()
     numbers = [max(1, round(length * masked_share(schedule, r))) for r in progress]
     order = torch.rand(count, length, generator=generator, device=generator.device, dtype=torch.float32)
@@ -40,11 +44,11 @@ def random_masks(count: int, length: int, schedule: Schedule, generator: torch.G
 
 
 def tokens_left(length: int, num_steps: int, schedule: Schedule = "arccos") -> list[int]:
-    """Return the numbers of tokens that are still masked after each step of a decoding: floor(gamma((k + 1) / n)
-    length), but at least one fewer than before, and enough that each later step has one to fix. With more steps than
-    tokens, one step a token.
+    """Return the number of tokens that are still masked after each step of a decoding; the last is 0.
 
-    The last entry is 0. Raises ConfigError for fewer than one token or step.
+    After step k of n it is floor(gamma((k + 1) / n) length), but at least one fewer than before, and enough that each
+    later step has one to fix. With more steps than tokens there is one step a token.
+    Raises ConfigError for fewer than one token or step.
     """
     if length < 1 or num_steps < 1:
         raise ConfigError(f"decoding needs at least one token and one step, got {length} and {num_steps}")

@@ -36,7 +36,7 @@ _warned = False
 
 
 def as_images(images: Images, size: int | tuple[int, int]) -> Tensor:
-    """Images in any form -> float B 3 H W in [-1, 1].
+    """Return images in any form as float B 3 H W in [-1, 1].
 
     A float tensor is taken as prepared and keeps its size. Everything else is brought to ``size`` (one side, or height
     and width): scaled until it covers it, then the centre, as the paper does (C1). Files and uint8 are decoded as in
@@ -58,14 +58,15 @@ def as_images(images: Images, size: int | tuple[int, int]) -> Tensor:
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
-    """Float B 3 H W or 3 H W in [-1, 1] -> RGB Pillow images, one each. Raises ImageError for other shapes."""
+    """Return float B 3 H W or 3 H W in [-1, 1] as RGB Pillow images, one each. Raises ImageError for other shapes."""
     from PIL import Image
 
     return [Image.fromarray(array) for array in to_numpy(images)]
 
 
 def to_numpy(images: Tensor) -> np.ndarray:
-    """Float B 3 H W or 3 H W in [-1, 1] -> uint8 B H W 3, rounded to nearest. Raises ImageError for other shapes."""
+    """Return float B 3 H W or 3 H W in [-1, 1] as uint8 B H W 3, rounded to nearest. Raises ImageError for other
+    shapes."""
     if not isinstance(images, Tensor):
         raise ImageError(f"a float tensor B 3 H W is needed, got an object of the type {type(images).__name__}")
     batch = images[None] if images.ndim == 3 else images

@@ -48,7 +48,7 @@ _PROGRESSIVE_BYTES = 6  # of JPEG: all coefficients are kept until the last scan
 
 
 def decode(file: Path | bytes, name: str) -> Image.Image:
-    """The picture in a file, or in the bytes of one, as RGB in sRGB.
+    """Return the picture in a file, or in the bytes of one, as RGB in sRGB.
 
     Its content decides the format, not its suffix; of an animation the first frame is taken. EXIF orientation and
     colour profile are applied, transparency is laid on white, deeper than 8 bits is scaled (docs/DATA.md has a table).
@@ -115,7 +115,7 @@ def _check_size(image: Image.Image) -> None:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A Pillow image of any mode as RGB: transparency is laid on white, deeper than 8 bits is scaled.
+    """Return a Pillow image of any mode as RGB: transparency is laid on white, deeper than 8 bits is scaled.
 
     Raises ImageError.
     """

@@ -15,7 +15,7 @@ FITS: tuple[Fit, ...] = ("crop", "pad", "stretch", "whole")
 
 
 def fit_picture(image: Image.Image, height: int, width: int, fit: Fit = "crop") -> Image.Image:
-    """RGB picture of any size -> ``height`` x ``width``.
+    """Return an RGB picture of any size at ``height`` x ``width``.
 
     crop: scaled until it covers the size, then the centre, like the paper (C1: PIL bilinear; a square size gives what
     ``center_crop(shorter_side_to(...))`` gives). pad: all of it, centred, its edges repeated outwards. stretch: all of
@@ -34,7 +34,7 @@ def fit_picture(image: Image.Image, height: int, width: int, fit: Fit = "crop") 
 
 
 def restore_size(image: Image.Image, original_size: tuple[int, int], fit: str) -> Image.Image:
-    """Inverse of :func:`fit_picture` in size; ``original_size`` is (height, width).
+    """Undo :func:`fit_picture` in size and return the picture; ``original_size`` is (height, width).
 
     stretch and pad give a picture of the original size. crop gives the region that was kept, at the original scale:
     what was cut off is gone. Raises ImageError when the size cannot be that of a picture.
@@ -52,12 +52,13 @@ def restore_size(image: Image.Image, original_size: tuple[int, int], fit: str) -
 
 
 def whole_size(original_size: tuple[int, int], multiple: int) -> tuple[int, int]:
-    """Height and width of an image that is not scaled, each up to the next ``multiple`` of the model's patch."""
+    """Return the height and width of an image that is not scaled, each up to the next ``multiple`` of the model's
+    patch."""
     return -(-original_size[0] // multiple) * multiple, -(-original_size[1] // multiple) * multiple
 
 
 def kept_size(original_size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
-    """(height, width) of the region, in original pixels, that ``crop`` to ``height`` x ``width`` keeps."""
+    """Return (height, width) of the region, in original pixels, that ``crop`` to ``height`` x ``width`` keeps."""
     original_height, original_width = original_size
     if original_width * height <= original_height * width:
         return max(1, round(height * original_width / width)), original_width

@@ -32,7 +32,7 @@ class Storage:
 
     @classmethod
     def of(cls, image: Image.Image) -> Storage:
-        """From an image that was opened, but not loaded."""
+        """Return that of an image that was opened, but not loaded."""
         tile = getattr(image, "tile", None) or [None]
         arguments = tile[0][3] if tile[0] is not None else ""
         raw = arguments if isinstance(arguments, str) else arguments[0] if arguments else ""
@@ -47,8 +47,9 @@ class Storage:
 
 
 def to_srgb(image: Image.Image, storage: Storage, name: str) -> Image.Image:
-    """A loaded image as 8-bit RGB in sRGB, transparency laid on white, in bands of rows so that nothing but the result
-    takes memory beside it.
+    """Return a loaded image as 8-bit RGB in sRGB, transparency laid on white.
+
+    It is converted in bands of rows, so that nothing but the result takes memory beside it.
 
     Raises ValueError for values that are not an image's. What had to be guessed or left out is noted about ``name``.
     """

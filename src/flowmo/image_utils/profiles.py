@@ -16,8 +16,9 @@ _MOST_BYTES = 2**22
 
 
 def srgb_transform(profile: Any, mode: str, name: str) -> Any:
-    """The conversion of pixels of a mode (RGB, L, CMYK or LAB) from an embedded profile to sRGB, as Pillow's ImageCms
-    applies it; None where there is nothing to convert.
+    """Return the conversion of pixels of a mode (RGB, L, CMYK or LAB) from an embedded profile to sRGB.
+
+    Pillow's ImageCms applies it; None where there is nothing to convert.
 
     A profile that is broken, of another mode or beyond 4 MiB is left out with a note about ``name``.
     """
@@ -34,7 +35,7 @@ def srgb_transform(profile: Any, mode: str, name: str) -> Any:
 
 @lru_cache(maxsize=16)
 def lab_transform() -> Any:
-    """The conversion from CIELAB with Pillow's white point to sRGB."""
+    """Return the conversion from CIELAB with Pillow's white point to sRGB."""
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
     return ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
 

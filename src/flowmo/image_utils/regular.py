@@ -27,7 +27,7 @@ def check_regular(file: str | os.PathLike[str]) -> None:
 
 
 def kind_of(file: Path) -> str:
-    """ "file", "folder", or what keeps it from being read, as words for a message."""
+    """Return "file", "folder", or what keeps it from being read, as words for a message."""
     try:
         check_regular(file)
         return "folder" if os.path.isdir(file) else "file"

@@ -1,4 +1,4 @@
-"""What the app does when a button is pressed, without the page around it: photographs coded, classes drawn."""
+"""The app without its page: it codes photographs, and draws images of classes, when a button is pressed."""
 
 from __future__ import annotations
 
@@ -24,36 +24,38 @@ from ..quantize.tokens import payload_size
 from ..tokenizer import FlowMo
 
 CHOICE_NOISE = 50.0
-"""Of the drawing of classes: strong guidance needs much of it (docs/GENERATION.md)."""
+"""``choice_noise`` by which classes are drawn: strong guidance needs much of it (docs/GENERATION.md)."""
 SHOWN = 512
 """Pixels of a side that small images are enlarged to, so that a page does not blur them."""
 
 
 @dataclass(frozen=True)
 class Coded:
-    """original, reconstruction: of the model's size. payload_bytes: of the tokens; file_bytes: with the header. lpips:
-    None where its weights are not here. seconds: of encoding and decoding. file: the .flowmo file."""
+    """One image that was coded and decoded, as the page shows it."""
 
-    original: Image.Image
-    reconstruction: Image.Image
-    payload_bytes: int
-    file_bytes: int
-    bits_per_pixel: float
-    psnr: float
-    lpips: float | None
-    seconds: float
-    file: Path
+    original: Image.Image  # cropped to the model's size and enlarged
+    reconstruction: Image.Image  # of the model's size, enlarged
+    payload_bytes: int  # of the tokens
+    file_bytes: int  # with the header
+    bits_per_pixel: float  # of the tokens
+    psnr: float  # dB
+    lpips: float | None  # None where its weights are not here, or the image is too small for it
+    seconds: float  # of encoding and decoding
+    file: Path  # the .flowmo file
 
 
 @dataclass
 class App:
-    """models: tokenizers of different rates, lowest first. generator: of tokens of one of them, or None. folder: of the
-    files for download, removed with the process's temporary files."""
+    """The models of the app, and what its buttons do with them.
 
-    models: Sequence[FlowMo]
-    generator: Generator | None = None
+    Raises ConfigError without a model, or where the generator's tokenizer is none of the models.
+    """
+
+    models: Sequence[FlowMo]  # tokenizers of different rates, sorted here, lowest first
+    generator: Generator | None = None  # of tokens of one of the models, or None
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="flowmo-app-")))
-    lpips: LPIPS | None = None
+    """Holds the files for download; removed with the process's temporary files."""
+    lpips: LPIPS | None = None  # set here: LPIPS (Alex), None where its weights are not here
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -71,7 +73,7 @@ class App:
 
     @property
     def rates(self) -> list[str]:
-        """Each model's rate in words, lowest first."""
+        """Return each model's rate in words, lowest first."""
         configs = [model.config for model in self.models]
         return [
             f"{payload_size(c.num_tokens, c.bits_per_token)} bytes, {c.bits_per_pixel:.3f} bits per pixel"
@@ -80,13 +82,18 @@ class App:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the generator's classes, or their numbers."""
+        """Return the names of the generator's classes, or their numbers; nothing without a generator."""
         if self.generator is None:
             return []
         return self.generator.classes or [str(i) for i in range(self.generator.config.num_classes)]
 
     def code(self, image: Image.Image | None, rate: int = 0, num_steps: int | None = None, seed: int = 0) -> Coded:
-        """Code an image by the model of that rate and decode it. Raises ImageError where there is none."""
+        """Return an image coded and decoded by the model of that rate, and write its .flowmo file.
+
+        rate: the place of the model in ``models``.
+        num_steps: of the sampler, by default the model's.
+        Raises ImageError where there is no image.
+        """
         if image is None:
             raise ImageError("drop a photograph first")
         model = self.models[rate]
@@ -116,7 +123,10 @@ class App:
         )
 
     def draw(self, label: int, count: int = 4, guidance: float = 3.0, seed: int = 0) -> list[Image.Image]:
-        """Images of a class, from token seeds that the class and ``seed`` decide. Raises ConfigError."""
+        """Return ``count`` images of a class, from token seeds that the class and ``seed`` decide.
+
+        Raises ConfigError where there is no generator or no such class.
+        """
         if self.generator is None:
             raise ConfigError("there is no generator for this tokenizer; give one with --generator")
         settings = DecodeSettings(num_steps=12, guidance_scale=guidance, choice_noise=CHOICE_NOISE)
@@ -145,7 +155,7 @@ class App:
 
 
 def _enlarged(image: Image.Image, side: int = SHOWN) -> Image.Image:
-    """By a whole factor, so that each pixel becomes a square."""
+    """Return an image enlarged by a whole factor, so that each pixel becomes a square."""
     factor = max(1, side // max(image.size))
     return (
         image if factor == 1 else image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

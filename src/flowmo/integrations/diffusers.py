@@ -27,45 +27,46 @@ from ..weights import load
 
 
 class CodeDistribution:
-    """A distribution of one value: the code has no spread. latents: B N K."""
+    """A distribution of one value, since the code has no spread. latents: B N K."""
 
     def __init__(self, latents: Tensor) -> None:
         self.mean = latents
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Return the code; nothing is drawn."""
+        """Return the code B N K; nothing is drawn."""
         return self.mean
 
     def mode(self) -> Tensor:
-        """Return the code."""
+        """Return the code B N K."""
         return self.mean
 
     def kl(self) -> Tensor:
-        """Return zeros, one an image."""
+        """Return the Kullback-Leibler divergence: zeros (B,), one an image."""
         return self.mean.new_zeros(len(self.mean))
 
 
 @dataclass
 class EncoderOutput(BaseOutput):
-    """latent_dist: as of AutoencoderKL. latents: B N K, as of VQModel. tokens: the same as integers, or None."""
+    """The code of a batch of images, as autoencoders of diffusers return it."""
 
-    latent_dist: CodeDistribution
-    latents: Tensor
-    tokens: Tokens | None = None
+    latent_dist: CodeDistribution  # as of AutoencoderKL
+    latents: Tensor  # the code B N K, as of VQModel
+    tokens: Tokens | None = None  # the same as integers, or None where the code is not of integers
 
 
 @dataclass
 class DecoderOutput(BaseOutput):
-    """sample: images B 3 H W in [-1, 1]."""
+    """The images of a batch of latents."""
 
-    sample: Tensor
+    sample: Tensor  # images B 3 H W in [-1, 1]
 
 
 class AutoencoderFlowMo(ModelMixin, ConfigMixin):
     """FlowMo as a model of diffusers; ``save_pretrained`` and ``from_pretrained`` are diffusers' own.
 
-    config: a FlowMoConfig as plain data (:func:`flowmo.config.to_dict`). ``AutoencoderFlowMo.from_flowmo("flowmo-lo")``
-    makes one of any model that ``flowmo.load`` takes. ``tokenizer`` is the FlowMo model inside.
+    flowmo: a FlowMoConfig as plain data (:func:`flowmo.config.to_dict`).
+    ``AutoencoderFlowMo.from_flowmo("flowmo-lo")`` makes one of any model that ``flowmo.load`` takes.
+    ``tokenizer`` is the FlowMo model inside.
     """
 
     config_name = "config.json"  # type: ignore[assignment]
@@ -87,7 +88,10 @@ class AutoencoderFlowMo(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, *arguments: Any, **settings: Any) -> AutoencoderFlowMo:
-        """diffusers' own, with every tensor on a device: what files do not hold is made anew."""
+        """Return the adapter that diffusers' own method reads, with every tensor on a device.
+
+        Constants that its files do not hold are made anew.
+        """
         adapter = super().from_pretrained(*arguments, **settings)
         encoder, config = adapter.tokenizer.encoder, adapter.tokenizer.config
         if config.initial_latent == "zeros":  # a constant, which is not stored
@@ -97,7 +101,7 @@ class AutoencoderFlowMo(ModelMixin, ConfigMixin):
         return adapter
 
     def encode(self, x: Tensor, return_dict: bool = True) -> EncoderOutput | tuple[CodeDistribution]:
-        """x: images B 3 H W in [-1, 1] -> their code."""
+        """Return the code of images x, B 3 H W in [-1, 1]."""
         quantized = self.tokenizer.quantize(self.tokenizer.encode(x))
         distribution = CodeDistribution(quantized.code)
         if not return_dict:
@@ -115,11 +119,13 @@ class AutoencoderFlowMo(ModelMixin, ConfigMixin):
         size: tuple[int, int] | None = None,
         **sampler: Any,
     ) -> DecoderOutput | tuple[Tensor]:
-        """z: latents B N K -> images, B 3 H W in [-1, 1].
+        """Return images B 3 H W in [-1, 1] of latents z, B N K.
 
-        Latents of another model's, between the code's values, are brought to the nearest where the code is of signs.
-        generator: of the starting noise, instead of seed, as in ``FlowMo.detokenize``. size: (height, width) of the
-        images, by default the model's. sampler: num_steps, guidance_scale and the like. Raises ConfigError.
+        Where the code is of signs, other latents, such as another model's, are brought to the nearest code.
+        generator: of the starting noise, instead of seed, as in ``FlowMo.detokenize``.
+        size: (height, width) of the images, by default the model's.
+        sampler: num_steps, guidance_scale and the like.
+        Raises ConfigError for latents of another shape, or settings that the sampler does not have.
         """
         config = self.tokenizer.config
         if z.ndim != 3 or tuple(z.shape[1:]) != (config.num_tokens, config.latent_dim):
@@ -138,5 +144,5 @@ class AutoencoderFlowMo(ModelMixin, ConfigMixin):
         return DecoderOutput(image) if return_dict else (image,)
 
     def forward(self, sample: Tensor, return_dict: bool = True, **settings: Any) -> DecoderOutput | tuple[Tensor]:
-        """Encode and decode images, B 3 H W in [-1, 1]."""
+        """Return the reconstructions of images B 3 H W in [-1, 1]; settings: of :meth:`decode`."""
         return self.decode(self.encode(sample).latents, return_dict, **settings)  # type: ignore[union-attr]

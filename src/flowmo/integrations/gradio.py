@@ -1,4 +1,4 @@
-"""The page of ``flowmo app``: a photograph to a few hundred bytes and back, and images of classes.
+"""The page of ``flowmo app``, which codes a photograph in a few hundred bytes and draws images of classes.
 
 Nothing on it is fetched from elsewhere, and nothing is reported to anybody. Needs ``pip install 'flowmo[app]'``.
 """
@@ -19,7 +19,7 @@ THEME = gr.themes.Default(font=_FONT, font_mono=["ui-monospace", "monospace"])
 
 
 def build(app: App) -> gr.Blocks:
-    """Return the page; ``launch`` shows it."""
+    """Return the page of an app; ``launch`` shows it."""
     with gr.Blocks(title="FlowMo", analytics_enabled=False) as page:
         gr.Markdown("# FlowMo\nA photograph to a few hundred bytes, and back.")
         with gr.Tab("Photograph"):
@@ -31,7 +31,12 @@ def build(app: App) -> gr.Blocks:
 
 
 def launch(app: App, host: str, port: int | None, share: bool = False, block: bool = True) -> Any:
-    """Serve the page and return gradio's (app, local address, public address)."""
+    """Serve the page of an app and return gradio's (app, local address, public address).
+
+    port: a free one by default.
+    share: asks gradio for a public address.
+    block: waits until the server ends.
+    """
     return build(app).launch(
         server_name=host, server_port=port, share=share, prevent_thread_lock=not block, theme=THEME, quiet=not block
     )

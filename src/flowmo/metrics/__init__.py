@@ -1,1 +1,1 @@
-"""Section 4: images and features in, numbers out; no models, no files of results."""
+"""Metrics (Section 4) take images and features and return numbers; they know no models and no files of results."""

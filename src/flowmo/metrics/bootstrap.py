@@ -1,4 +1,4 @@
-"""Is one model better than another, or are these pictures kind to it? Paired differences and their uncertainty."""
+"""Paired differences and their uncertainty tell whether one model is better, or these pictures are only kind to it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _AT_ONCE = 1_000_000  # numbers drawn at a time, which bounds the memory
 
 
 class Difference(NamedTuple):
-    """mean: of a - b over pictures. low, high: its 95 % interval; one that holds 0 shows no difference."""
+    """A mean difference and its 95 % interval; an interval that holds 0 shows no difference."""
 
-    mean: float
-    low: float
-    high: float
+    mean: float  # of a - b over pictures
+    low: float  # the lower end of the interval
+    high: float  # its upper end
 
 
 def paired_bootstrap(a: np.ndarray, b: np.ndarray, resamples: int = 10_000, seed: int = 0) -> Difference:
-    """The mean difference of two columns of numbers of the same pictures in the same order, (N,) each.
+    """Return the mean difference of two columns of numbers of the same pictures in the same order, (N,) each.
 
     Pictures are drawn again with replacement, both numbers of a picture together; the interval reaches from the 2.5th
     to the 97.5th percentile of the resampled means. It covers the choice of pictures alone, not that of the seed.

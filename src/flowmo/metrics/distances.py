@@ -1,4 +1,4 @@
-"""Statistics and features -> metric: rFID and sFID (Table 1, E5, E8), KID, precision and recall, Inception Score.
+"""Statistics and features become metrics: rFID and sFID (Table 1, E5, E8), KID, precision, recall, Inception Score.
 
 Pure functions of numpy arrays, in float64: nothing here knows images, networks, batches or processes.
 """
@@ -16,8 +16,9 @@ _ROWS = 1024  # of a block of distances, so that 50,000 x 50,000 never exist at 
 
 
 def frechet(a: Statistics, b: Statistics) -> float:
-    """Squared Fréchet distance of two Gaussians: |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), at least 0.
+    """Return the squared Fréchet distance of two Gaussians, at least 0.
 
+    It is |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)).
     With factors F^T F = C, the trace of the root is the nuclear norm of F_a F_b^T, which no rounding makes complex.
     Raises DataError for statistics of different widths.
     """
@@ -25,24 +26,29 @@ def frechet(a: Statistics, b: Statistics) -> float:
 
 
 def frechet_of_features(a: np.ndarray, b: np.ndarray) -> float:
-    """:func:`frechet` of the statistics of features (N, D) and (M, D); exact and fast where N and M are below D."""
+    """Return :func:`frechet` of the statistics of features (N, D) and (M, D).
+
+    It is exact, and fast where N and M are below D.
+    """
     (mean_a, factor_a), (mean_b, factor_b) = _mean_and_factor(a), _mean_and_factor(b)
     return _frechet(mean_a, factor_a, mean_b, factor_b)
 
 
 def frechet_to(features: np.ndarray, statistics: Statistics) -> float:
-    """:func:`frechet` of features (N, D) and of statistics in D dimensions; faster where N is below D."""
+    """Return :func:`frechet` of features (N, D) and of statistics in D dimensions; it is faster where N is below D."""
     return _frechet(*_mean_and_factor(features), statistics.mean, statistics.factor)
 
 
 def kid(
     a: np.ndarray, b: np.ndarray, subsets: int = 100, subset_size: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """Kernel Inception Distance of features (N, D) and (M, D), and its standard error; unbiased, so it may be negative.
+    """Return the Kernel Inception Distance of features (N, D) and (M, D), and its standard error.
 
-    The squared maximum mean discrepancy under the kernel (x . y / D + 1)^3, diagonals left out, averaged over
-    ``subsets`` random pairs of subsets of ``subset_size`` rows, or of half of the smaller set where that is less.
-    The error is the delete-d jackknife's, from the spread between subsets. Raises DataError below 4 rows.
+    The distance is unbiased, so it may be negative. It is the squared maximum mean discrepancy under the kernel
+    (x . y / D + 1)^3, diagonals left out, averaged over ``subsets`` random pairs of subsets.
+    subset_size: rows of a subset, or half of the smaller set where that is less.
+    The error is the delete-d jackknife's, from the spread between subsets.
+    Raises DataError below 4 rows.
     """
     a, b = _pair(a, b)
     fewest = min(len(a), len(b))
@@ -59,10 +65,11 @@ def kid(
 
 
 def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[float, float]:
-    """Improved precision and recall (Kynkäänniemi et al.) of features (N, D) and (M, D), both in [0, 1].
+    """Return improved precision and recall (Kynkäänniemi et al.) of features (N, D) and (M, D), both in [0, 1].
 
-    Precision: the share of ``fake`` within the ball, around some ``real``, that reaches to its k-th nearest other
-    ``real``; recall the same with the roles exchanged. Raises DataError unless both have more than k rows.
+    A ball around each ``real`` reaches to its k-th nearest other ``real``. Precision is the share of ``fake`` that lies
+    within some ball; recall is the same with the roles exchanged.
+    Raises DataError unless both have more than k rows.
     """
     real, fake = _pair(real, fake)
     if k < 1 or min(len(real), len(fake)) <= k:
@@ -72,11 +79,13 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[fl
 
 
 def inception_score(logits: np.ndarray, splits: int = 10, part_size: int | None = None) -> tuple[float, float]:
-    """Return the Inception Score of logits (N, classes): exp of the mean KL(p(y|x) || p(y)), its mean and standard
-    deviation over consecutive parts. From 1 to the number of classes.
+    """Return the mean and the standard deviation of the Inception Score of logits (N, classes) over consecutive parts.
 
-    splits: equal parts. part_size: rows of a part instead, as in ADM's evaluator, whose last part may be shorter and
-    counts as much as any other. Raises DataError with fewer rows than parts.
+    The score of a part is exp of the mean KL(p(y|x) || p(y)), from 1 to the number of classes.
+    splits: the number of equal parts.
+    part_size: rows of a part instead, as in ADM's evaluator, whose last part may be shorter and counts as much as any
+    other.
+    Raises DataError with fewer rows than parts.
     """
     logits = check_features(logits)
     if splits < 1 or (len(logits) < splits and part_size is None):
@@ -105,7 +114,7 @@ def _frechet(mean_a: np.ndarray, a: np.ndarray, mean_b: np.ndarray, b: np.ndarra
 
 
 def _mean_and_factor(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean (D,) and a factor of the covariance: the centred rows themselves where they are fewer than D."""
+    """Return the mean (D,) and a factor of the covariance, the centred rows themselves where they are fewer than D."""
     features = check_features(features)
     if not 2 <= len(features) < features.shape[1]:
         statistics = Statistics.of(features)
@@ -129,13 +138,13 @@ def _squared_discrepancy(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _radii(features: np.ndarray, k: int) -> np.ndarray:
-    """The squared distance (N,) of each row to the k-th nearest other."""
+    """Return the squared distance (N,) of each row to the k-th nearest other."""
     blocks = (features[i : i + _ROWS] for i in range(0, len(features), _ROWS))
     return np.concatenate([np.partition(_squared_distances(rows, features), k, axis=1)[:, k] for rows in blocks])
 
 
 def _share_within(points: np.ndarray, centres: np.ndarray, radii: np.ndarray) -> float:
-    """The share of points that lie in the ball of some centre."""
+    """Return the share of points that lie in the ball of some centre."""
     inside = 0
     for i in range(0, len(points), _ROWS):
         inside += int((_squared_distances(points[i : i + _ROWS], centres) <= radii).any(1).sum())
@@ -143,7 +152,7 @@ def _share_within(points: np.ndarray, centres: np.ndarray, radii: np.ndarray) ->
 
 
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(n, D), (m, D) -> (n, m), exactly 0 for rows that are equal but for rounding."""
+    """Return squared distances (n, m) of rows (n, D), (m, D), exactly 0 for rows that are equal but for rounding."""
     squares = np.square(a).sum(1)[:, None] + np.square(b).sum(1)
     distances = squares - 2 * (a @ b.T)
     return np.where(distances < 1e-12 * squares, 0.0, distances)

@@ -1,4 +1,4 @@
-"""Images -> features: the first of the three pure steps behind rFID, KID, sFID, FD, precision and recall (Table 1)."""
+"""Images become features, the first of the three pure steps behind rFID, KID, sFID, FD, precision, recall (Table 1)."""
 
 from __future__ import annotations
 
@@ -14,28 +14,38 @@ from .inception import load as _load_inception
 
 
 class FeatureNetwork(Protocol):
-    """A frozen network that measures images. name: for results. spaces: what it returns. checksum: of its weights."""
+    """A frozen network that measures images."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Return what results call it."""
+        ...
 
     @property
-    def spaces(self) -> tuple[str, ...]: ...
+    def spaces(self) -> tuple[str, ...]:
+        """Return the names of the features that a call returns."""
+        ...
 
     @property
-    def checksum(self) -> str: ...
+    def checksum(self) -> str:
+        """Return the SHA-256 of its weights."""
+        ...
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Float images B 3 H W in [-1, 1] -> each space's features, float32 (B, D); a row sees its own image only."""
+        """Return each space's features, float32 (B, D), of float images B 3 H W in [-1, 1].
+
+        A row depends on its own image only.
+        """
         ...
 
 
 def load_inception(
     path: Path | None = None, classifier: Path | None = None, prepare: Input = "tensorflow"
 ) -> Inception:
-    """The genuine network of FID: spaces ``pool`` (2048; rFID, KID, precision, recall), ``spatial`` (2023; sFID), and
-    ``logits`` (Inception Score) where ``classifier`` names a file of the last layer, which has to be the user's own.
+    """Return the genuine network of FID.
 
+    Its spaces are ``pool`` (2048; rFID, KID, precision, recall) and ``spatial`` (2023; sFID).
+    classifier: a file of the last layer, which has to be the user's own; with it there is ``logits`` (Inception Score).
     prepare: ``tensorflow``, or ``pytorch_fid`` for the published protocol (E5); see :class:`Inception`.
     Raises WeightsError when the weights are missing (and says how to get them) or damaged.
     """
@@ -43,8 +53,9 @@ def load_inception(
 
 
 def load_classifier_features(path: Path | None = None) -> ClassifierFeatures:
-    """EfficientNet-lite0: one space, ``pool`` (1280). A Fréchet distance there is FD-EffLite0 and never FID.
+    """Return EfficientNet-lite0, whose one space is ``pool`` (1280).
 
+    A Fréchet distance there is FD-EffLite0 and never FID.
     Raises WeightsError when the weights are missing (and says how to get them) or damaged.
     """
     return ClassifierFeatures(load_classifier(path))
@@ -63,5 +74,5 @@ class ClassifierFeatures(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """``pool``: float32 (B, 1280)."""
+        """Return ``pool``, float32 (B, 1280), of images B 3 H W in [-1, 1]."""
         return {"pool": self.network.features(images)}

@@ -1,7 +1,7 @@
-"""The Inception network of FID (Table 1's rFID, FACTS E5): TensorFlow's of 2015-12-05, with its published weights.
+"""The Inception network of FID is TensorFlow's of 2015-12-05 with its published weights (Table 1's rFID, FACTS E5).
 
-Szegedy et al., "Rethinking the Inception Architecture", as that graph has it: averages leave the padding out, and the
-last block pools by maximum. Modules are named as in the graph. The weights are always the published ones.
+It is that of Szegedy et al., "Rethinking the Inception Architecture", as that graph has it. Averages leave the padding
+out, and the last block pools by maximum. Modules are named as in the graph. The weights are always the published ones.
 """
 
 from __future__ import annotations
@@ -39,14 +39,16 @@ Input = Literal["tensorflow", "pytorch_fid"]
 
 
 class Inception(nn.Module):
-    """Images -> features in the spaces ``pool`` (B, 2048), ``spatial`` (B, 2023) and, with a classifier, ``logits``.
+    """The network gives features in the spaces ``pool`` (B, 2048), ``spatial`` (B, 2023), with a classifier ``logits``.
 
-    Frozen, no gradients. Images are float (B, 3, H, W) in [-1, 1] of any size, not necessarily rounded to 8 bits; each
-    row depends on its own image only.
+    It is frozen and gives no gradients. Images are float (B, 3, H, W) in [-1, 1] of any size, not necessarily rounded
+    to 8 bits; each row depends on its own image only.
 
-    prepare: how images become 299 x 299. ``tensorflow``: the graph's own bilinear grid, whose first pixels coincide,
-    then (x - 128) / 128 of values up to 255; as in the ADM evaluator and torch-fidelity. ``pytorch_fid``: the grid of
-    pixel centres, and [-1, 1] kept; as in pytorch-fid, which the released evaluation uses (E5). Neither is antialiased.
+    prepare: how images become 299 x 299; neither way is antialiased.
+    ``tensorflow`` takes the graph's own bilinear grid, whose first pixels coincide, then (x - 128) / 128 of values up
+    to 255, as the ADM evaluator and torch-fidelity do.
+    ``pytorch_fid`` takes the grid of pixel centres and keeps [-1, 1], as pytorch-fid does, which the released
+    evaluation uses (E5).
     classifier: (classes, 2048), see :func:`read_classifier`.
     """
 
@@ -84,7 +86,10 @@ class Inception(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Space name -> float32 (B, D). Raises ImageError for other shapes."""
+        """Return the features of images by the name of their space, float32 (B, D).
+
+        Raises ImageError for other shapes.
+        """
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ImageError(f"Inception needs float images (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
         features = {}
@@ -100,16 +105,18 @@ class Inception(nn.Module):
         return features
 
     def train(self, mode: bool = True) -> Inception:
-        """Stays as it is: a frozen network has no training mode."""
+        """Leave the network as it is, since a frozen one has no training mode."""
         return super().train(False)
 
 
 def load(path: Path | None = None, classifier: Path | None = None, prepare: Input = "tensorflow") -> Inception:
-    """The network with its published weights, on the CPU. Raises WeightsError when they are missing or damaged.
+    """Return the network with its published weights, on the CPU.
 
-    path: the TorchScript file as published; nothing of it is run; or ``pt_inception-2015-12-05-6726825d.pth``, which
+    path: the TorchScript file as published, of which nothing is run, or ``pt_inception-2015-12-05-6726825d.pth``, which
     brings the classifier. Without it the installed data package is used, then the cache (FLOWMO_CACHE) and torch's own
-    with any of these files, then a download below FLOWMO_WEIGHTS_URL. classifier: see :func:`read_classifier`.
+    with any of these files, then a download below FLOWMO_WEIGHTS_URL.
+    classifier: see :func:`read_classifier`.
+    Raises WeightsError when the weights are missing or damaged.
     """
     last = None if classifier is None else read_classifier(classifier)
     port = _port(path)
@@ -130,7 +137,7 @@ def load(path: Path | None = None, classifier: Path | None = None, prepare: Inpu
 
 
 def _port(path: Path | None) -> Path | None:
-    """The file in pytorch-fid's layout that is meant: the one given, or one in a cache where there is no other."""
+    """Return the file in pytorch-fid's layout that is meant, that given, or one in a cache where there is no other."""
     if path is not None:
         return Path(path) if Path(path).suffix == ".pth" else None
     try:
@@ -141,7 +148,7 @@ def _port(path: Path | None) -> Path | None:
 
 
 def read_classifier(path: Path) -> Tensor:
-    """The last layer, (classes, 2048), that the Inception Score needs and the published file has not.
+    """Return the last layer, (classes, 2048), that the Inception Score needs and the published file has not.
 
     path: a file with the tensor ``fc.weight``, such as the whole network of pytorch-fid or torch-fidelity
     (``pt_inception-2015-12-05-6726825d.pth``), or a ``.safetensors``. The bias is left out, as in the original score.
@@ -166,14 +173,17 @@ def read_classifier(path: Path) -> Tensor:
 
 
 def _prepared(images: Tensor, prepare: Input) -> Tensor:
-    """B 3 H W in [-1, 1] -> B 3 299 299 in the range of the network."""
+    """Return images B 3 H W in [-1, 1] as B 3 299 299 in the range of the network."""
     if prepare == "pytorch_fid":
         return F.interpolate(images, (SIDE, SIDE), mode="bilinear", align_corners=False)
     return ((_resize_tensorflow(images) + 1) * 127.5 - 128) / 128
 
 
 def _resize_tensorflow(x: Tensor) -> Tensor:
-    """TensorFlow 1's bilinear: output pixel i lies at i * (old / new), beyond the last pixel that one again."""
+    """Return images enlarged as TensorFlow 1's bilinear does it.
+
+    Output pixel i lies at i * (old / new); beyond the last pixel that one is taken again.
+    """
     for axis in (3, 2):
         old = x.shape[axis]
         place = torch.arange(SIDE, device=x.device, dtype=torch.float32) * (old / SIDE)
@@ -186,8 +196,11 @@ def _resize_tensorflow(x: Tensor) -> Tensor:
 
 
 class _Convolution(nn.Module):
-    """Convolution, batch normalisation without a scale, ReLU; the normalisation is constant, so it is part of the
-    weights. padding: None keeps the size."""
+    """A convolution, batch normalisation without a scale, and ReLU.
+
+    The normalisation is constant, so it is put into the weights.
+    padding: None keeps the size.
+    """
 
     def __init__(
         self, channels: int, width: int, kernel: int | tuple[int, int], stride: int = 1, padding: int | None = None

@@ -1,4 +1,4 @@
-"""The Inception network of FID as pytorch-fid and torch-fidelity keep it: one file with the classifier (FACTS E5)."""
+"""The Inception network of FID is read from the file of pytorch-fid and torch-fidelity, with its classifier (E5)."""
 
 from __future__ import annotations
 
@@ -43,20 +43,22 @@ _BLOCKS = {
     **{f"Mixed_7{letter}": _AT_8 for letter in "bc"},
 }
 CONVOLUTIONS = (*_STEM, *(f"{block}.{branch}" for block, branches in _BLOCKS.items() for branch in branches))
-"""Names of the 94 convolutions there, in the order of ours."""
+"""The names of that file's 94 convolutions, in the order of ours."""
 
 
 def find_port() -> Path | None:
-    """The file in our cache or in torch's, under its usual names; None where it is in neither."""
+    """Return the file in our cache or in torch's, under its usual names; None where it is in neither."""
     places = (folder / name for folder in (cache_folder(), torch_cache()) for name in NAMES)
     return next((path for path in places if path.is_file()), None)
 
 
 def read_port(path: Path, ours: Iterable[str], verify: bool = True) -> tuple[dict[str, Tensor], Tensor, str]:
-    """Tensors under our names, the classifier (classes, 2048) without its bias, and the file's SHA-256.
+    """Return the tensors under our names, the classifier (classes, 2048) without its bias, and the file's SHA-256.
 
-    ours: names of our convolutions in order. A scale of the normalisation is put into the weights. verify: compare the
-    checksum that the published file has in its name. Raises WeightsError.
+    A scale of the normalisation is put into the weights.
+    ours: names of our convolutions in order.
+    verify: compare the checksum that the published file has in its name.
+    Raises WeightsError for a damaged file or another one.
     """
     try:
         content = path.read_bytes()

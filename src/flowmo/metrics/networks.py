@@ -1,4 +1,4 @@
-"""The networks that metrics need, and what cannot be measured here without them (Section 4.1, Table 1)."""
+"""The networks that metrics need are loaded here, and metrics without them are left out (Section 4.1, Table 1)."""
 
 from __future__ import annotations
 
@@ -18,23 +18,26 @@ from .table import METRICS, spaces
 
 @dataclass(frozen=True)
 class WeightFiles:
-    """Files of weights where none are installed. inception_classifier: the last layer of Inception, a user's own."""
+    """Files of weights, for where none are installed; None for the installed ones."""
 
-    lpips_alex: Path | None = None
-    lpips_vgg: Path | None = None
-    inception: Path | None = None
-    inception_classifier: Path | None = None
-    classifier: Path | None = None
+    lpips_alex: Path | None = None  # LPIPS by AlexNet
+    lpips_vgg: Path | None = None  # LPIPS by VGG
+    inception: Path | None = None  # the network of FID
+    inception_classifier: Path | None = None  # the last layer of Inception, a user's own
+    classifier: Path | None = None  # EfficientNet-lite0
 
 
 @dataclass(frozen=True)
 class Networks:
-    """lpips: "alex", "vgg". features: by metric family, "inception", "efflite0". metrics: that can be measured with
-    them, in order. left_out: the others that were asked for, each with the reason and the way out."""
+    """The networks at hand, and the metrics that can be measured with them."""
 
+    # Those that can be measured, in order.
     metrics: tuple[str, ...]
+    # Distances by the name of their network, "alex" or "vgg".
     lpips: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = field(default_factory=dict)
+    # Networks by metric family, "inception" or "efflite0".
     features: Mapping[str, FeatureNetwork] = field(default_factory=dict)
+    # The other metrics that were asked for, each with the reason and the way out.
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -45,8 +48,11 @@ def load_networks(
     device: torch.device,
     files: WeightFiles = WeightFiles(),  # frozen
 ) -> Networks:
-    """What the metrics need for pictures of ``side`` pixels, on the device. Missing weights leave metrics out; those of
-    a file that was given raise WeightsError."""
+    """Load what the metrics need for pictures of ``side`` pixels to the device, and return it.
+
+    Missing weights leave metrics out.
+    Raises WeightsError for a file that was given and cannot be used.
+    """
     lpips: dict[str, LPIPS] = {}
     features: dict[str, FeatureNetwork] = {}
     left_out: dict[str, str] = {}
@@ -93,7 +99,10 @@ def _asking(metrics: Sequence[str], network: str) -> list[str]:
 
 @torch.no_grad()
 def features_of(networks: Networks, images: Tensor) -> dict[str, Tensor]:
-    """Images B 3 H W in [-1, 1] -> "network.space" to float32 B D on the CPU, those that the metrics ask for."""
+    """Return the features that the metrics ask for, by "network.space", of images B 3 H W in [-1, 1].
+
+    They are float32 (B, D) on the CPU.
+    """
     found = {name: network(images) for name, network in networks.features.items()}
     wanted = (needs.split(".") for needs in spaces(networks.metrics))
     return {f"{name}.{space}": found[name][space].cpu() for name, space in wanted}

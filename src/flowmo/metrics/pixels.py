@@ -1,4 +1,4 @@
-"""PSNR and SSIM (Table 1, FACTS E2, E3, E6), each image by itself; and the thumbnail that any code must beat."""
+"""PSNR and SSIM measure each image by itself (Table 1, FACTS E2, E3, E6); a thumbnail is what any code must beat."""
 
 from __future__ import annotations
 
@@ -17,21 +17,26 @@ _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def psnr(images: Tensor, reference: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each image, (B,). Both B 3 H W in [-1, 1], compared as rounded to 8 bits."""
+    """Return the peak signal-to-noise ratio in dB of each image, (B,).
+
+    Both are B 3 H W in [-1, 1] and are compared as rounded to 8 bits.
+    """
     return psnr_uint8(to_uint8(images), to_uint8(reference))
 
 
 def ssim(images: Tensor, reference: Tensor) -> Tensor:
-    """Structural similarity of each image, (B,), at most 1. Both B 3 H W in [-1, 1], compared as rounded to 8 bits.
+    """Return the structural similarity of each image, (B,), at most 1.
 
+    Both are B 3 H W in [-1, 1] and are compared as rounded to 8 bits.
     See :func:`ssim_uint8`.
     """
     return ssim_uint8(to_uint8(images), to_uint8(reference))
 
 
 def psnr_uint8(images: Tensor, reference: Tensor) -> Tensor:
-    """PSNR in dB of each image, (B,) float32, over all its pixels and colours. Both uint8 (B, 3, H, W).
+    """Return the PSNR in dB of each image, (B,) float32, over all its pixels and colours.
 
+    Both are uint8 (B, 3, H, W).
     Equal images give 148 dB, a mean square error of 1e-10. Raises ImageError for other shapes or types.
     """
     _check(images, reference)
@@ -41,9 +46,9 @@ def psnr_uint8(images: Tensor, reference: Tensor) -> Tensor:
 
 
 def ssim_uint8(images: Tensor, reference: Tensor) -> Tensor:
-    """SSIM of each image, (B,) float32: the mean over colours and over the windows that lie within the image. Both
-    uint8 (B, 3, H, W).
+    """Return the SSIM of each image, (B,) float32, the mean over colours and the windows that lie within the image.
 
+    Both are uint8 (B, 3, H, W).
     The convention is scikit-image's default, which the released evaluation uses (E3): windows of 7 x 7 equal weights,
     variances of a sample (48, not 49), K1 = 0.01, K2 = 0.03. Figures elsewhere may be of a Gaussian window of 11 x 11,
     or of a data range of 2 for images in [-1, 1], and are then other numbers.
@@ -69,8 +74,9 @@ def ssim_uint8(images: Tensor, reference: Tensor) -> Tensor:
 def pooled_psnr(squared_errors: Sequence[float], groups: Sequence[int]) -> float:
     """Return the mean over groups of the PSNR in dB of a group's mean error (E2).
 
-    squared_errors: mean over the pixels of each image, in squares of 8-bit levels. groups: the group of each. With
-    groups of one this is the mean over images; larger groups can only lower it (Jensen's inequality).
+    squared_errors: mean over the pixels of each image, in squares of 8-bit levels.
+    groups: the group of each.
+    With groups of one this is the mean over images; larger groups can only lower it (Jensen's inequality).
     """
     errors = torch.as_tensor(squared_errors, dtype=torch.float64)
     _, inverse, counts = torch.as_tensor(groups).unique(return_inverse=True, return_counts=True)
@@ -79,7 +85,10 @@ def pooled_psnr(squared_errors: Sequence[float], groups: Sequence[int]) -> float
 
 
 def thumbnail(images: Tensor, bits: int) -> Tensor:
-    """Each image through an RGB thumbnail of at most ``bits`` bits, 18 a pixel (6 a colour), enlarged bicubically."""
+    """Return each image through an RGB thumbnail of at most ``bits`` bits, enlarged bicubically.
+
+    A pixel of the thumbnail takes 18 bits (6 a colour). Images are B 3 H W in [-1, 1], and so is what comes back.
+    """
     side = max(1, math.isqrt(bits // 18))
     small = F.interpolate(images, (side, side), mode="bicubic", antialias=True, align_corners=False)
     small = ((small.clamp(-1, 1) + 1) / 2 * 63).round() / 63 * 2 - 1
@@ -87,7 +96,7 @@ def thumbnail(images: Tensor, bits: int) -> Tensor:
 
 
 def _window_sums(x: Tensor) -> Tensor:
-    """The sum of every 7 x 7 window of whole numbers up to 255 squared; below 2^24, so that float32 holds it."""
+    """Return the sum of every 7 x 7 window of whole numbers up to 255 squared, below 2^24, so that float32 holds it."""
     return F.avg_pool2d(x, _WINDOW, stride=1, divisor_override=1).int()
 
 

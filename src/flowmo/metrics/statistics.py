@@ -1,4 +1,4 @@
-"""Features -> statistics: the second of the three pure steps behind rFID, sFID and FD (Table 1, FACTS E5)."""
+"""Features become statistics, the second of the three pure steps behind rFID, sFID and FD (Table 1, FACTS E5)."""
 
 from __future__ import annotations
 
@@ -15,27 +15,25 @@ _ROWS = 1024  # at once, which bounds the memory; a constant, so that sums are a
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What a Fréchet distance keeps of N features of D numbers: count N, mean (D,), covariance (D, D), float64.
+    """What a Fréchet distance keeps of N features of D numbers."""
 
-    The covariance is that of a sample, divided by N - 1, as ``numpy.cov`` has it.
-    """
-
-    count: int
-    mean: np.ndarray
-    covariance: np.ndarray
+    count: int  # N
+    mean: np.ndarray  # (D,), float64
+    covariance: np.ndarray  # (D, D), float64, that of a sample, divided by N - 1, as ``numpy.cov`` has it
 
     @cached_property
     def factor(self) -> np.ndarray:
-        """F (D, D) of F^T F = covariance."""
+        """Return F (D, D) of F^T F = covariance."""
         values, vectors = np.linalg.eigh(self.covariance)
         return np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
 
     @classmethod
     def of(cls, features: np.ndarray) -> Statistics:
-        """features: (N, D), N at least 2, in the order of the images.
+        """Return the statistics of features (N, D), N at least 2, in the order of the images.
 
         Rows are summed in float64 and in their order, so that the same features give the same statistics bit for bit,
-        whatever batches or processes computed them. Raises DataError for another shape or for values not finite.
+        whatever batches or processes computed them.
+        Raises DataError for another shape or for values not finite.
         """
         features = check_features(features)
         count, width = features.shape
@@ -50,7 +48,7 @@ class Statistics:
 
 
 def check_features(features: np.ndarray) -> np.ndarray:
-    """The array itself. Raises DataError unless it is (N, D) of finite numbers."""
+    """Return the array itself. Raises DataError unless it is (N, D) of finite numbers."""
     features = np.asarray(features)
     if features.ndim != 2 or 0 in features.shape or features.dtype.kind != "f":
         raise DataError(f"features are one row of numbers an image, got an array of {features.dtype} {features.shape}")
@@ -66,7 +64,7 @@ def _blocks(features: np.ndarray) -> Iterator[np.ndarray]:
 class RunningStatistics:
     """:class:`Statistics` of features that come block by block and are not kept, for data sets of millions.
 
-    Sums of differences to the first block's mean, so that nothing is lost to a large mean.
+    Differences to the first block's mean are summed, so that nothing is lost to a large mean.
     """
 
     def __init__(self) -> None:
@@ -74,7 +72,7 @@ class RunningStatistics:
         self.shift = self.sum = self.products = np.zeros(0)
 
     def add(self, features: np.ndarray) -> None:
-        """features: (N, D), the same D every time. Raises DataError for another shape or values not finite."""
+        """Add features (N, D), the same D every time. Raises DataError for another shape or values not finite."""
         rows = check_features(features).astype(np.float64)
         if not self.count:
             self.shift = rows.mean(0)
@@ -85,7 +83,7 @@ class RunningStatistics:
         self.products = self.products + rows.T @ rows
 
     def statistics(self) -> Statistics:
-        """Raises DataError below 2 rows."""
+        """Return the statistics of all rows so far. Raises DataError below 2 rows."""
         if self.count < 2:
             raise DataError(f"a covariance needs the features of at least 2 images, got {self.count}")
         mean = self.sum / self.count
@@ -93,9 +91,10 @@ class RunningStatistics:
         return Statistics(self.count, self.shift + mean, covariance)
 
     def state(self) -> dict[str, np.ndarray]:
-        """For a file; :meth:`restore` takes it."""
+        """Return the sums for a file; :meth:`restore` takes them."""
         return {"count": np.array(self.count), "shift": self.shift, "sum": self.sum, "products": self.products}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Set the sums to those that :meth:`state` gave."""
         self.count = int(state["count"])
         self.shift, self.sum, self.products = state["shift"], state["sum"], state["products"]

@@ -1,6 +1,6 @@
-"""The one list of metrics: what each is called, what it needs and how it is computed (Section 4.1, Table 1).
+"""The one list of metrics says what each is called, what it needs and how it is computed (Section 4.1, Table 1).
 
-Adding a metric is one entry of METRICS and its test: tables, plots, results and ``--metrics`` read this list.
+Adding a metric is one entry of METRICS and its test, since tables, plots, results and ``--metrics`` read this list.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .distances import frechet_of_features, inception_score, kid, precision_reca
 from .pixels import pooled_psnr, psnr_uint8, ssim_uint8
 
 FEW = 10_000
-"""Images below which rFID is never printed without KID."""
+"""The number of images below which rFID is never printed without KID."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,13 @@ class Measurements:
 class Column:
     """A number as tables and plots show it."""
 
-    # In results.
+    # What results call it.
     name: str
-    # In headings.
+    # What headings call it.
     label: str
     # Of Python's format().
     format: str
+    # Which direction is better.
     better: Literal["higher", "lower", "neither"]
     # What the number is shown multiplied by.
     factor: int = field(default=1, kw_only=True)
@@ -50,12 +51,12 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """The label, with the factor where there is one."""
+        """Return the label, with the factor where there is one."""
         return self.label if self.factor == 1 else f"{self.label} x {self.factor}"
 
     @property
     def axis(self) -> str:
-        """The label with what is better, for the axis of a plot."""
+        """Return the label with what is better, for the axis of a plot."""
         return self.label if self.better == "neither" else f"{self.label}, {self.better} is better"
 
     def text(self, value: float | None, missing: str = "-") -> str:
@@ -87,7 +88,7 @@ class Metric(Column):
 
     @property
     def each_image(self) -> bool:
-        """Whether every image has this number, so that two models are compared image by image."""
+        """Return whether every image has this number, so that two models are compared image by image."""
         return self.needs == self.name
 
 
@@ -101,7 +102,7 @@ def _mean_of(name: str) -> Callable[[Measurements], dict[str, float]]:
 
 
 def _psnr(m: Measurements) -> dict[str, float]:
-    """The mean over images, or that over groups, with the former beside it where groups are of several."""
+    """Return the mean over images, or that over groups, with the former beside it where groups are of several."""
     if m.groups is None:
         return {"psnr": mean(m.columns["psnr"])}
     pooled = {"psnr": pooled_psnr(m.columns["squared_error"].tolist(), m.groups.tolist())}
@@ -128,7 +129,7 @@ def _inception_score(m: Measurements) -> dict[str, float]:
 
 
 def _apart(m: Measurements) -> dict[str, float]:
-    """The use of the codes is a part of the result of its own (evaluation/summary.py)."""
+    """Return nothing, since the use of the codes is a part of the result of its own (evaluation/summary.py)."""
     return {}
 
 

@@ -1,4 +1,4 @@
-"""The tensors of a TorchScript file, read without running anything of it: no module is built and no code is loaded.
+"""The tensors of a TorchScript file are read without running anything of it; no module is built, no code is loaded.
 
 Such a file is a zip archive of a pickle, of the values of its tensors, and of code. The pickle may name modules, which
 become empty containers here, and the parts of a tensor; it is refused when it names anything else.
@@ -21,10 +21,9 @@ from ..errors import WeightsError
 
 
 def read_tensors(content: bytes) -> dict[str, Tensor]:
-    """The tensors of the file with these bytes, named by their path, ``net.layers.conv.weight``, in float32.
+    """Return the tensors of the file with these bytes, in float32, named by their path, ``net.layers.conv.weight``.
 
     They may be stored as float32, float16 or bfloat16.
-
     Raises WeightsError when it is no TorchScript file, or a damaged one, or asks for more than tensors.
     """
     try:
@@ -59,7 +58,7 @@ class _Unpickler(pickle.Unpickler):
         return _PARTS[module, name]
 
     def persistent_load(self, pid: Any) -> np.ndarray:
-        """The values of a storage, as float32."""
+        """Return the values of a storage, as float32."""
         kind, dtype, key, _, count = pid
         if kind != "storage" or dtype not in _DTYPES or not str(key).isdecimal():
             raise WeightsError(f"the file of weights holds {pid!r} where the values of a tensor should be")

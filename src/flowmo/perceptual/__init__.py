@@ -1,4 +1,4 @@
-"""d_perc (Section 3.2): perceptual distances and where their published weights come from."""
+"""Perceptual distances, d_perc (Section 3.2), and where their published weights come from."""
 
 from .classifier import Classifier, load_classifier
 from .distances import LogitDistance, load_distance

@@ -1,6 +1,6 @@
-"""EfficientNet-lite0, a small ImageNet classifier: stands in where the paper has a ResNet (Section 3.3, Eq. 11), and
-spans the space of FD-EffLite0.
+"""EfficientNet-lite0, a small ImageNet classifier.
 
+It stands in where the paper has a ResNet (Section 3.3, Eq. 11), and its features are the space of FD-EffLite0. See
 Tan and Le, "EfficientNet" (the lite variant: no squeeze-and-excitation, ReLU6), with TensorFlow's "SAME" padding, for
 which its published weights were trained. Plain torch; the weights are always the published ones, never random.
 """
@@ -44,9 +44,11 @@ _STAGES = (
 
 
 class Classifier(nn.Module):
-    """Frozen; gradients flow to the images alone. Images are float (B, 3, H, W) in [-1, 1], the range the network was
-    trained with, and of any size: the whole image is resized to ``side`` x ``side``, bicubic and antialiased. Nothing
-    is cropped away, since a loss and a Fréchet distance must see every pixel.
+    """EfficientNet-lite0, frozen; gradients flow to the images alone.
+
+    Images are float (B, 3, H, W) in [-1, 1], the range that the network was trained with, and of any size: the whole
+    image is resized to ``side`` x ``side``, bicubic and antialiased. Nothing is cropped away, since a loss and a
+    Fréchet distance must see every pixel.
 
     side: 224 as trained. A loss may take less, which is cheaper, where images are small.
     """
@@ -64,15 +66,21 @@ class Classifier(nn.Module):
         self.last = nn.Linear(WIDTH, CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
-        """:meth:`logits`."""
+        """Return :meth:`logits`."""
         return self.logits(images)
 
     def logits(self, images: Tensor) -> Tensor:
-        """(B, 1000) float32; the classes of ImageNet in the order of their WordNet names. Raises ImageError."""
+        """Return logits (B, 1000), float32, of ImageNet's classes in the order of their WordNet names.
+
+        Raises ImageError for other shapes.
+        """
         return self.last(self.features(images)).float()
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 1280) float32: the last convolution, averaged over the image. Raises ImageError for other shapes."""
+        """Return the last convolution, averaged over the image, (B, 1280) float32.
+
+        Raises ImageError for other shapes.
+        """
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ImageError(
                 f"the classifier needs float images (B, 3, H, W), got {images.dtype} {tuple(images.shape)}"
@@ -83,15 +91,16 @@ class Classifier(nn.Module):
         return self.layers(x).float().mean((2, 3))
 
     def train(self, mode: bool = True) -> Classifier:
-        """Stays as it is: the statistics of its normalisation are part of the published weights."""
+        """Leave the network in evaluation mode: its normalisation statistics are part of the published weights."""
         return super().train(False)
 
 
 def load_classifier(path: Path | None = None, side: int = SIDE) -> Classifier:
-    """The classifier with its published weights, on the CPU, frozen, float32.
+    """Return the classifier with its published weights, on the CPU, frozen, float32.
 
     path: the ``.pth`` as published. Without it the installed data package is used, then the cache (FLOWMO_CACHE), then
-    a download below FLOWMO_WEIGHTS_URL. Raises WeightsError when there are no weights or when they are damaged.
+    a download below FLOWMO_WEIGHTS_URL.
+    Raises WeightsError when there are no weights or when they are damaged.
     """
     content = read_verified(find(SOURCE, path), SOURCE)
     published = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

@@ -18,28 +18,38 @@ DistanceName = Literal["resnet50", "efficientnet_lite0", "lpips_vgg", "lpips_ale
 
 
 class HasLogits(Protocol):
-    def logits(self, images: Tensor) -> Tensor: ...
+    """A network that gives logits of images."""
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the logits of images B 3 H W in [-1, 1], one row an image."""
+        ...
 
 
 class LogitDistance(nn.Module):
-    """Mean squared difference of a classifier's logits."""
+    """The mean squared difference of a classifier's logits."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network: Any = network
 
     def forward(self, images: Tensor, reference: Tensor) -> Tensor:
-        """Distances (B,) of images B 3 H W in [-1, 1], which need not be clipped; the reference gets no gradient."""
+        """Return the distances (B,) of images from a reference, both B 3 H W in [-1, 1], which need not be clipped.
+
+        The reference gets no gradient.
+        """
         with torch.no_grad():
             target = self.network.logits(reference)
         return (self.network.logits(images) - target).square().mean(1)
 
 
 def load_distance(name: DistanceName, path: Path | None = None, side: int = resnet.SIDE) -> tuple[nn.Module, dict]:
-    """d_perc, on the CPU, frozen, float32; and what checkpoints say of it: name, side, and SHA-256 of its file.
+    """Return d_perc, and what checkpoints say of it: name, side, and SHA-256 of its file.
 
-    path: its weights, else they are found as each network's loader says. side: pixels that a classifier sees of an
-    image whatever its size, 224 as published. Raises WeightsError when there are no weights, or wrong ones.
+    It is on the CPU, frozen, float32.
+
+    path: its weights; without it they are found as each network's loader says.
+    side: of the image that a classifier sees, in pixels, whatever the size of an image; 224 as published.
+    Raises WeightsError when there are no weights, or wrong ones.
     """
     network: nn.Module
     if name == "resnet50":

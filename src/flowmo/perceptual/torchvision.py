@@ -37,7 +37,10 @@ LAYERS = {
 
 
 def read_lpips(network: Network) -> dict[str, Tensor] | None:
-    """The tensors of LPIPS, or None where one of its two files is nowhere. Raises WeightsError for a damaged one."""
+    """Return the tensors of LPIPS, or None where one of its two files is nowhere.
+
+    Raises WeightsError for a damaged one.
+    """
     source = NETWORKS[network]
     places = [folder / source.file for folder in (cache_folder(), torch_cache())]
     backbone = next((path for path in places if path.is_file()), None)

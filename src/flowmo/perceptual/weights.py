@@ -48,7 +48,7 @@ SOURCES = {
 
 
 def load_lpips(network: Network, path: Path | None = None) -> LPIPS:
-    """LPIPS with its published weights, on the CPU, frozen, float32.
+    """Return LPIPS with its published weights, on the CPU, frozen, float32.
 
     path: a ``.ckpt`` as published or a ``.safetensors`` of :func:`export_lpips`. Without it the installed data package
     is used, then the cache (FLOWMO_CACHE), then torchvision's network with the layers of the package lpips
@@ -90,7 +90,7 @@ def export_lpips(network: Network, path: Path) -> Path:
 
 
 def read_arrays(content: bytes) -> dict[str, np.ndarray]:
-    """The arrays of a pickle of nested dicts, named by their path: ``VGG16_0/Conv_0/kernel``.
+    """Return the arrays of a pickle of nested dicts, named by their path: ``VGG16_0/Conv_0/kernel``.
 
     Raises WeightsError when the pickle asks for anything but numpy arrays; nothing that it asks for is run.
     """

@@ -1,1 +1,1 @@
-"""Section 4.1: operations, memory and speed of models and of trainings."""
+"""Profiling counts operations and measures memory and speed of models and of trainings (Section 4.1)."""

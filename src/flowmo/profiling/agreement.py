@@ -1,4 +1,4 @@
-"""Whether a device computes what the CPU computes in float32, in each precision and way of running a model.
+"""A device is held to what the CPU computes in float32, in each precision and way of running a model.
 
 The CPU's float32 is what the tests hold to the released model's own numbers.
 """
@@ -19,24 +19,23 @@ from ..training.distributed import World, blocks, spread
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LEAST_TOKENS = {"float32": 0.995, "bfloat16": 0.80}
-"""Share of integers that must agree: a channel near 0 changes its sign by chance."""
+"""The share of integers that must agree; it is below 1 since a channel near 0 changes its sign by chance."""
 MOST_IMAGE = {"float32": 1e-3, "bfloat16": 0.05}
-"""Mean difference of pixels in [-1, 1] that samples of the same tokens and noise may have."""
+"""The mean difference of pixels in [-1, 1] that samples of the same tokens and noise may have."""
 MOST_GRADIENT = {"float32": 0.01, "bfloat16": 0.2}
-"""Norm of the difference of all gradients, by that of the gradients."""
+"""The norm of the difference of all gradients, by that of the gradients, that they may have."""
 
 
 class Agreement(NamedTuple):
-    """One way to run. tokens: share of integers that agree. image: mean difference of pixels. loss, gradient: relative
-    differences. What was not compared is None, and where it failed, ``why`` says how; ``good``: within the bounds."""
+    """One way to run a model, and how far it is from the CPU's float32; what was not compared is None."""
 
-    name: str
-    tokens: float | None
-    image: float | None
-    loss: float | None
-    gradient: float | None
-    good: bool
-    why: str | None = None
+    name: str  # of the way, in words
+    tokens: float | None  # the share of integers that agree
+    image: float | None  # the mean difference of pixels in [-1, 1]
+    loss: float | None  # its relative difference
+    gradient: float | None  # its relative difference
+    good: bool  # whether all is within the bounds
+    why: str | None = None  # how it failed, where it did
 
 
 def agreements(
@@ -44,8 +43,9 @@ def agreements(
 ) -> Iterator[Agreement]:
     """Yield each way to run ``model`` on ``device``, first to sample and then to train.
 
-    model: on the CPU in float32. images: B 3 H W in [-1, 1]. compilers: by name, what ``prepare(compile=...)`` takes;
-    any but False compiles training's blocks too.
+    model: on the CPU in float32.
+    images: B 3 H W in [-1, 1].
+    compilers: by name, what ``prepare(compile=...)`` takes; any but False compiles training's blocks too.
     """
     tokens = model.tokenize(images)
     samples = model.detokenize(tokens)

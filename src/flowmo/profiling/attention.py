@@ -1,4 +1,4 @@
-"""Attention at a model's own shape by each kernel that PyTorch has for the device (Section 3.1)."""
+"""Attention is timed at a model's own shape by each kernel that PyTorch has for the device (Section 3.1)."""
 
 from __future__ import annotations
 
@@ -23,16 +23,15 @@ KERNELS = {
 
 
 class Kernel(NamedTuple):
-    """seconds of a forward pass, and of one with its backward pass. flops: of the forward pass, a second. difference:
-    largest from the plain kernel in float32. Where the kernel cannot run, ``why`` says so."""
+    """One attention kernel in one precision; its numbers are None where it cannot run."""
 
-    name: str
-    dtype: str
-    forward: float | None
-    both: float | None
-    flops: float | None
-    difference: float | None
-    why: str | None = None
+    name: str  # in words
+    dtype: str  # "float32", "bfloat16"
+    forward: float | None  # seconds of a forward pass
+    both: float | None  # seconds of a forward pass with its backward pass
+    flops: float | None  # FLOP/s of the forward pass
+    difference: float | None  # the largest from the plain kernel in float32
+    why: str | None = None  # the reason where it cannot run
 
 
 def attention_kernels(

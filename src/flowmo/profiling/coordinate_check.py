@@ -1,4 +1,4 @@
-"""The coordinate check of muP: does any activation change more, or less, because a model is wider?
+"""The coordinate check of muP finds activations that change more, or less, because a model is wider.
 
 Models of several widths take the same few real steps of Stage 1A. On one fixed batch, the size of the activations of
 named layers at the start, and how far they have moved after each step, are compared between widths. Under muP every
@@ -28,7 +28,7 @@ from ..training.config import TrainConfig
 from ..training.state import TrainState
 
 TOLERANCE = 0.25
-"""How far from its expected slope a layer may be: the law is one of large widths, and these are few and small."""
+"""How far from its expected slope a layer may be; the law is one of large widths, and these are few and small."""
 
 NAMES = {True: "muP", False: "PyTorch's default"}
 """How models were widened, in words."""
@@ -38,33 +38,32 @@ Built = tuple[FlowMo, Mapping[str, float]]
 
 
 class Coordinate(NamedTuple):
-    """One layer at one width after so many steps, geometric means over seeds. size: mean |x| of its coordinates x;
-    change: mean |x - x_0|, from those at the start."""
+    """One layer at one width after so many steps; its numbers are geometric means over seeds."""
 
-    factor: int
-    step: int
-    layer: str
-    size: float
-    change: float
+    factor: int  # the width by the base width
+    step: int  # how many steps were taken
+    layer: str  # its name
+    size: float  # mean |x| of its coordinates x
+    change: float  # mean |x - x_0|, from those at the start
 
 
 class Slope(NamedTuple):
-    """Exponents of a layer's growth with width, by least squares: of its size at the start, and of its change by the
-    last step. None where a layer has not moved at some width.
+    """The exponents of a layer's growth with width, by least squares; None where it has not moved at some width.
 
-    Under muP both are 0, but what is at the start a sum over the width of independent terms begins at -1/2: readouts,
-    and the logits of heads that grow. expected_change is a range, low and high, since logits stay near -1/2 until
-    queries and keys have learned of each other; those of the decoder wait for its gates to open (B6).
+    Under muP both are 0, except for sums over the width of terms that are independent at the start, which begin at
+    -1/2: readouts, and the logits of heads that grow.
+    Logits stay near -1/2 until queries and keys have learned of each other, so the expected change is a range; those of
+    the decoder wait for its gates to open (B6).
     """
 
-    layer: str
-    size: float | None
-    change: float | None
-    expected_size: float
-    expected_change: tuple[float, float]
+    layer: str  # its name
+    size: float | None  # the exponent of its size at the start
+    change: float | None  # the exponent of its change by the last step
+    expected_size: float  # what muP promises
+    expected_change: tuple[float, float]  # what muP promises, low and high
 
     def holds(self, tolerance: float = TOLERANCE) -> bool:
-        """Whether both are what muP promises."""
+        """Return whether both are what muP promises."""
         if self.size is None or self.change is None:
             return False
         low, high = self.expected_change
@@ -74,7 +73,10 @@ class Slope(NamedTuple):
 def widened(
     config: FlowMoConfig, factor: int, mup: bool, by: Literal["heads", "head-dim"] = "head-dim"
 ) -> FlowMoConfig:
-    """Both sides ``factor`` times as wide, by more heads or by wider ones; with mup, those of ``config`` as base."""
+    """Return the configuration with encoder and decoder ``factor`` times as wide, by more heads or by wider ones.
+
+    mup: whether the widths of ``config`` are the base widths of muP; else there is no muP.
+    """
 
     def side(c: TransformerConfig) -> TransformerConfig:
         heads = c.heads * factor if by == "heads" else c.heads
@@ -84,6 +86,7 @@ def widened(
 
 
 def build(config: FlowMoConfig) -> Built:
+    """Return a fresh model with its learning-rate scales."""
     model = FlowMo(config)
     return model, learning_rate_scales(model)
 
@@ -97,11 +100,12 @@ def coordinates(
     seeds: Sequence[int] = (0,),
     tick: Callable[[], None] = lambda: None,
 ) -> list[Coordinate]:
-    """Train models of every width for ``steps`` updates on ``images`` B 3 H W, on their device, and measure.
+    """Train models of every width for ``steps`` updates on ``images`` B 3 H W, on their device, and return what moved.
 
-    build_at: width factor to a fresh model; seeded before each call. Updates are those of training, with Adam and
-    weight normalisation, without perceptual loss, in float32. tick: called after each model. Raises ConfigError for
-    fewer than two widths or three steps, TrainingError where a model diverges.
+    Updates are those of training, with Adam and weight normalisation, without perceptual loss, in float32.
+    build_at: width factor to a fresh model; the seed is set before each call.
+    tick: called after each model.
+    Raises ConfigError for fewer than two widths or three steps, TrainingError where a model diverges.
     """
     if len(set(factors)) < 2:
         raise ConfigError(f"a slope needs at least two different widths, got {' '.join(map(str, factors))}")
@@ -129,7 +133,10 @@ def coordinates(
 
 
 def slopes(coordinates: Sequence[Coordinate], wider_heads: bool = True) -> list[Slope]:
-    """By layer, in the order of the forward pass. wider_heads: whether models were widened so, not by more heads."""
+    """Return the slopes by layer, in the order of the forward pass.
+
+    wider_heads: whether models were widened so, not by more heads.
+    """
     last = max(c.step for c in coordinates)
     layers = dict.fromkeys(c.layer for c in coordinates)
 
@@ -152,12 +159,12 @@ def slopes(coordinates: Sequence[Coordinate], wider_heads: bool = True) -> list[
 class Check(NamedTuple):
     """A coordinate check, by whether models were widened under muP (True) or PyTorch's default (False)."""
 
-    coordinates: dict[bool, list[Coordinate]]
-    slopes: dict[bool, list[Slope]]
+    coordinates: dict[bool, list[Coordinate]]  # what was measured
+    slopes: dict[bool, list[Slope]]  # what was fitted to it
 
     @property
     def off(self) -> list[str]:
-        """Layers that do not behave as muP promises, though widened under it."""
+        """Return the layers that do not behave as muP promises, though widened under it."""
         return [slope.layer for slope in self.slopes[True] if not slope.holds()]
 
     def content(self) -> dict[str, Any]:
@@ -172,7 +179,7 @@ class Check(NamedTuple):
         }
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Return a header and a line of text a layer: its slopes under muP beside those expected, and by default."""
+        """Return a header and a line of text a layer, its slopes under muP beside those expected, and by default."""
         rows = []
         for mup, default in zip(self.slopes[True], self.slopes[False], strict=True):
             low, high = mup.expected_change
@@ -183,7 +190,7 @@ class Check(NamedTuple):
         return ["layer", "muP: start", "expected", "change", "expected", "", "default: start", "change"], rows
 
     def verdict(self) -> str:
-        """Return one sentence: whether muP holds for all layers, or for which it does not."""
+        """Return one sentence that says whether muP holds for all layers, or for which it does not."""
         count, off = len(self.slopes[True]), self.off
         if off:
             return f"muP does not hold within {TOLERANCE:g} for {len(off)} of {count} layers: {', '.join(off)}"
@@ -204,7 +211,10 @@ def check(
     seeds: Sequence[int] = (0,),
     tick: Callable[[], None] = lambda: None,
 ) -> Check:
-    """Widen ``config`` by each factor under muP and without, train a few steps (:func:`coordinates`) and fit slopes."""
+    """Return the coordinate check of ``config``, widened by each factor under muP and without.
+
+    Models are trained a few steps (:func:`coordinates`), and slopes are fitted to what moved.
+    """
     found = {}
     for mup in (True, False):
 
@@ -218,7 +228,7 @@ def check(
 def _trained(
     model: FlowMo, scales: Mapping[str, float], images: Tensor, steps: int, learning_rate: float, seed: int
 ) -> Iterator[dict[str, tuple[float, float]]]:
-    """(size, change) by layer, at the start and after each of the updates."""
+    """Yield (size, change) by layer, at the start and after each of the updates."""
     state = TrainState.start(model, TrainConfig(learning_rate=learning_rate), scales)
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate * group["scale"]
@@ -241,8 +251,10 @@ def _trained(
 
 @torch.no_grad()
 def _activations(model: FlowMo, images: Tensor) -> dict[str, Tensor]:
-    """One pass of each side on fixed inputs. The decoder is given a fixed code: that of the encoder flips signs, which
-    does not depend on width alone."""
+    """Return the activations by layer of one pass of encoder and decoder on fixed inputs.
+
+    The decoder is given a fixed code, since that of the encoder flips signs, which does not depend on width alone.
+    """
     generator = torch.Generator().manual_seed(0)
     batch, config = len(images), model.config
     noise = torch.randn(images.shape, generator=generator).to(images)
@@ -298,7 +310,7 @@ def _logits(
     code_conditioning: Tensor | None,
     image_conditioning: Tensor | None,
 ) -> Tensor:
-    """What the block's softmax sees, computed again from its inputs: B heads queries keys."""
+    """Return what the block's softmax sees, B heads queries keys, computed again from the block's inputs."""
     queries, keys = [], []
     parts = (
         (block.code_stream, code, code_conditioning, table[: code.shape[1]]),
@@ -312,5 +324,5 @@ def _logits(
 
 
 def _geometric(values: Sequence[float]) -> float:
-    """0 where any is 0."""
+    """Return the geometric mean, 0 where any value is 0."""
     return math.exp(sum(map(math.log, values)) / len(values)) if all(v > 0 for v in values) else 0.0

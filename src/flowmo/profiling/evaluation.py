@@ -1,4 +1,4 @@
-"""How long reconstructing a data set takes, from the operations of the passes (Section 4.1)."""
+"""The time that reconstructing a data set takes follows from the operations of the passes (Section 4.1)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from .flops import flops_per_image
 
 
 class EvaluationPlan(NamedTuple):
-    """passes: of the decoder for one image. flops_per_image: of the encoder's pass and all of those. seconds: of one
-    GPU for all images."""
+    """What reconstructing a data set takes."""
 
-    passes: int
-    flops_per_image: int
-    seconds: float
+    passes: int  # of the decoder for one image
+    flops_per_image: int  # operations of the encoder's pass and of all those of the decoder
+    seconds: float  # of one GPU for all images
 
 
 def evaluation_plan(config: FlowMoConfig, images: int, flops: float, utilisation: float) -> EvaluationPlan:
-    """Return what ``images`` reconstructions by ``config.sampler`` take on a GPU of ``flops`` FLOP/s, of which a share
-    ``utilisation`` is reached."""
+    """Return what ``images`` reconstructions by ``config.sampler`` take on one GPU.
+
+    flops: the GPU's FLOP/s.
+    utilisation: the share of them that is reached.
+    """
     cost, passes = flops_per_image(config, None), function_evaluations(config.sampler)
     each = cost.encoder + passes * cost.decoder
     return EvaluationPlan(passes, each, images * each / (flops * utilisation))

@@ -1,4 +1,4 @@
-"""What training costs in parameters and floating-point operations, counted from the configuration alone (Section 4.1).
+"""The parameters and floating-point operations of training are counted from the configuration alone (Section 4.1).
 
 PyTorch's counter counts matrix products and convolutions, two operations for each multiplication with its addition;
 norms, softmax and the optimizer are left out. ``memory.py`` says what training takes in bytes.
@@ -31,22 +31,17 @@ _CEILINGS: dict[tuple[torch.device, torch.dtype], float] = {}
 
 
 class Flops(NamedTuple):
-    """Floating-point operations of one training image.
+    """Floating-point operations of one training image."""
 
-    encoder, decoder: one forward pass, the encoder's with the quantizer. training: forward and backward of both, what
-    model FLOP utilisation counts. recomputed: what comes on top where blocks are recomputed in the backward pass.
-    perceptual: d_perc of the image and its estimate, with the gradient of the estimate.
-    """
-
-    encoder: int
-    decoder: int
-    training: int
-    recomputed: int
-    perceptual: int
+    encoder: int  # one forward pass, with the quantizer
+    decoder: int  # one forward pass
+    training: int  # forward and backward of both, what model FLOP utilisation counts
+    recomputed: int  # what comes on top where blocks are recomputed in the backward pass
+    perceptual: int  # d_perc of the image and its estimate, with the gradient of the estimate
 
 
 def parameter_count(config: FlowMoConfig) -> int:
-    """Of encoder and decoder, without allocating them."""
+    """Return the number of parameters of encoder and decoder, without allocating them."""
     with torch.device("meta"):
         return sum(p.numel() for p in FlowMo(config).parameters())
 
@@ -89,10 +84,12 @@ def flops_per_image(
 
 
 def matrix_ceiling(device: torch.device | str, dtype: torch.dtype) -> float:
-    """FLOP/s of a large square matrix product here, the best of a fraction of a second; measured once a process.
+    """Return the FLOP/s of a large square matrix product here, the best of a fraction of a second.
 
-    The ceiling of utilisation: data sheets promise more than any program gets. The products grow until one takes 30 ms,
-    so that a device without arithmetic for ``dtype``, which may be a hundred times slower, is not asked for minutes.
+    It is the ceiling of utilisation, since data sheets promise more than any program gets. It is measured once a
+    process.
+    The products grow until one takes 30 ms, so that a device without arithmetic for ``dtype``, which may be a hundred
+    times slower, is not asked for minutes.
     """
     device = torch.device(device)
     if (device, dtype) in _CEILINGS:
@@ -119,9 +116,9 @@ def matrix_ceiling(device: torch.device | str, dtype: torch.dtype) -> float:
 def utilisation_cost(
     model: FlowMoConfig, train: TokenizerConfig, device: torch.device, images_seen: int = 0
 ) -> tuple[float, float]:
-    """Return the FLOPs of one training image at this point of a run, d_perc's not counted, and the FLOP/s that the
-    device has for them.
+    """Return the FLOPs of one training image at this point of a run, and the FLOP/s that the device has for them.
 
+    Those of d_perc are not counted.
     A chain of Stage 1B takes a whole forward and backward pass of the decoder a step; what it computes again is not
     counted, nor is a teacher.
     """
@@ -133,7 +130,7 @@ def utilisation_cost(
 
 
 def precision(train: RunConfig) -> torch.dtype:
-    """Of the matrix products of a training."""
+    """Return the precision of the matrix products of a training."""
     return torch.bfloat16 if train.precision == "bf16" else torch.float32
 
 
@@ -179,5 +176,5 @@ def tokenizer_cost(
 def generator_cost(
     model: Generator, train: GeneratorTrainConfig, device: torch.device, images_seen: int
 ) -> tuple[float, float]:
-    """Return the same of a generator."""
+    """Return the FLOPs of one training image of a generator, and the FLOP/s that the device has for them."""
     return generator_flops(model), matrix_ceiling(device, precision(train))

@@ -1,6 +1,6 @@
-"""What training takes in bytes on one device (Section 4.1, compute): counted while a step runs, and estimated for
-models, strategies and numbers of processes that the machine at hand has no room for.
+"""The bytes that training takes on one device are counted while a step runs, or estimated (Section 4.1, compute).
 
+An estimate serves models, strategies and numbers of processes that the machine at hand has no room for.
 The estimate runs the very step of the loop on tensors that have shapes and no content, and counts those. What kernels
 take for themselves while they work, and what the allocator rounds up, comes on top.
 """
@@ -39,27 +39,26 @@ FLOAT32 = 4  # bytes: of weights, gradients, moments and averages whatever the p
 
 
 class Memory(NamedTuple):
-    """Bytes in one process. weights, gradients, optimizer, average: its share of them under FSDP. gathered: under FSDP,
-    whole weights and gradients of the blocks at work. activations: what the forward pass of one micro-batch keeps for
-    the backward pass, copies of weights in half precision included; perceptual: d_perc, its weights and what it keeps.
+    """Bytes in one process; under FSDP weights, gradients, optimizer and average are its share of them."""
 
-    total: the most at any moment: less than the sum of the others where gradients come while activations go, more by
-    what single operations hold while they work.
-    """
-
-    weights: int
-    gradients: int
-    optimizer: int
-    average: int
-    gathered: int
+    weights: int  # of the model
+    gradients: int  # of the weights that train
+    optimizer: int  # Adam's moments
+    average: int  # the EMA of the weights
+    gathered: int  # under FSDP, whole weights and gradients of the blocks at work
+    # What the forward pass of one micro-batch keeps for the backward pass, half-precision copies of weights included.
     activations: int
-    perceptual: int
+    perceptual: int  # d_perc, its weights and what it keeps
+    # The most at any moment. It is less than the sum of the others where gradients come while activations go, and more
+    # by what single operations hold while they work.
     total: int
 
 
 class LiveTensors(TorchDispatchMode):
-    """Counts the bytes of the tensors that live while it is active: those it was told of and all that operations of
-    this thread make. ``now`` and ``peak``; views count once."""
+    """A mode that counts the bytes of the tensors that live while it is active, ``now`` and at their ``peak``.
+
+    They are those it was told of and all that operations of this thread make; views count once.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,6 +66,7 @@ class LiveTensors(TorchDispatchMode):
         self._known: dict[int, weakref.ref[Any]] = {}
 
     def track(self, *tensors: Tensor) -> None:
+        """Count these tensors as long as they live."""
         for tensor in tensors:
             storage = tensor.untyped_storage()
             key, size = storage._cdata, storage.nbytes()
@@ -76,7 +76,7 @@ class LiveTensors(TorchDispatchMode):
                 self.peak = max(self.peak, self.now)
 
     def forget(self, tensor: Tensor) -> None:
-        """Count this one no longer."""
+        """Count this tensor no longer."""
         storage = tensor.untyped_storage()
         self._gone(storage._cdata, storage.nbytes())
 
@@ -91,10 +91,10 @@ class LiveTensors(TorchDispatchMode):
 
 
 def memory_per_rank(model: FlowMoConfig, train: EndToEnd, world: int = 1, device: str = "cuda") -> Memory:
-    """An estimate for one of ``world`` processes that train as ``train`` says, on a GPU ("cuda") or a "cpu".
+    """Return an estimate for one of ``world`` processes that train as ``train`` says, on a GPU ("cuda") or a "cpu".
 
-    ``train.compile`` is not considered: compiled blocks keep no more. Raises ConfigError for a batch that the processes
-    cannot share.
+    ``train.compile`` is not considered, since compiled blocks keep no more.
+    Raises ConfigError for a batch that the processes cannot share.
     """
     parts = train.micro_batches(world)
     traced = _trace(model, _what_matters(train, train.batch_size // (parts * world)), device)
@@ -113,28 +113,28 @@ def memory_per_rank(model: FlowMoConfig, train: EndToEnd, world: int = 1, device
         total = lasting + traced.peak_beside_gradients
     else:  # gradients come while activations go
         total = max(lasting, lasting - states[1] + traced.peak)
+    if world > 1 and train.strategy == "ddp":  # once, before the second update, it moves the gradients to new buckets
+        total = max(total, lasting + states[1])
     return Memory(*states, gathered, traced.activations, traced.perceptual_weights + traced.perceptual, total)
 
 
 class Traced(NamedTuple):
-    """Bytes of a forward and backward pass, beside weights. perceptual: what d_perc keeps. peak: with the gradients
-    that are there at that moment. Numbers of parameters: all, those that train, those outside blocks, of the largest
-    block."""
+    """Bytes of a forward and backward pass, beside weights, and numbers of parameters."""
 
-    activations: int
-    perceptual: int
-    perceptual_weights: int
-    peak: int
-    peak_beside_gradients: int
-    parameters: int
-    trained: int
-    outside: int
-    largest_block: int
+    activations: int  # bytes that the forward pass keeps, without those of d_perc
+    perceptual: int  # bytes that d_perc keeps
+    perceptual_weights: int  # bytes of the weights of d_perc
+    peak: int  # the most bytes, with the gradients that are there at that moment
+    peak_beside_gradients: int  # the most bytes without gradients
+    parameters: int  # all of them
+    trained: int  # those that train
+    outside: int  # those outside blocks
+    largest_block: int  # those of the largest block
 
 
 @functools.lru_cache(maxsize=64)
 def _trace(config: FlowMoConfig, train: EndToEnd, device: str) -> Traced:
-    """One micro-batch of ``train.batch_size`` images."""
+    """Return what one micro-batch of ``train.batch_size`` images takes."""
     with torch.device("meta"):
         model = FlowMo(config)
     step = STAGES[train.stage].stage(model, train)
@@ -187,7 +187,7 @@ def _trace(config: FlowMoConfig, train: EndToEnd, device: str) -> Traced:
 
 
 def untrained_lpips(network: Network) -> LPIPS:
-    """LPIPS with random weights, where only its cost matters."""
+    """Return LPIPS with random weights, for where only its cost matters."""
     generator = torch.Generator().manual_seed(0)
     tensors = {}
     for name, weight in build_stages(network).state_dict().items():
@@ -200,7 +200,7 @@ def untrained_lpips(network: Network) -> LPIPS:
 
 
 def _what_matters(train: EndToEnd, micro: int) -> EndToEnd:
-    """The settings that change a pass, the others as they are by default, so that a pass is traced once."""
+    """Return the settings that change a pass, the others as they are by default, so that a pass is traced once."""
     same = {
         name: getattr(train, name)
         for name in ("losses", "perceptual_network", "perceptual_share", "precision", "recompute_blocks")
@@ -222,7 +222,7 @@ def _empty(module: nn.Module | None) -> None:
 
 @contextlib.contextmanager
 def _shapes_only(device: str) -> Iterator[None]:
-    """Tensors without content, in operations that keep what those of ``device`` would keep."""
+    """Make tensors without content within, in operations that keep what those of ``device`` would keep."""
     longest = block.LONGEST_UNFUSED
     rotary_table.cache_clear()  # no real table in here, none without content later
     try:
@@ -243,8 +243,10 @@ def _on_gpu(forward: Callable[..., Any], *args: Any) -> Any:
 
 
 class _LikeGPU(TorchFunctionMode):
-    """Without a GPU PyTorch traces for a CPU. Three operations keep other things there: attention is fused, and under
-    autocast norms are in float32 (RMSNorm since PyTorch 2.12)."""
+    """A mode in which three operations keep what they keep on a GPU, since without one PyTorch traces for a CPU.
+
+    On a GPU attention is fused, and under autocast norms are in float32 (RMSNorm since PyTorch 2.12).
+    """
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

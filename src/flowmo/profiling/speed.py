@@ -1,4 +1,4 @@
-"""How fast a model encodes and decodes."""
+"""Encoding and decoding by a model are timed."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ from ..tokenizer import FlowMo
 
 @dataclass(frozen=True)
 class Timing:
-    """One row. seconds: median of a batch. decoder_passes: network passes an image takes (guidance doubles some), None
-    for encoding. peak_memory_mb: see ``devices.peak_memory_mb``; on a CPU it covers everything up to this row."""
+    """The speed of encoding, or of decoding in one way."""
 
-    what: str
-    num_steps: int | None
-    guidance_scale: float | None
-    decoder_passes: int | None
-    seconds: float
-    seconds_per_image: float
-    images_per_second: float
-    seconds_per_decoder_pass: float | None
-    peak_memory_mb: float | None
+    what: str  # "encode", "decode"
+    num_steps: int | None  # of the sampler; None for encoding
+    guidance_scale: float | None  # of the sampler; None for encoding
+    decoder_passes: int | None  # network passes an image takes (guidance doubles some); None for encoding
+    seconds: float  # of a batch, the median
+    seconds_per_image: float  # at the median
+    images_per_second: float  # at the median
+    seconds_per_decoder_pass: float | None  # of a batch; None for encoding
+    peak_memory_mb: float | None  # see ``devices.peak_memory_mb``; on a CPU it covers everything up to this row
 
 
 def time_encode(model: FlowMo, images: torch.Tensor, dtype: str = "fp32", repeats: int = 3) -> Timing:
-    """``tokenize`` of images B 3 H W in [-1, 1], which may lie on the CPU: moving them counts."""
+    """Return the time of ``tokenize`` of images B 3 H W in [-1, 1], which may lie on the CPU; moving them counts."""
     model = _in_precision(model, dtype)
     seconds, memory = _median(lambda: model.tokenize(images), model.device, dtype, repeats)
     return _timing("encode", len(images), seconds, memory)
@@ -46,7 +45,11 @@ def time_decode(
     dtype: str = "fp32",
     repeats: int = 3,
 ) -> Iterator[Timing]:
-    """``detokenize`` of the tokens of ``images`` for each plan (num_steps, guidance_scale), and the model's own rho."""
+    """Yield the time of ``detokenize`` of the tokens of ``images`` for each plan (num_steps, guidance_scale).
+
+    images: B 3 H W in [-1, 1].
+    All plans have the model's own rho.
+    """
     model, sampler = _in_precision(model, dtype), model.config.sampler
     tokens = model.tokenize(images)
     for num_steps, scale in plans:
@@ -73,7 +76,7 @@ def _timing(
 
 
 def _median(work: Callable[[], object], device: torch.device, dtype: str, repeats: int) -> tuple[float, float | None]:
-    """Seconds of ``work``, after one run that does not count, and the peak memory of all runs."""
+    """Return the median seconds of ``work``, after one run that does not count, and the peak memory of all runs."""
 
     def once() -> float:
         _wait(device)
@@ -91,12 +94,12 @@ def _median(work: Callable[[], object], device: torch.device, dtype: str, repeat
 
 
 def precision(device: torch.device, dtype: str) -> contextlib.AbstractContextManager:
-    """Autocast for "bf16", nothing for "fp32"."""
+    """Return autocast for "bf16", and a context that does nothing for "fp32"."""
     return torch.autocast(device.type, torch.bfloat16) if dtype == "bf16" else contextlib.nullcontext()
 
 
 def _in_precision(model: FlowMo, dtype: str) -> FlowMo:
-    """A copy with weights in bfloat16 for "bf16": no autocast reaches into the verbs."""
+    """Return a copy with weights in bfloat16 for "bf16", since no autocast reaches into the verbs."""
     return copy.deepcopy(model).prepare(dtype=torch.bfloat16) if dtype == "bf16" else model
 
 

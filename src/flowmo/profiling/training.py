@@ -1,5 +1,4 @@
-"""What a training takes, as plain records: measured here where it fits, estimated for any number of GPUs (Section 4.1,
-compute)."""
+"""What a training takes is measured here where it fits, and estimated for any number of GPUs (Section 4.1, compute)."""
 
 from __future__ import annotations
 
@@ -22,31 +21,30 @@ USUAL_PROCESSES = (1, 8)
 
 
 class Plan(NamedTuple):
-    """Memory of one of ``processes`` GPUs: ``micro_batches`` of ``micro_batch`` images an update."""
+    """A way to train on some GPUs, and the memory that it takes on each."""
 
-    processes: int
-    strategy: Strategy
-    micro_batch: int
-    micro_batches: int
-    memory: Memory
+    processes: int  # how many GPUs
+    strategy: Strategy  # how they share the work
+    micro_batch: int  # images a pass on one GPU
+    micro_batches: int  # passes an update on one GPU
+    memory: Memory  # of one GPU
 
 
 class Measured(NamedTuple):
-    """Updates of ``micro_batch`` images on this device. estimate: what :func:`memory_per_rank` says of them, in bytes.
-    speed: None where that is more than is free, or more than there was; why: then says which. process: bytes by which
-    this process grew, as the system says, to compare with the tensors counted in ``speed.memory``; None where it does
-    not say, or where a GPU holds the tensors."""
+    """Updates measured on this device."""
 
-    micro_batch: int
-    compile: bool
-    estimate: int
-    speed: Speed | None
-    why: str | None = None
+    micro_batch: int  # images an update
+    compile: bool  # whether blocks are compiled
+    estimate: int  # bytes, what :func:`memory_per_rank` says of them
+    speed: Speed | None  # None where they take more memory than is free, or than there was
+    why: str | None = None  # which of the two it was
+    # Bytes by which this process grew, as the system says, to compare with the tensors counted in ``speed.memory``;
+    # None where it does not say, or where a GPU holds the tensors.
     process: int | None = None
 
 
 def cost(model: FlowMoConfig, train: TrainConfig) -> dict[str, Any]:
-    """Parameters, and floating-point operations of a training image by part."""
+    """Return the number of parameters, and the floating-point operations of a training image by part."""
     network = train.perceptual_network if train.losses.perceptual else None
     flops = flops_per_image(model, network, train.perceptual_share, train.freeze_encoder_after == 0)
     return {"parameters": parameter_count(model), "flops_per_image": flops._asdict()}
@@ -57,8 +55,9 @@ def plans(
 ) -> tuple[list[Plan], dict[int, str]]:
     """Return a plan for each number of GPUs and each strategy, and why other numbers cannot share the batch.
 
-    Of the usual numbers, which nobody asked for, those are left out in silence. Raises ConfigError where none of those
-    asked for can.
+    processes: the numbers of GPUs that are asked for. Without them the usual ones are taken, and those that cannot
+    share the batch are left out in silence.
+    Raises ConfigError where none of those asked for can.
     """
     found: list[Plan] = []
     refused: dict[int, str] = {}
@@ -80,8 +79,10 @@ def plans(
 def measured(
     model: FlowMoConfig, train: TrainConfig, device: torch.device, pictures: Batch, micro_batch: int, repeats: int
 ) -> Measured:
-    """Updates of ``micro_batch`` of these pictures, again and again where there are fewer, with d_perc of random
-    weights: only its cost matters."""
+    """Run updates of ``micro_batch`` of these pictures, and return their speed and memory.
+
+    Pictures are taken again and again where there are fewer. d_perc has random weights, since only its cost matters.
+    """
     train = replace(train, batch_size=micro_batch, micro_batch=micro_batch)
     estimate = memory_per_rank(model, train, 1, device.type).total
     free = available_memory(device)

@@ -1,4 +1,4 @@
-"""How fast training is on this machine: whole updates as the loop makes them, and the data loader alone."""
+"""Training is timed on this machine, by whole updates as the loop makes them, and the data loader alone."""
 
 from __future__ import annotations
 
@@ -25,15 +25,13 @@ from .memory import LiveTensors
 
 
 class Speed(NamedTuple):
-    """Of updates of one micro-batch in one process. seconds: the median of an update. memory: bytes of tensors at most,
-    weights, moments and averages included. utilisation: of the machine's ceiling by the model's operations;
-    with_perceptual: by d_perc's too (``cost.Flops``)."""
+    """The speed of updates of one micro-batch in one process."""
 
-    seconds: float
-    images_per_second: float
-    memory: int
-    utilisation: float
-    utilisation_with_perceptual: float
+    seconds: float  # of an update, the median
+    images_per_second: float  # at the median
+    memory: int  # bytes of tensors at most, weights, moments and EMA included
+    utilisation: float  # the share of the machine's ceiling that the model's operations take (``flops.Flops``)
+    utilisation_with_perceptual: float  # the same with d_perc's operations
 
 
 def measure_updates(
@@ -44,10 +42,10 @@ def measure_updates(
     perceptual: PerceptualDistance | None,
     repeats: int = 5,
 ) -> Speed:
-    """Updates of ``train`` on one batch, which is the micro-batch, after two that do not count.
+    """Return the speed of updates of ``train`` on one batch, which is the micro-batch, after two that do not count.
 
-    On a GPU the second of these sees compiled blocks; on a CPU the tensors of the second are counted. Raises what the
-    device raises when its memory is too small.
+    On a GPU the second of these sees compiled blocks; on a CPU the tensors of the second are counted.
+    Raises what the device raises when its memory is too small.
     """
     train = replace(train, batch_size=len(batch), micro_batch=len(batch))
     torch.manual_seed(train.seed)
@@ -92,7 +90,7 @@ def release(device: torch.device) -> None:
 
 
 def measure_loader(source: ImageSource, train: TrainConfig, size: int, seconds: float = 3.0) -> tuple[float, Batch]:
-    """Images a second from the data alone, decoded by ``train.workers`` processes, and the first batch.
+    """Return the images a second from the data alone, decoded by ``train.workers`` processes, and the first batch.
 
     The clock starts when the batches that were decoded ahead are gone.
     """
@@ -109,8 +107,10 @@ def measure_loader(source: ImageSource, train: TrainConfig, size: int, seconds: 
 
 
 def resident_memory(field: str, restart: bool = False) -> int | None:
-    """Bytes of this process in main memory, now (VmRSS) or at most (VmHWM), since ``restart`` was last asked for; None
-    where the system does not tell."""
+    """Return the bytes of this process in main memory; None where the system does not tell.
+
+    field: "VmRSS" for now, "VmHWM" for the most since ``restart`` was last asked for.
+    """
     try:
         if restart:
             Path("/proc/self/clear_refs").write_text("5")
@@ -121,7 +121,7 @@ def resident_memory(field: str, restart: bool = False) -> int | None:
 
 
 def available_memory(device: torch.device) -> int | None:
-    """Bytes that are free; None where the system does not tell."""
+    """Return the bytes that are free on the device; None where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:

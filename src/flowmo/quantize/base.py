@@ -17,29 +17,28 @@ Average = Callable[[Tensor], Tensor]
 
 
 class QuantizerLosses(NamedTuple):
-    """Scalars of Eq. 7 and 8, not yet weighted; zero where a quantizer has no such term."""
+    """The scalars of Eq. 7 and 8, not yet weighted; each is zero where a quantizer has no such term."""
 
-    sample_entropy: Tensor
-    codebook_entropy: Tensor
-    commitment: Tensor
+    sample_entropy: Tensor  # mean entropy of a sample's code, in nats
+    codebook_entropy: Tensor  # entropy of the mean code, in nats
+    commitment: Tensor  # L_commit of Eq. 8
 
     @property
     def entropy(self) -> Tensor:
-        """L_ent of Eq. 7."""
+        """Return L_ent of Eq. 7."""
         return self.sample_entropy - self.codebook_entropy
 
 
 class Quantized(NamedTuple):
-    """code: B N K, what the decoder reads, with a gradient to the latent. tokens: B N G int64, or None where the
-    code is continuous. losses: see :class:`QuantizerLosses`."""
+    """What a quantizer makes of a latent."""
 
-    code: Tensor
-    tokens: Tensor | None
-    losses: QuantizerLosses
+    code: Tensor  # B N K, what the decoder is given, with a gradient to the latent
+    tokens: Tensor | None  # B N G int64, or None where the code is continuous
+    losses: QuantizerLosses  # the terms of Eq. 7 and 8
 
 
 class Quantizer(nn.Module, ABC):
-    """From latents to codes and integers, and back from integers."""
+    """Base of the quantizers: from latents to codes and integers, and back from integers."""
 
     has_tokens: ClassVar[bool] = True
     """Whether a code is integers too."""
@@ -48,18 +47,19 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, latent: Tensor, average: Average | None = None) -> Quantized:
-        """latent B N K -> Quantized. average: see ``entropies``."""
+        """Return code, tokens and losses of a latent B N K. average: see ``entropies``."""
 
     @abstractmethod
     def decode(self, tokens: Tensor) -> Tensor:
-        """Integers B N G -> code B N K, float32. Raises ConfigError for integers that no latent gives."""
+        """Return the code B N K, float32, of integers B N G. Raises ConfigError for integers that no latent gives."""
 
 
 def straight_through(latent: Tensor, code: Tensor, rotate: bool = False) -> Tensor:
     """Return the code B N K with a gradient to the latent B N K.
 
-    By default the gradient passes unchanged. rotate: each token's is turned and scaled as the token was on its way to
-    its code, the rotation trick of Fifty et al. (2024): q = |q| / |e| R e, with R and the factor as constants.
+    By default the gradient passes unchanged.
+    rotate: the gradient of each token is turned and scaled as the token was on its way to its code. This is the
+    rotation trick of Fifty et al. (2024): q = |q| / |e| R e, with R and the factor as constants.
     """
     if not rotate:
         return latent + (code - latent).detach()

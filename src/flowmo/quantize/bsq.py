@@ -38,10 +38,11 @@ class BSQ(Quantizer):
 def quantize_bsq(
     latent: Tensor, bits_per_group: int, temperature: float = 0.1, average: Average | None = None, rotate: bool = False
 ) -> Quantized:
-    """latent: B N K -> corners +-1 / sqrt(K) of the unit sphere with a straight-through gradient, tokens and losses.
+    """Return code, tokens and losses of a latent B N K: corners of the unit sphere with a straight-through gradient.
 
-    The commitment loss is the squared distance of a token from its corner, at most 2. average: see
-    :func:`bit_entropies`. rotate: see :func:`straight_through`.
+    A channel of the code is +-1 / sqrt(K). The commitment loss is the squared distance of a token from its corner, at
+    most 2.
+    average: see :func:`bit_entropies`. rotate: see :func:`straight_through`.
     """
     unit = F.normalize(latent.float(), dim=-1)
     corner = torch.where(unit > 0, 1.0, -1.0) / math.sqrt(latent.shape[-1])

@@ -27,7 +27,7 @@ class FSQ(Quantizer):
 
 
 def quantize_fsq(latent: Tensor, levels: tuple[int, ...]) -> Quantized:
-    """latent: B N (G len(levels)) -> code in [-1, 1] of the same shape, tokens B N G, no losses.
+    """Return code in [-1, 1], tokens B N G and no losses of a latent B N (G len(levels)), whose shape the code has.
 
     A group's channels are contiguous; its integer is mixed-radix, first channel least significant.
     """
@@ -42,7 +42,7 @@ def quantize_fsq(latent: Tensor, levels: tuple[int, ...]) -> Quantized:
 
 
 def fsq_code_from_tokens(tokens: Tensor, levels: tuple[int, ...]) -> Tensor:
-    """Integers B N G -> code B N (G len(levels)) in [-1, 1], float32.
+    """Return the code B N (G len(levels)) in [-1, 1], float32, of integers B N G.
 
     Raises ConfigError for an integer of prod(levels) or more: bits can hold it, but no latent gives it.
     """

@@ -38,8 +38,9 @@ def quantize_lfq(
     average: Average | None = None,
     rotate: bool = False,
 ) -> Quantized:
-    """latent: B N K -> signs (+1 where > 0, else -1; A9) with the straight-through gradient, tokens and losses.
+    """Return code, tokens and losses of a latent B N K: its signs with the straight-through gradient (Eq. 2).
 
+    A sign is +1 where the latent is above 0, else -1 (A9).
     tanh_bound: squash the latent to (-1, 1) first, the variant that Appendix A.1 found worse.
     average: see :func:`entropies`. rotate: see :func:`straight_through`.
     """
@@ -54,8 +55,9 @@ def quantize_lfq(
 
 
 def entropies(groups: Tensor, temperature: float, average: Average | None = None) -> tuple[Tensor, Tensor]:
-    """Mean entropy of a sample's code, and entropy of the mean code, in nats (Eq. 7). groups: S bits.
+    """Return the mean entropy of a sample's code, and the entropy of the mean code, in nats (Eq. 7).
 
+    groups: latents S bits, one row a sample.
     A sample's distribution is a softmax of 2 x.c / temperature over all 2^bits codes c of signs. It factorises into
     independent bits, p_i = sigmoid(4 x_i / temperature), so its entropy is a sum of binary entropies, and the
     mean over samples is one matrix product of two half-group tables: exact, and S x 2^bits never exists.
@@ -85,19 +87,22 @@ def _joint(positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def bits_by_group(latent: Tensor, bits_per_group: int) -> Tensor:
-    """B N K -> (B N G) bits, token-major; channel index = bit * G + group, so groups interleave (A8)."""
+    """Return a latent B N K by groups of bits, (B N G) bits, token-major.
+
+    Channel bit * G + group is that bit of that group, so groups interleave (A8).
+    """
     return latent.unflatten(-1, (bits_per_group, -1)).transpose(-1, -2).reshape(-1, bits_per_group)
 
 
 def tokens_from_code(code: Tensor, bits_per_group: int) -> Tensor:
-    """Signs B N K -> integers B N G, bits little-endian (A8)."""
+    """Return the integers B N G of signs B N K, bits little-endian (A8)."""
     bits = (code.unflatten(-1, (bits_per_group, -1)) > 0).long()  # B N bits G
     weights = 2 ** torch.arange(bits_per_group, device=code.device)
     return (bits * weights[:, None]).sum(dim=-2)
 
 
 def code_from_tokens(tokens: Tensor, bits_per_group: int) -> Tensor:
-    """Integers B N G -> signs B N K, float32. Inverse of :func:`tokens_from_code`."""
+    """Return the signs B N K, float32, of integers B N G; the inverse of :func:`tokens_from_code`."""
     shifts = torch.arange(bits_per_group, device=tokens.device)
     bits = (tokens.unsqueeze(-2) >> shifts[:, None]) & 1  # B N bits G
     return bits.flatten(-2).float() * 2 - 1

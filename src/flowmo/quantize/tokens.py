@@ -30,20 +30,21 @@ INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torc
 class Detokenizer(Protocol):
     """A model that makes images of tokens."""
 
-    def detokenize(self, tokens: Tokens, **settings: Any) -> Tensor: ...
+    def detokenize(self, tokens: Tokens, **settings: Any) -> Tensor:
+        """Return the images B 3 H W in [-1, 1] of tokens."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """The tokens of B images: ``indices`` B N G, that is N tokens of G integers, each in [0, 2**bits_per_group).
+    """The tokens of B images, N tokens of G integers each.
 
-    Any integer type is taken and kept as int64. image_size: (height, width) in pixels of the images they stand for.
     Raises ConfigError for another shape or type, or an integer out of range.
     """
 
-    indices: Tensor
-    bits_per_group: int
-    image_size: tuple[int, int]
+    indices: Tensor  # B N G, each in [0, 2**bits_per_group); any integer type is taken and kept as int64
+    bits_per_group: int  # bits of one integer
+    image_size: tuple[int, int]  # (height, width) in pixels of the images that they stand for
 
     def __post_init__(self) -> None:
         check_bits_per_group(self.bits_per_group)
@@ -72,29 +73,32 @@ class Tokens:
 
     @property
     def num_images(self) -> int:
+        """Return B, the images."""
         return self.indices.shape[0]
 
     @property
     def num_tokens(self) -> int:
-        """N: tokens of one image."""
+        """Return N, the tokens of one image."""
         return self.indices.shape[1]
 
     @property
     def num_groups(self) -> int:
-        """G: integers of one token."""
+        """Return G, the integers of one token."""
         return self.indices.shape[2]
 
     @property
     def bits_per_token(self) -> int:
+        """Return the bits of one token, over all its groups."""
         return self.num_groups * self.bits_per_group
 
     @property
     def bits_per_image(self) -> int:
+        """Return the bits of one image's tokens, no header."""
         return self.num_tokens * self.bits_per_token
 
     @property
     def bits_per_pixel(self) -> float:
-        """Bits of the tokens alone, no header, divided by the pixels of ``image_size`` (Section 4.1)."""
+        """Return the bits of the tokens alone, no header, divided by the pixels of ``image_size`` (Section 4.1)."""
         height, width = self.image_size
         return self.bits_per_image / (height * width)
 
@@ -114,8 +118,9 @@ class Tokens:
         return self.num_images
 
     def __getitem__(self, key: int | slice | Sequence[int] | np.ndarray | Tensor) -> Tokens:
-        """One image, a slice, a list of positions or a mask of them, always as Tokens (an integer gives B = 1).
+        """Return one image, a slice, a list of positions or a mask of them, always as Tokens.
 
+        An integer gives B = 1.
         Raises IndexError past the end.
         """
         rows = np.arange(len(self))[key.tolist() if isinstance(key, Tensor) else key]
@@ -127,7 +132,7 @@ class Tokens:
         return (self[i] for i in range(len(self)))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """What ``numpy.asarray`` makes of them: :meth:`numpy`."""
+        """Return what ``numpy.asarray`` makes of them: :meth:`numpy`."""
         return self.numpy() if dtype is None else self.numpy().astype(dtype)
 
     def __eq__(self, other: object) -> bool:
@@ -160,7 +165,7 @@ class Tokens:
 
     @classmethod
     def from_numpy(cls, array: np.ndarray, bits_per_group: int, image_size: tuple[int, int]) -> Tokens:
-        """Inverse of :meth:`numpy`; any integer type is taken. Raises ConfigError."""
+        """Return the tokens of an array B N G of any integer type; the inverse of :meth:`numpy`. Raises ConfigError."""
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu":
             raise ConfigError(
                 f"token indices must be an array of integers, got {getattr(array, 'dtype', type(array))}; a tensor is "
@@ -182,7 +187,10 @@ class Tokens:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Tokens:
-        """Inverse of :meth:`save`. Nothing in the file is executed. Raises TokenFileError for another file."""
+        """Return the tokens of an ``.npz`` file; the inverse of :meth:`save`.
+
+        Nothing in the file is executed. Raises TokenFileError for another file.
+        """
         try:
             with np.load(user_path(path), allow_pickle=False) as file:
                 height, width = (int(side) for side in file["image_size"])
@@ -204,7 +212,7 @@ class Tokens:
         return to_pil(self.to_images(model, **settings))
 
     def to_bytes(self) -> list[bytes]:
-        """One packed payload an image, ``payload_size`` bytes each: 256 tokens of 18 bits are 576 bytes."""
+        """Return one packed payload an image, ``payload_size`` bytes each: 256 tokens of 18 bits are 576 bytes."""
         bits = bits_from_integers(self.indices.cpu(), self.bits_per_group)  # B N G bits
         packed = np.packbits(bits.flatten(1).numpy(), axis=1, bitorder="little")
         return [row.tobytes() for row in packed]
@@ -218,7 +226,7 @@ class Tokens:
         bits_per_group: int,
         image_size: tuple[int, int],
     ) -> Tokens:
-        """Inverse of :meth:`to_bytes`, on the CPU.
+        """Return the tokens of payloads, on the CPU; the inverse of :meth:`to_bytes`.
 
         Raises TokenFileError where a payload has the wrong length or bits set after its last token, ConfigError
         where the numbers do not describe tokens.
@@ -249,19 +257,19 @@ class Tokens:
 
 
 def smallest_unsigned(bits: int) -> np.dtype:
-    """The smallest of uint8, uint16 and uint32 that holds integers of so many bits."""
+    """Return the smallest of uint8, uint16 and uint32 that holds integers of so many bits."""
     return np.dtype(np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32)
 
 
 def payload_size(num_tokens: int, bits_per_token: int) -> int:
-    """Bytes that hold the tokens of one image, the last one filled up with zero bits."""
+    """Return how many bytes hold the tokens of one image, the last byte filled up with zero bits."""
     return -(-num_tokens * bits_per_token // 8)
 
 
 def bits_from_integers(indices: Tensor, bits_per_group: int) -> Tensor:
-    """Integers (...) in [0, 2**bits_per_group) -> their bits (..., bits_per_group), uint8, least significant first.
+    """Return the bits (..., bits_per_group) of integers (...), uint8, least significant first.
 
-    Raises ConfigError for an integer out of range.
+    Raises ConfigError for an integer outside [0, 2**bits_per_group).
     """
     check_bits_per_group(bits_per_group)
     indices = indices.to(torch.int64)
@@ -270,7 +278,10 @@ def bits_from_integers(indices: Tensor, bits_per_group: int) -> Tensor:
 
 
 def integers_from_bits(bits: Tensor) -> Tensor:
-    """Inverse of :func:`bits_from_integers`: bits (..., n) -> int64 (...); any non-zero entry counts as 1."""
+    """Return the integers int64 (...) of bits (..., n); the inverse of :func:`bits_from_integers`.
+
+    Any non-zero entry counts as 1.
+    """
     check_bits_per_group(bits.shape[-1])
     integers = torch.zeros(bits.shape[:-1], dtype=torch.int64, device=bits.device)
     for bit in range(bits.shape[-1]):
@@ -279,13 +290,13 @@ def integers_from_bits(bits: Tensor) -> Tensor:
 
 
 def check_bits_per_group(bits: Any) -> None:
-    """Raises ConfigError unless ``bits`` is a whole number from 1 to 24."""
+    """Raise ConfigError unless ``bits`` is a whole number from 1 to 24."""
     if not _is_int(bits) or not 1 <= bits <= MAX_BITS_PER_GROUP:
         raise ConfigError(f"bits_per_group must be a whole number from 1 to {MAX_BITS_PER_GROUP}, got {bits!r}")
 
 
 def check_size(size: Any, name: str) -> tuple[int, int]:
-    """A pair of whole numbers of at least 1, height first, as a tuple. Raises ConfigError for anything else."""
+    """Return a pair of whole numbers of at least 1, height first, as a tuple. Raises ConfigError for anything else."""
     if not isinstance(size, (tuple, list)) or len(size) != 2 or not all(_is_int(side) and side >= 1 for side in size):
         raise ConfigError(f"{name} must be (height, width) in whole pixels, each at least 1; got {size!r}")
     return size[0], size[1]

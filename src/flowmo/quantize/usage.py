@@ -17,30 +17,25 @@ from .tokens import Tokens
 
 @dataclass(frozen=True)
 class BitUsage:
-    """entropy: of a bit, in [0, 1], the mean over all bits of an image's code. never_flip: the share of those bits that
-    are the same in all images."""
+    """How much the bits of an image's code are used."""
 
-    entropy: float
-    never_flip: float
+    entropy: float  # of a bit, in [0, 1], the mean over all bits of an image's code
+    never_flip: float  # the share of those bits that are the same in all images
 
 
 @dataclass(frozen=True)
 class CodeUsage:
-    """images: how many. bits: see :class:`BitUsage`. The rest has one entry a group, over all tokens of all images:
+    """How much the code is used over all tokens of some images. Each tuple has one entry a group."""
 
-    entropy: of its integer, in bits, at most ``bits_per_group``. perplexity: 2 to that, the number of codes that would
-    do as well. used: the share of the 2^bits_per_group codes that occur at all.
-    """
-
-    images: int
-    bits: BitUsage
-    entropy: tuple[float, ...]
-    perplexity: tuple[float, ...]
-    used: tuple[float, ...]
+    images: int  # how many
+    bits: BitUsage  # the use of single bits
+    entropy: tuple[float, ...]  # of the group's integer, in bits, at most ``bits_per_group``
+    perplexity: tuple[float, ...]  # 2 to that, the number of codes that would do as well
+    used: tuple[float, ...]  # the share of the 2^bits_per_group codes that occur at all
 
 
 def code_usage(tokens: Tokens) -> CodeUsage:
-    """tokens: of all images that are looked at, at least one; else ConfigError."""
+    """Return how much the code is used over the images of ``tokens``. Raises ConfigError where there are none."""
     if not len(tokens):
         raise ConfigError("the use of the code needs the tokens of at least one image")
     indices, bits = tokens.indices.cpu(), tokens.bits_per_group
@@ -57,7 +52,10 @@ def code_usage(tokens: Tokens) -> CodeUsage:
 
 
 def bit_usage(share: Tensor) -> BitUsage:
-    """share: of the images in which each bit of the code is set, any shape, within rounding of [0, 1]."""
+    """Return how much the bits are used, by the share of the images in which each bit of the code is set.
+
+    share: any shape, within rounding of [0, 1].
+    """
     p = share.cpu().double().clamp(0, 1)
     constant = (p < 1e-6) | (p > 1 - 1e-6)
     return BitUsage(float((_entropy(p) + _entropy(1 - p)).mean()), float(constant.double().mean()))

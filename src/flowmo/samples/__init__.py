@@ -6,5 +6,5 @@ from pathlib import Path
 
 
 def paths() -> list[Path]:
-    """The files of the sample pictures, in sorted order."""
+    """Return the files of the sample pictures, in sorted order."""
     return sorted(Path(__file__).parent.glob("*.jpg"))

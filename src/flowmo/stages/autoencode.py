@@ -25,20 +25,19 @@ from .mode_matching import WHOLE, EndToEndConfig, LossWeights, Window, bit_share
 class AutoencodeConfig(EndToEndConfig):
     """What the regression can be told: what Stage 1A can without its noise."""
 
-    stage: Literal["autoencode"] = "autoencode"
+    stage: Literal["autoencode"] = "autoencode"  # its name
 
 
 class AutoencodeLoss(NamedTuple):
-    """Scalars of the regression; ``total`` is what is minimised. reconstruction: mean squared error. bit_share: as in
-    Stage 1A."""
+    """The terms of the regression's loss, scalars."""
 
-    total: Tensor
-    reconstruction: Tensor
-    perceptual: Tensor
-    sample_entropy: Tensor
-    codebook_entropy: Tensor
-    commitment: Tensor
-    bit_share: Tensor | None = None
+    total: Tensor  # what is minimised
+    reconstruction: Tensor  # mean squared error
+    perceptual: Tensor  # mean d_perc
+    sample_entropy: Tensor  # mean entropy of a sample's code
+    codebook_entropy: Tensor  # entropy of the mean code
+    commitment: Tensor  # L_commit
+    bit_share: Tensor | None = None  # see ``mode_matching.bit_share``
 
 
 def autoencode_loss(
@@ -50,9 +49,10 @@ def autoencode_loss(
     average: Average | None = None,
     window: Window = WHOLE,
 ) -> AutoencodeLoss:
-    """Return Eq. 9 with the squared error of one pass in place of the flow loss; image B 3 H W in [-1, 1].
+    """Return Eq. 9 with the squared error of one pass in place of the flow loss.
 
-    The same weights, and the other arguments as in ``mode_matching_loss``. No code is dropped.
+    image: B 3 H W in [-1, 1]. The weights and the other arguments are those of ``mode_matching_loss``. No code is
+    dropped.
     """
     quantized = encode(model, image, average)
     estimate = regress(model, quantized.code, image.shape)

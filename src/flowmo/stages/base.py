@@ -1,4 +1,4 @@
-"""What all stages share: the face of a stage, what its loss is given, and the weights of the quantizer's terms (Eq. 9).
+"""What all stages share: their base, what a loss is given, and the weights of the quantizer's terms (Eq. 9).
 
 A stage is one file with its configuration, its loss, and a :class:`Stage` that draws the randomness of one micro-batch
 and calls the loss. Adding one touches its file, ``training/config.py`` and its test.
@@ -24,24 +24,24 @@ PerceptualDistance = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class StageConfig:
-    """Base of the stages' configurations; says what the loop has to know of a stage."""
+    """Base of the stages' configurations, which says what the loop has to know of a stage."""
 
     decoder_only: ClassVar[bool] = False
     """Whether the decoder alone trains, on samples that it makes, and validation may end the run."""
 
     @property
     def encoder_images(self) -> int | None:
-        """Images after which the encoder is frozen: 0 where it never trains, None where it always does."""
+        """Return the images after which the encoder is frozen: 0 where it never trains, None where it always does."""
         return 0
 
     @property
     def chain_steps(self) -> float:
-        """Mean number of decoder passes with gradient that an image gets beside that of the flow term."""
+        """Return the mean number of decoder passes with gradient for an image, beside that of the flow term."""
         return 0.0
 
     @property
     def has_flow_term(self) -> bool:
-        """Whether the decoder is asked for the velocity at one random noise level."""
+        """Return whether the decoder is asked for the velocity at one random noise level."""
         return True
 
 
@@ -73,8 +73,10 @@ class LossParts:
 
 
 class LossTerms(Protocol):
-    """What a stage returns: a named tuple of scalars, of which ``total`` is minimised. ``bit_share`` may be a tensor;
-    any but ``total`` may be None."""
+    """What a stage returns: a named tuple of scalars, of which ``total`` is minimised.
+
+    ``bit_share`` may be a tensor. Any but ``total`` may be None.
+    """
 
     @property
     def total(self) -> Tensor: ...
@@ -90,11 +92,11 @@ class ImageBatch(Protocol):
 
 
 class Stage(nn.Module):
-    """Base of the stages. ``model`` trains; whatever else a loss needs must not be a parameter of this module."""
+    """Base of the stages. Only ``model`` trains: what else a loss needs must not be a parameter of this module."""
 
     model: nn.Module
     parts: LossParts
 
     def forward(self, batch: Any, generator: torch.Generator, images_seen: int) -> LossTerms:
-        """Return the loss of one micro-batch. All randomness comes from ``generator``, on the model's device."""
+        """Return the loss terms of one micro-batch. All randomness comes from ``generator``, on the model's device."""
         raise NotImplementedError

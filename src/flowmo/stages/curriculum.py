@@ -14,7 +14,7 @@ from ..flow import ThickTailedLogitNormal
 
 @dataclass(frozen=True)
 class NoiseLevelConfig:
-    """p(t) (C2) and a curriculum, which the paper does not have.
+    """The distribution p(t) of noise levels (C2), and a curriculum, which the paper does not have.
 
     For the first ``curriculum_images`` a share ``curriculum_mass`` of the samples sits at t = 1 and no code is dropped.
     Over the next ``anneal_images`` the share falls linearly to ``pure_noise_mass``, and code dropout sets in.

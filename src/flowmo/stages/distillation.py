@@ -1,5 +1,7 @@
-"""Few-step decoding, not in the paper (O11): on a frozen code, the decoder learns to sample in one or a few unguided
-steps what it takes many guided ones for."""
+"""Few-step decoding, not in the paper (O11).
+
+On a frozen code, the decoder learns to sample in one or a few unguided steps what it takes many guided ones for.
+"""
 
 from __future__ import annotations
 
@@ -62,9 +64,9 @@ class DistillConfig:
 class DistillationConfig(StageConfig):
     """What distillation can be told."""
 
-    decoder_only: ClassVar[bool] = True
+    decoder_only: ClassVar[bool] = True  # the code is frozen
 
-    stage: Literal["distillation"] = "distillation"
+    stage: Literal["distillation"] = "distillation"  # its name
     sample: SampleDistanceConfig = field(default_factory=SampleDistanceConfig)  # d_perc of the samples
     distill: DistillConfig = field(default_factory=DistillConfig)  # what they are compared with
     noise_levels: NoiseLevelConfig = field(default_factory=NoiseLevelConfig)  # p(t) of the flow term
@@ -88,13 +90,12 @@ class DistillationConfig(StageConfig):
 
 
 class DistillationLoss(NamedTuple):
-    """Scalars; ``total`` is what is minimised. pixel: mean squared error of the samples, in [-1, 1]; sample: their mean
-    d_perc; flow: as in Stage 1A, None where it has no weight."""
+    """The terms of the loss of distillation, scalars."""
 
-    total: Tensor
-    pixel: Tensor
-    sample: Tensor
-    flow: Tensor | None = None
+    total: Tensor  # what is minimised
+    pixel: Tensor  # mean squared error of the samples, which lie in [-1, 1]
+    sample: Tensor  # mean d_perc of the samples
+    flow: Tensor | None = None  # L_flow as in Stage 1A, None where it has no weight
 
 
 def distillation_loss(
@@ -137,7 +138,10 @@ def distillation_loss(
 
 @torch.no_grad()
 def teacher_sample(teacher: FlowMo, code: Tensor | Condition, noise: Tensor) -> Tensor:
-    """Return what the teacher's stored sampler makes of a code S N K from noise S 3 H W: clipped, as ``detokenize``."""
+    """Return the images that the teacher's stored sampler makes of a code S N K from noise S 3 H W.
+
+    They are clipped, as those of ``detokenize``.
+    """
     return teacher.sample(code, noise).clamp(-1, 1)
 
 

@@ -66,7 +66,7 @@ class EndToEndConfig(StageConfig):
 class ModeMatchingConfig(EndToEndConfig):
     """What Stage 1A can be told. The defaults are as published."""
 
-    stage: Literal["mode_matching"] = "mode_matching"
+    stage: Literal["mode_matching"] = "mode_matching"  # its name
     noise_levels: NoiseLevelConfig = field(default_factory=NoiseLevelConfig)  # p(t)
     code_dropout: float = 0.1  # share of the codes that are dropped, for guidance (C3)
     rates: RateConfig = field(default_factory=RateConfig)  # bits a token that images keep, for any rate (O12)
@@ -84,25 +84,23 @@ def require_dropout(share: float) -> None:
 
 
 class NoiseSync(NamedTuple):
-    """Noise on the latent (DiTo's noise synchronization; F6). noise: B N K. t: (B,), 0 where the latent stays as it
-    is."""
+    """Noise on the latent, DiTo's noise synchronization (F6)."""
 
-    noise: Tensor
-    t: Tensor
+    noise: Tensor  # B N K
+    t: Tensor  # its levels, (B,), 0 where the latent stays as it is
 
 
 class Draws(NamedTuple):
-    """The randomness of one step. noise: B 3 H W; t: (B,); keep: (B,) bool, False where the code is dropped (C3).
-    bits: (B,), how many bits of a token are kept (O12), or None for all. sync: noise on the latent, or None."""
+    """The randomness of one step."""
 
-    noise: Tensor
-    t: Tensor
-    keep: Tensor
-    bits: Tensor | None = None
-    sync: NoiseSync | None = None
+    noise: Tensor  # z, B 3 H W
+    t: Tensor  # noise levels, (B,)
+    keep: Tensor  # (B,) bool, False where the code is dropped (C3)
+    bits: Tensor | None = None  # how many bits of a token are kept, (B,) (O12); None for all
+    sync: NoiseSync | None = None  # noise on the latent, or None
 
     def condition(self, code: Tensor) -> Condition:
-        """Return what the decoder is given of a code B N K."""
+        """Return the condition: what of a code B N K the decoder is given."""
         if self.sync is not None:
             code = interpolate(code, self.sync.noise, self.sync.t)
         kept = Condition(code).keep_images(self.keep)
@@ -119,15 +117,15 @@ WHOLE: Window = (slice(None), slice(None))
 
 
 class ModeMatchingLoss(NamedTuple):
-    """Scalars of Eq. 5-9; ``total`` is what is minimised. bit_share: see :func:`bit_share`."""
+    """The terms of Eq. 5-9, scalars."""
 
-    total: Tensor
-    flow: Tensor
-    perceptual: Tensor
-    sample_entropy: Tensor
-    codebook_entropy: Tensor
-    commitment: Tensor
-    bit_share: Tensor | None = None
+    total: Tensor  # what is minimised (Eq. 9)
+    flow: Tensor  # L_flow (Eq. 5)
+    perceptual: Tensor  # L_perc (Eq. 6)
+    sample_entropy: Tensor  # mean entropy of a sample's code (Eq. 7)
+    codebook_entropy: Tensor  # entropy of the mean code (Eq. 7)
+    commitment: Tensor  # L_commit (Eq. 8)
+    bit_share: Tensor | None = None  # see :func:`bit_share`
 
 
 def draw(image: Tensor, noise_levels: ThickTailedLogitNormal, code_dropout: float, generator: torch.Generator) -> Draws:
@@ -156,24 +154,31 @@ def synchronize(draws: Draws, share: float, latent_shape: tuple[int, int], gener
 
 
 def encode(model: FlowMo, image: Tensor, average: Average | None = None) -> Quantized:
-    """Return the code of a batch with its loss terms; without gradient, and the memory for one, where the encoder is
-    frozen: where none of its weights wants one (A14)."""
+    """Return the code of a batch with its loss terms.
+
+    Where the encoder is frozen, which is where none of its weights wants a gradient, none is computed, and no memory is
+    taken for one (A14).
+    """
     trains = any(p.requires_grad for p in model.encoder.parameters())
     with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
         return model.quantize(model.encode(image), average)
 
 
 def bit_share(model: FlowMo, quantized: Quantized) -> Tensor | None:
-    """Return the share of the batch in which each bit of the code is set, N K, to see whether bits are used; None where
-    the code has no bits of its own."""
+    """Return the share of the batch in which each bit of the code is set, N K, to see whether bits are used.
+
+    None is returned where the code has no bits of its own.
+    """
     return (quantized.code.detach() > 0).float().mean(0) if model.quantizer.has_bits else None
 
 
 def perceptual_loss(
     perceptual: PerceptualDistance, estimate: Tensor, image: Tensor, share: float, window: Window = WHOLE
 ) -> Tensor:
-    """Return the mean d_perc over a share of the batch; a mean needs no other weight. Rows are independent, so the
-    first ones will do. window: the part of each image that is compared."""
+    """Return the mean d_perc over a share of the batch; a mean needs no other weight.
+
+    Rows are independent, so the first ones will do. window: the part of each image that is compared.
+    """
     part = (slice(max(1, round(share * image.shape[0]))), ..., *window)
     return perceptual(estimate[part], image[part]).mean()
 

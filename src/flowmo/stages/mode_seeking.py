@@ -68,9 +68,9 @@ class SampleLossConfig(SampleDistanceConfig):
 class ModeSeekingConfig(StageConfig):
     """What Stage 1B can be told. The defaults are as published but for the network."""
 
-    decoder_only: ClassVar[bool] = True
+    decoder_only: ClassVar[bool] = True  # the encoder is frozen
 
-    stage: Literal["mode_seeking"] = "mode_seeking"
+    stage: Literal["mode_seeking"] = "mode_seeking"  # its name
     losses: QuantizerWeights = field(default_factory=QuantizerWeights)  # without gradient: the encoder is frozen (D2)
     sample: SampleLossConfig = field(default_factory=SampleLossConfig)  # L_sample
     noise_levels: NoiseLevelConfig = field(default_factory=NoiseLevelConfig)  # p(t) of the flow term
@@ -88,31 +88,35 @@ class ModeSeekingConfig(StageConfig):
 
 
 class ModeSeekingLoss(NamedTuple):
-    """Scalars of Eq. 11-12; ``total`` is what is minimised. sample: L_sample, the mean d_perc of the samples. The terms
-    of the quantizer have no gradient, as the encoder is frozen, and stay in the sum as published (D2)."""
+    """The terms of Eq. 11-12, scalars.
 
-    total: Tensor
-    flow: Tensor
-    sample: Tensor
-    sample_entropy: Tensor
-    codebook_entropy: Tensor
-    commitment: Tensor
-    bit_share: Tensor | None = None
+    The terms of the quantizer have no gradient, as the encoder is frozen, and stay in the sum as published (D2).
+    """
+
+    total: Tensor  # what is minimised (Eq. 12)
+    flow: Tensor  # L_flow
+    sample: Tensor  # L_sample, the mean d_perc of the samples (Eq. 11)
+    sample_entropy: Tensor  # mean entropy of a sample's code
+    codebook_entropy: Tensor  # entropy of the mean code
+    commitment: Tensor  # L_commit
+    bit_share: Tensor | None = None  # see ``mode_matching.bit_share``
 
 
 class ChainDraws(NamedTuple):
-    """Where chains start and what levels they visit. noise: S 3 H W; grid: S (n + 1), from 1 to 0, or (n + 1,) for all.
-    S: the first images of a batch that get a chain."""
+    """Where chains start and what noise levels they visit. S is how many images of a batch get one, the first ones."""
 
-    noise: Tensor
-    grid: Tensor
+    noise: Tensor  # S 3 H W
+    grid: Tensor  # S (n + 1), from 1 to 0, or (n + 1,) for all
 
 
 def draw_chain(
     image: Tensor, num_steps: int, generator: torch.Generator, share: float = 1.0, grid: Tensor | None = None
 ) -> ChainDraws:
-    """Return fresh noise, not the image as Eq. 11 has it, and random gaps for each image by itself (D1), for a share of
-    the batch. grid: a fixed one (n + 1,) instead."""
+    """Return the noise and the noise levels of the chains of a share of the batch.
+
+    The noise is fresh, where Eq. 11 has the image. The levels have random gaps, for each image by itself (D1).
+    grid: fixed levels (n + 1,) instead.
+    """
     count, device = max(1, round(share * image.shape[0])), generator.device
     noise = torch.randn((count, *image.shape[1:]), generator=generator, device=device)
     if grid is None:
@@ -122,8 +126,9 @@ def draw_chain(
 
 
 def sample_chain(model: FlowMo, code: Tensor | Condition, draws: ChainDraws, recompute: bool = True) -> Tensor:
-    """Return the n-step sample of Eq. 10, S 3 H W, with gradients through every step: unguided, not clipped, its state
-    in the noise's precision whatever the network computes in (D2).
+    """Return the n-step sample of Eq. 10, S 3 H W, with gradients through every step.
+
+    It is unguided and not clipped. Its state has the noise's precision, whatever the network computes in (D2).
 
     code: S N K, or a condition of as many images.
     recompute: each step keeps its state alone and computes the rest again in the backward pass (D6).
@@ -151,9 +156,10 @@ def mode_seeking_loss(
     """Return Eq. 12 on one batch, image B 3 H W in [-1, 1]: L_flow + lambda_sample L_sample.
 
     draws: of the flow term, with code dropout (C3).
-    chain: of L_sample, whose codes are never dropped; None compares the one-step image estimate of the flow term, of a
-    ``sample.share`` of the batch, in its place (Table 7, F7). With a ``sample.weight`` of 0 there is no L_sample.
-    average: see ``FlowMo.quantize``. window: the part of each image that d_perc sees.
+    chain: of L_sample, whose codes are never dropped. None compares in its place the one-step image estimate of the
+    flow term, of a ``sample.share`` of the batch (Table 7, F7). With a ``sample.weight`` of 0 there is no L_sample.
+    average: see ``FlowMo.quantize``.
+    window: the part of each image that d_perc sees.
     """
     quantized = encode(model, image, average)
     x_t = interpolate(image, draws.noise, draws.t)

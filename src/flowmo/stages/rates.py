@@ -28,8 +28,10 @@ class RateConfig:
 
 
 def kept_bits(config: RateConfig, image: Tensor, bits: int, generator: torch.Generator) -> Tensor | None:
-    """Return how many bits a token each image of a batch keeps, beside the images; None, and nothing drawn, where all
-    keep all of them."""
+    """Return how many bits a token each image of a batch keeps, on the images' device.
+
+    Where all keep all of them, it is None, and nothing is drawn.
+    """
     return draw_kept_bits(config, len(image), bits, generator).to(image.device) if config.full_share < 1 else None
 
 

@@ -50,17 +50,19 @@ _COUNTERS = ("step", "images_seen", "skipped", "broken_images")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One that was found whole. about: what ``checkpoint.json`` says. kind: of its configuration."""
+    """A checkpoint that was found whole."""
 
-    path: Path
-    about: dict[str, Any]
-    kind: type[RunConfig] = TrainConfig
+    path: Path  # its folder
+    about: dict[str, Any]  # what ``checkpoint.json`` says
+    kind: type[RunConfig] = TrainConfig  # of its configuration
 
     @property
     def train_config(self) -> RunConfig:
+        """Return the settings of the run that wrote it."""
         return stored_config(self.kind, self.about["train_config"])
 
     def meter(self, device: torch.device) -> dict[str, Tensor]:
+        """Return the stored sums for the next line of the log."""
         return load_file(self.path / METER, device=str(device))
 
     def restore(self, state: TrainState, world: World, moments: bool = True) -> None:
@@ -101,7 +103,8 @@ def content_of(
 ) -> dict[str, Any]:
     """Return what ``checkpoint.json`` is to say of this moment. Every process must call it.
 
-    Raises TrainingError where a weight is not finite."""
+    Raises TrainingError where a weight is not finite.
+    """
     finite = all(local(p).isfinite().all() for p in state.model.parameters())
     if world.largest([float(not finite)])[0]:
         raise TrainingError(f"a weight is no longer finite at step {state.step}: nothing saved. {AFTER_DIVERGENCE}")
@@ -124,9 +127,11 @@ def write_checkpoint(
     meter: dict[str, Tensor] | None = None,
     keep: int = 2,
 ) -> Path:
-    """Write a checkpoint of ``tensors``, then remove all but the newest ``keep``. Every process must call it, each with
-    its shards; a tensor that all have whole may be given by any of them. Each reads back and hashes what it wrote,
-    once. Raises TrainingError as :func:`save_checkpoint`."""
+    """Write a checkpoint of ``tensors``, then remove all but the newest ``keep``.
+
+    Every process must call it, each with its shards; a tensor that all have whole may be given by any of them. Each
+    reads back and hashes what it wrote, once. Raises TrainingError as :func:`save_checkpoint`.
+    """
     path = folder / f"checkpoint-{content['images_seen']:010d}"
     part = folder / f".{path.name}.part"
     failed: BaseException | None = None
@@ -166,20 +171,22 @@ def write_checkpoint(
 
 
 def _all_well(failed: BaseException | None, path: Path, world: World) -> None:
-    """Raises TrainingError in every process when writing failed in one."""
+    """Raise TrainingError in every process when writing failed in one."""
     if world.largest([float(failed is not None)])[0]:
         reason = _first_line(failed) if failed else "another process says why"
         raise TrainingError(f"no checkpoint could be written to {path} ({reason}); earlier ones are intact")
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, oldest first."""
+    """Return the checkpoints in a folder, oldest first."""
     return sorted(p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d{10}", p.name))
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What ``checkpoint.json`` of a checkpoint says, as it was written, every number in its range. Raises TrainingError
-    for a damaged or foreign one."""
+    """Return what ``checkpoint.json`` of a checkpoint says, as it was written, every number in its range.
+
+    Raises TrainingError for a damaged or foreign one.
+    """
     try:
         file = path / ABOUT
         if not file.is_file() or file.stat().st_size > MAX_ABOUT:
@@ -197,8 +204,10 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def read_checkpoint(path: Path, world: World | None = None, kind: type[RunConfig] = TrainConfig) -> Checkpoint:
-    """A checkpoint of a run of this kind, of which every byte is as it was written. Raises TrainingError for any
-    other."""
+    """Return a checkpoint of a run of this kind, of which every byte is as it was written.
+
+    Raises TrainingError for any other.
+    """
     world = world or World()
 
     def first() -> dict[str, Any] | str:
@@ -238,8 +247,9 @@ def read_checkpoint(path: Path, world: World | None = None, kind: type[RunConfig
 
 
 def read_newest(folder: Path, world: World | None = None, kind: type[RunConfig] = TrainConfig) -> Checkpoint | None:
-    """The newest checkpoint that is whole, or None where there is none. A damaged one is named and passed over.
+    """Return the newest checkpoint that is whole, or None where there is none.
 
+    A damaged one is named and passed over.
     Raises TrainingError when there are checkpoints and all are damaged, or of a format that is read no more.
     """
     world = world or World()
@@ -260,7 +270,7 @@ def read_newest(folder: Path, world: World | None = None, kind: type[RunConfig] 
 
 
 def tidy(folder: Path) -> None:
-    """Remove what a kill in the middle of writing left behind. Only for the process that holds the folder's lock."""
+    """Remove what a kill in the middle of writing left behind. Only the process with the folder's lock may call it."""
     for part in [*folder.glob(".checkpoint-*.part"), *folder.glob(".checkpoint-*.old")]:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -276,7 +286,7 @@ def _put(part: Path, path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """In two steps, so that no half-removed checkpoint ever bears a checkpoint's name."""
+    """Remove a checkpoint in two steps, so that none that is half removed ever bears a checkpoint's name."""
     shutil.rmtree(_aside(path), ignore_errors=True)
 
 
@@ -288,7 +298,7 @@ def _aside(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without PyTorch's remarks that a single process is a single process, and on what we say in an error."""
+    """Keep PyTorch from saying that a single process is a single process, and what we say in an error."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -300,7 +310,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _check_about(about: dict[str, Any], name: str) -> None:
-    """Raises ValueError or TypeError for a manifest with numbers, or names of files, that no run writes."""
+    """Raise ValueError or TypeError for a manifest with numbers, or names of files, that no run writes."""
     for counter in _COUNTERS:
         value = about[counter]
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 10**10:
@@ -320,7 +330,7 @@ def _check_about(about: dict[str, Any], name: str) -> None:
 
 
 def _checksum(about: dict[str, Any]) -> str:
-    """Of the rest of the manifest, whatever the order and the spaces it is written in."""
+    """Return the checksum of the rest of the manifest, whatever the order and the spaces it is written in."""
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,8 +1,7 @@
-"""Stage 2, data: a whole data set's tokens and labels in one shard, by several processes, killed and resumed
-(Appendix A.3).
+"""Stage 2, data: a whole data set's tokens and labels are written to one shard (Appendix A.3).
 
-While it is made, parts of it lie in a hidden folder beside it, each a shard of ``PART`` images; what is whole there is
-not coded again.
+Several processes share the work, which may be killed and resumed. While the shard is made, parts of it lie in a hidden
+folder beside it, each a shard of ``PART`` images; what is whole there is not coded again.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ PART = 1024
 class CodingJob:
     """What becomes of the images of a data set."""
 
-    source: ImageSource
+    source: ImageSource  # the images
     size: tuple[int, int]  # (height, width) in pixels that they get
     fit: Fit = "crop"  # how they get it
     labels: Sequence[int] | None = None  # one an image
@@ -81,11 +80,13 @@ def code_data_set(
     on_done: Callable[[int, bool], None] = lambda count, coded: None,
     force: bool = False,
 ) -> Coded | None:
-    """Write the shard ``target``; the result, on other processes than the first None. Processes share the images; a
-    call that was killed goes on where it was when it is made again.
+    """Write the shard ``target`` and return the data set as tokens; None on other processes than the first.
 
-    on_done: told a number of images of this process that are done, and whether they had to be coded. force: parts of
-    another job are removed. Raises ConfigError for those without it, and where another process makes the same shard.
+    Processes share the images. A call that was killed goes on where it was when it is made again.
+
+    on_done: told a number of images of this process that are done, and whether they had to be coded.
+    force: whether parts of another job are removed.
+    Raises ConfigError for parts of another job without ``force``, and where another process makes the same shard.
     """
     folder = target.with_name(f".{target.name}.parts")
     fingerprint = model.fingerprint()
@@ -118,7 +119,7 @@ def code_data_set(
 
 
 def _prepare(folder: Path, key: str, force: bool) -> str | None:
-    """Make the folder of parts, or take the one that is there; what is wrong with it, in words."""
+    """Make the folder of parts, or take the one that is there; return what is wrong with it, in words."""
     about = folder / "job.json"
     found = about.read_text() if about.is_file() else None
     if folder.exists() and found != key:

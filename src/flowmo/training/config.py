@@ -43,8 +43,11 @@ class LearningRates:
 
 @dataclass(frozen=True)
 class ImageRunConfig(RunConfig):
-    """Base of the runs that train on images. The defaults suit a short run on one device; runs/ holds the commands of
-    the packaged models, ``training.recipes`` the published settings."""
+    """Base of the runs that train on images.
+
+    The defaults suit a short run on one device. The folder runs/ holds the commands of the packaged models,
+    ``training.recipes`` the published settings.
+    """
 
     crop_size: int | None = None  # side of the crops, at the scale of the model's ``image_size``, as it is usually (C1)
     flip: bool = False  # half of the images mirrored
@@ -59,8 +62,10 @@ class ImageRunConfig(RunConfig):
 
 @dataclass(frozen=True)
 class TrainConfig(ImageRunConfig, ModeMatchingConfig):
-    """Stage 1A, ``flowmo train``. A clean prediction at low noise gives rare gradients of enormous size: then set
-    ``gradient_clip``."""
+    """Stage 1A, ``flowmo train``.
+
+    A clean prediction at low noise gives rare gradients of enormous size; set ``gradient_clip`` for one.
+    """
 
     def __post_init__(self) -> None:
         ImageRunConfig.__post_init__(self)
@@ -99,10 +104,10 @@ TokenizerConfig = TrainConfig | AutoencodeTrainConfig | PostTrainConfig | Distil
 
 
 class StageEntry(NamedTuple):
-    """The configuration of a stage's runs, and the stage itself: made of a model, the configuration and LossParts."""
+    """What the list of the stages says of one."""
 
-    config: type[Any]
-    stage: Callable[..., Stage]
+    config: type[Any]  # the configuration of the runs
+    stage: Callable[..., Stage]  # makes the stage of a model, that configuration and LossParts
 
 
 STAGES: dict[str, StageEntry] = {

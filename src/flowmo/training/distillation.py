@@ -21,8 +21,10 @@ def student_of(model: FlowMo, config: DistillTrainConfig) -> FlowMo:
 
 
 def teacher_of(model: FlowMo, config: DistillTrainConfig) -> FlowMo:
-    """Return the same model, frozen, with the sampler that makes its samples. Raises ConfigError for one that takes
-    no more passes than the student."""
+    """Return the same model, frozen, with the sampler that makes its samples.
+
+    Raises ConfigError for a sampler that takes no more passes than the student's.
+    """
     d, s = config.distill, model.config.sampler
     given: dict[str, Any] = {
         "num_steps": d.teacher_steps,

@@ -46,7 +46,7 @@ class World:
 
     @classmethod
     def join(cls, device: str = "cpu", timeout: timedelta = EXCHANGE) -> World:
-        """Return the world that ``torchrun`` announces in the environment; alone without it.
+        """Return the world that ``torchrun`` announces in the environment, or one of this process alone without it.
 
         With "cuda" each process takes the GPU of its local rank. timeout: of the exchanges of a step; those on which
         all wait for one process have PATIENCE. Raises ConfigError for a machine with fewer GPUs.
@@ -77,7 +77,7 @@ class World:
 
     @property
     def main(self) -> bool:
-        """Whether this process writes the log, the images and the weights."""
+        """Return whether this process writes the log, the images and the weights."""
         return self.rank == 0
 
     def largest(self, values: Sequence[float]) -> list[float]:
@@ -89,8 +89,10 @@ class World:
         return tensor.tolist()
 
     def largest_in_place(self, tensor: Tensor) -> None:
-        """Put into a tensor, element by element, the largest over all processes, where it lies: a GPU is not waited
-        for."""
+        """Put into a tensor, element by element, the largest over all processes.
+
+        This happens where the tensor lies, so a GPU is not waited for.
+        """
         if self.size > 1:
             dist.all_reduce(tensor, dist.ReduceOp.MAX)
 
@@ -134,9 +136,12 @@ class World:
 
 
 def _store(size: int) -> dist.Store:
-    """Return where the processes find one another. torchrun's own store outlives a restart, and with it the addresses
-    of processes that died; so each start has names of its own there. The count of restarts is that of one machine's
-    torchrun, so several machines need torchrun itself to make a new store (docs/TRAINING.md)."""
+    """Return the store where the processes find one another.
+
+    torchrun's own store outlives a restart, and with it the addresses of processes that died; so each start has names
+    of its own there. The count of restarts is that of one machine's torchrun, so several machines need torchrun itself
+    to make a new store (docs/TRAINING.md).
+    """
     store, *_ = next(dist.rendezvous("env://"))
     if int(os.environ.get("LOCAL_WORLD_SIZE", "0")) == size:
         store = dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
@@ -144,8 +149,10 @@ def _store(size: int) -> dist.Store:
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """Return the repeated parts of a model, what its ``nn.ModuleList``s hold: the unit of sharding, recomputation and
-    compilation."""
+    """Return the blocks of a model, which are what its ``nn.ModuleList``s hold.
+
+    They are the unit of sharding, recomputation and compilation.
+    """
     return [block for part in model.modules() if isinstance(part, nn.ModuleList) for block in part]
 
 
@@ -176,11 +183,11 @@ def spread(
     compile_blocks: bool = False,
     precision: str = "fp32",
 ) -> nn.Module:
-    """Return ``step`` ready to run: its blocks recomputed in the backward pass and compiled if asked for, and the whole
-    replicated (DDP) or sharded (FSDP2) over the world, on several nodes within each of them.
+    """Return ``step`` ready to run: replicated (DDP) or sharded (FSDP2) over the world, on several nodes within each.
 
-    What is compiled is the forward pass of the recomputed block, so that both hold, and what gathers its weights stays
-    outside. Parameters keep their names; sharded ones become DTensors, so optimizers and EMA are made after this.
+    Its blocks are recomputed in the backward pass and compiled if asked for. What is compiled is the forward pass of
+    the recomputed block, so that both hold, and what gathers its weights stays outside. Parameters keep their names;
+    sharded ones become DTensors, so optimizers and EMA are made after this.
     precision: of the forward pass under FSDP2, see ``sharding.shard``.
     """
     for block in blocks(step):
@@ -194,14 +201,23 @@ def spread(
         mesh = sharding_mesh(world.device.type, world.size, world.gather(processes_here()))
         shard(step, blocks(step), mesh, precision)
         return step
+    for parameter in step.parameters():  # there from the beginning, so that DDP makes them views of its buckets
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
     return DistributedDataParallel(
         step, device_ids=[world.device] if world.device.type == "cuda" else None, gradient_as_bucket_view=True
     )
 
 
+def clear_gradients(ready: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Begin an update without gradients. DDP's are views of the buckets that it sends, and set to zero where they lie:
+    without them, the micro-batches that send nothing would add theirs up in a second copy of all."""
+    optimizer.zero_grad(set_to_none=not isinstance(ready, DistributedDataParallel))
+
+
 @contextlib.contextmanager
 def gradients_exchanged(ready: nn.Module, exchange: bool) -> Iterator[None]:
-    """Say whether the backward pass in here sends gradients around; only an update's last micro-batch needs to."""
+    """Set whether the backward pass in here sends gradients around; only an update's last micro-batch needs to."""
     if isinstance(ready, FSDPModule):
         ready.set_requires_gradient_sync(exchange)
         yield

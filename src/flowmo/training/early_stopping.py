@@ -42,8 +42,11 @@ def hacks_reward(validation: Numbers, reference: Numbers) -> bool:
 
 
 def verdict(validations: Sequence[Numbers], patience: int) -> str | None:
-    """Return why a run with these validations should stop, in words: the last ``patience`` of them all hack the reward,
-    seen from the best one. None to go on; always with a patience of 0."""
+    """Return why a run with these validations should stop, in words, or None to go on.
+
+    It should stop where the last ``patience`` validations all hack the reward, seen from the best one. With a patience
+    of 0 it always goes on.
+    """
     if patience == 0 or len(validations) <= patience:
         return None
     reference, last = best(validations), validations[-1]

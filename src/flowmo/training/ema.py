@@ -1,5 +1,7 @@
-"""After each update: forced weight normalisation, and the exponential moving average (EMA) of the weights (Section 4.1;
-A15, A16)."""
+"""What follows each update: forced weight normalisation, and the EMA of the weights (Section 4.1; A15, A16).
+
+EMA is the exponential moving average.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,10 @@ from .distributed import block_matrices, local, norms
 
 
 class WeightNormalization:
-    """Keeps every linear weight inside the blocks at its own initial Frobenius norm, whole matrix by whole matrix,
-    after EDM2: against growing weights and activations. Biases and frozen weights are left alone (A15)."""
+    """Keeps every linear weight inside the blocks at its own initial Frobenius norm, whole matrix by whole matrix.
+
+    It is EDM2's, against growing weights and activations. Biases and frozen weights are left alone (A15).
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self.weights = {name: weight for name, weight in block_matrices(model).items() if weight.requires_grad}

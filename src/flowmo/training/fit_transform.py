@@ -31,10 +31,10 @@ Images = Callable[[], Iterable[Tensor]]
 
 @dataclass(frozen=True)
 class BitPlan:
-    """allocation: the component of each bit, in order of importance. step: how much each bit adds or takes away."""
+    """Which component each bit of a token refines, and by how much."""
 
-    allocation: tuple[int, ...]
-    step: Tensor
+    allocation: tuple[int, ...]  # the component of each bit, in order of importance
+    step: Tensor  # how much each bit adds or takes away
 
 
 def fit_transform(config: FlowMoConfig, images: Images, seed: int = 0) -> FlowMo:
@@ -66,7 +66,7 @@ def fit_transform(config: FlowMoConfig, images: Images, seed: int = 0) -> FlowMo
 
 
 def principal_components(images: Images, patch_size: int, count: int) -> tuple[Tensor, Tensor]:
-    """Mean D and the first ``count`` principal components D count of patches, D = 3 p p; float64."""
+    """Return the mean, (D,), and the first ``count`` principal components, D count, of patches; float64, D = 3 p p."""
     size = 3 * patch_size**2
     total, square, number = torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64), 0
     for batch in images():
@@ -82,7 +82,7 @@ def principal_components(images: Images, patch_size: int, count: int) -> tuple[T
 
 
 def sample_components(images: Images, patch_size: int, mean: Tensor, basis: Tensor) -> Tensor:
-    """Components of patches from all over the data: S C, S about ``SAMPLED_PATCHES``, float64."""
+    """Return the components of patches from all over the data: S C, float64, S about ``SAMPLED_PATCHES``."""
     generator, found = torch.Generator().manual_seed(0), []
     for batch in images():
         x = patchify(batch, patch_size).flatten(0, 1)
@@ -93,11 +93,13 @@ def sample_components(images: Images, patch_size: int, mean: Tensor, basis: Tens
 
 
 def plan_bits(components: Tensor, bits: int) -> BitPlan:
-    """Greedy allocation: each next bit goes to the component whose error it lowers most. components: S C.
+    """Return the greedy plan of the bits: each next bit goes to the component whose error it lowers most.
 
-    How many bits a component gets is decided with the step that is best for that many. Then one first step for each
-    component, each next half of it, is chosen for the product of its errors after every bit, so that all prefixes are
-    good; and bits are ordered by how much error they remove.
+    How many bits a component gets is decided with the step that is best for that many. Then each component gets a first
+    step, and each next step is half the one before. The first step is chosen for the product of the component's errors
+    after every bit, so that all prefixes are good. Bits are ordered by how much error they remove.
+
+    components: S C.
     """
     curves: dict[tuple[int, int], list[float]] = {}
 
@@ -131,7 +133,10 @@ def plan_bits(components: Tensor, bits: int) -> BitPlan:
 
 
 def errors(x: Tensor, first: float, count: int) -> list[float]:
-    """Mean squared error of a component S after 0, 1, ... ``count`` bits, each time by the best linear map of them."""
+    """Return the mean squared errors of a component, (S,), after 0, 1, ... ``count`` bits.
+
+    Each time the component is taken from its bits by their best linear map.
+    """
     rest, bits, found = x.clone(), [], [float((x * x).mean())]
     for j in range(count):
         bits.append(torch.where(rest > 0, 1.0, -1.0).cpu().double())
@@ -148,7 +153,7 @@ def _first_steps(x: Tensor) -> list[float]:
 
 @torch.no_grad()
 def fit_linear(linear: LinearDecoder, encoder: TransformEncoder, images: Images) -> None:
-    """Fill the maps of ``linear``: for each rate the least-squares map from the kept bits of 3 x 3 patches."""
+    """Fill the maps of ``linear`` with the least-squares map from the kept bits of 3 x 3 patches, for each rate."""
     bits = len(encoder.allocation)
     size = 9 * bits + 1  # a row of bits a neighbour, and the constant
     moments = torch.zeros(size, size, dtype=torch.float64)
@@ -179,7 +184,7 @@ def fit_linear(linear: LinearDecoder, encoder: TransformEncoder, images: Images)
 
 
 def default_rates(bits: int) -> tuple[int, ...]:
-    """Some eight rates from about a seventh of the bits to all of them."""
+    """Return some eight rates from about a seventh of the bits to all of them."""
     return tuple(sorted({max(1, round(bits * (k / 8) ** 1.3)) for k in range(2, 9)}))
 
 

@@ -26,11 +26,14 @@ IMAGENET = 1_281_167
 
 @dataclass(frozen=True)
 class GeneratorTrainConfig(RunConfig):
-    """Training of a generator; what the paper leaves open is MaskGIT's or the tokenizer's (docs/DEVIATIONS.md, F1)."""
+    """The training of a generator; what the paper leaves open is MaskGIT's or the tokenizer's (F1).
 
-    trains: ClassVar[str] = "generator"
+    docs/DEVIATIONS.md says which.
+    """
 
-    weight_normalization: bool = False
+    trains: ClassVar[str] = "generator"  # what a run trains
+
+    weight_normalization: bool = False  # the tokenizer's alone (A15)
     label_dropout: float = 0.1  # share of images whose class is hidden, for guidance
     label_smoothing: float = 0.0  # of the cross-entropy; 0.1 in MaskGIT
     mask_schedule: Schedule = "arccos"  # see ``masked_share``
@@ -87,8 +90,10 @@ GENERATOR = ModelKind(lambda model: Generator(model.config, model.classes), save
 def assemble_generator(
     model: Generator, config: GeneratorTrainConfig, world: World, checkpoint: Checkpoint | None = None
 ) -> Assembled[GeneratorStep]:
-    """Return a run where ``checkpoint`` left it, or at the beginning. Raises TrainingError for a checkpoint of another
-    generator."""
+    """Return a run where ``checkpoint`` left it, or at the beginning.
+
+    Raises TrainingError for a checkpoint of another generator.
+    """
     if checkpoint is not None:
         about = _about(model)
         if any(checkpoint.about[name] != about[name] for name in about):
@@ -111,11 +116,10 @@ class HeldOut(NamedTuple):
 def held_out(
     model: Generator, data: TokenSet, config: GeneratorTrainConfig, count: int = 256, world: World | None = None
 ) -> HeldOut:
-    """Return it for ``count`` images spread over the data, or all where there are fewer; each process of ``world``
-    measures its share, and all must call it.
+    """Return the cross-entropy of ``count`` images spread over the data, or of all where there are fewer.
 
-    The masks are the same whenever it is called. A generator that knows its classes is best with the right ones and
-    worst with wrong ones.
+    Each process of ``world`` measures its share, and all must call it. The masks are the same whenever it is called. A
+    generator that knows its classes is best with the right ones and worst with wrong ones.
     """
     step = max(1, len(data) // count)
     tokens, labels = data.rows(range(0, min(len(data), step * count), step))

@@ -16,11 +16,15 @@ GROUP = "bits_per_group"
 def data_and_config(
     shards: str, preset: str, settings: Sequence[str] = (), init: str | None = None, names: list[str] | None = None
 ) -> tuple[TokenSet, GeneratorConfig]:
-    """Return the tokens of shards, and the configuration of a new generator for them, or of the one that a run starts
-    from.
+    """Return the tokens of shards, and the configuration of the generator that a run on them starts from.
 
-    settings: "name=value" of the preset. init: a generator's file. names: of the labels. Raises ConfigError for a
-    preset or a setting that there is not, TrainingError for a generator that does not fit the shards.
+    That is a new generator, or the one of ``init``.
+
+    settings: "name=value" of the preset.
+    init: a generator's file.
+    names: of the labels.
+    Raises ConfigError for a preset or a setting that there is not, TrainingError for a generator that does not fit the
+    shards.
     """
     if preset not in PRESETS:
         raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")

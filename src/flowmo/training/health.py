@@ -32,15 +32,18 @@ def parameter_norm(state: TrainState) -> float:
 
 
 class Meter:
-    """Means over the steps since the last line of the log. Its sums go into checkpoints, so that a resumed run writes
-    the lines that an uninterrupted one writes; its clock does not."""
+    """Means over the steps since the last line of the log.
+
+    Its sums go into checkpoints, so that a resumed run writes the lines that an uninterrupted one writes. Its clock
+    does not.
+    """
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.restart()
 
     def restart(self) -> None:
-        """Begin the next line."""
+        """Begin the means of the next line of the log."""
         self.sums.clear()
         self.restart_clock()
 
@@ -58,8 +61,10 @@ class Meter:
         return {name: world.average(value).cpu() for name, value in self.sums.items()}
 
     def means(self, world: World) -> dict[str, float]:
-        """Return means of the scalars; of the bits of the code, their mean entropy in bits and the share that never
-        flips."""
+        """Return the means of the scalars, and how much the bits of the code are used.
+
+        The latter are the mean entropy of a bit, and the share of the bits that never flip. Every process must call it.
+        """
         sums = {name: world.average(value) for name, value in self.sums.items()}
         count = float(sums.pop("steps", torch.ones(())))
         share = sums.pop("bit_share", None)
@@ -70,7 +75,10 @@ class Meter:
         return numbers
 
     def speed(self, state: TrainState, images: int) -> dict[str, float]:
-        """Return images_per_s over all processes, share of the time spent waiting for data, hours to go."""
+        """Return images per second over all processes, the share of the time spent waiting for data, and hours to go.
+
+        images: of the whole run.
+        """
         seconds = max(time.monotonic() - self.began, 1e-9)
         rate = max(self.images / seconds, 1e-9)
         return {

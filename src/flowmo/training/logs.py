@@ -17,9 +17,10 @@ NAME = "log.jsonl"
 class Log:
     """The log of one run, kept by its main process.
 
-    resumed_at: images seen where the run goes on; lines of work that was lost after that are dropped, so that none
-    stands there twice. wandb: the project to report to. Raises ConfigError when that is asked for and not
-    installed. planned: images of the whole run, to say how far it is.
+    resumed_at: images seen where the run goes on. Lines of work that was lost after that are dropped, so that none
+    stands there twice.
+    wandb: the project to report to. Raises ConfigError when that is asked for and not installed.
+    planned: images of the whole run, to say how far it is.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Log:
             self.wandb.log({"images": images, "reconstructions": wandb.Image(pixels)})
 
     def close(self) -> None:
-        """End what this process told TensorBoard and Weights & Biases."""
+        """Close what this process writes to TensorBoard and Weights & Biases."""
         if self.board:
             self.board.close()
         if self.wandb:
@@ -95,8 +96,11 @@ WORDS = {
 
 
 def in_words(line: dict[str, Any], planned: int = 0) -> str:
-    """Return a line of the log for people: how far, the numbers that tell how it goes, speed, the time left and what
-    went wrong. planned: images of the whole run, 0 where that is unknown."""
+    """Return a line of the log for people.
+
+    It says how far the run is, the numbers that tell how it goes, its speed, the time left and what went wrong.
+    planned: images of the whole run, 0 where that is unknown.
+    """
     images = line.get("images", 0)
     said = [f"{images:,} of {planned:,} images ({images / planned:.0%})" if planned else f"{images:,} images"]
     for name, words in WORDS.items():
@@ -123,7 +127,7 @@ def in_words(line: dict[str, Any], planned: int = 0) -> str:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log of JSON, without those that are none: cut off by a kill, or with a broken byte."""
+    """Return the lines of a log of JSON, without those that are cut off by a kill or have a broken byte."""
     lines = []
     for text in path.read_bytes().split(b"\n") if path.exists() else []:
         try:

@@ -18,7 +18,7 @@ from ..errors import TrainingError
 from ..stages import Stage
 from . import health, schedule
 from .checkpoint import AFTER_DIVERGENCE
-from .distributed import World, gradients_exchanged
+from .distributed import World, clear_gradients, gradients_exchanged
 from .logs import Log
 from .progress import Bar
 from .run_config import RunConfig
@@ -46,8 +46,8 @@ class Outcome(NamedTuple):
 class Pending(NamedTuple):
     """A step whose weights are moved, and of which the rest waits for what all agree on."""
 
-    exchange: Exchange
-    batch: TrainBatch
+    exchange: Exchange  # of what all want, begun and perhaps not read
+    batch: TrainBatch  # that the step was taken on
     sums: dict[str, torch.Tensor]  # means of its loss terms
     step: int  # updates before it
     images: int  # seen with it
@@ -57,28 +57,30 @@ class Pending(NamedTuple):
 class Run:
     """One process of a run: what it trains, where it writes, when it stops."""
 
-    folder: Path
-    config: RunConfig
+    folder: Path  # where it writes
+    config: RunConfig  # its settings
     stage: Stage  # gives the loss; holds the model
     kind: ModelKind  # how its model is written
     ready: nn.Module  # the stage, spread over the world (``distributed.spread``)
-    state: TrainState
-    world: World = field(default_factory=World)
+    state: TrainState  # weights, EMA, moments, counters
+    world: World = field(default_factory=World)  # its processes
     log: Log | None = None  # in the main process only
-    validation: Validation | None = None
+    validation: Validation | None = None  # what measures the EMA, if anything does
     deadline: float = math.inf  # by ``time.monotonic()``
     about: dict[str, Any] = field(default_factory=dict)  # more for the checkpoints
     cost: tuple[float, float] | None = None  # operations of an image, and of the device in a second: for utilisation
-    meter: health.Meter = field(default_factory=health.Meter)
+    meter: health.Meter = field(default_factory=health.Meter)  # means for the next line of the log
     patience: int | None = None  # of a run that validation may end (``early_stopping.py``); None for any other
     rebuild_after: int | None = None  # images after which the run is to be built anew, the encoder frozen (A14)
     deferred: bool | None = None  # read what all agreed on a step later, so that no step waits for a GPU; None: on one
+    validation_seconds: float = 0.0  # that one validation is expected to take
     bar: Bar | None = None  # in the main process, where one is wanted
+    took: float = field(default=0.0, init=False)  # seconds of the last update with its batch
     pending: Pending | None = field(default=None, init=False)  # the step that is not finished
-    skipped_in_a_row: int = field(default=0, init=False)
+    skipped_in_a_row: int = field(default=0, init=False)  # steps that were not finite, up to now
     broken: set[str] = field(default_factory=set, init=False)  # names of broken images that were counted
-    last_checkpoint: float = field(default=0.0, init=False)
-    saver: Saver = field(init=False)
+    last_checkpoint: float = field(default=0.0, init=False)  # when it was begun, by ``time.monotonic()``
+    saver: Saver = field(init=False)  # writes the checkpoints
 
     def __post_init__(self) -> None:
         self.saver = Saver(self.folder, self.config, self.world)
@@ -87,8 +89,10 @@ class Run:
             self.deferred = self.world.device.type == "cuda" and not sharded
 
     def train(self, loader: Loader) -> Outcome:
-        """Train until the configured images are seen, the time is over, SIGTERM or SIGINT asks to stop, the encoder is
-        to be frozen, or validation ends it. Each ends with a checkpoint. ``loader`` starts at ``state.images_seen``.
+        """Train to the end of the run, or until something else ends this call; return how it ended.
+
+        It ends when the configured images are seen, the time is over, SIGTERM or SIGINT asks to stop, the encoder is to
+        be frozen, or validation ends it: each time with a checkpoint. ``loader`` starts at ``state.images_seen``.
 
         Raises TrainingError when too many steps in a row are not finite, after a checkpoint of the last good one.
         """
@@ -99,8 +103,10 @@ class Run:
             batches = iter(loader)
             self.meter.restart_clock()
             while self.state.images_seen < self.config.images and not early and not reason:
+                began = time.monotonic()
                 batch = self.fetch(batches)
                 signals = self.update(batch, self.signals(bool(stop), batch))
+                self.took = time.monotonic() - began
                 if not trained and self.log:
                     self.log.say(self.first_step())
                 trained = True
@@ -135,6 +141,8 @@ class Run:
             self.log,
             self.validation,
             patience=self.patience,
+            deadline=self.deadline,
+            longest=self.validation_seconds,
             meter=self.meter,
         )
 
@@ -146,14 +154,18 @@ class Run:
         return batch
 
     def signals(self, stop: bool, batch: TrainBatch) -> Signals:
-        """Return what this process wants before a step."""
+        """Return the signals of this process before a step: what it wants of all.
+
+        It wants to stop after the step where another would end after the deadline.
+        """
         now = time.monotonic()
         save = (now - self.last_checkpoint) / 60 > self.config.checkpoint_minutes
-        return Signals(stop, now > self.deadline, save, bool(batch.skipped))
+        return Signals(stop, now + 2 * self.took > self.deadline, save, bool(batch.skipped))
 
     def update(self, batch: TrainBatch, signals: Signals = NO_SIGNALS) -> Signals:
-        """Take one optimizer step on this process's share of a batch, in micro-batches; return what all agreed on, in
-        this step or, where it is put off, in the one before.
+        """Take one optimizer step on this process's share of a batch, in micro-batches; return what all agreed on.
+
+        That is what they agreed on in this step or, where it is put off, in the one before.
 
         A step that is not finite changes neither weights, moments nor EMA. All randomness follows from the seed, the
         step's number and the micro-batch's, which are numbered over all processes: one process with micro-batches takes
@@ -163,7 +175,7 @@ class Run:
         self.ready.train()
         for group in state.optimizer.param_groups:
             group["lr"] = schedule.learning_rate(config, state.images_seen) * group["scale"]
-        state.optimizer.zero_grad(set_to_none=True)
+        clear_gradients(self.ready, state.optimizer)
         sums = self.differentiate(batch)
         norm = health.gradient_norm(state)
         agreed = self.settle()  # of the step before, where that was put off; its EMA is taken before this one's update
@@ -182,8 +194,10 @@ class Run:
         return agreed
 
     def settle(self) -> Signals:
-        """Finish the last step, if it is not finished: its EMA, its line if it was skipped, its broken images. Return
-        what all agreed on in it. Every process must call it."""
+        """Finish the last step, if it is not finished; return what all agreed on in it. Every process must call it.
+
+        What may be left of it are its EMA, its line if it was skipped, and its broken images.
+        """
         if self.pending is None:
             return NO_SIGNALS
         last, self.pending = self.pending, None
@@ -219,8 +233,11 @@ class Run:
         return sums
 
     def apply(self, norm: torch.Tensor, skipped: torch.Tensor | None = None) -> None:
-        """Move weights and moments by the gradient, whose norm is ``norm``. skipped: 1, on the device, where nothing is
-        to change: the optimizer's kernel and the norms leave everything as it is, to the bit."""
+        """Move weights and moments by the gradient, whose norm is ``norm``.
+
+        skipped: 1, on the device, where nothing is to change. The optimizer's kernel and the norms then leave
+        everything as it is, to the bit.
+        """
         config, state = self.config, self.state
         if config.gradient_clip is not None:
             health.clip_gradient(state, norm, config.gradient_clip)
@@ -257,7 +274,7 @@ class Run:
             self.log.say(f"broken, others are shown instead: {', '.join(names)}")
 
     def write_line(self) -> None:
-        """Write the means since the last line, and how the run does. Every process must call it."""
+        """Write a line of the log: the means since the last one, and how the run does. Every process must call it."""
         self.settle()
         self.report_checkpoint()
         state, config = self.state, self.config
@@ -275,8 +292,10 @@ class Run:
         self.meter.restart()
 
     def reason_to_stop(self, signals: Signals) -> str | None:
-        """Return why training is to stop after this step, in words; None to go on. Raises TrainingError, after a
-        checkpoint, where too many steps in a row were not finite."""
+        """Return why training is to stop after this step, in words; None to go on.
+
+        Raises TrainingError, after a checkpoint, where too many steps in a row were not finite.
+        """
         if signals.stop or signals.deadline:
             return "stopped on request" if signals.stop else "time limit"
         if self.rebuild_after is not None and self.crossed(self.rebuild_after):

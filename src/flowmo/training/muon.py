@@ -23,7 +23,7 @@ ADAM_SIZE = 0.2
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """Return about the semi-orthogonal matrix nearest to ``matrix``, M N, in float32 (U V^T of its U S V^T)."""
+    """Return, nearly, the semi-orthogonal matrix nearest to ``matrix``, M N, in float32 (U V^T of its U S V^T)."""
     a, b, c = COEFFICIENTS
     x = matrix.float()
     x = x / (x.norm() + 1e-7)
@@ -37,7 +37,7 @@ def orthogonalized(matrix: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon with Nesterov momentum and no decay over ``matrices``, Adam over ``others``: groups of one optimizer.
+    """One optimizer that moves ``matrices`` by Muon, with Nesterov momentum and no decay, and ``others`` by Adam.
 
     As with Adam's fused kernel, a step where the attribute ``found_inf`` is above 0 changes nothing.
     """

@@ -36,7 +36,7 @@ can do in a second."""
 
 
 def always(checkpoint: Checkpoint) -> bool:
-    """Accept the run of any checkpoint."""
+    """Return True, which accepts the run of any checkpoint."""
     return True
 
 
@@ -48,8 +48,8 @@ class Plan(ABC, Generic[Model, Config, Source]):
     checkpoint to go on from.
     """
 
-    config: Config
-    new_model: Callable[[], Model]
+    config: Config  # settings of the run
+    new_model: Callable[[], Model]  # makes the model that a run begins with
     validation: MakeValidation | None = None  # of the EMA, every ``config.check_images``
     fits: Callable[[Checkpoint], bool] = always  # whether a checkpoint is of the run that is meant
     about: dict[str, Any] = field(default_factory=dict)  # more for the checkpoints
@@ -58,7 +58,7 @@ class Plan(ABC, Generic[Model, Config, Source]):
     @property
     @abstractmethod
     def kind(self) -> ModelKind:
-        """How its models are written."""
+        """Return how the models of this plan are made and written."""
 
     @abstractmethod
     def stored_model(self, checkpoint: Checkpoint) -> Model:

@@ -50,8 +50,10 @@ def published(preset: str) -> TrainConfig:
 
 
 def post_training() -> PostTrainConfig:
-    """Return Stage 1B for a short run on one device: half the batch and rate of such a Stage 1A, in two micro-batches,
-    with warm-up and cool-down."""
+    """Return Stage 1B for a short run on one device.
+
+    It has half the batch and rate of such a Stage 1A, in two micro-batches, with warm-up and cool-down.
+    """
     return PostTrainConfig(
         images=100_000,
         batch_size=16,
@@ -64,8 +66,10 @@ def post_training() -> PostTrainConfig:
 
 
 def distillation() -> DistillTrainConfig:
-    """Return few-step decoding in a short run on one device (O11): post-training's batch, squared error and LPIPS
-    (VGG)."""
+    """Return few-step decoding in a short run on one device (O11).
+
+    It has post-training's batch, and compares by squared error and LPIPS (VGG).
+    """
     return DistillTrainConfig(
         images=100_000,
         batch_size=16,
@@ -79,8 +83,11 @@ def distillation() -> DistillTrainConfig:
 
 
 def published_post_training() -> PostTrainConfig:
-    """Return Stage 1B as released (D1-D6): 25,000 steps of 64 images, two micro-batches of 4 on each of 8 GPUs, from
-    raw weights with fresh moments, logits of ResNet-50; validated every 5,000 steps. The rest is Stage 1A's."""
+    """Return Stage 1B as released (D1-D6).
+
+    It is 25,000 steps of 64 images, in two micro-batches of 4 on each of 8 GPUs, from raw weights with fresh moments,
+    with the logits of ResNet-50, validated every 5,000 steps. The rest is Stage 1A's.
+    """
     return PostTrainConfig(
         images=POST_BATCH * 25_000,
         batch_size=POST_BATCH,
@@ -99,9 +106,11 @@ def published_post_training() -> PostTrainConfig:
 
 
 def mup(preset: str) -> TrainConfig:
-    """Return what the paper says it did: settings found in the exploratory configuration, "mu-transferred" to other
-    widths (Section 4.1, A.1). The settings are the published ones; :func:`model_of` makes the model follow its width
-    (B1)."""
+    """Return Stage 1A as the paper says: settings of the exploratory configuration, "mu-transferred" to other widths.
+
+    See Section 4.1 and A.1. The settings are the published ones; :func:`model_of` makes the model follow its width
+    (B1).
+    """
     return published(preset)
 
 
@@ -117,8 +126,10 @@ def model_of(recipe: str | None, config: FlowMoConfig) -> FlowMoConfig:
 
 
 def check_weights(recipe: str | None, config: FlowMoConfig) -> None:
-    """Raise ConfigError where a recipe would make another function of stored weights: a base width is part of a model
-    from its beginning."""
+    """Raise ConfigError where a recipe would make another function of stored weights.
+
+    A base width is part of a model from its beginning.
+    """
     wanted = model_of(recipe, config)
     for stored, asked in ((config.encoder, wanted.encoder), (config.decoder, wanted.decoder)):
         if stored.width_multiplier != asked.width_multiplier:

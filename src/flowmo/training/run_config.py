@@ -35,8 +35,11 @@ def fast_precision() -> Literal["bf16", "fp32"]:
 
 @torch.no_grad()
 def product_seconds(kinds: Sequence[torch.dtype], repeats: int = 6) -> list[float]:
-    """Return the seconds of one matrix product on one core by type of its numbers: the least of a few, taken by turns,
-    after one that does not count. Of this thread alone, where the system tells, so that other work hardly matters."""
+    """Return the seconds of one matrix product on one core, for each type of its numbers.
+
+    It is the least of a few times, taken by turns, after one that does not count. Where the system tells, it is the
+    time of this thread alone, so that other work hardly matters.
+    """
     clock = time.thread_time if time.get_clock_info("thread_time").resolution < 1e-5 else time.perf_counter
     matrices = [torch.ones(SIDE, SIDE, dtype=kind, device="cpu") for kind in kinds]
     least, threads = [math.inf] * len(kinds), torch.get_num_threads()
@@ -57,12 +60,12 @@ def product_seconds(kinds: Sequence[torch.dtype], repeats: int = 6) -> list[floa
 class RunConfig:
     """Base of every run's configuration: what the loop reads, whatever it trains. A stage adds what its loss needs."""
 
-    trains: ClassVar[str] = "tokenizer"
+    trains: ClassVar[str] = "tokenizer"  # what a run trains
 
     images: int = 1_000_000  # length of the run, cool-down included
     batch_size: int = 32  # images of one update, over all processes
     micro_batch: int | None = None  # of them in one forward pass of one process; None is all of its share
-    learning_rate: float = 1e-4
+    learning_rate: float = 1e-4  # at its highest, between warm-up and cool-down
     betas: tuple[float, float] = (0.9, 0.95)  # of Adam (A12)
     optimizer: Literal["adam", "muon"] = "adam"  # muon: for the matrices inside the blocks, Adam for the rest (O16)
     warmup_images: int = 5_000  # over which the rate rises

@@ -1,5 +1,7 @@
-"""Checkpoints that are written while training goes on: a copy of the state in main memory, of which each process writes
-its part in the background."""
+"""Checkpoints that are written while training goes on.
+
+The state is copied in main memory, and each process writes its part of the copy in the background.
+"""
 
 from __future__ import annotations
 
@@ -23,29 +25,35 @@ from .state import TrainState
 
 @dataclass
 class Saver:
-    """Writes the checkpoints of one run, one at a time. Every process must call each of its methods but ``reports``."""
+    """What writes the checkpoints of one run, one at a time.
 
-    folder: Path
-    config: RunConfig
-    world: World
+    Every process must call each of its methods but ``reports``.
+    """
+
+    folder: Path  # of the run
+    config: RunConfig  # of the run
+    world: World  # its processes
     _beside: World | None = field(default=None, init=False)  # for exchanges in the background
-    _meshes: dict[DeviceMesh, DeviceMesh] = field(default_factory=dict, init=False)
+    _meshes: dict[DeviceMesh, DeviceMesh] = field(default_factory=dict, init=False)  # of the GPUs, as on the CPU
     _copies: dict[str, Tensor] = field(default_factory=dict, init=False)  # kept from one checkpoint to the next
-    _thread: threading.Thread | None = field(default=None, init=False)
-    _failed: BaseException | None = field(default=None, init=False)
-    _reports: list[dict[str, float]] = field(default_factory=list, init=False)
+    _thread: threading.Thread | None = field(default=None, init=False)  # that writes, while one does
+    _failed: BaseException | None = field(default=None, init=False)  # why the last checkpoint could not be written
+    _reports: list[dict[str, float]] = field(default_factory=list, init=False)  # see :meth:`reports`
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End what is being written also where training fails; not where the others may be gone, who take part."""
+        """Finish what is being written, also where training fails; not with other processes, which may be gone."""
         if self.world.size == 1:
             self.join()
 
     def begin(self, state: TrainState, about: dict[str, Any], meter: dict[str, Tensor]) -> None:
-        """Copy the state of this moment and begin to write it; only the copy is waited for, and the checkpoint before
-        where it is not whole yet. Raises TrainingError for that one, or for a weight that is not finite."""
+        """Copy the state of this moment and begin to write it.
+
+        Only the copy is waited for, and the checkpoint before where it is not whole yet. Raises TrainingError for that
+        one, or for a weight that is not finite.
+        """
         asked = time.monotonic()
         self.wait()
         self._beside = self._beside or self.world.beside()
@@ -85,14 +93,18 @@ class Saver:
             self._thread = None
 
     def reports(self) -> Iterator[dict[str, float]]:
-        """Yield, once, what each checkpoint took that has become whole, for the log: its size, seconds until then, and
-        those of them that training waited."""
+        """Yield, once, what each checkpoint took that has become whole, for the log.
+
+        That is its size, the seconds until then, and those of them that training waited.
+        """
         while self._reports:
             yield self._reports.pop(0)
 
     def copied(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return copies in main memory of what this process is to write: its shards, and its share of the tensors that
-        every process has whole."""
+        """Return copies in main memory of what this process is to write.
+
+        That is its shards, and its share of the tensors that every process has whole.
+        """
         found = {}
         shared = shares({n: t.numel() for n, t in tensors.items() if not isinstance(t, DTensor)}, self.world.size)
         for name, tensor in tensors.items():

@@ -9,7 +9,10 @@ from .run_config import RunConfig
 
 
 def learning_rate(config: RunConfig, images_seen: int) -> float:
-    """Return the rate of the next update: linear warm-up, constant, linear to 0 over the last ``cooldown_images``."""
+    """Return the learning rate of the next update.
+
+    It rises linearly over ``warmup_images``, is constant, and falls linearly to 0 over the last ``cooldown_images``.
+    """
     rise = (images_seen + config.batch_size) / config.warmup_images if config.warmup_images else 1.0
     fall = (config.images - images_seen) / config.cooldown_images if config.cooldown_images else 1.0
     return config.learning_rate * max(0.0, min(1.0, rise, fall))

@@ -1,5 +1,6 @@
-"""One call that trains: tokenizer, post-training, distillation or generator, on one process or many, from a notebook or
-a command (Section 4.1).
+"""One call that trains, from a notebook or a command, on one process or many (Section 4.1).
+
+It serves the tokenizer, post-training, distillation and the generator.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from .run_config import RunConfig
 from .run_folder import WEIGHTS, run_folder, write_config
 from .start import check_same, cooled_down
 from .trained import Loader
+from .validation import MOST_OF_LIMIT, SizedValidation
 
 
 def say_on_stdout(line: str) -> None:
@@ -80,7 +82,7 @@ def train(plan: Plan[Any, Any, Any], source: Any, folder: Path, options: TrainOp
 
 
 def ending(outcome: Outcome, folder: Path, batch_size: int) -> str:
-    """Return how a run ended, where its weights are, what they are good for and how to go on, in words."""
+    """Return, in words, how a run ended, where its weights are, what they are good for and how to go on."""
     seen, weights = outcome.images_seen, folder / WEIGHTS
     if outcome.finished:
         return f"{outcome.reason} after {seen:,} images; {weights}"
@@ -103,17 +105,19 @@ def ending(outcome: Outcome, folder: Path, batch_size: int) -> str:
 class Session:
     """One call of :func:`train` in one process."""
 
-    plan: Plan[Any, Any, Any]
-    source: Any
-    folder: Path
-    options: TrainOptions
-    world: World
-    say: Callable[[str], None]
-    deadline: float
+    plan: Plan[Any, Any, Any]  # what it trains
+    source: Any  # what it trains on
+    folder: Path  # where it writes
+    options: TrainOptions  # of the call
+    world: World  # the processes
+    say: Callable[[str], None]  # told lines for a person; silent in all but the main process
+    deadline: float  # by ``time.monotonic()``
 
     def run(self, fresh: list[Any]) -> Outcome:
-        """Train from the newest checkpoint, or from the model in ``fresh``, which is taken out, so that nothing keeps
-        it alive when the run is built anew."""
+        """Train from the newest checkpoint, or from the model in ``fresh``; return how it ended.
+
+        The model is taken out of ``fresh``, so that nothing keeps it alive when the run is built anew.
+        """
         run, loader, log = self.begin(fresh)
         with contextlib.closing(log) if log else contextlib.nullcontext():
             if log and self.options.bar:
@@ -141,7 +145,7 @@ class Session:
                 self.say(f"the data have changed: {what}; from here on the images come in another order")
         about |= plan.about | ({"data": data.to_dict()} if data is not None else {})
         stage, ready, state, meter = plan.assemble(model, config, world, checkpoint)
-        log, validation = None, plan.validation(model, world) if plan.validation else None
+        log = None
         if world.main:
             write_config(self.folder, model.config, config)
             identity = to_dict(config) | about
@@ -153,16 +157,36 @@ class Session:
                 wandb=self.options.wandb,
                 about=identity,
             )
-        run = Run(self.folder, config, stage, plan.kind, ready, state, world, log, validation, self.deadline, about)
+        run = Run(self.folder, config, stage, plan.kind, ready, state, world, log, None, self.deadline, about)
         run.meter = meter
         if plan.cost is not None:
             run.cost = plan.cost(model, config, world.device, state.images_seen)
+        self.add_validation(run, model)
         run.patience, run.rebuild_after = plan.patience(config), plan.rebuild_after(config)
         return run, plan.loader(self.source, model, config, world, state.images_seen), log
 
+    def add_validation(self, run: Run, model: Any) -> None:
+        """Give the run its validation, but where it would take too much of the time limit. All processes call it."""
+        made, limit = self.plan.validation, self.options.seconds
+        if isinstance(made, SizedValidation) and limit < math.inf:
+            most = self.world.share(MOST_OF_LIMIT * limit)
+            seconds = made.seconds(run.validator().averaged(), self.world, most) if most else math.inf
+            if seconds > most:
+                takes = f"about {seconds:.3g} s" if most else "time, and none is left"
+                self.say(
+                    f"validation is left out: of {made.count:,} images it takes {takes}; it may take {most:.2g} s, "
+                    f"{MOST_OF_LIMIT:.0%} of what is left"
+                )
+                return
+            run.validation_seconds = seconds
+        run.validation = made(model, self.world) if made else None
+
     def going_on(self) -> tuple[Checkpoint | None, RunConfig, dict[str, Any]]:
-        """Return the checkpoint that the run goes on from, None at its beginning; its settings, with the cool-down that
-        is asked for; what its checkpoints are to say. Raises TrainingError where it would be another run."""
+        """Return the checkpoint that the run goes on from, its settings, and what its checkpoints are to say.
+
+        The checkpoint is None at the run's beginning; the settings have the cool-down that is asked for. Raises
+        TrainingError where it would be another run.
+        """
         config, options, kind = self.plan.config, self.options, type(self.plan.config)
         checkpoint = read_newest(self.folder, self.world, kind)
         if checkpoint is None and options.resume:
@@ -181,8 +205,10 @@ class Session:
 
 
 def free_memory(device: torch.device) -> None:
-    """Free a run that is over, with its moments and gradients, before another is built: the parts of a network that are
-    spread refer to each other, and are freed by the garbage collector alone."""
+    """Free the memory of a run that is over, with its moments and gradients, before another is built.
+
+    The parts of a network that are spread refer to each other, and only the garbage collector frees them.
+    """
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

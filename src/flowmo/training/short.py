@@ -1,5 +1,7 @@
-"""``--recipe short``: a tokenizer trained from nothing in the time that there is; its whole schedule follows from its
-length in images, which is asked for or measured."""
+"""``--recipe short``: a tokenizer trained from nothing in the time that there is.
+
+The whole schedule follows from the run's length in images, which is asked for or measured.
+"""
 
 from __future__ import annotations
 
@@ -34,30 +36,32 @@ FEWEST_HELD_OUT, FEWEST_AT_THE_END = 8, 2  # images that a validation is worth w
 
 
 class Validations(NamedTuple):
-    """How often a run is validated, the end included, and on how many held-out images; 0 and 0 is never."""
+    """How often a run is validated, and on how many images; 0 and 0 is never."""
 
-    times: int = MOST_VALIDATIONS
-    images: int = MOST_HELD_OUT
+    times: int = MOST_VALIDATIONS  # in the whole run, the end included
+    images: int = MOST_HELD_OUT  # held-out ones, each time
 
 
 class Begun(NamedTuple):
-    """What a run that goes on began with. images: its length by ``--recipe short``, None by another recipe."""
+    """What a run that goes on began with."""
 
-    recipe: str
-    images: int | None
-    validations: Validations = Validations()
-    batch_size: int = BATCH
+    recipe: str  # its name
+    images: int | None  # length by ``--recipe short``, None by another recipe
+    validations: Validations = Validations()  # how often it is validated, and on how much
+    batch_size: int = BATCH  # images of one update
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the checkpoints say of it."""
+        """Return what the checkpoints say of it."""
         about = {"recipe": self.recipe, "recipe_images": self.images, "recipe_validations": list(self.validations)}
         return about | {"recipe_batch_size": self.batch_size}
 
 
 def short(images: int, batch_size: int = BATCH, validations: int = MOST_VALIDATIONS) -> TrainConfig:
-    """Return Stage 1A for a run of ``images``: four tenths of pure noise, where the code is all there is, then a
-    mixture of all levels, then a cool-down over the last quarter (docs/TRAINING.md, "Does it work?").
+    """Return Stage 1A for a run of ``images``.
+
+    Four tenths of it are pure noise, where the code is all there is. Then comes a mixture of all levels, then a
+    cool-down over the last quarter (docs/TRAINING.md, "Does it work?").
 
     validations: in all, with the one at the end.
     """
@@ -90,7 +94,7 @@ def short(images: int, batch_size: int = BATCH, validations: int = MOST_VALIDATI
 
 
 def length_in(seconds: float, images_per_s: float, batch_size: int) -> int:
-    """Return the images that a run of this speed sees in the time, with some to spare; a multiple of the batch."""
+    """Return how many images a run of this speed sees in the time, with some to spare; a multiple of the batch."""
     return max(1, int(seconds * (1 - SPARE) * images_per_s / batch_size)) * batch_size
 
 
@@ -103,8 +107,11 @@ def batch_in(seconds: float, images_per_s: float, processes: int) -> int:
 
 
 def validations_in(seconds: float, images_per_s: float, sampler: SamplerConfig) -> Validations:
-    """Return the validations that fit a small share of the time. A pass of the decoder is taken to cost a third of the
-    update of an image; of each held-out image there are those of the sampler, of one step, and of the encoder."""
+    """Return the validations that fit a small share of the time.
+
+    A pass of the decoder is taken to cost a third of the update of an image. Each held-out image takes the passes of
+    the sampler, that of one step, and that of the encoder.
+    """
     seconds_an_image = (function_evaluations(sampler) + 2) / 3 / images_per_s
     images = int(VALIDATION_SHARE * seconds / seconds_an_image)
     for times, fewest in ((MOST_VALIDATIONS, FEWEST_HELD_OUT), (1, FEWEST_AT_THE_END)):
@@ -114,8 +121,9 @@ def validations_in(seconds: float, images_per_s: float, sampler: SamplerConfig) 
 
 
 def measured_speed(plan: Plan[Any, Any, Any], source: Any, world: World, seconds: float) -> float:
-    """Return images per second, over all processes, of some real updates of a model that is thrown away; the same
-    number in each process.
+    """Return the images per second, over all processes, of some real updates of a model that is thrown away.
+
+    It is the same number in each process.
 
     seconds: the time that the run will have; a tenth of it is spent here, but never less than two updates of a few
     images. Where more fits, whole batches are measured. Every process must call it.
@@ -163,8 +171,10 @@ def _updates(run: Run, plan: Plan[Any, Any, Any], source: Any, batch_size: int) 
 
 
 def stored_recipe(folder: Path, resume: Path | None) -> Begun | None:
-    """Return what a run began with, where it has begun: in ``folder``, or by the checkpoint ``resume``. None where
-    there is no checkpoint, or none that can be read."""
+    """Return what a run began with, where it has begun: in ``folder``, or by the checkpoint ``resume``.
+
+    None is returned where there is no checkpoint, or none that can be read.
+    """
     for path in [*reversed(checkpoints(folder)), *([resume] if resume else [])]:
         try:
             about = read_about(path)

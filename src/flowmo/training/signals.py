@@ -31,8 +31,10 @@ class Exchange:
     """
 
     def __init__(self, signals: Signals, finite: Tensor, world: World) -> None:
-        """Begin. finite: a scalar on the world's device, whether this process's loss and gradient are. Every process
-        must call it, once a step."""
+        """Begin the exchange. Every process must call it, once a step.
+
+        finite: a scalar on the world's device, whether this process's loss and gradient are finite.
+        """
         wanted = torch.tensor(list(map(float, signals[:-1])))
         flags = torch.cat([wanted.to(finite.device, non_blocking=True), finite.logical_not().float().reshape(1)])
         world.largest_in_place(flags)

@@ -37,8 +37,8 @@ class Assembled(NamedTuple, Generic[AnyStage]):
 
     stage: AnyStage  # holds the model
     ready: nn.Module  # the same, spread over the processes
-    state: TrainState
-    meter: Meter
+    state: TrainState  # weights, EMA, moments, counters
+    meter: Meter  # means for the next line of the log
 
 
 def assemble(
@@ -49,10 +49,13 @@ def assemble(
     checkpoint: Checkpoint | None = None,
     teacher: FlowMo | None = None,
 ) -> Assembled[Stage]:
-    """Return a run of a tokenizer's stage, where ``checkpoint`` left it or at the beginning. teacher: of distillation.
+    """Return a run of a tokenizer's stage, where ``checkpoint`` left it or at the beginning.
 
     The encoder is frozen once ``config.encoder_images`` are seen; the optimizer is then built anew with the decoder
-    alone, so its moments start again (A14). Raises TrainingError for a checkpoint of another model.
+    alone, so its moments start again (A14).
+
+    perceptual: d_perc of the loss. teacher: of distillation.
+    Raises TrainingError for a checkpoint of another model.
     """
     if checkpoint is not None and stored_model_config(checkpoint) != model.config:
         raise TrainingError(f"{checkpoint.path} is of another model")
@@ -86,7 +89,7 @@ def started(
 
 
 def _is_frozen(model: FlowMo) -> bool:
-    """Whether no weight of the encoder trains: also where it has none that could."""
+    """Return whether no weight of the encoder trains: also where it has none that could."""
     return not any(p.requires_grad for p in model.encoder.parameters())
 
 
@@ -135,7 +138,9 @@ def crop_size(model: FlowMoConfig, config: ImageRunConfig) -> int:
 
 def raw_model(folder: Path) -> FlowMo:
     """Return the model with the raw weights of a checkpoint, or of the newest in a folder, not their average (D4).
-    Raises TrainingError where there is none that is whole."""
+
+    Raises TrainingError where there is none that is whole.
+    """
     checkpoint = read_any(folder)
     model = FlowMo(stored_model_config(checkpoint))
     state = TrainState.start(model, replace(checkpoint.train_config, weight_normalization=False))
@@ -144,9 +149,11 @@ def raw_model(folder: Path) -> FlowMo:
 
 
 def averaged_model(folder: str | Path) -> FlowMo:
-    """Return the model with the averaged weights of a checkpoint, or of the newest one in a run's folder, on the CPU,
-    rounded as ``model.safetensors`` stores them, so that both have one fingerprint. Raises TrainingError where there is
-    none that is whole, or it is not of a tokenizer."""
+    """Return the model with the averaged weights of a checkpoint, or of the newest one in a run's folder, on the CPU.
+
+    They are rounded as ``model.safetensors`` stores them, so that both have one fingerprint. Raises TrainingError where
+    there is none that is whole, or it is not of a tokenizer.
+    """
     checkpoint = read_any(Path(folder))
     model = FlowMo(stored_model_config(checkpoint))
     state = TrainState.start(model, replace(checkpoint.train_config, weight_normalization=False))
@@ -156,8 +163,10 @@ def averaged_model(folder: str | Path) -> FlowMo:
 
 
 def read_any(folder: Path) -> Checkpoint:
-    """Return the checkpoint that a folder is, or else the newest one in it. Raises TrainingError where there is none
-    that is whole."""
+    """Return the checkpoint that a folder is, or else the newest one in it.
+
+    Raises TrainingError where there is none that is whole.
+    """
     if (folder / ABOUT).exists():
         return read_checkpoint(folder)
     checkpoint = read_newest(folder)
@@ -186,8 +195,10 @@ def check_same(checkpoint: Checkpoint, asked: RunConfig) -> None:
 
 
 def cooled_down(config: AnyConfig, checkpoint: Checkpoint, images: int) -> AnyConfig:
-    """Return the run's settings with a cool-down over its next ``images``; or over those that are left of it, where the
-    checkpoint is already of that cool-down."""
+    """Return the run's settings with a cool-down over its next ``images``.
+
+    Where the checkpoint is already of that cool-down, it is over the images that are left of it.
+    """
     if checkpoint.about.get("cooldown") == images:
         return replace(config, images=checkpoint.train_config.images, cooldown_images=images)
     return replace(config, images=checkpoint.about["images_seen"] + images, cooldown_images=images)

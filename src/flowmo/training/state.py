@@ -16,12 +16,12 @@ from .run_config import RunConfig
 
 @dataclass
 class TrainState:
-    """A model in training."""
+    """A model in training, with all that its next update depends on."""
 
-    model: nn.Module
-    ema: EMA
-    normalization: WeightNormalization | None
-    optimizer: torch.optim.Optimizer
+    model: nn.Module  # holds the raw weights
+    ema: EMA  # of those weights
+    normalization: WeightNormalization | None  # None in a run without
+    optimizer: torch.optim.Optimizer  # holds the moments
     step: int = 0  # updates tried; all randomness follows from it, the position and the seed
     images_seen: int = 0  # the position in the data too
     skipped: int = 0  # updates that changed nothing, because a number was not finite
@@ -44,7 +44,7 @@ class TrainState:
 
     @property
     def trained(self) -> list[nn.Parameter]:
-        """The parameters that the optimizer moves."""
+        """Return the parameters that the optimizer moves."""
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def tensors(self, moments: bool = True) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ DATA_FILE = re.compile(r"__\d+_\d+\.distcp")
 
 
 class TensorReader(dcp.FileSystemReader):
-    """Reads the tensors of a checkpoint's folder. files: the names that its manifest lists."""
+    """A reader of the tensors of a checkpoint's folder. files: the names that its manifest lists."""
 
     def __init__(self, path: Path, files: Collection[str]) -> None:
         super().__init__(path)
@@ -62,15 +62,17 @@ class TensorReader(dcp.FileSystemReader):
 
 
 class TensorPlanner(dcp.DefaultLoadPlanner):
-    """Plans the reading of tensors and refuses everything else, where PyTorch's own would load it unsafely."""
+    """A plan of reading that takes tensors and refuses everything else, which PyTorch's own would load unsafely."""
 
     def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
         raise TrainingError(f"{read_item.storage_index.fqn} is no tensor")
 
 
 def read_table(folder: Path, files: Collection[str]) -> dcp.Metadata:
-    """The table of contents, of which every entry is a tensor inside a file that ``files`` lists. Raises TrainingError,
-    or UnpicklingError for a pickle of anything else."""
+    """Return the table of contents, of which every entry is a tensor inside a file that ``files`` lists.
+
+    Raises TrainingError for any other table, UnpicklingError for a pickle of anything else.
+    """
     path = folder / TABLE
     if not path.is_file() or path.stat().st_size > MAX_PICKLE:
         raise TrainingError(f"{path} is missing, or too large for a table of contents")

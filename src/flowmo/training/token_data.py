@@ -23,8 +23,10 @@ from ..generation.groups import regroup
 
 @dataclass(frozen=True)
 class TokenSet:
-    """Tokens of one tokenizer, with labels. They stay in their files, mapped to memory, where the processes of a
-    machine share them."""
+    """The tokens of one tokenizer, with labels.
+
+    They stay in their files, mapped to memory, where the processes of a machine share them.
+    """
 
     shards: Sequence[np.ndarray]  # uint8, uint16 or int32 (n_i, N, G) each
     labels: np.ndarray  # of the smallest unsigned integers, (n,)
@@ -39,7 +41,7 @@ class TokenSet:
 
     @property
     def num_classes(self) -> int:
-        """The number of names, or the largest label and one."""
+        """Return the number of class names, or the largest label and one where there are none."""
         return len(self.classes) or int(self.labels.max()) + 1
 
     def describe(self) -> str:
@@ -183,15 +185,17 @@ class TokenBatch:
 
 @dataclass
 class TokenLoader:
-    """Batches forever, each epoch a fresh permutation that (seed, epoch) fixes. Position p, counted over all processes,
-    fixes the image; rank r of ``world`` takes r, r + world, ... of each batch."""
+    """Batches forever, each epoch a fresh permutation that (seed, epoch) fixes.
 
-    data: TokenSet
+    Position p, counted over all processes, fixes the image. Rank r of ``world`` takes r, r + world, ... of each batch.
+    """
+
+    data: TokenSet  # what the batches are drawn from
     batch_size: int  # of this rank
-    seed: int
+    seed: int  # of the permutations
     start: int = 0  # images drawn before, over all ranks
-    rank: int = 0
-    world: int = 1
+    rank: int = 0  # of this process
+    world: int = 1  # how many processes there are
 
     def __iter__(self) -> Iterator[TokenBatch]:
         position, step = self.start, self.batch_size * self.world

@@ -1,4 +1,4 @@
-"""Pictures for people: side by side, and many on one sheet."""
+"""Pictures are put side by side, or many on one sheet, for people."""
 
 from .classes import captioned_grid, titled_images, two_columns
 from .side_by_side import contact_sheet, side_by_side, write_png

@@ -1,4 +1,4 @@
-"""Figure 6: generated pictures by class, of one generator or of two."""
+"""Generated pictures are shown by class, of one generator or of two (Figure 6)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ CAPTION = 18
 
 
 def captioned_grid(rows: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
-    """A row a title, with the title above its pictures; all of one size, enlarged where they are small."""
+    """Return a sheet of rows of pictures, each row below its title.
+
+    All pictures are of one size; they are enlarged where they are small.
+    """
     pictures = {title: [enlarge(image) for image in row] for title, row in rows.items()}
     width, height = next(row[0].size for row in pictures.values() if row)
     columns = max(len(row) for row in pictures.values())
@@ -27,8 +30,10 @@ def captioned_grid(rows: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
 
 
 def titled_images(titles: Sequence[str], images: Sequence[Image.Image], columns: int = 4) -> Image.Image:
-    """Return a sheet of images of one size, at least one, enlarged where they are small, each below its title, of which
-    as much is shown as there is room for."""
+    """Return a sheet of images, each below its title, of which as much is shown as there is room for.
+
+    There is at least one image, and all are of one size; they are enlarged where they are small.
+    """
     large = [enlarge(image) for image in images]
     width, height = large[0].size
     columns = min(columns, len(large))
@@ -45,7 +50,7 @@ def titled_images(titles: Sequence[str], images: Sequence[Image.Image], columns:
 
 
 def two_columns(left: Image.Image, right: Image.Image) -> Image.Image:
-    """Two sheets side by side, with room between them."""
+    """Return two sheets side by side, with room between them."""
     gap = 6 * GAP
     sheet = Image.new("RGB", (left.width + gap + right.width, max(left.height, right.height)), BACKGROUND)
     sheet.paste(left, (0, 0))

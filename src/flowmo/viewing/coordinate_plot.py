@@ -1,4 +1,4 @@
-"""The coordinate check as a plot: activations against width, step by step (Tensor Programs V, Figure 5)."""
+"""The coordinate check plots activations against width, step by step (Tensor Programs V, Figure 5)."""
 
 from __future__ import annotations
 
@@ -19,27 +19,44 @@ KINDS = {
     "_in": "input layers",
     "": "outputs of blocks",
 }
-"""What the name of a layer ends with, the first that fits, and what it is called."""
+"""What a layer is called by what its name ends with, the first that fits."""
 
 
 class Point(Protocol):
     """One layer at one width after so many steps."""
 
     @property
-    def factor(self) -> int: ...
+    def factor(self) -> int:
+        """Return the width by the base width."""
+        ...
+
     @property
-    def step(self) -> int: ...
+    def step(self) -> int:
+        """Return the number of steps taken."""
+        ...
+
     @property
-    def layer(self) -> str: ...
+    def layer(self) -> str:
+        """Return the name of the layer."""
+        ...
+
     @property
-    def size(self) -> float: ...
+    def size(self) -> float:
+        """Return the mean size of its activations."""
+        ...
+
     @property
-    def change(self) -> float: ...
+    def change(self) -> float:
+        """Return the mean change of its activations since the start."""
+        ...
 
 
 def coordinate_figure(results: Mapping[str, Sequence[Point]], title: str, note: str) -> Figure:
-    """One row a parametrisation: mean size of the activations at the start, then their mean change after each step,
-    against width, both axes logarithmic; the encoder's layers drawn through, the decoder's dashed."""
+    """Return a figure of activations against width, both axes logarithmic, one row a parametrisation.
+
+    A row has the mean size of the activations at the start, then their mean change after each step.
+    The encoder's layers are solid lines, the decoder's dashed ones.
+    """
     steps = sorted({point.step for points in results.values() for point in points})
     figure = new_figure(2.1 * len(steps) + 1.8, 2.6 * len(results) + 1.0, title, note)
     with styled():

@@ -1,4 +1,4 @@
-"""The paper's figures of measurements, from plain data: Figures 7, 8, 9, and Table 4's sampler as heat maps."""
+"""Figures 7, 8 and 9 of the paper, and Table 4's sampler as heat maps, are drawn from plain data."""
 
 from __future__ import annotations
 
@@ -17,51 +17,53 @@ if TYPE_CHECKING:
 
 
 class VarianceRow(NamedTuple):
-    """One picture of Figure 8. samples: reconstructions. deviation: H W, root of the variance, in levels of 8 bits."""
+    """One picture of Figure 8."""
 
-    original: Image.Image
-    samples: Sequence[Image.Image]
-    deviation: np.ndarray
+    original: Image.Image  # the picture itself
+    samples: Sequence[Image.Image]  # its reconstructions from several seeds
+    deviation: np.ndarray  # H W, root of the variance, in levels of 8 bits
 
 
 class Curve(NamedTuple):
-    """One model of Figure 9: x and y of its points, which are labelled by the factor of the norm of x_1."""
+    """One model of Figure 9."""
 
-    label: str
-    scales: Sequence[float]
-    distortion: Sequence[float]
-    perception: Mapping[str, Sequence[float]]
+    label: str  # of the model
+    scales: Sequence[float]  # factors of the norm of x_1, one a point, which label the points
+    distortion: Sequence[float]  # x of the points
+    perception: Mapping[str, Sequence[float]]  # y of the points, by the name of a measure
 
 
 class Quantity(NamedTuple):
-    """One number of each sampler. values: (guidances, rhos, steps)."""
+    """One number of each sampler."""
 
-    name: str
-    values: np.ndarray
-    higher_is_better: bool
+    name: str  # for the heading
+    values: np.ndarray  # (guidances, rhos, steps)
+    higher_is_better: bool  # else lower is
 
 
 class EvaluationCurve(NamedTuple):
-    """One solver's best samplers. points: by name of a quantity, (NFE, value) by rising NFE."""
+    """One solver's best samplers."""
 
-    label: str
-    points: Mapping[str, Sequence[tuple[int, float]]]
+    label: str  # of the solver
+    points: Mapping[str, Sequence[tuple[int, float]]]  # by name of a quantity, (NFE, value) by rising NFE
 
 
 class Colors(NamedTuple):
-    """One model of Figure 7. pictures: its reconstructions. errors: of the mean colours, in levels of 8 bits, one a
-    picture. levels, along_steps: noise level of each step, and the mean error of the image estimate there."""
+    """One model of Figure 7."""
 
-    label: str
-    pictures: Sequence[Image.Image]
-    errors: Sequence[float]
-    levels: Sequence[float]
-    along_steps: Sequence[float]
+    label: str  # of the model
+    pictures: Sequence[Image.Image]  # its reconstructions
+    errors: Sequence[float]  # of the mean colours, in levels of 8 bits, one a picture
+    levels: Sequence[float]  # the noise level of each step
+    along_steps: Sequence[float]  # the mean error of the image estimate at each step, in levels of 8 bits
 
 
 def variance_figure(rows: Sequence[VarianceRow], title: str, note: str) -> Figure:
-    """A sheet: original, samples, map of the deviation; one scale for all maps, its top the 99.5th percentile. More
-    than four pictures stand in two blocks beside each other."""
+    """Return a sheet of originals, samples and maps of the deviation, a line a picture.
+
+    All maps have one scale, whose top is the 99.5th percentile.
+    More than four pictures stand in two blocks beside each other.
+    """
     blocks = 1 if len(rows) <= 4 else 2
     lines = -(-len(rows) // blocks)
     columns = len(rows[0].samples) + 2
@@ -87,7 +89,7 @@ def variance_figure(rows: Sequence[VarianceRow], title: str, note: str) -> Figur
 
 
 def tradeoff_figure(curves: Sequence[Curve], distortion: str, title: str, note: str) -> Figure:
-    """Perception against distortion, one panel a measure of perception, one curve a model."""
+    """Return a figure of perception against distortion, one panel a measure of perception, one curve a model."""
     names = list(curves[0].perception)
     figure = new_figure(5.2 * len(names) + 0.4, 4.9, title, note)
     with styled():
@@ -122,9 +124,12 @@ def grid_figure(
     note: str,
     curves: Sequence[EvaluationCurve] = (),
 ) -> Figure:
-    """Heat maps over steps and rho, one a guidance, the number in each cell; a band for each quantity, with its own
-    scale, lighter is better in all. best: (guidance, rho, steps) as indices; this cell is framed. curves: quality
-    against function evaluations, a last band."""
+    """Return heat maps over steps and rho, one a guidance, in a band for each quantity.
+
+    The number stands in each cell. Each band has its own scale; lighter is better in all.
+    best: (guidance, rho, steps) as indices; this cell is framed.
+    curves: quality against function evaluations, drawn as a last band.
+    """
     down = -(-len(guidances) // 4)
     across = -(-len(guidances) // down)
     wide, high = max(2.0, 0.62 * len(steps) + 0.6), max(1.2, 0.42 * len(rhos) + 0.75)
@@ -189,7 +194,10 @@ def _frame(axes: Axes, column: int, row: int) -> None:
 
 
 def discoloration_figure(originals: Sequence[Image.Image], models: Sequence[Colors], title: str, note: str) -> Figure:
-    """A strip of pictures, originals above each model's; below it the errors' distribution, and along the steps."""
+    """Return a strip of pictures, originals above each model's, and plots of the errors of their mean colours.
+
+    The plots below the strip are the errors' distribution, and the error along the steps.
+    """
     columns, ratio = len(originals), originals[0].height / originals[0].width
     strip = 1.15 * ratio * (1 + len(models)) + 0.2
     figure = new_figure(max(8.0, 1.15 * columns + 1.5), strip + 3.6, title, note)
@@ -226,5 +234,5 @@ def discoloration_figure(originals: Sequence[Image.Image], models: Sequence[Colo
 
 
 def _short(value: float) -> str:
-    """Three digits that count: 0.287, 19.4, 103."""
+    """Return a number with three digits that count, such as 0.287, 19.4 and 103."""
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"

@@ -1,4 +1,4 @@
-"""Plots through matplotlib: the look that all of them share, and writing them. Needs ``pip install 'flowmo[eval]'``."""
+"""Plots share one style and are written through matplotlib, which ``pip install 'flowmo[eval]'`` brings."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ STYLE: Any = {
 
 
 def need_matplotlib() -> None:
-    """Raises ConfigError, with the way out, where matplotlib is missing; for a look before the long work."""
+    """Raise ConfigError, with the way out, where matplotlib is missing; it is called before the long work."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:
@@ -56,8 +56,11 @@ def need_matplotlib() -> None:
 
 
 def new_figure(width: float, height: float, title: str, note: str) -> Figure:
-    """An empty figure in inches, without the global state of pyplot. title: above it. note: one or more lines below it
-    that say which model, how many pictures, and which seeds the numbers are of. Raises ConfigError without matplotlib.
+    """Return an empty figure of this size in inches, without the global state of pyplot.
+
+    title: above it.
+    note: one or more lines below it that say which model, how many pictures, and which seeds the numbers are of.
+    Raises ConfigError without matplotlib.
     """
     need_matplotlib()
     from matplotlib.figure import Figure
@@ -70,20 +73,20 @@ def new_figure(width: float, height: float, title: str, note: str) -> Figure:
 
 
 def styled() -> Any:
-    """The context in which axes are added to a figure: ``with styled(): figure.subplots(...)``."""
+    """Return the context in which axes are added to a figure: ``with styled(): figure.subplots(...)``."""
     import matplotlib
 
     return matplotlib.rc_context(STYLE)
 
 
 def write_plot(path: Path, figure: Figure) -> None:
-    """Write a figure as PNG, all of it or nothing; makes its folder. Raises OSError."""
+    """Write a figure as PNG, all of it or nothing, and make its folder. Raises OSError where that fails."""
     with replacing(path) as part, styled():
         figure.savefig(part, format="png", dpi=DPI)
 
 
 def show_picture(axes: Axes, picture: Image.Image | np.ndarray, title: str = "", **settings: Any) -> Any:
-    """A picture, or a map H W drawn in colours, every pixel a square, without ticks; its title above."""
+    """Draw a picture, or a map H W in colours, every pixel a square, without ticks, below its title."""
     shown = axes.imshow(np.asarray(picture), interpolation="nearest", **settings)
     axes.set_xticks([])
     axes.set_yticks([])

@@ -1,4 +1,4 @@
-"""Rate against quality: a plot a measure, and rFID against bits per pixel beside the paper's rows (Figure 1)."""
+"""Quality is plotted against rate, and rFID against bits per pixel beside the paper's rows (Figure 1)."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ MIDDLE = ("center", "center")
 
 
 class RatePoint(NamedTuple):
-    """One measured row. curve: points of one name are joined. emphasis: drawn as ours. file_bytes, payload_bytes: of a
-    picture, with its headers and without, None where it has no such number or was not brought to it."""
+    """One measured row."""
 
-    curve: str
-    emphasis: bool
-    file_bytes: float | None
-    payload_bytes: float | None
-    values: Mapping[str, float]
+    curve: str  # points of one name are joined
+    emphasis: bool  # whether it is drawn as ours
+    file_bytes: float | None  # of a picture with its headers; None where it has none or was not brought to them
+    payload_bytes: float | None  # of a picture without its headers; None likewise
+    values: Mapping[str, float]  # by measure
 
 
 class QuotedPoint(NamedTuple):
     """One published row."""
 
-    name: str
-    bits_per_pixel: float
-    rfid: float
-    emphasis: bool = False
+    name: str  # written beside the point
+    bits_per_pixel: float  # its rate
+    rfid: float  # as published
+    emphasis: bool = False  # whether it is drawn as FlowMo's
 
 
 def rate_figure(
@@ -46,11 +45,15 @@ def rate_figure(
     ticks: Sequence[float],
     logarithmic: bool = False,
 ) -> Figure:
-    """One measure against bytes a picture (below, logarithmic) and bits per pixel (above), a panel a way of counting.
+    """Return a figure of one measure against the rate, a panel for each way of counting bytes.
 
-    panels: "file" and "payload", or one of them. label: of the measure, with its unit and which way is better.
-    pixels: of a picture. ticks: numbers of bytes to name. logarithmic: the measure's axis too. Points without a number
-    of bytes are left out.
+    The axis below has bytes a picture, logarithmic; that above has bits per pixel.
+    Points without a number of bytes are left out.
+    panels: "file" and "payload", or one of them.
+    label: of the measure, with its unit and which way is better.
+    pixels: of a picture.
+    ticks: numbers of bytes to name.
+    logarithmic: whether the measure's axis is so too.
     """
     titles = {"file": "whole files", "payload": "without headers"}
     figure = new_figure(4.7 * len(panels) + 1.6, 4.6, title, note)
@@ -112,11 +115,12 @@ def bar_figure(
 def figure_one(
     points: Sequence[RatePoint], quoted: Sequence[QuotedPoint], pixels: int, title: str, note: str
 ) -> Figure:
-    """Return rFID against bits per pixel, both logarithmic: measured rows filled and joined, published ones hollow and
-    named.
+    """Return a figure of rFID against bits per pixel, both logarithmic.
 
-    points: their rate is that of the payload. Those without rFID or a rate are left out. quoted: rFID of as many images
-    as the points', since rFID falls with their number; none where there are no such rows.
+    Measured rows are filled and joined, published ones are hollow and named.
+    points: their rate is that of the payload. Those without rFID or a rate are left out.
+    quoted: rFID of as many images as the points', since rFID falls with their number; none where there are no such
+    rows.
     """
     figure = new_figure(8.6, 5.6, title, note)
     with styled():
@@ -151,7 +155,7 @@ def _style(index: int, emphasis: bool) -> dict:
 
 
 def _bytes_axis(axes: Axes, ticks: Sequence[float], pixels: int) -> None:
-    """Logarithmic bytes in plain numbers, and bits per pixel above."""
+    """Set the axis to logarithmic bytes in plain numbers, and add bits per pixel above."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     def to_bits(size: Any) -> Any:
@@ -173,7 +177,7 @@ def _bytes_axis(axes: Axes, ticks: Sequence[float], pixels: int) -> None:
 
 
 def _plain_logarithm(axes: Axes) -> None:
-    """The vertical axis logarithmic, its numbers not as powers."""
+    """Set the vertical axis to be logarithmic, its numbers not as powers."""
     from matplotlib.ticker import FuncFormatter, LogLocator
 
     axes.set_yscale("log")
@@ -183,7 +187,7 @@ def _plain_logarithm(axes: Axes) -> None:
 
 
 def _apart(values: Sequence[float], ratio: float) -> list[float]:
-    """Of rising values those at least ``ratio`` times the one before."""
+    """Return those of rising values that are at least ``ratio`` times the last one returned."""
     kept: list[float] = []
     for value in values:
         if not kept or value >= ratio * kept[-1]:
@@ -192,7 +196,10 @@ def _apart(values: Sequence[float], ratio: float) -> list[float]:
 
 
 def _name_points(axes: Axes, quoted: Sequence[QuotedPoint]) -> None:
-    """Names at the right of their points, or at the left, above or below where another point or name is in the way."""
+    """Write names at the right of their points, or at another side where a point or a name is in the way.
+
+    The other sides are the left, above and below, in this order.
+    """
     from matplotlib.transforms import Bbox
 
     places = [axes.transData.transform((point.bits_per_pixel, point.rfid)) for point in quoted]

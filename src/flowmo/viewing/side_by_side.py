@@ -1,4 +1,4 @@
-"""Originals beside reconstructions: one pair as a picture, many as a contact sheet."""
+"""Originals are put beside reconstructions, one pair as a picture, many as a contact sheet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ BACKGROUND, TEXT = (255, 255, 255), (40, 40, 40)
 
 
 def enlarge(image: Image.Image, smallest: int = SMALLEST) -> Image.Image:
-    """By a whole factor, every pixel a square, until the shorter side has at least ``smallest`` pixels."""
+    """Return the image enlarged until its shorter side has at least ``smallest`` pixels.
+
+    The factor is a whole one, so that every pixel becomes a square.
+    """
     factor = -(-smallest // min(image.size))
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
@@ -35,8 +38,10 @@ def side_by_side(
 
 
 def contact_sheet(rows: Mapping[str, Sequence[Image.Image]], columns: int = COLUMNS) -> Image.Image:
-    """Rows of equally many pictures of one size, at least one, each row with its title at the left. More than
-    ``columns`` continue below."""
+    """Return a sheet of rows of pictures, each row with its title at the left.
+
+    All rows have equally many pictures of one size, at least one. More than ``columns`` continue below.
+    """
     titles, pictures = list(rows), [[enlarge(image) for image in row] for row in rows.values()]
     width, height = pictures[0][0].size
     count = len(pictures[0])
@@ -58,6 +63,6 @@ def contact_sheet(rows: Mapping[str, Sequence[Image.Image]], columns: int = COLU
 
 
 def write_png(path: Path, image: Image.Image) -> None:
-    """Write a picture, all of it or nothing; makes its folder. Raises OSError."""
+    """Write a picture, all of it or nothing, and make its folder. Raises OSError where that fails."""
     with replacing(path) as part:
         image.save(part, format="PNG")

@@ -1,4 +1,4 @@
-"""The validations of a run of Stage 1B as curves: do images get better, or only what is minimised (Section 3.3)?"""
+"""Curves of the validations of Stage 1B show whether images get better, or only what is minimised (Section 3.3)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ CURVES = {"distance": "distance that is minimised"} | {name: column(name).axis f
 
 
 def validation_figure(validations: Sequence[Mapping[str, Any]], best: int) -> Figure:
-    """Return one panel a number of the validations against the images seen, all of the same held-out images.
+    """Return a figure of the validations against the images seen, one panel a number.
 
-    best: the images seen at the validation whose weights are kept, a line in every panel. Raises ConfigError without
-    matplotlib.
+    All numbers are of the same held-out images.
+    best: the images seen at the validation whose weights are kept, a line in every panel.
+    Raises ConfigError without matplotlib.
     """
     names = [name for name in CURVES if all(name in validation for validation in validations)]
     note = f"{validations[-1].get('network', '')}; the line marks the weights that are kept, at {best:,} images"

@@ -15,7 +15,7 @@ from .official import config_from_shapes, official_layout, open_official, state_
 
 
 def describe_config(config: FlowMoConfig) -> dict[str, Any]:
-    """Sizes that follow from a configuration alone; parameters are counted without allocating any."""
+    """Return sizes that follow from a configuration alone; parameters are counted without allocating any."""
     with torch.device("meta"):
         model = FlowMo(config)
     counts = {side: sum(p.numel() for p in getattr(model, side).parameters()) for side in ("encoder", "decoder")}
@@ -33,13 +33,13 @@ def describe_config(config: FlowMoConfig) -> dict[str, Any]:
 
 
 def describe_model(model: FlowMo) -> dict[str, Any]:
-    """:func:`describe_config` and the fingerprint that its token files carry, eight hexadecimal digits."""
+    """Return :func:`describe_config` and the fingerprint that its token files carry, eight hexadecimal digits."""
     return {"fingerprint": f"{model.fingerprint():08x}"} | describe_config(model.config)
 
 
 def describe_official(path: Path) -> dict[str, Any]:
-    """What a released ``.pth`` holds besides the model: its sets of weights, its training steps where it names them,
-    and how many of its keys our model uses. Raises WeightsError as :func:`load_official` does."""
+    """Return what a released ``.pth`` holds besides the model: its sets of weights, its training steps where it names
+    them, and how many of its keys our model uses. Raises WeightsError as :func:`load_official` does."""
     content = open_official(path)
     sets = [
         str(name)

@@ -29,13 +29,14 @@ RELEASED = {
 
 
 def is_remote(name: str | Path) -> bool:
-    """Whether ``name`` is a released checkpoint, an address, or ``owner/name`` that is no path here."""
+    """Return whether ``name`` is a released checkpoint, an address, or ``owner/name`` that is no path here."""
     text = str(name)
     return text in RELEASED or (isinstance(name, str) and (is_address(text) or repository_of(text) is not None))
 
 
 def remote_path(name: str, revision: str | None = None) -> Path:
-    """Where the file of a model lies here that :func:`is_remote` recognises; it is fetched unless it is in a cache.
+    """Return where the file of a model lies here that :func:`is_remote` recognises; it is fetched unless it is in a
+    cache.
 
     revision: a branch, tag or commit of a hub repository. Raises WeightsError where it is neither cached nor reachable,
     with the ways out.

@@ -32,7 +32,7 @@ def load(
     device: str | torch.device = "cpu",
     revision: str | None = None,
 ) -> FlowMo:
-    """A model ready to use, in evaluation mode.
+    """Return a model ready to use, in evaluation mode.
 
     name: the packaged model (default); a ``.safetensors`` file; a folder with ``model.safetensors``, or with shards and
     ``model.safetensors.index.json``; a released ``.pth`` file; ``flowmo-lo`` or ``flowmo-hi``, which are fetched from
@@ -73,8 +73,8 @@ def checkpoint_folder(name: str | Path) -> Path | None:
 
 
 def weights_path(name: str | Path, revision: str | None = None) -> Path:
-    """The file that :func:`load` reads for ``name``, fetched where it is a model of the hub or an address; whether it
-    exists is known only of these and of packaged models.
+    """Return the file that :func:`load` reads for ``name``, fetched where it is a model of the hub or an address;
+    whether it exists is known only of these and of packaged models.
 
     Raises WeightsError for a name that is none of these, and for a model that cannot be fetched.
     """
@@ -94,7 +94,7 @@ def weights_path(name: str | Path, revision: str | None = None) -> Path:
 
 
 def packaged_path(name: str) -> Path:
-    """Where the packaged weights of that name lie; WeightsError, with the way to get some, when there are none."""
+    """Return where the packaged weights of that name lie. Raises WeightsError, with the way to get some."""
     path = Path(str(resources.files("flowmo"))) / "weights" / "packaged" / f"{name}.safetensors"
     if path.is_file():
         return path

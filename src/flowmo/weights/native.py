@@ -40,7 +40,7 @@ def save_model_shards(
     about: dict[str, Any] | None = None,
     most_bytes: int = 15_900_000,
 ) -> Path:
-    """The same in several files of at most ``most_bytes`` and their index, which is returned; ``load`` takes the
+    """Write the same in several files of at most ``most_bytes`` and their index, which is returned; ``load`` takes the
     folder."""
     tensors, metadata = _content(model, dtype, about)
     return save_shards(tensors, Path(folder), metadata, most_bytes)
@@ -83,7 +83,7 @@ def store_sampler(source: Path, target: Path, sampler: SamplerConfig) -> None:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What :func:`save_model` was told about the model, from the file's header alone. Raises WeightsError."""
+    """Return what :func:`save_model` was told about the model, from the file's header alone. Raises WeightsError."""
     try:
         about = loads(_open(path).metadata.get("about", "{}"))
         if not isinstance(about, dict):

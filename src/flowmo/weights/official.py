@@ -31,7 +31,7 @@ class Slot(NamedTuple):
 
 
 def official_layout(config: FlowMoConfig) -> dict[str, Slot]:
-    """Every key of the released format for ``config``, with its shape and its place in our model.
+    """Return every key of the released format for ``config``, with its shape and its place in our model.
 
     The release carries weights that no output depends on: the encoder's time embedding and modulations (B5), the
     readout of the stream that is not read, and most of that stream's last block. They are named and not loaded.
@@ -88,7 +88,7 @@ def config_from_shapes(
     image_size: int = 256,
     bits_per_group: int | None = None,
 ) -> FlowMoConfig:
-    """The configuration of a released state dict. What shapes do not say comes in as arguments.
+    """Return the configuration of a released state dict. What shapes do not say comes in as arguments.
 
     Raises WeightsError when a key that the reading needs is missing or has the wrong number of dimensions.
     """
@@ -137,8 +137,8 @@ def load_official(
 
 
 def open_official(path: Path) -> dict[Any, Any]:
-    """The whole content of a checkpoint, executing nothing; memory-mapped, unless it is in PyTorch's format before 1.6,
-    which cannot be. Raises WeightsError."""
+    """Return the whole content of a checkpoint, executing nothing; memory-mapped, unless it is in PyTorch's format
+    before 1.6, which cannot be. Raises WeightsError."""
     check_regular(path)
     try:
         content = load_tensors(path, mmap=True)
@@ -180,12 +180,12 @@ def model_from_official(state: Mapping[str, Tensor], config: FlowMoConfig, where
 
 
 def unused_keys(config: FlowMoConfig) -> list[str]:
-    """Released keys that no output depends on (B5)."""
+    """Return the released keys that no output depends on (B5)."""
     return [key for key, slot in official_layout(config).items() if slot.name is None]
 
 
 def state_dict_of(checkpoint: dict[Any, Any], name: str, path: Path) -> dict[str, Tensor]:
-    """The set of weights of that name, or the dictionary itself where it is one, without wrappers' prefixes."""
+    """Return the set of weights of that name, or the dictionary itself where it is one, without wrappers' prefixes."""
     state = checkpoint.get(name, checkpoint)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         known = ", ".join(map(str, list(checkpoint)[:8]))

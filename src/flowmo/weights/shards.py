@@ -39,7 +39,8 @@ class Stored:
 
 
 def open_stored(path: Path) -> Stored:
-    """A safetensors file, or an index whose shards are all there and whole. Raises WeightsError for anything else."""
+    """Return it where it is a safetensors file, or an index whose shards are all there and whole. Raises WeightsError
+    for anything else."""
     if path.name.endswith(".index.json"):
         return _open_index(path)
     metadata, shapes = _open_file(path)

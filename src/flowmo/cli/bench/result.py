@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_out(arguments: argparse.Namespace) -> None:
-    """Before any work: raises ConfigError where the file of --out exists and may not be overwritten."""
+    """Raise ConfigError, before any work, where the file of --out exists and may not be overwritten."""
     if arguments.out is not None:
         common.check_targets([arguments.out], [], arguments.force)
 

@@ -49,13 +49,13 @@ def add_models_arguments(parser: argparse.ArgumentParser, most: int, why: str) -
 
 
 def load_pictures(arguments: argparse.Namespace, size: int, progress: common.Progress) -> Images:
-    """The first pictures of the data, without those that cannot be read, which ``progress`` names."""
+    """Return the first pictures of the data, without those that cannot be read, which ``progress`` names."""
     a = arguments
     return read_first(a.data, a.split, (size, size), progress.skip, a.count, a.skip)
 
 
 def load_models(arguments: argparse.Namespace, most: int) -> list[tuple[str, FlowMo]]:
-    """(label, model) of --models; ConfigError when they code pictures of different sizes."""
+    """Return (label, model) of each of --models. Raises ConfigError when they code pictures of different sizes."""
     names = arguments.models
     if len(names) > most:
         raise ConfigError(f"--models takes at most {most} models, got {len(names)}")
@@ -72,7 +72,7 @@ def count_in_words(arguments: argparse.Namespace, pictures: Images) -> str:
 
 
 def targets(arguments: argparse.Namespace) -> Path:
-    """The plot; neither it nor the JSON may exist unless --force. Raises ConfigError."""
+    """Return the file of the plot. Raises ConfigError where it or the JSON exists, unless --force is given."""
     paths = [arguments.out / f"{arguments.figure}{suffix}" for suffix in (".png", ".json")]
     common.check_targets(paths, [], arguments.force)
     return paths[0]
@@ -112,7 +112,7 @@ def finish(
 
 
 def measure(arguments: argparse.Namespace, originals: torch.Tensor, name: str) -> Measure:
-    """:func:`load_measure` on the device, with the files of weights that the arguments name."""
+    """Return :func:`load_measure`'s on the device, with the files of weights that the arguments name."""
     file = {"lpips": "lpips", "rfid": "inception", "fd_efflite0": "classifier"}[name]
     device = common.find_device(arguments.device)
     return load_measure(name, originals, device, getattr(arguments, file), arguments.batch_size)

@@ -14,7 +14,7 @@ from .registry import PEERS, load_peer
 
 
 class PublishedPeerMethod:
-    """A tokenizer of the registry behind the protocol of ``Peer``: images B 3 H W in [-1, 1] and back by its tokens."""
+    """A tokenizer of the registry as a ``Peer``: images B 3 H W in [-1, 1] go to its tokens and back."""
 
     def __init__(self, name: str, network: PeerNetwork, device: torch.device) -> None:
         self.name, self.network = name, network.to(device)
@@ -23,8 +23,11 @@ class PublishedPeerMethod:
         self._tokens: dict[tuple[int, int], int] = {}
 
     def reconstruct(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
-        """As the network has it; nothing is drawn, so the seeds change nothing. Raises ImageError for a size that it
-        does not take."""
+        """Return the reconstructions of images B 3 H W in [-1, 1] as the network makes them.
+
+        Nothing is drawn, so the seeds change nothing.
+        Raises ImageError for a size that the network does not take.
+        """
         height, width = images.shape[2:]
         self.network.check_size(height, width)
         tokens = self.network.tokenize(images.to(self.device))
@@ -37,7 +40,7 @@ class PublishedPeerMethod:
 
 
 def published_peer(spec: str, device: torch.device) -> PublishedPeerMethod | None:
-    """``NAME=FILE`` with a name of the registry; None for any other text. Raises WeightsError."""
+    """Return the peer of ``NAME=FILE`` with a name of the registry, None for any other text. Raises WeightsError."""
     name, _, path = spec.partition("=")
     if name not in PEERS or not path:
         return None
@@ -45,5 +48,5 @@ def published_peer(spec: str, device: torch.device) -> PublishedPeerMethod | Non
 
 
 def list_peers() -> list[list[str]]:
-    """Rows of name, title, file and source."""
+    """Return a row of name, title, files and source for each tokenizer of the registry."""
     return [[name, peer.title, " + ".join(peer.files), peer.source] for name, peer in PEERS.items()]

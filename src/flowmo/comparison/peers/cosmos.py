@@ -29,7 +29,7 @@ HAAR = float(torch.tensor(0.5).sqrt())  # rounded to float32, as in the publishe
 
 
 def haar(x: Tensor) -> Tensor:
-    """B C H W -> B 4C H/2 W/2: means and differences, first along the width and then along the height."""
+    """Return the Haar bands B 4C H/2 W/2 of B C H W: means and differences along the width, then along the height."""
     left, right = x[..., 0::2] * HAAR, x[..., 1::2] * HAAR
     bands = []
     for wide in (left + right, left - right):
@@ -39,7 +39,7 @@ def haar(x: Tensor) -> Tensor:
 
 
 def inverse_haar(x: Tensor) -> Tensor:
-    """B 4C h w -> B C 2h 2w, the inverse of :func:`haar`."""
+    """Return B C 2h 2w from Haar bands B 4C h w, the inverse of :func:`haar`."""
     bands = (2 * x).chunk(4, 1)
     low, high = (
         torch.stack([(a + b) * HAAR, (a - b) * HAAR], -2).flatten(-3, -2)  # rows
@@ -49,6 +49,8 @@ def inverse_haar(x: Tensor) -> Tensor:
 
 
 class Middle(nn.Module):
+    """Two residual blocks with attention between them."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.block_1, self.attn_1, self.block_2 = Residual(width, width), Attention(width), Residual(width, width)
@@ -58,6 +60,8 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
+    """Haar bands of images B 3 H W, brought by levels of residual blocks to latents B C h w."""
+
     def __init__(self, first: int, widths: list[int], count: int, halvings: int, channels: int) -> None:
         super().__init__()
         self.conv_in = nn.Conv2d(3 * 4**HAAR_LEVELS, first, 3, padding=1)
@@ -81,7 +85,10 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Levels are numbered by size: the last is the coarsest and runs first."""
+    """The encoder backwards: latents B C h w to images B 3 H W.
+
+    Levels are numbered by size: the last is the coarsest and runs first.
+    """
 
     def __init__(self, channels: int, widths: list[int], count: int, halvings: int, coarsest: int) -> None:
         super().__init__()
@@ -107,7 +114,10 @@ class Decoder(nn.Module):
 
 
 class Cosmos(PeerNetwork):
-    """DI8x8 and DI16x16. Codes are float32 here; the published modules round them to bfloat16."""
+    """Cosmos' discrete tokenizers DI8x8 and DI16x16.
+
+    Codes are float32 here; the published modules round them to bfloat16.
+    """
 
     ignored = (r".*patcher\..*", r"(inv_)?quant(izer)?\..*")  # constants that a traced module carries along
 
@@ -116,7 +126,7 @@ class Cosmos(PeerNetwork):
         channels, dimensions = shapes("encoder.conv_out.weight")[0], shapes("quant_conv.weight")[0]
         if dimensions != len(levels):
             raise WeightsError(f"{shapes.where} has {dimensions} numbers a token, but the levels are {levels}")
-        self.levels, self.bits_per_token = levels, (math.prod(levels) - 1).bit_length()
+        self.levels, self.num_codes = levels, math.prod(levels)
         widths, ups = shapes.widths("encoder.down", "block"), shapes.widths("decoder.up", "block")
         down, up = (
             sum(f"{part}.{i}.{name}.conv.weight" in shapes.state for i in range(len(widths)))
@@ -134,7 +144,7 @@ class Cosmos(PeerNetwork):
         return self.quant_conv(self.encoder(x))
 
     def bounded(self, latent: Tensor) -> Tensor:
-        """Each channel inside the range that rounds to its number of levels."""
+        """Return the latent with each channel inside the range that rounds to its number of levels."""
         levels = self._row(latent, list(self.levels))
         half = (levels - 1) * (1 + 1e-3) / 2
         offset = 0.5 * (levels % 2 == 0)
@@ -163,4 +173,5 @@ class Cosmos(PeerNetwork):
 
 
 def cosmos(state: State, where: str) -> Cosmos:
+    """Return the network that a state dict describes, without its weights."""
     return Cosmos(Shapes(state, where))

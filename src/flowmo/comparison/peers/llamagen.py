@@ -39,8 +39,11 @@ class Level(nn.Module):
 
 
 class Half(nn.Module):
-    """The encoder, or the decoder with the middle first. widths: of the levels in the order of execution, ``first``
-    being that before them."""
+    """The encoder, or the decoder, whose middle comes first.
+
+    widths: of the levels in the order of execution.
+    first: the width before them.
+    """
 
     def __init__(
         self, channels: int, first: int, widths: list[int], count: int, channels_out: int, decoder: bool
@@ -68,7 +71,7 @@ class Half(nn.Module):
 
 
 class LlamaGen(PeerNetwork):
-    """VQ-16 and VQ-8, and any other widths: latents and codebook are unit vectors at every call."""
+    """LlamaGen's VQ-16 and VQ-8, and any other widths: latents and codebook are unit vectors at every call."""
 
     ignored = (r"quantize\.codebook_used",)
 
@@ -87,11 +90,11 @@ class LlamaGen(PeerNetwork):
         self.quant_conv = nn.Conv2d(channels, dimensions, 1)
         self.post_quant_conv = nn.Conv2d(dimensions, channels, 1)
         self.factor = 2 ** (len(self.encoder.conv_blocks) - 1)
-        self.bits_per_token = (size - 1).bit_length()
+        self.num_codes = size
 
     @property
     def codebook(self) -> Tensor:
-        """Unit rows."""
+        """Return the codebook with rows of unit length."""
         return F.normalize(self.quantize.embedding.weight, dim=1)
 
     def latent(self, x: Tensor) -> Tensor:
@@ -108,4 +111,5 @@ class LlamaGen(PeerNetwork):
 
 
 def llamagen(state: State, where: str) -> LlamaGen:
+    """Return the network that a state dict describes, without its weights."""
     return LlamaGen(Shapes(state, where))

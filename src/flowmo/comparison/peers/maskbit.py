@@ -21,6 +21,8 @@ from .network import (
 
 
 class Middle(nn.Module):
+    """Residual blocks at the coarsest level."""
+
     def __init__(self, width: int, count: int) -> None:
         super().__init__()
         self.res_blocks = residuals(width, width, count, bias=False)
@@ -30,6 +32,8 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
+    """Images B 3 H W in [0, 1], brought by levels of residual blocks to a channel for each bit, B K h w."""
+
     def __init__(self, first: int, widths: list[int], count: int, middle: int, bits: int) -> None:
         super().__init__()
         self.conv_in = nn.Conv2d(3, first, 3, padding=1, bias=False)
@@ -51,7 +55,10 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Levels in the order of execution: the first is the coarsest."""
+    """The encoder backwards: bits B K h w to images B 3 H W.
+
+    Levels stand in the order of execution: the first is the coarsest.
+    """
 
     def __init__(self, bits: int, widths: list[int], count: int, middle: int, coarsest: int) -> None:
         super().__init__()
@@ -74,14 +81,18 @@ class Decoder(nn.Module):
 
 
 class MaskBit(PeerNetwork):
-    """The sign of each of the encoder's channels is a bit; the table that files bring is never read."""
+    """MaskBit's tokenizer: the sign of each of the encoder's channels is a bit.
+
+    The table that files bring is never read.
+    """
 
     unit_range = True
     ignored = (r"quantize\.(codebook|bits_to_indices)",)
 
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()
-        self.bits_per_token = bits = shapes("encoder.conv_out.weight")[0]
+        bits = shapes("encoder.conv_out.weight")[0]
+        self.num_codes = 2**bits
         widths, ups = shapes.widths("encoder.down", "res_blocks"), shapes.widths("decoder.up", "res_blocks")
         counts = [shapes.count(f"{part}.res_blocks") for part in ("encoder.down.0", "encoder.mid")]
         self.encoder = Encoder(shapes("encoder.conv_in.weight")[0], widths, counts[0], counts[1], bits)
@@ -103,4 +114,5 @@ class MaskBit(PeerNetwork):
 
 
 def maskbit(state: State, where: str) -> MaskBit:
+    """Return the network that a state dict describes, without its weights."""
     return MaskBit(Shapes(state, where))

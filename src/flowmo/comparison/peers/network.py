@@ -1,4 +1,4 @@
-"""What the networks of other tokenizers share: one face, strict keys, and the blocks of VQGAN-like autoencoders."""
+"""Networks of other tokenizers share this interface, strict keys, and the blocks of VQGAN-like autoencoders."""
 
 from __future__ import annotations
 
@@ -18,36 +18,39 @@ Levels = Any
 
 
 class PeerNetwork(nn.Module):
-    """Image -> latent -> indices -> codes -> image, each step as the authors' network has it.
+    """A published tokenizer: image -> latent -> indices -> codes -> image, each step as the authors' network has it.
 
-    A subclass gives ``latent``, ``indices``, ``codes`` and ``pixels``. unit_range: images are [0, 1] inside, not
-    [-1, 1]. factor: pixels to a side of a token's cell; images must be multiples of it. bits_per_token: of an index.
-    ignored: patterns of keys that published files hold and no output depends on.
+    A subclass gives ``latent``, ``indices``, ``codes`` and ``pixels``.
     """
 
-    unit_range = False
-    factor: int
-    bits_per_token: int
-    ignored: tuple[str, ...] = ()
+    unit_range = False  # True where images are [0, 1] inside, not [-1, 1]
+    factor: int  # pixels to a side of a token's cell; sides of images must be multiples of it
+    num_codes: int  # indices run from 0 to one less
+    ignored: tuple[str, ...] = ()  # patterns of keys that published files hold and no output depends on
+
+    @property
+    def bits_per_token(self) -> int:
+        """Return the bits of an index."""
+        return (self.num_codes - 1).bit_length()
 
     def latent(self, x: Tensor) -> Tensor:
-        """Images B 3 H W in the network's own range -> what is quantized, B C h w."""
+        """Return the latents B C h w, before quantization, of images B 3 H W in the network's own range."""
         raise NotImplementedError
 
     def indices(self, latent: Tensor) -> Tensor:
-        """B C h w -> integers B h w."""
+        """Return the integers B h w that latents B C h w are quantized to."""
         raise NotImplementedError
 
     def codes(self, indices: Tensor) -> Tensor:
-        """Integers B h w -> B C h w."""
+        """Return the codes B C h w, which the decoder is given, of integers B h w."""
         raise NotImplementedError
 
     def pixels(self, codes: Tensor) -> Tensor:
-        """B C h w -> images B 3 H W in the network's own range, not clipped."""
+        """Return the images B 3 H W of codes B C h w, in the network's own range and not clipped."""
         raise NotImplementedError
 
     def check_size(self, height: int, width: int) -> None:
-        """Raises ImageError for images that this network does not take."""
+        """Raise ImageError for images of a size that this network does not take."""
         if height % self.factor or width % self.factor:
             raise ImageError(
                 f"{type(self).__name__} takes sides that are multiples of {self.factor} pixels, not {height} x {width}"
@@ -55,17 +58,25 @@ class PeerNetwork(nn.Module):
 
     @torch.no_grad()
     def tokenize(self, images: Tensor) -> Tensor:
-        """images B 3 H W in [-1, 1] -> integers B h w."""
+        """Return the tokens of images B 3 H W in [-1, 1] as integers B h w."""
         return self.indices(self.latent((images + 1) / 2 if self.unit_range else images))
 
     @torch.no_grad()
     def detokenize(self, indices: Tensor) -> Tensor:
-        """Integers B h w -> images B 3 H W in [-1, 1]."""
-        pixels = self.pixels(self.codes(indices))
+        """Return the images B 3 H W in [-1, 1] of tokens, integers B h w."""
+        return self.decode(self.codes(indices))
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return the images B 3 H W in [-1, 1] of codes B C h w."""
+        pixels = self.pixels(codes)
         return (2 * pixels - 1 if self.unit_range else pixels).clamp(-1, 1)
 
     def load(self, state: State, where: str) -> None:
-        """Take the weights over, in float32. Raises WeightsError that names a key: missing, unknown, misshapen."""
+        """Take the weights over, in float32, and freeze them in evaluation mode.
+
+        Raises WeightsError that names a key: missing, unknown or misshapen.
+        """
         known = self.state_dict()
         given = {k: v for k, v in state.items() if not any(re.fullmatch(pattern, k) for pattern in self.ignored)}
         missing, unknown = sorted(known.keys() - given.keys()), sorted(given.keys() - known.keys())
@@ -81,7 +92,10 @@ class PeerNetwork(nn.Module):
 
 
 class Shapes:
-    """The configuration of a network as its state dict shows it. Reading what is not there raises WeightsError."""
+    """The shapes of a state dict, from which a network's configuration is read.
+
+    A call with a key returns the shape of its tensor. Raises WeightsError for a key that is not there.
+    """
 
     def __init__(self, state: State, where: str) -> None:
         self.state, self.where = state, where
@@ -92,7 +106,7 @@ class Shapes:
         return self.state[key].shape
 
     def count(self, prefix: str) -> int:
-        """How many modules are numbered right after ``prefix``. Raises WeightsError for none, or with a gap."""
+        """Return how many modules are numbered right after ``prefix``. Raises WeightsError for none, or for a gap."""
         pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
         found = {int(match[1]) for key in self.state if (match := pattern.match(key))}
         if found != set(range(len(found))) or not found:
@@ -100,15 +114,16 @@ class Shapes:
         return len(found)
 
     def widths(self, levels: str, blocks: str) -> list[int]:
-        """Channels of the levels at ``levels``.0, .1 ..., by the first of their residual ``blocks``."""
+        """Return the channels of the levels at ``levels``.0, .1 ..., by the first of their residual ``blocks``."""
         return [self(f"{levels}.{i}.{blocks}.0.conv1.weight")[0] for i in range(self.count(levels))]
 
 
 class Residual(nn.Module):
     """Norm, SiLU and convolution, twice, added to the input.
 
-    bias: of the convolutions. Where channels change, a 1 x 1 convolution of the input is added to; with
-    ``shortcut_of_output`` it is one of the block's own output instead, and the input is dropped (TiTok and MaskBit).
+    bias: of the convolutions.
+    Where channels change, a 1 x 1 convolution of the input is added in place of the input.
+    shortcut_of_output: that convolution is of the block's own output, and the input is dropped (TiTok and MaskBit).
     """
 
     def __init__(self, width_in: int, width: int, bias: bool = True, shortcut_of_output: bool = False) -> None:
@@ -154,7 +169,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the size by repetition, then a 3 x 3 convolution."""
+    """Repetition to twice the size, then a 3 x 3 convolution."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -173,46 +188,50 @@ class Table(nn.Module):
 
 
 def norm(width: int) -> nn.GroupNorm:
-    """Group normalisation as all these networks have it: 32 groups, epsilon 1e-6."""
+    """Return the group normalisation that all these networks have: 32 groups, epsilon 1e-6."""
     return nn.GroupNorm(32, width, eps=1e-6)
 
 
 def residuals(width_in: int, width: int, count: int, bias: bool = True, of_output: bool = False) -> nn.ModuleList:
-    """``count`` blocks, of which the first changes the channels."""
+    """Return ``count`` residual blocks, of which the first changes the channels."""
     return nn.ModuleList(Residual(width_in if i == 0 else width, width, bias, of_output) for i in range(count))
 
 
 def run(blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """The blocks one after another."""
+    """Return the output of the blocks, run one after another."""
     for block in blocks:
         x = block(x)
     return x
 
 
 def pad_right_bottom(x: Tensor) -> Tensor:
+    """Return B C h+1 w+1 with zeros on the right and at the bottom of B C h w."""
     return F.pad(x, (0, 1, 0, 1))
 
 
 def double(x: Tensor) -> Tensor:
-    """B C h w -> B C 2h 2w by repetition."""
+    """Return B C 2h 2w, in which each position of B C h w is repeated."""
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
 def nearest_row(vectors: Tensor, table: Tensor) -> Tensor:
-    """vectors B C h w, table N C -> the row nearest to each vector, B h w, the first of equals."""
+    """Return the row of a table N C nearest to each vector of B C h w, as integers B h w, the first of equals."""
     flat = vectors.movedim(1, -1).flatten(0, -2)
     distance = flat.square().sum(1, keepdim=True) + table.square().sum(1) - 2 * flat @ table.T
     return distance.argmin(1).view(vectors.shape[0], *vectors.shape[2:])
 
 
 def bits_to_indices(latent: Tensor) -> Tensor:
-    """The signs of B C h w, channel 0 the least significant bit, 1 where strictly above 0 -> B h w."""
+    """Return the signs of B C h w as integers B h w.
+
+    A bit is 1 where the channel is strictly above 0; channel 0 is the least significant one.
+    """
     weights = 2 ** torch.arange(latent.shape[1], device=latent.device)
     return ((latent > 0).movedim(1, -1) * weights).sum(-1)
 
 
 def indices_to_bits(indices: Tensor, bits: int) -> Tensor:
-    """Inverse of :func:`bits_to_indices`: B h w -> B C h w of -1 and 1."""
+    """Return B C h w of -1 and 1 from integers B h w, the inverse of :func:`bits_to_indices`."""
     return ((indices[..., None] >> torch.arange(bits, device=indices.device)) & 1).movedim(-1, 1) * 2.0 - 1
 
 

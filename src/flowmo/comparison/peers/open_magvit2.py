@@ -38,6 +38,8 @@ class AdaptiveNorm(nn.Module):
 
 
 class Encoder(nn.Module):
+    """Images B 3 H W in [-1, 1], brought by levels of residual blocks to a channel for each bit, B K h w."""
+
     def __init__(self, first: int, widths: list[int], count: int, middle: int, bits: int) -> None:
         super().__init__()
         self.conv_in = nn.Conv2d(3, first, 3, padding=1, bias=False)
@@ -59,7 +61,10 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Levels are numbered by size: the last is the coarsest and runs first."""
+    """The encoder backwards, with norms adapted to the code: bits B K h w to images B 3 H W.
+
+    Levels are numbered by size: the last is the coarsest and runs first.
+    """
 
     def __init__(self, bits: int, widths: list[int], count: int, middle: int, coarsest: int) -> None:
         super().__init__()
@@ -84,11 +89,12 @@ class Decoder(nn.Module):
 
 
 class OpenMagvit2(PeerNetwork):
-    """The sign of each of the encoder's channels is a bit; there is no table."""
+    """Open-MAGVIT2's tokenizer: the sign of each of the encoder's channels is a bit, and there is no table."""
 
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()
-        self.bits_per_token = bits = shapes("encoder.conv_out.weight")[0]
+        bits = shapes("encoder.conv_out.weight")[0]
+        self.num_codes = 2**bits
         widths = shapes.widths("encoder.down", "block")
         counts = [shapes.count(f"encoder.{part}") for part in ("down.0.block", "mid_block")]
         self.encoder = Encoder(shapes("encoder.conv_in.weight")[0], widths, counts[0], counts[1], bits)
@@ -111,13 +117,14 @@ class OpenMagvit2(PeerNetwork):
 
 
 def open_magvit2(state: State, where: str) -> OpenMagvit2:
+    """Return the network that a state dict describes, without its weights."""
     return OpenMagvit2(Shapes(state, where))
 
 
 def averaged(state: State) -> dict[str, Tensor]:
-    """The network's own keys of a published state dict, by their moving averages where it has any.
+    """Return the network's own tensors of a published state dict, those of the EMA where it has one.
 
-    The averages are stored without the dots of the names. Losses and their networks are left out.
+    The EMA's are stored without the dots of the names. Losses and their networks are left out.
     """
     prefix = "model_ema."
     own = {key: value for key, value in state.items() if key.split(".")[0] in ("encoder", "decoder", "quantize")}

@@ -25,16 +25,14 @@ from .titok import titok
 
 @dataclass(frozen=True)
 class PublishedPeer:
-    """title: as in Table 1. files: their names where they are published; of a pair, the second lies beside the first.
-    source: where, on the Hugging Face hub. build: state dict -> network whose weights are not there yet. wrapped: keys
-    under which a checkpoint may hold its state dict, in the order of preference. prepare: applied to that."""
+    """A tokenizer of other authors: its files, where they are published, and how they are loaded."""
 
-    title: str
-    files: tuple[str, ...]
-    source: str
-    build: Callable[[State, str], PeerNetwork]
-    wrapped: tuple[str, ...] = ()
-    prepare: Callable[[State], dict[str, Tensor]] = dict
+    title: str  # as in Table 1
+    files: tuple[str, ...]  # their names where they are published; of a pair, the second lies beside the first
+    source: str  # the repository on the Hugging Face hub
+    build: Callable[[State, str], PeerNetwork]  # state dict -> network whose weights are not there yet
+    wrapped: tuple[str, ...] = ()  # keys under which a file may hold its state dict, in the order of preference
+    prepare: Callable[[State], dict[str, Tensor]] = dict  # applied to the state dict before it is built from
 
 
 def _titok(name: str, label: str) -> PublishedPeer:
@@ -75,10 +73,13 @@ PEERS: dict[str, PublishedPeer] = {
 
 
 def load_peer(name: str, path: str | Path) -> PeerNetwork:
-    """The network of that name with the weights of a file as its authors publish it; of a pair, either file.
+    """Return the network of that name with the weights of a file as its authors publish it.
 
-    Nothing of the file is run. Raises ConfigError for an unknown name, WeightsError naming a key that is missing,
-    unknown or of another shape, or for a file that is damaged or holds more than tensors.
+    path: the file; of a pair, either one.
+    Nothing of the file is run.
+    Raises ConfigError for an unknown name.
+    Raises WeightsError naming a key that is missing, unknown or of another shape, or for a file that is damaged or
+    holds more than tensors.
     """
     if name not in PEERS:
         raise ConfigError(f"no tokenizer {name!r}; the known ones are {', '.join(PEERS)}")
@@ -93,7 +94,7 @@ def load_peer(name: str, path: str | Path) -> PeerNetwork:
 
 
 def build_peer(name: str, state: State, where: str = "the state dict") -> PeerNetwork:
-    """The network of that name with these weights. Raises WeightsError as :func:`load_peer`."""
+    """Return the network of that name with these weights. Raises WeightsError as :func:`load_peer` does."""
     state = PEERS[name].prepare(state)
     with torch.device("meta"):
         network = PEERS[name].build(state, where)
@@ -102,7 +103,11 @@ def build_peer(name: str, state: State, where: str = "the state dict") -> PeerNe
 
 
 def read_state(path: Path, wrapped: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, .jit or PyTorch file by their keys. Raises WeightsError."""
+    """Return the tensors of a .safetensors, .jit or PyTorch file by their keys.
+
+    wrapped: keys under which the file may hold them, in the order of preference.
+    Raises WeightsError for a file that cannot be read or holds no tensors.
+    """
     if path.suffix == ".safetensors":
         try:
             return load_file(path)

@@ -1,7 +1,7 @@
 """TiTok: an image as a one-dimensional list of vectors, by transformers (Table 1).
 
-Models with a decoder of pixels of its own ("legacy") mix the rows of a second codebook, softly, before it; the others
-give pixels directly.
+Legacy models have a separate decoder of pixels, which is given softly mixed rows of a second codebook.
+The others give pixels directly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HEAD_WIDTH = 64
 
 
 class Block(nn.Module):
-    """Self-attention and MLP, each normalised before and added."""
+    """Self-attention and MLP, each normalised before and added to its input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """What encoder and decoder share: class token, positions of the grid and of the latents, blocks between norms."""
+    """The part that encoder and decoder share: class token, positions of grid and latents, blocks between norms."""
 
     def __init__(self, width: int, depth: int, positions: int, tokens: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Transformer(nn.Module):
         self.transformer = nn.ModuleList(Block(width) for _ in range(depth))
 
     def blocks(self, grid: Tensor, latents: Tensor) -> Tensor:
-        """grid B n W, latents B N W -> B (1 + n + N) W, the class token first."""
+        """Return the blocks' output B (1 + n + N) W, the class token first, of a grid B n W and latents B N W."""
         first = self.class_embedding.expand(len(grid), 1, -1)
         grid = torch.cat([first, grid], 1) + self.positional_embedding
         latents = latents + self.latent_token_positional_embedding
@@ -51,13 +51,15 @@ class Transformer(nn.Module):
 
 
 class Encoder(Transformer):
+    """The transformer from patches of an image to the latents of its tokens."""
+
     def __init__(self, width: int, depth: int, positions: int, tokens: int, patch: int, dimensions: int) -> None:
         super().__init__(width, depth, positions, tokens)
         self.patch_embed = nn.Conv2d(3, width, patch, stride=patch)
         self.conv_out = nn.Conv2d(width, dimensions, 1)
 
     def forward(self, image: Tensor, latent_tokens: Tensor, legacy: bool) -> Tensor:
-        """B 3 H W -> B C 1 N."""
+        """Return the latents B C 1 N of images B 3 H W."""
         grid = self.patch_embed(image).flatten(2).transpose(1, 2)
         x = self.blocks(grid, latent_tokens.expand(len(image), -1, -1))
         latents = self.ln_post(x[:, -len(latent_tokens) :])
@@ -68,6 +70,8 @@ class Encoder(Transformer):
 
 
 class Decoder(Transformer):
+    """The transformer from codes to a grid of logits (legacy models) or of pixels."""
+
     def __init__(self, width: int, depth: int, positions: int, tokens: int, dimensions: int, head: list[int]) -> None:
         super().__init__(width, depth, positions, tokens)
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
@@ -79,7 +83,7 @@ class Decoder(Transformer):
             self.conv_out = nn.Conv2d(3, 3, 3, padding=1)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """B C 1 N -> logits B L g g, or pixels B 3 H W."""
+        """Return logits B L g g (legacy models) or pixels B 3 H W of codes B C 1 N."""
         cells = len(self.positional_embedding) - 1
         side = round(cells**0.5)
         x = self.blocks(self.mask_token.expand(len(codes), cells, -1), self.decoder_embed(codes[:, :, 0].mT))
@@ -92,7 +96,10 @@ class Decoder(Transformer):
 
 
 class PixelDecoder(nn.Module):
-    """Levels are numbered by size: the last is the coarsest and runs first."""
+    """The decoder of pixels of legacy models: rows of the second codebook B C g g to images B 3 H W.
+
+    Levels are numbered by size: the last is the coarsest and runs first.
+    """
 
     def __init__(self, channels: int, widths: list[int], count: int, middle: int, coarsest: int) -> None:
         super().__init__()
@@ -115,7 +122,10 @@ class PixelDecoder(nn.Module):
 
 
 class TiTok(PeerNetwork):
-    """Legacy models (S-128, B-64, L-32) normalise latents and rows; the later ones do not."""
+    """TiTok's tokenizers.
+
+    Legacy models (S-128, B-64, L-32) normalise latents and rows of the codebook; the later ones do not.
+    """
 
     unit_range = True
 
@@ -140,15 +150,16 @@ class TiTok(PeerNetwork):
             widths, coarsest = shapes.widths("pixel_decoder.up", "block"), shapes("pixel_decoder.conv_in.weight")[0]
             self.pixel_decoder = PixelDecoder(channels, widths, counts[0], counts[1], coarsest)
         self.factor = patch * round((shapes("encoder.positional_embedding")[0] - 1) ** 0.5)
-        self.bits_per_token = (size - 1).bit_length()
+        self.num_codes = size
 
     @property
     def codebook(self) -> Tensor:
+        """Return the rows that latents are compared with, of unit length in legacy models."""
         table = self.quantize.embedding.weight
         return F.normalize(table, dim=1) if self.legacy else table
 
     def check_size(self, height: int, width: int) -> None:
-        """Positions are learned, so there is one size. Raises ImageError."""
+        """Raise ImageError for another size than the one that positions were learned for."""
         if (height, width) != (self.factor, self.factor):
             raise ImageError(f"TiTok takes images of {self.factor} x {self.factor} pixels, not {height} x {width}")
 
@@ -166,9 +177,10 @@ class TiTok(PeerNetwork):
         return self.pixel_decoder(self.soft_rows(x)) if self.legacy else x
 
     def soft_rows(self, logits: Tensor) -> Tensor:
-        """Logits B L g g -> rows of the second codebook, weighted by their softmax, B C g g."""
+        """Return the rows of the second codebook, weighted by the softmax of logits B L g g, as B C g g."""
         return torch.einsum("blhw,lc->bchw", logits.softmax(1), self.pixel_quantize.embedding.weight)
 
 
 def titok(state: State, where: str) -> TiTok:
+    """Return the network that a state dict describes, without its weights."""
     return TiTok(Shapes(state, where))

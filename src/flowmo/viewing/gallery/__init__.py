@@ -1,4 +1,4 @@
-"""The gallery: one static page that shows what reconstructions look like, beside their originals and each other."""
+"""The gallery is one static page that shows reconstructions beside their originals and each other."""
 
 from .page import Cell, Pane, Picture, lossless, write_gallery
 

@@ -1,8 +1,8 @@
-"""One self-contained HTML file of originals and reconstructions, as Figures 4 and 10 show them but with all the pixels.
+"""One self-contained HTML file shows originals and reconstructions, as Figures 4 and 10 do, but with all the pixels.
 
-Everything is in the file: style, program and pictures. A policy in its head forbids the browser to fetch anything, so
-it works the same from a disk, a mail or a server. Names come from untrusted files: they reach the page as JSON data and
-are only ever set as text.
+Everything is in the file, style, program and pictures. A policy in its head forbids the browser to fetch anything, so
+it works the same from a disk, a mail or a server. Names come from untrusted files, so they reach the page as JSON data
+and are only ever set as text.
 """
 
 from __future__ import annotations
@@ -30,36 +30,35 @@ SCRIPTS = ("view.js", "divider.js", "tables.js", "page.js")
 
 @dataclass(frozen=True)
 class Pane:
-    """What all pictures have one of. about: a sentence on it."""
+    """What all pictures have one of, such as the original or a method."""
 
-    name: str
-    kind: Kind
-    about: str = ""
+    name: str  # its title
+    kind: Kind  # what it shows
+    about: str = ""  # a sentence on it
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture in one pane. data: of :func:`lossless`. bytes: what it costs without headers. file_bytes: with them.
-    psnr: dB, higher is closer. lpips: lower is closer. about: how it was made. None where there is no such thing."""
+    """One picture in one pane; a number is None where there is no such thing."""
 
-    data: bytes
-    bytes: int | None = None
-    file_bytes: int | None = None
-    psnr: float | None = None
-    lpips: float | None = None
-    about: str = ""
+    data: bytes  # of :func:`lossless`
+    bytes: int | None = None  # what it costs without headers
+    file_bytes: int | None = None  # what it costs with headers
+    psnr: float | None = None  # dB, higher is closer
+    lpips: float | None = None  # lower is closer
+    about: str = ""  # how it was made
 
 
 @dataclass(frozen=True)
 class Picture:
-    """cells: one a pane, the original first; None as when a codec cannot make a file so small."""
+    """One picture in all panes."""
 
-    name: str
-    cells: Sequence[Cell | None]
+    name: str  # its title
+    cells: Sequence[Cell | None]  # one a pane, the original first; None as when a codec cannot make a file so small
 
 
 def lossless(image: Image.Image) -> bytes:
-    """RGB picture -> WebP that decodes to the very same pixels, so that what is shown is what was measured."""
+    """Return a WebP of an RGB picture that decodes to the very same pixels, so that what is shown was measured."""
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "WEBP", lossless=True, exact=True, quality=60, method=4)
     return buffer.getvalue()
@@ -73,8 +72,12 @@ def write_gallery(
     title: str,
     notes: Sequence[str] = (),
 ) -> int:
-    """Write the page, all of it or nothing; its size in bytes. size: (height, width) in pixels, of all pictures. notes:
-    sentences for its end. Raises ConfigError for panes or pictures that do not fit together, OSError."""
+    """Write the page, all of it or nothing, and return its size in bytes.
+
+    size: (height, width) in pixels, of all pictures.
+    notes: sentences for the page's end.
+    Raises ConfigError for panes or pictures that do not fit together, and OSError where the file cannot be written.
+    """
     _check(panes, pictures)
     style, script = _template("page.css"), "\n".join(map(_template, SCRIPTS))
     data = {
@@ -103,7 +106,7 @@ def write_gallery(
 
 
 def _picture(picture: Picture) -> str:
-    """The pictures of one row, which the page decodes when they are looked at."""
+    """Return the pictures of one row, which the page decodes when they are looked at."""
     encoded = [None if cell is None else base64.b64encode(cell.data).decode() for cell in picture.cells]
     return f'<script type="application/json" class="row">{_json(encoded)}</script>\n'
 
@@ -113,7 +116,7 @@ def _numbers(cell: Cell | None) -> dict[str, object] | None:
 
 
 def _json(content: object) -> str:
-    """JSON that cannot end the element it stands in, whatever its strings hold; plain ASCII."""
+    """Return JSON, plain ASCII, that cannot end the element it stands in, whatever its strings hold."""
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
