@@ -112,3 +112,9 @@ def test_what_saves_memory() -> None:
     assert shards[8].optimizer == pytest.approx(base.optimizer / 8, rel=1e-6)
     assert shards[64].optimizer == pytest.approx(base.optimizer / 64, rel=1e-6)
     assert shards[64].total < shards[8].total
+
+
+def test_weights_are_cut_within_a_node_and_whole_on_each() -> None:
+    cut = replace(PLAIN, strategy="fsdp", batch_size=64, micro_batch=4)
+    four, eight, sixteen = (memory_per_rank(tiny(), cut, world) for world in (4, 8, 16))
+    assert four.weights > eight.weights == sixteen.weights

@@ -34,6 +34,7 @@ from ..training.config import STAGES, AutoencodeTrainConfig, TrainConfig
 from ..training.distributed import World, blocks, spread
 
 EndToEnd = TrainConfig | AutoencodeTrainConfig
+PER_NODE = 8  # GPUs of a node, where there are several
 FLOAT32 = 4  # bytes: of weights, gradients, moments and averages whatever the precision of the matrix products
 
 
@@ -100,7 +101,9 @@ def memory_per_rank(model: FlowMoConfig, train: EndToEnd, world: int = 1, device
     whole, trained = FLOAT32 * traced.parameters, FLOAT32 * traced.trained
     states, gathered = (whole, trained, 2 * trained, whole), 0
     if world > 1 and train.strategy == "fsdp":
-        states = tuple(-(-size // world) for size in states)  # type: ignore[assignment]
+        # Weights are cut within a node, and whole on each.
+        shards = world if world % PER_NODE else PER_NODE
+        states = tuple(-(-size // shards) for size in states)  # type: ignore[assignment]
         # Weights outside the blocks stay from the forward to the backward pass; a block is gathered while the one
         # before it works, and its gradient lies there once as it came and once to be sent. The micro-batches before
         # an update's last send none: their gradients add up whole.

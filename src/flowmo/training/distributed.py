@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -16,13 +15,13 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import ConfigError
+from .sharding import processes_here, shard, sharding_mesh
 
 Strategy = Literal["ddp", "fsdp"]
 EXCHANGE = timedelta(minutes=10)  # longest wait of a step's exchanges: a process that hangs ends the run
@@ -182,27 +181,25 @@ def spread(
     strategy: Strategy = "ddp",
     recompute: bool = False,
     compile_blocks: bool = False,
+    precision: str = "fp32",
 ) -> nn.Module:
-    """Return ``step`` ready to run: replicated (DDP) or sharded (FSDP2) over the world.
+    """Return ``step`` ready to run: replicated (DDP) or sharded (FSDP2) over the world, on several nodes within each.
 
-    Its blocks are recomputed in the backward pass and compiled if asked for. What is compiled is the recomputed block,
-    so that both hold. Parameters keep their names; sharded ones become DTensors, so optimizers and EMA are made after
-    this.
+    Its blocks are recomputed in the backward pass and compiled if asked for. What is compiled is the forward pass of
+    the recomputed block, so that both hold, and what gathers its weights stays outside. Parameters keep their names;
+    sharded ones become DTensors, so optimizers and EMA are made after this.
+    precision: of the forward pass under FSDP2, see ``sharding.shard``.
     """
     for block in blocks(step):
         if recompute:
             block.forward = recomputed(block.forward)  # type: ignore[method-assign]
         if compile_blocks:
-            block.compile()
+            block.forward = torch.compile(block.forward)  # type: ignore[method-assign]
     if world.size == 1:
         return step
     if strategy == "fsdp":
-        # Our blocks hand views on and write into none of them.
-        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
-        mesh = init_device_mesh(world.device.type, (world.size,))
-        for block in blocks(step):
-            fully_shard(block, mesh=mesh)
-        fully_shard(step, mesh=mesh)
+        mesh = sharding_mesh(world.device.type, world.size, world.gather(processes_here()))
+        shard(step, blocks(step), mesh, precision)
         return step
     for parameter in step.parameters():  # there from the beginning, so that DDP makes them views of its buckets
         if parameter.requires_grad:
@@ -249,5 +246,6 @@ def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
     if not isinstance(tensors[0], DTensor):
         return list(own)
     squares = torch.stack(own).square()
-    dist.all_reduce(squares)
+    # Replicas hold the same: a sum over all processes would count each shard several times.
+    dist.all_reduce(squares, group=tensors[0].device_mesh.get_group(tensors[0].device_mesh.ndim - 1))
     return list(squares.sqrt().unbind())
