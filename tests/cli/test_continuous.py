@@ -34,7 +34,8 @@ def test_it_trains_and_every_later_stage_takes_it(flowmo: Command) -> None:
     assert first.code == 0, first.err
     log = log_of("a")
     assert log[-1]["psnr"] > log[-1]["psnr_shuffled"] + 2  # by its code, not by the mean picture
-    assert log[-2]["flow"] < 0.7 * log[0]["flow"]
+    losses = [line["flow"] for line in log if "flow" in line]
+    assert losses[-1] < 0.7 * losses[0]
     weights = "a/model.safetensors"
     assert package.load(weights).config.quantizer.normalize == "latent"
 

@@ -109,7 +109,7 @@ def _fitted(
     asked = _asked(arguments)
     batch_size = plan.config.batch_size if asked.keys() & BATCHES else short.batch_in(left, speed, world.size)
     length = short.length_in(left, speed, batch_size)
-    validations = short.validations_in(seconds, speed, _model(arguments)[0].sampler)
+    validations = world.share(short.validations_in(seconds, speed, _model(arguments)[0].sampler))
     tell(f"{speed:.3g} images/s; {length:,} images fit the time, --set images=N asks for another number")
     if length < FEW_IMAGES:
         hours = PACKAGED_IMAGES / speed / 3600

@@ -14,7 +14,7 @@ from typing import Any
 from ..config import to_dict
 from ..errors import DataError
 from ..evaluation.results import Result, read_result
-from ..metrics.table import columns
+from ..metrics.table import column, columns
 from .ablations import FIGURES, METRICS, Row, Scale, rows
 
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
@@ -186,12 +186,8 @@ def figure_table(result: dict[str, Any], figure: str) -> str:
     if not points:
         return "Not run yet."
     names = [name for name in points[0] if name not in ("point", "seeds")]
-    titles = {
-        "mean_color_error": "error of mean colour (8-bit levels)",
-        "psnr": "PSNR dB",
-        "rfid": "rFID",
-        "kid": "KID x1000",
-    }
+    titles = {name: column(name).label for name in ("psnr", "rfid", "kid")}
+    titles["mean_color_error"] = "error of mean colour (8-bit levels)"
     head = ["model", *(["norm of x_1"] if len(points[0]["point"]) > 1 else []), "seeds", *(titles[n] for n in names)]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for point in points:

@@ -91,7 +91,7 @@ def _sampling(
     compiler: bool | str,
 ) -> Agreement:
     ready = copy.deepcopy(model).prepare(device, DTYPES[kind], compile=compiler, chunk_size=len(images))
-    same = float((ready.tokenize(images).indices == tokens.indices).double().mean())
+    same = float((ready.tokenize(images).indices == tokens.indices).float().mean())
     again = [ready.detokenize(tokens).float().cpu() for _ in range(3)][-1]  # a graph is replayed by the third call
     off = float((again - samples).abs().mean())
     good = same >= LEAST_TOKENS[kind] and off <= MOST_IMAGE[kind]

@@ -45,6 +45,7 @@ def load(
 
     Raises WeightsError when there are no such weights, or they are damaged; ConfigError for a device that is not there.
     """
+    _check_name(name)
     if (folder := checkpoint_folder(name)) is not None:
         raise WeightsError(
             f"{folder} holds checkpoints and no model yet, since its run was killed: "
@@ -78,8 +79,7 @@ def weights_path(name: str | Path, revision: str | None = None) -> Path:
 
     Raises WeightsError for a name that is none of these, and for a model that cannot be fetched.
     """
-    if not isinstance(name, (str, os.PathLike)) or not os.fspath(name):
-        raise WeightsError(f"a model is named by text or a path, not {name!r}; flowmo.load() alone is {PACKAGED!r}")
+    _check_name(name)
     if name == PACKAGED:  # before any file or folder of that name
         return packaged_path(PACKAGED)
     if is_address(str(name)):
@@ -113,3 +113,8 @@ def packaged_path(name: str) -> Path:
         f"no model {name!r}: neither a file, a folder, nor a packaged model ({PACKAGED!r}); a model "
         "of the Hugging Face hub is named owner/name"
     )
+
+
+def _check_name(name: object) -> None:
+    if isinstance(name, bytes) or not isinstance(name, (str, os.PathLike)) or not os.fspath(name):
+        raise WeightsError(f"a model is named by text or a path, not {name!r}; flowmo.load() alone is {PACKAGED!r}")
