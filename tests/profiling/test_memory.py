@@ -102,7 +102,7 @@ def test_what_a_model_keeps_for_good() -> None:
 
 
 def test_what_saves_memory() -> None:
-    """Of blocks as wide as FlowMo-Lo's: recomputation, smaller micro-batches, shards on 8 GPUs and smaller on 64."""
+    """Of blocks as wide as FlowMo-Lo's: recomputation, smaller micro-batches, shards on 8 GPUs, whole on each node of 8."""
     lo, train = flowmo_lo(), replace(PLAIN, batch_size=128, micro_batch=None, precision="bf16")
     model = replace(lo, encoder=replace(lo.encoder, depth=1), decoder=replace(lo.decoder, depth=2))
     base = memory_per_rank(model, train, 8)
@@ -110,8 +110,8 @@ def test_what_saves_memory() -> None:
     shards = {n: memory_per_rank(model, replace(train, micro_batch=2, strategy="fsdp"), n) for n in (8, 64)}
     assert shards[8].activations < base.activations / 6
     assert shards[8].optimizer == pytest.approx(base.optimizer / 8, rel=1e-6)
-    assert shards[64].optimizer == pytest.approx(base.optimizer / 64, rel=1e-6)
-    assert shards[64].total < shards[8].total
+    assert shards[64].optimizer == shards[8].optimizer
+    assert shards[64].total <= shards[8].total
 
 
 def test_weights_are_cut_within_a_node_and_whole_on_each() -> None:
