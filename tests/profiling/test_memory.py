@@ -102,7 +102,7 @@ def test_what_a_model_keeps_for_good() -> None:
 
 
 def test_what_saves_memory() -> None:
-    """Of blocks as wide as FlowMo-Lo's: recomputation, smaller micro-batches, shards on 8 GPUs, whole on each node of 8."""
+    """Of blocks as wide as FlowMo-Lo's: recomputation, smaller micro-batches, shards on 8 GPUs, whole on each node."""
     lo, train = flowmo_lo(), replace(PLAIN, batch_size=128, micro_batch=None, precision="bf16")
     model = replace(lo, encoder=replace(lo.encoder, depth=1), decoder=replace(lo.decoder, depth=2))
     base = memory_per_rank(model, train, 8)
