@@ -13,7 +13,7 @@
 #   results, package   the rate curve on the validation images; the weights in half precision
 #
 # The lengths, in images, are those of two cores: CROPS LPIPS WHOLE COOL SEEKING. PRESET and SET (settings of training)
-# change the rest: runs/small.sh trains flowmo-mini-8 by it. docs/LOG.md tells what was tried.
+# change the rest: runs/small.sh trains flowmo-mini-8 by it. The other numbers are those of the trials in docs/LOG.md.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2 && exit 2; }
 data=$1 out=$2 limit=${3:-3h}
@@ -30,11 +30,11 @@ start=${START:-$out/start.safetensors}
 [ -e "$start" ] || flowmo fit-transform "$data" --out "$start" --preset "$preset" ${MODEL:+--set $MODEL}
 
 rates=(rates.full_share=0.4 rates.often_share=0.25)
-common=(batch_size="${BATCH:-16}" gradient_clip=1.0 weight_normalization=false code_dropout=0 "${rates[@]}"
-  noise_levels.curriculum_mass=1.0 noise_levels.curriculum_images=1000000000 ema_decay=0.998
+common=(batch_size="${BATCH:-4}" gradient_clip=1.0 weight_normalization=false code_dropout=0 "${rates[@]}"
+  noise_levels.curriculum_mass=1.0 noise_levels.curriculum_images=1000000000 ema_decay=0.9995
   flip=true workers="${WORKERS:-1}" checkpoint_minutes=5 check_images=50000 log_steps=100)
-stages=(optimizer="${OPTIMIZER:-muon}" learning_rate="${RATE:-5e-4}" learning_rates.blocks=2 learning_rates.linear=0.05
-  losses.flow=5 perceptual_share=0.5 perceptual_crop="${PART:-64}")
+stages=(optimizer="${OPTIMIZER:-adam}" learning_rate="${RATE:-3e-4}" "betas=[0.9,0.98]" learning_rates.linear=0.05
+  losses.flow=10 perceptual_share=0.5 perceptual_crop="${PART:-64}")
 
 run() { # NAME IMAGES COMMAND FLAGS...: a run to its end, or to the end of this call
   local folder=$out/$1 images=$2 command=$3
@@ -47,7 +47,7 @@ train() { # NAME IMAGES FROM SETTINGS...
   run "$1" "$2" train --recipe none --init "$3" --set "${common[@]}" "${stages[@]}" "${@:4}" ${SET:-}
 }
 crop=${CROP:-128} perceptual=${PERCEPTUAL:-0.3}
-train 1-crops "${CROPS:-100000}" "$start" crop_size="$crop" warmup_images=3000 cooldown_images=0 losses.perceptual=0
+train 1-crops "${CROPS:-10000}" "$start" crop_size="$crop" warmup_images=3000 cooldown_images=0 losses.perceptual=0
 train 2-lpips "${LPIPS:-500000}" "$out/1-crops" crop_size="$crop" warmup_images=3000 cooldown_images=0 losses.perceptual="$perceptual"
 train 3-whole "${WHOLE:-150000}" "$out/2-lpips" warmup_images=3000 cooldown_images="${COOL:-75000}" losses.perceptual="$perceptual"
 model=$out/3-whole

@@ -3,6 +3,7 @@ what it has to tell, and not for a gradient."""
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import timedelta
 
@@ -11,11 +12,17 @@ import torch.distributed as dist
 
 from flowmo.training import World
 
+
+def say(text: str) -> None:
+    """Write a line at once, so that those of two processes do not run into each other."""
+    os.write(1, f"{text}\n".encode())
+
+
 world = World.join("cpu", timedelta(seconds=2))
 time.sleep(4 if world.main else 0)
-print(f"{world.rank} {world.share('was told' if world.main else None)}", flush=True)
+say(f"{world.rank} {world.share('was told' if world.main else None)}")
 time.sleep(4 if world.main else 0)
 try:
     dist.all_reduce(torch.zeros(1))
 except RuntimeError:
-    print(f"{world.rank} waited no longer", flush=True)
+    say(f"{world.rank} waited no longer")

@@ -24,7 +24,7 @@ from .file import check_fingerprint, check_origin
 FORMAT = "flowmo-tokens-1"
 SETTINGS = ("bits_per_group", "bits_per_token", "crc32", "fingerprint", "fit", "image_size", "names")
 COLUMNS = {"tokens": None, "labels": torch.int64, "original_sizes": torch.int32}  # tokens: token_dtype()
-ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE = 256  # whose checks take a few MB
 """Images of a mapped shard that are checked at a time."""
 MAX_NAMES_SIZE = 90_000_000  # safetensors refuses to read a header of more than 100 MB
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .. import presets
 from ..config import FlowMoConfig, override
 from ..errors import ConfigError
-from ..presets import PRESETS
 
 METRICS = ("rfid", "kid", "psnr", "ssim", "lpips_alex")
 LOSS_WEIGHTS = ("0.05", "0.01", "0.005", "0.001", "0.0005", "0.0001")
@@ -115,8 +115,7 @@ def small_scale(images: int = 12_288, post_images: int = 2_048, count: int = 400
 
 def lab_scale(preset: str) -> Scale:
     """Return the paper's own scale for a lab, a preset of 256 pixels with the published settings (Tables 4 and 6)."""
-    if preset not in PRESETS:
-        raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
+    presets.preset(preset)  # raises where there is none
     return Scale(preset, train=("--recipe", "published"), posttrain=("--recipe", "published"))
 
 
@@ -132,7 +131,7 @@ def curriculum(scale: Scale) -> tuple[str, ...]:
 
 def models(scale: Scale) -> list[Model]:
     """Return all trainings, each after the one that it begins from."""
-    base: FlowMoConfig = override(PRESETS[scale.preset](), list(scale.config))
+    base: FlowMoConfig = override(presets.preset(scale.preset), list(scale.config))
     doubled = tuple(f"{side}.patch_size={2 * getattr(base, side).patch_size}" for side in ("encoder", "decoder"))
     start = curriculum(scale)
     continuous = ("quantizer.kind=continuous", "bits_per_token=16", "bits_per_group=16")

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from ... import samples
-from ...errors import ConfigError, WeightsError
+from ...errors import WeightsError
 from ...image_utils import as_images
-from ...presets import PRESETS
+from ...presets import PRESETS, preset
 from ...profiling.agreement import Agreement, agreements
 from ...profiling.attention import Kernel, attention_kernels
 from ...profiling.flops import matrix_ceiling
@@ -39,8 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     result.check_out(arguments)
-    if arguments.shape not in PRESETS:
-        raise ConfigError(f"no preset {arguments.shape!r}; there are {', '.join(PRESETS)}")
+    shape = preset(arguments.shape)
     device = common.find_device(arguments.device)
     model = _model(arguments.model)
     model.require_tokens()
@@ -52,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = list(agreements(model, images, device, compilers))
     kernels: list[Kernel] = []
     if not arguments.skip_attention:
-        kernels = list(attention_kernels(PRESETS[arguments.shape](), arguments.batch_size, device, arguments.repeats))
+        kernels = list(attention_kernels(shape, arguments.batch_size, device, arguments.repeats))
     content: dict[str, Any] = {
         "what": "device",
         "model": arguments.model,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...errors import ConfigError
-from ...presets import PRESETS
+from ...presets import PRESETS, preset
 from ...profiling.evaluation import evaluation_plan
 from ...provenance import code_version
 from .. import common
@@ -42,11 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     result.check_out(arguments)
-    if arguments.preset not in PRESETS:
-        raise ConfigError(f"no preset {arguments.preset!r}; there are {', '.join(PRESETS)}")
     if not 0 < arguments.utilisation <= 1 or arguments.tflops <= 0:
         raise ConfigError("--tflops must be positive, and --utilisation above 0 and at most 1")
-    config = PRESETS[arguments.preset]()
+    config = preset(arguments.preset)
     asked = {"num_steps": arguments.steps, "guidance_scale": arguments.guidance}
     sampler = replace(config.sampler, **{name: value for name, value in asked.items() if value is not None})
     plan = evaluation_plan(

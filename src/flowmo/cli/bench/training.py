@@ -12,8 +12,7 @@ from ... import config as configs
 from ... import samples
 from ...config import FlowMoConfig
 from ...data import ImageSource, open_split
-from ...errors import ConfigError
-from ...presets import PRESETS, at_size
+from ...presets import PRESETS, at_size, preset
 from ...profiling.flops import matrix_ceiling, precision
 from ...profiling.training import USUAL_PROCESSES, Measured, Plan, cost, measured, plans
 from ...profiling.training_speed import measure_loader
@@ -111,10 +110,8 @@ def _measure(
 
 
 def _settings(arguments: argparse.Namespace) -> tuple[FlowMoConfig, TrainConfig]:
-    if arguments.preset not in PRESETS:
-        raise ConfigError(f"no preset {arguments.preset!r}; there are {', '.join(PRESETS)}")
     train = RECIPES[arguments.recipe](arguments.preset) if arguments.recipe else TrainConfig()
-    model = model_of(arguments.recipe, PRESETS[arguments.preset]())
+    model = model_of(arguments.recipe, preset(arguments.preset))
     model, train = configs.override(model, arguments.model), configs.override(train, arguments.set)
     return at_size(model, crop_size(model, train)), replace(train, crop_size=None)  # what the network sees
 
