@@ -124,7 +124,7 @@ def test_a_list_of_different_sizes_and_forms(photo: Image.Image, model: FlowMo) 
         ({"image": CAT}, "type dict is no image"),
         (io.BytesIO(b""), "type BytesIO is no image"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_image_is_explained(given: object, said: str) -> None:
     with pytest.raises(ImageError, match=said):
