@@ -116,19 +116,25 @@ def flowmo_mini() -> FlowMoConfig:
 def flowmo_mini_8() -> FlowMoConfig:
     """Return :func:`flowmo_mini` for 64 x 64 pixels: tokens of 8 x 8 pixels and up to 18 bits (0.281 bits per pixel).
 
-    An image is 64 tokens of two groups of 9 bits, few enough for a generator to learn.
+    An image is 64 tokens of two groups of 9 bits, few enough for a generator to learn. 4.9 M parameters, since all
+    packaged weights together are to stay below 64 MB.
     """
     small = flowmo_mini()
     assert small.transform is not None
     return replace(
         small,
         encoder=TransformerConfig(patch_size=8, width=192, depth=2, heads=3),
-        decoder=TransformerConfig(patch_size=8, width=256, depth=6, heads=4),
+        decoder=TransformerConfig(patch_size=8, width=192, depth=5, heads=3),
         image_size=64,
         num_tokens=64,
         bits_per_token=18,
         transform=replace(small.transform, patch_size=8, allocation=NATURAL_8, rates=(3, 6, 9, 12, 15, 18)),
     )
+
+
+def flowmo_base() -> FlowMoConfig:
+    """Return :func:`flowmo_mini` with 103 M parameters, for half an hour on one GPU (runs/release_256.sh)."""
+    return replace(flowmo_mini(), decoder=TransformerConfig(patch_size=16, width=640, depth=10, heads=10))
 
 
 def at_size(config: FlowMoConfig, side: int) -> FlowMoConfig:
@@ -164,6 +170,7 @@ PRESETS = {
     "flowmo-mini-lo": flowmo_mini_lo,
     "flowmo-mini": flowmo_mini,
     "flowmo-mini-8": flowmo_mini_8,
+    "flowmo-base": flowmo_base,
     "tiny": tiny,
 }
 

@@ -20,7 +20,7 @@ MODEL = (
     "image_size=64 num_tokens=64"
 )
 TINY = {
-    "PRESET": "flowmo-mini-8", "MODEL": MODEL, "CROP": "32", "BATCH": "8", "WORKERS": "0", "PERCEPTUAL": "0",
+    "PRESET": "flowmo-mini-8", "MODEL": MODEL, "CROP": "32", "BATCH": "4", "WORKERS": "0", "PERCEPTUAL": "0",
     "CROPS": "16", "LPIPS": "16", "WHOLE": "16", "COOL": "8", "SEEKING": "8", "WEIGHT": "0", "CHECKS": "4",
     "RATES": "9 18", "METRICS": "psnr", "COUNT": "4",
 }  # fmt: skip

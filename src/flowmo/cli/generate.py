@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigError
 from ..experiments.class_images import ImageGenerator, Order, image_generators, steps_strip, title, write_samples
 from ..generation import NO_CLASS, PACKAGED_GENERATOR, DecodeSettings, Generator, find_class, load_generator
+from ..tokenizer import FlowMo
 from ..viewing import captioned_grid, two_columns, write_png
-from ..weights.load import PACKAGED
+from ..weights.load import packaged_names
 from . import common
 from .fields import add_fields, fields_of
 
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="MODEL",
-        help=f"tokenizer whose tokens a generator makes; twice where two generators differ (default: {PACKAGED})",
+        help="tokenizer whose tokens a generator makes; twice where two generators differ (default: the packaged one)",
     )
     parser.add_argument(
         "--class",
@@ -111,7 +112,7 @@ def _generate(arguments: argparse.Namespace, world: World) -> int:
     files: list[str] = arguments.compare or [arguments.generator]
     generators = [load_generator(file, world.device) for file in files]
     labels = _labels(arguments, generators, world.main)
-    tokenizers = [common.load_named(None, name, device=world.device) for name in arguments.tokenizer or [PACKAGED]]
+    tokenizers = _tokenizers(arguments, generators, world)
     for tokenizer in tokenizers:
         tokenizer.require_tokens()
     both = image_generators(files, generators, tokenizers)
@@ -169,6 +170,19 @@ def _generate(arguments: argparse.Namespace, world: World) -> int:
             )
         )
     return code
+
+
+def _tokenizers(arguments: argparse.Namespace, generators: Sequence[Generator], world: World) -> list[FlowMo]:
+    """Return the tokenizers that are named, else the packaged one whose tokens the generators make; where none is, the
+    default, of which its own check then says so."""
+    names = arguments.tokenizer or packaged_names()
+    loaded = (common.load_named(None, name, device=world.device) for name in names)
+    if arguments.tokenizer:
+        return list(loaded)
+    wanted = {generator.config.tokens.fingerprint for generator in generators}
+    first = next(loaded)
+    found = [model for model in (first, *loaded) if f"{model.fingerprint():08x}" in wanted]
+    return found or [first]
 
 
 def _labels(arguments: argparse.Namespace, generators: Sequence[Generator], tell: bool) -> list[int]:
