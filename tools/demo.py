@@ -4,7 +4,8 @@
 
 A model of any rate reconstructs whole photographs at two rates, beside an RGB thumbnail of the same bytes and the image
 codec whose file of the same bytes, headers not counted, is the nearest to the photograph by LPIPS (Alex). OUT gets
-contact-sheet.png and each reconstruction as NAME.BYTES.png. Of a model of one rate it is `flowmo reconstruct`.
+contact-sheet.png and each reconstruction as NAME.BYTES.png. Of a model of one rate it is `flowmo reconstruct`. --figure
+FILE: the sheet of the first three photographs too, for a document.
 """
 
 from __future__ import annotations
@@ -44,21 +45,24 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--pictures", type=Path, default=samples.paths()[0].parent, help="default: the samples")
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder (default: %(default)s)")
     parser.add_argument("--bytes", type=int, nargs="+", default=[576, 1792], help="a picture (default: 576 1792)")
+    parser.add_argument("--figure", type=Path, help="a .png of the first three photographs")
     arguments = parser.parse_args(argv)
     try:
         model = flowmo.load(arguments.model)
         if model.config.transform is None:
             flags = ["--model", arguments.model, "--out", str(arguments.out), "--force"]
             return command(["reconstruct", str(arguments.pictures), *flags])
-        demonstrate(model, arguments.pictures, arguments.out, sorted(arguments.bytes))
+        rows = demonstrate(model, arguments.pictures, arguments.out, sorted(arguments.bytes))
+        if arguments.figure:
+            write_png(arguments.figure, contact_sheet({title: row[:3] for title, row in rows.items()}))
     except FlowMoError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
 
 
-def demonstrate(model: flowmo.FlowMo, folder: Path, out: Path, targets: list[int]) -> None:
-    """Write the sheet and the reconstructions, and print the table of means."""
+def demonstrate(model: flowmo.FlowMo, folder: Path, out: Path, targets: list[int]) -> dict[str, list[Image.Image]]:
+    """Write the sheet and the reconstructions, print the table of means, and return the rows of the sheet."""
     side = model.config.image_size
     read = read_first(
         str(folder), None, (side, side), lambda name, error: print(error, file=sys.stderr), eight_bits=True
@@ -67,14 +71,16 @@ def demonstrate(model: flowmo.FlowMo, folder: Path, out: Path, targets: list[int
     lpips, seeds = nearest(load_lpips("alex"), torch.device("cpu")), list(range(len(images)))
     codecs = list(_installed())
     chosen = {target: best_codecs(images, codecs, target, lpips) for target in targets}
-    peers = at_rates("FlowMo", model, targets, (side, side))
     rows: dict[str, list[Image.Image]] = {"original": [to_picture(image) for image in images]}
     table = []
-    for target, peer in zip(targets, peers, strict=True):
+    for target in targets:
+        peers = at_rates("FlowMo", model, [target], (side, side))
+        if not peers:
+            raise ConfigError(f"{target} bytes are fewer than a bit a token; give more --bytes")
         made = {
             "thumbnail": list(peer_reconstructions(ThumbnailPeer(target), images, seeds, lpips)),
             "nearest codec": [one for _, one in chosen[target]],
-            "FlowMo": list(peer_reconstructions(peer, images, seeds, lpips)),
+            "FlowMo": list(peer_reconstructions(peers[-1], images, seeds, lpips)),
         }
         kinds = Counter(IN_WORDS[name] for name, _ in chosen[target])
         for label, found in made.items():
@@ -87,6 +93,7 @@ def demonstrate(model: flowmo.FlowMo, folder: Path, out: Path, targets: list[int
     print_table(["", "bytes", "PSNR dB", "LPIPS", "codecs"], table)
     print(f"\n{len(images)} photographs of {side} x {side} pixels; bytes without headers, means over the photographs")
     print(f"NAME.BYTES.png and contact-sheet.png are in {out}")
+    return rows
 
 
 def best_codecs(images: Tensor, codecs: list[Codec], target: int, lpips: Distance) -> list[tuple[str, Reconstruction]]:

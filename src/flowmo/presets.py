@@ -68,7 +68,8 @@ def flowmo_mini_64() -> FlowMoConfig:
 def flowmo_mini_hi() -> FlowMoConfig:
     """Return a model of 28 M parameters at 256 x 256 with FlowMo-Hi's code: 256 tokens x 56 bits, 0.219 bits per pixel.
 
-    It is meant for half an hour on one GPU (runs/release_256.sh). The options are those of :func:`flowmo_mini_64`.
+    Its tokens are learned from noise; :func:`flowmo_base` is what runs/release_256.sh trains. The options are those of
+    :func:`flowmo_mini_64`.
     """
     return FlowMoConfig(
         encoder=TransformerConfig(patch_size=8, width=256, depth=4, heads=4),

@@ -186,3 +186,31 @@ def test_a_model_that_goes_takes_its_table_of_sizes_along(
     )
     assert "trained at 64x64 pixels" in warned
     assert "in our table" not in warned
+
+
+def test_the_demo_shows_two_rates_beside_thumbnail_and_codec(
+    start: FlowMo, lpips: None, tmp_path: Path, tool: Callable[[str], Tool], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`make demo MODEL=...`; of a model of one rate it is flowmo reconstruct."""
+    photos, model, out = tmp_path / "photos", tmp_path / "start.safetensors", tmp_path / "out"
+    photos.mkdir()
+    for path in samples.paths()[:2]:
+        shutil.copy(path, photos)
+    save_model(start, model)
+    demo = tool("demo")
+    flags = ("--pictures", photos, "--out", out, "--bytes", 72, 144)
+    assert demo(model, *flags, "--figure", tmp_path / "figure.png") == 0
+    table = [line.split() for line in capsys.readouterr().out.splitlines()]
+    ours = [line for line in table if line[:1] == ["FlowMo"]]
+    assert [line[1] for line in ours] == ["72", "144"]
+    assert float(ours[1][2]) > float(ours[0][2])  # dB
+    codecs = [line for line in table if line[:2] == ["nearest", "codec"]]
+    assert all(float(line[2]) <= size for line, size in zip(codecs, (72, 144), strict=True))
+    names = {f"{path.stem}.{size}.png" for path in samples.paths()[:2] for size in (72, 144)}
+    assert {path.name for path in out.iterdir()} == names | {"contact-sheet.png"}
+    sheet = open_picture(out / "contact-sheet.png").image
+    assert sheet.height >= 7 * 128  # the originals, and three rows a rate
+    assert demo(model, *flags[:4], "--bytes", 5) == 2
+    assert "more --bytes" in capsys.readouterr().err
+    assert demo(PACKAGED, "--pictures", photos, "--out", tmp_path / "one") == 0
+    assert (tmp_path / "one" / f"{samples.paths()[0].stem}.side-by-side.png").is_file()
