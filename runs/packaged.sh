@@ -65,5 +65,5 @@ if [ "$last" != none ]; then
 fi
 
 flowmo evaluate "$model" "$data" --split validation --out "$out/results" --device "$device" \
-  --bits-per-token ${RATES:-9 12 18 24 32 40 48 56} --metrics ${METRICS:-psnr ssim lpips_alex rfid kid} ${COUNT:+--limit "$COUNT"}
+  --bits-per-token ${RATES:-9 12 18 24 32 40 48 56} --metrics ${METRICS:-psnr ssim lpips_alex rfid kid} ${COUNT:+--count "$COUNT"}
 "$python" "$root/tools/package_model.py" "$model" "$out/package" --name "$preset" --start "$start" --results "$out/results"

@@ -15,8 +15,8 @@ What is measured is kept in the file at once: a part that is there of the same m
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -140,14 +140,23 @@ def _commands(model: str, picture: Any) -> dict[str, dict[str, float]]:
 
 
 def _timed(arguments: list[str]) -> dict[str, float]:
-    """Return the seconds and the peak memory in MB (10^6 bytes) of a command, which must succeed."""
-    start = time.perf_counter()
+    """Return the seconds and the peak memory in MB (10^6 bytes) of a command, which must succeed.
+
+    The peak is that of the command's own memory (VmHWM), looked at while it runs: what the system tells at the end of
+    a process counts that of its parent too.
+    """
+    start, peak = time.perf_counter(), 0
     process = subprocess.Popen([sys.executable, "-m", "flowmo", *arguments], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    program = Path(sys.executable).resolve()
+    while process.poll() is None:
+        with contextlib.suppress(OSError, StopIteration):  # it ended between the two
+            if Path(f"/proc/{process.pid}/exe").resolve() == program:
+                lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+                peak = max(peak, int(next(line for line in lines if line.startswith("VmHWM")).split()[1]))
+        time.sleep(0.05)
     if process.returncode:
         raise SystemExit(f"flowmo {' '.join(arguments)} ended with {process.returncode}")
-    return {"seconds": round(time.perf_counter() - start, 1), "peak_mb": round(usage.ru_maxrss * 1024 / 1e6)}
+    return {"seconds": round(time.perf_counter() - start, 1), "peak_mb": round(peak * 1024 / 1e6)}
 
 
 if __name__ == "__main__":

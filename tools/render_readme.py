@@ -19,11 +19,12 @@ from flowmo.evaluation.results import Result, read_result
 from flowmo.experiments.ablation_results import conditions, figure_table, table
 from flowmo.experiments.ablations import FIGURES
 from flowmo.metrics.table import METRICS, column
+from flowmo.weights.load import PACKAGED
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "EVALUATION.md", ROOT / "docs" / "ABLATIONS.md")
-SPEED_OF = "train-flowmo-mini-64"
+SPEED_OF = f"train-{PACKAGED}"
 POSTTRAINING = ("rfid", "kid", "psnr", "ssim", "lpips_alex", "lpips_vgg")
 DECODING = {"passes": ("passes", "d"), "images_per_second": ("images/s", ".1f"), "speedup": ("times as fast", ".1f")}
 GENERATION = ("fid", "sfid", "kid", "precision", "recall", "agreement")
@@ -42,7 +43,7 @@ POSTTRAINED = {
 
 def protocols() -> str:
     """The packaged model under both protocols, a line a metric."""
-    results = [read_result(RESULTS / f"flowmo-mini-64-{name}.json") for name in ("standard", "published")]
+    results = [read_result(RESULTS / f"{PACKAGED}-{name}.json") for name in ("standard", "published")]
     lines = ["| | " + " | ".join(result.protocol for result in results) + " |", "|---|" + "---:|" * len(results)]
     each = replace(METRICS[0], name="psnr_each", label=f"{METRICS[0].label}, each picture")
     for metric in (METRICS[0], each, *METRICS[1:]):
