@@ -147,12 +147,10 @@ def _timed(arguments: list[str]) -> dict[str, float]:
     """
     start, peak = time.perf_counter(), 0
     process = subprocess.Popen([sys.executable, "-m", "flowmo", *arguments], stdout=subprocess.DEVNULL)
-    program = Path(sys.executable).resolve()
     while process.poll() is None:
         with contextlib.suppress(OSError, StopIteration):  # it ended between the two
-            if Path(f"/proc/{process.pid}/exe").resolve() == program:
-                lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-                peak = max(peak, int(next(line for line in lines if line.startswith("VmHWM")).split()[1]))
+            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            peak = max(peak, int(next(line for line in lines if line.startswith("VmHWM")).split()[1]))
         time.sleep(0.05)
     if process.returncode:
         raise SystemExit(f"flowmo {' '.join(arguments)} ended with {process.returncode}")
