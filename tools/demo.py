@@ -34,6 +34,7 @@ from flowmo.comparison.reconstructions import Reconstruction, codec_reconstructi
 from flowmo.data import read_first
 from flowmo.errors import ConfigError, FlowMoError
 from flowmo.evaluation.result_store import ResultStore
+from flowmo.metrics.table import column
 from flowmo.perceptual import load_lpips
 from flowmo.viewing import contact_sheet, write_png
 from flowmo.weights.load import PACKAGED
@@ -90,7 +91,7 @@ def demonstrate(model: flowmo.FlowMo, folder: Path, out: Path, targets: list[int
         for name, one in zip(names, made["FlowMo"], strict=True):
             write_png(out / f"{name}.{target}.png", to_picture(one.pixels))
     write_png(out / "contact-sheet.png", contact_sheet(rows))
-    print_table(["", "bytes", "PSNR dB", "LPIPS", "codecs"], table)
+    print_table(["", "bytes", column("psnr").heading, column("lpips_alex").heading, "codecs"], table)
     print(f"\n{len(images)} photographs of {side} x {side} pixels; bytes without headers, means over the photographs")
     print(f"NAME.BYTES.png and contact-sheet.png are in {out}")
     return rows

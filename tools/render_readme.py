@@ -186,7 +186,8 @@ def sizes() -> str:
 def sizes_tables(result: dict) -> str:
     """Of ``tools/measure_sizes.py``: quality by size, single photographs, borders of tiles, memory and time."""
     rates, machine = [str(bits) for bits in result["bits_per_token"]], result["machine"]
-    heads = [f"{bits} bits a token: {what}" for bits in rates for what in ("bytes", "PSNR dB", "LPIPS Alex")]
+    shown = ("bytes", column("psnr").heading, column("lpips_alex").heading)
+    heads = [f"{bits} bits a token: {what}" for bits in rates for what in shown]
     lines = [f"| {result['model']} | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
     for name, row in result.items():
         if isinstance(row, dict) and "rates" in row:
