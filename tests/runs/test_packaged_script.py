@@ -38,7 +38,7 @@ def test_all_phases_of_the_packaged_model(last: str, shared: Path, tmp_path: Pat
 
     def run() -> str:
         done = subprocess.run(
-            ["bash", str(ROOT / "runs" / "packaged.sh"), str(data), str(out), "20m"],
+            ["bash", str(ROOT / "runs" / "packaged.sh"), str(data), str(out), "3h"],
             env=os.environ | settings,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
