@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import importlib.util
 import io
 import json
 import os
@@ -181,6 +182,8 @@ def run(words: list[str], streams: list[int], libraries: list[str]) -> None:
     np.random.seed()
     more = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     sys.path[:] = ["", *more, *libraries]
+    if (found := importlib.util.find_spec("sitecustomize")) and "sitecustomize" not in sys.modules:
+        found.loader.exec_module(importlib.util.module_from_spec(found))  # type: ignore[union-attr]
     if words[0] == "-m":
         sys.argv[:] = ["-m", *words[2:]]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)

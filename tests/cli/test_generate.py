@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +21,7 @@ from PIL import Image
 from torch import nn
 
 import flowmo
+import warm_python
 from flowmo.experiments import many_images
 from flowmo.files import only_one
 from flowmo.generation import Generator, GeneratorConfig, TokenLayout, save_generator
@@ -232,11 +232,7 @@ def many(folder: Path, weights: Path, target: str, *more: object, processes: int
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes] if processes > 1 else []
     arguments = ["--generator", folder / "a", "--count", 30, "--no-pictures", "--batch-size", 2, "--npz", target, *more]
     arguments += ["--tokenizer", weights, "--mask-steps", 4, "--device", "cpu"]
-    return [str(text) for text in (sys.executable, *launcher, "-m", "flowmo", "generate", *arguments)]
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+    return [str(text) for text in (warm_python.python(), *launcher, "-m", "flowmo", "generate", *arguments)]
 
 
 def places_of(parts: Path) -> list[int]:
@@ -245,7 +241,7 @@ def places_of(parts: Path) -> list[int]:
 
 def kill_early(command: list[str], parts: Path, processes: int) -> None:
     """Start a command and kill it and its children once each of them has made two parts."""
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment(), start_new_session=True)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=warm_python.environment())
     deadline = time.monotonic() + 240
     while process.poll() is None and any(
         sum(place // 2 % processes == rank for place in places_of(parts)) < 2 for rank in range(processes)
@@ -261,7 +257,9 @@ def kill_early(command: list[str], parts: Path, processes: int) -> None:
 
 
 def run_whole(command: list[str]) -> None:
-    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240, check=False)
+    result = subprocess.run(
+        command, env=warm_python.environment(), capture_output=True, text=True, timeout=240, check=False
+    )
     assert result.returncode == 0, result.stderr
 
 

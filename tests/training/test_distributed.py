@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from itertools import islice
@@ -14,7 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from run_support import BATCH, checkpoints_of, command, finish, lines_of, log_of, start, start_several, wait_for_step
+from run_support import (
+    BATCH,
+    checkpoints_of,
+    command,
+    finish,
+    lines_of,
+    log_of,
+    start,
+    start_script,
+    start_several,
+    wait_for_step,
+)
 
 from flowmo import samples
 from flowmo.cli.main import main
@@ -160,7 +170,7 @@ def test_an_encoder_freezes_and_the_optimizer_is_built_anew(data: Path, two: Pat
 def test_a_rank_that_dies_comes_back(data: Path, one: Path, tmp_path: Path) -> None:
     """torchrun starts the processes again, and they go on from the newest checkpoint."""
     arguments = command(data, tmp_path / "run", **(SHORT | {"micro_batch": 4}))
-    process = start(arguments, *TWO, "--max-restarts", "2")
+    process = start(arguments, *TWO, "--max-restarts", "2", python=sys.executable)
     wait_for_step(process, tmp_path / "run", 3)
     victim = _children(process.pid)[-1]
     os.kill(victim, signal.SIGKILL)
@@ -180,11 +190,8 @@ def test_sigterm_reaches_all_and_ends_with_a_checkpoint(data: Path, tmp_path: Pa
 
 
 def test_waits_for_the_main_process_outlast_those_of_a_step() -> None:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
-    script = [str(Path(__file__).with_name("patience.py"))]
-    command = [sys.executable, "-m", "torch.distributed.run", *TWO, *script]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert {"0 was told", "1 was told", "1 waited no longer"} <= set(done.stdout.splitlines()), done.stderr
+    output, _ = start_script("patience.py", launcher=TWO).communicate(timeout=240)
+    assert {"0 was told", "1 was told", "1 waited no longer"} <= set(output.splitlines()), output
 
 
 def test_broken_pictures_of_either_process_are_counted(two: Path) -> None:
