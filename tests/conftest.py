@@ -12,7 +12,19 @@ from torch import Tensor, nn
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for the network
 
+LONG = ("runs/", "training/", "experiments/test_ablations", "profiling/", "comparison/test_peers_golden", "cli/")
+"""Where the tests are that take long."""
+
 SHARED = Path(os.environ.get("FLOWMO_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that of several processes none is left with one when the others are done."""
+
+    def place(item: pytest.Item) -> int:
+        return next((k for k, long in enumerate(LONG) if f"/tests/{long}" in item.path.as_posix()), len(LONG))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

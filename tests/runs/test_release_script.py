@@ -134,7 +134,7 @@ def test_killed_stopped_and_continued(machine: Machine, pack: Callable[..., None
         [warm_python.python(), "-c", "import tqdm"], env=machine.environment, capture_output=True, text=True
     )
     assert "No module named 'tqdm'" in refused.stderr
-    limit = ("--time-limit", "30s")
+    limit = ("--time-limit", "20s")
 
     machine.kill_when(lambda: "prediction" in machine.plan(), *limit)
     before = machine.plan()
