@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -54,8 +55,21 @@ def test_signals_reach_the_process_itself(number: signal.Signals) -> None:
 
 
 def test_processor_time_is_counted() -> None:
-    if warm_python.python().endswith("/python") and Path(warm_python.python()).with_name("socket").exists():
+    if warm_python.python() != sys.executable:
         before = warm_python.processor_seconds()
         program = "import time\nwhile time.process_time() < 1: pass"
         subprocess.run([warm_python.python(), "-c", program], check=True)
         assert 0.5 < warm_python.processor_seconds() - before < 3
+
+
+def test_the_server_ends_with_the_process_that_asked_for_it() -> None:
+    program = f"import sys; sys.path.insert(0, {str(Path(warm_python.__file__).parent)!r})\n"
+    program += "import warm_python; print(warm_python.python()); print(warm_python._folder.process.pid)"
+    if warm_python.python() != sys.executable:
+        command = [sys.executable, "-c", program]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        gone = time.monotonic() + 30
+        while Path(f"/proc/{shown[1]}").exists() and time.monotonic() < gone:
+            time.sleep(0.05)
+        assert not Path(f"/proc/{shown[1]}").exists()
+        assert not Path(shown[0]).exists()

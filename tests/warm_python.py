@@ -16,6 +16,7 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -100,7 +101,7 @@ def serve(folder: Path) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     os.write(1, b"ready")
     while True:
-        if sys.stdin.fileno() in select.select([listener, sys.stdin], [], [])[0]:
+        if 0 in select.select([listener, 0], [], [])[0]:  # standard input has ended
             return
         connection, _ = listener.accept()
         if os.fork() == 0:
@@ -198,3 +199,4 @@ def run(words: list[str], streams: list[int], libraries: list[str]) -> None:
 
 if __name__ == "__main__":
     serve(Path(sys.argv[1]))
+    shutil.rmtree(sys.argv[1])
