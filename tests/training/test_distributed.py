@@ -15,6 +15,7 @@ import pytest
 import torch
 from run_support import (
     BATCH,
+    SELDOM,
     checkpoints_of,
     command,
     finish,
@@ -36,7 +37,8 @@ from flowmo.training.checkpoint import read_checkpoint
 
 PHOTO = samples.paths()[0]
 TWO = ("--standalone", "--nproc-per-node", "2")
-SHORT = {"images": 64, "cooldown_images": 16, "gradient_clip": 1.0, "check_images": 48, "keep": 20}
+SHORT = {"images": 64, "cooldown_images": 16, "gradient_clip": 1.0, "check_images": 48, "keep": 20} | SELDOM
+EVERY = {"checkpoint_minutes": 0}
 NAMES = ("total", "flow", "sample_entropy", "codebook_entropy", "commitment", "gradient_norm")
 MICRO = {"micro_batch": 4}
 RUNS = {
@@ -47,7 +49,7 @@ RUNS = {
     "together": {"images": BATCH, "entropy_over": "processes", "strategy": "fsdp"},
     "apart": {"images": BATCH},
     "broken": {"images": 4 * BATCH, "cooldown_images": 0, "strategy": "fsdp"},
-    "freezing": MICRO | {"freeze_encoder_after": 40, "strategy": "fsdp"},
+    "freezing": MICRO | EVERY | {"freeze_encoder_after": 40, "strategy": "fsdp"},
 }
 """Settings of the runs that two processes make."""
 
@@ -150,7 +152,7 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes(data: Path, two: 
 
 def test_an_encoder_freezes_and_the_optimizer_is_built_anew(data: Path, two: Path, tmp_path: Path) -> None:
     """A14, sharded and alone: from then on the encoder stays bit for bit, and the decoder's moments begin again."""
-    freezing = alone(data, tmp_path / "freezing", **MICRO, freeze_encoder_after=40)
+    freezing = alone(data, tmp_path / "freezing", **MICRO, **EVERY, freeze_encoder_after=40)
     assert losses(two / "freezing") == pytest.approx(losses(freezing), rel=1e-3, abs=1e-6)
     for folder in (freezing, two / "freezing"):
         at, after = (read_checkpoint(checkpoints_of(folder)[k - 1]) for k in (5, 7))
@@ -169,7 +171,7 @@ def test_an_encoder_freezes_and_the_optimizer_is_built_anew(data: Path, two: Pat
 
 def test_a_rank_that_dies_comes_back(data: Path, one: Path, tmp_path: Path) -> None:
     """torchrun starts the processes again, and they go on from the newest checkpoint."""
-    arguments = command(data, tmp_path / "run", **(SHORT | {"micro_batch": 4}))
+    arguments = command(data, tmp_path / "run", **(SHORT | MICRO | EVERY))
     process = start(arguments, *TWO, "--max-restarts", "2", python=sys.executable)
     wait_for_step(process, tmp_path / "run", 3)
     victim = _children(process.pid)[-1]
@@ -180,7 +182,7 @@ def test_a_rank_that_dies_comes_back(data: Path, one: Path, tmp_path: Path) -> N
 
 
 def test_sigterm_reaches_all_and_ends_with_a_checkpoint(data: Path, tmp_path: Path) -> None:
-    process = start(command(data, tmp_path, **(SHORT | {"images": 10**6, "cooldown_images": 0})), *TWO)
+    process = start(command(data, tmp_path, **(SHORT | EVERY | {"images": 10**6, "cooldown_images": 0})), *TWO)
     wait_for_step(process, tmp_path, 3)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
