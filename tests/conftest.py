@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -58,11 +59,12 @@ def photographs(shared: Path) -> Callable[[str, int], Tensor]:
     """photographs(split, count): 32-pixel versions of real photographs, count 3 32 32 in [-1, 1]."""
     from flowmo.data import open_images, shorter_side_to, to_tensor
 
-    def load(split: str, count: int) -> Tensor:
+    @functools.cache
+    def read(split: str, count: int) -> Tensor:
         source = open_images(shared / "data" / "tiny64", split=split)
         return torch.stack([to_tensor(shorter_side_to(source[i], 32)) for i in range(count)])
 
-    return load
+    return lambda split, count: read(split, count).clone()
 
 
 @pytest.fixture(scope="session")

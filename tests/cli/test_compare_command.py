@@ -102,14 +102,14 @@ def test_a_killed_comparison_goes_on_where_it_was(flowmo: Command, weights: Path
     """Real processes and a real SIGKILL; the end is that of a run that was left alone."""
     words = ["compare", FOLDER, "--models", weights, "--codecs", "webp", "--bytes", 70, 150, "--metrics", "--limit", 8]
     command = [warm_python.python(), "-m", "flowmo", *map(str, words), "--out", "o"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, env=warm_python.environment(), **quiet)
+    environment = warm_python.environment()
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     journal, deadline = Path("o/progress.jsonl"), time.monotonic() + 120
     while not (journal.exists() and journal.read_bytes().count(b"\n") >= 3) and time.monotonic() < deadline:
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert not Path("o/comparison.json").exists()
     before = journal.read_bytes().count(b"\n")
     assert before >= 3

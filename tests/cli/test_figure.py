@@ -147,14 +147,14 @@ def test_the_rule_of_psnr(flowmo: Command) -> None:
 def test_a_killed_grid_goes_on(flowmo: Command) -> None:
     grid = [*map(str, GRID), "--steps", "1", "2", "3", "4", "--json"]
     words = [warm_python.python(), "-m", "flowmo", *grid, "--out", "killed"]
-    process = subprocess.Popen(words, env=warm_python.environment())
+    process = subprocess.Popen(words, env=warm_python.environment(), stdout=subprocess.PIPE)
     partial, end = Path("killed/sampler-grid.partial"), time.monotonic() + 120
     while not partial.exists() or len(partial.read_text().splitlines()) < 3:
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert not Path("killed/sampler-grid.json").exists()
     kept = [json.loads(line)[1][0] for line in partial.read_text().splitlines()[:3]]  # PSNR of each
     again = flowmo(*grid, "--out", "killed", model=False)

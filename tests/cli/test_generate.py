@@ -8,10 +8,12 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -232,7 +234,8 @@ def many(folder: Path, weights: Path, target: str, *more: object, processes: int
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes] if processes > 1 else []
     arguments = ["--generator", folder / "a", "--count", 30, "--no-pictures", "--batch-size", 2, "--npz", target, *more]
     arguments += ["--tokenizer", weights, "--mask-steps", 4, "--device", "cpu"]
-    return [str(text) for text in (warm_python.python(), *launcher, "-m", "flowmo", "generate", *arguments)]
+    python = sys.executable if launcher else warm_python.python()  # torchrun's children are to be found
+    return [str(text) for text in (python, *launcher, "-m", "flowmo", "generate", *arguments)]
 
 
 def places_of(parts: Path) -> list[int]:
@@ -241,7 +244,8 @@ def places_of(parts: Path) -> list[int]:
 
 def kill_early(command: list[str], parts: Path, processes: int) -> None:
     """Start a command and kill it and its children once each of them has made two parts."""
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=warm_python.environment())
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, env=warm_python.environment(), **pipes)
     deadline = time.monotonic() + 240
     while process.poll() is None and any(
         sum(place // 2 % processes == rank for place in places_of(parts)) < 2 for rank in range(processes)
@@ -253,7 +257,7 @@ def kill_early(command: list[str], parts: Path, processes: int) -> None:
     for pid in children.stdout.split():
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)
-    process.wait()
+    process.communicate()  # when all have ended
 
 
 def run_whole(command: list[str]) -> None:

@@ -102,14 +102,14 @@ def test_killed_it_goes_on_and_ends_the_same(
 ) -> None:
     out = tmp_path / "all.shard"
     words = [warm_python.python(), "-m", "flowmo", *command(many, weights, out)]
-    process = subprocess.Popen(words, env=warm_python.environment())
+    process = subprocess.Popen(words, env=warm_python.environment(), stdout=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob(".all.shard.parts/*.shard")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert not out.exists()
     assert main([*command(many, weights, out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 2 * PART + 100
