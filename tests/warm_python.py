@@ -2,8 +2,8 @@
 moment instead of seconds. ``python()`` names a program that takes -m, -c or a file like the interpreter does.
 
 A server imports what takes long, nothing of FlowMo, and forks for each process, which then runs like any other: its own
-arguments, environment, folder and streams, its own exit code or signal. Killed, it ends a moment later: who kills it gives
-it a pipe and waits for the end of that (``communicate``). With FLOWMO_SLOW=1 it is the plain interpreter.
+arguments, environment, folder and streams, its own exit code or signal. Killed, it ends a moment later: who kills it
+gives it a pipe and waits for the end of that (``communicate``). With FLOWMO_SLOW=1 it is the plain interpreter.
 """
 
 from __future__ import annotations
