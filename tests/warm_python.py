@@ -32,12 +32,15 @@ from typing import NoReturn
 IMPORTED = ("torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.utils.data", "PIL.Image")
 PROGRAM = """#!{python} -IS
 import json, os, signal, socket, sys
-words = sys.argv[1:]
+words, variables = sys.argv[1:], dict(os.environ)
+if words[:1] == ["-u"]:
+    del words[0]
+    variables["PYTHONUNBUFFERED"] = "1"
 if not words or words[0] not in ("-m", "-c") and words[0].startswith("-"):
-    os.execv({python!r}, [{python!r}, *words])
+    os.execve({python!r}, [{python!r}, *words], variables)
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
-content = json.dumps([words, dict(os.environ), os.getcwd()]).encode()
+content = json.dumps([words, variables, os.getcwd()]).encode()
 socket.send_fds(server, [len(content).to_bytes(8, "big")], [0, 1, 2])
 server.sendall(content)
 pid = int.from_bytes(server.recv(8), "big")
