@@ -60,8 +60,7 @@ def _number(value: object) -> int:
 def _scans(image: Image.Image) -> int:
     """How often a decoder goes over a JPEG, up to one more than ``_MOST_SCANS``. Where the first scan is the only one,
     the rest of the file is not read."""
-    file = image.fp
-    assert file is not None
+    file = image.fp  # type: ignore[attr-defined]
     place = file.tell()
     try:
         file.seek(0)
