@@ -205,7 +205,7 @@ def test_one_flowmo_file_is_no_folder(pictures: int, capsys: pytest.CaptureFixtu
         (["tokenize", "d", "--forse"], "there is no flag --forse; did you mean --force?"),
         (["bench", "decode", "--repeat=2"], "there is no flag --repeat; did you mean --repeats?"),
         (["reconstruct", "d", "--count", "4"], "there is no flag --count; '--help' lists them"),
-        (["evaluate-generator", "a", "b", "c d"], "too many names: 'c d'"),
+        (["train", "a", "b", "c d"], "flowmo train: too many names: 'c d'"),
     ],
 )
 def test_unknown_flags_suggest_the_likely_one(typed: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
