@@ -129,6 +129,8 @@ def test_an_update_that_the_time_limit_cuts_off_is_taken_again(
         assert main([*settings("cut"), "--time-limit", "0s"]) == 0
     said = "".join(capsys.readouterr())
     assert "the time limit came within an update of 8 images, which is not counted" in said
+    assert "time limit before the first update; " in said
+    assert "--cooldown" not in said
     assert read_about(tmp_path / "cut/model.safetensors")["images"] == 0
     assert main(settings("cut")) == 0
     whole, cut = (load_model(tmp_path / name / "model.safetensors").state_dict() for name in ("whole", "cut"))

@@ -86,6 +86,10 @@ def ending(outcome: Outcome, folder: Path, batch_size: int) -> str:
     seen, weights = outcome.images_seen, folder / WEIGHTS
     if outcome.finished:
         return f"{outcome.reason} after {seen:,} images; {weights}"
+    if not seen:
+        return (
+            f"{outcome.reason} before the first update; {weights} is what the run began with. The same command goes on."
+        )
     share = seen / max(outcome.planned, 1)
     lines = [
         f"{outcome.reason} after {seen:,} images of {outcome.planned:,} ({share:.0%}); {weights}",
