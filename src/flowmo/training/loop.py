@@ -29,7 +29,7 @@ from .trained import Loader, ModelKind, TrainBatch
 from .validation import Validation, Validator
 
 FROZEN = "encoder frozen"
-LATE = 5.0  # seconds after the time limit that an update may still take; the rest of its micro-batches is given up
+LATE = 10.0  # seconds after the time limit that an update may still take; the rest of its micro-batches is given up
 NO_SIGNALS = Signals()
 
 
