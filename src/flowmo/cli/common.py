@@ -233,7 +233,7 @@ def tell_other_size(chosen: tuple[int, int], config: FlowMoConfig) -> None:
         ratio = math.sqrt(chosen[0] * chosen[1]) / own
         print(
             f"warning: --size {chosen[0]}x{chosen[1]}: the model was trained at {own}x{own} pixels, and its images are "
-            f"worse the further a size is from that; {loss_at(ratio)}. Leave out --size, or use a model with a "
+            f"worse the further a size is from that{loss_at(ratio)}. Leave out --size, or use a model with a "
             "transform",
             file=sys.stderr,
         )
@@ -377,18 +377,16 @@ def print_table(header: list[str], rows: list[list[str]], width: int = 100, name
     """Print columns as wide as they need, the first to the left, the others to the right. A table wider than ``width``
     characters comes in several, each with the first ``names`` columns, which tell the rows apart; of the later ones
     rows that have no number are left out."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    blocks: list[list[int]] = [[]]
+    blocks, widths = list[list[int]]([[]]), [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     first = widths[0] + sum(widths[k] + 2 for k in range(1, names))
     for i in range(names, len(header)):
         if blocks[-1] and first + sum(widths[k] + 2 for k in [*blocks[-1], i]) > width:
             blocks.append([])
         blocks[-1].append(i)
     for number, block in enumerate(blocks):
-        if number:
-            print()
-        for row in [header, *(row for row in rows if not number or any(row[i] not in ("-", "") for i in block))]:
-            cells = [row[i].rjust(widths[i]) for i in [*range(1, names), *block]]
+        shown = [row for row in rows if not number or any(row[i] not in ("-", "") for i in block)]
+        for row in [[""] * len(header)] * bool(number) + [header, *shown]:
+            cells = (row[i].rjust(widths[i]) for i in [*range(1, names), *block])
             print("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
 
 
