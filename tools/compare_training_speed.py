@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         **{name: getattr(arguments, name) for name in ("size", "set", "now_set", "now_environment", "rounds")},
         **{f"{kind}_ratio": ratio(seconds, k) for k, kind in enumerate(KINDS)},
         "seconds": [dict(zip(KINDS, map(statistics.median, zip(*each, strict=True)), strict=True)) for each in seconds],
-        "machine": sides[1].about,
+        **sides[1].about,
     }
     print(json.dumps(content, indent=1))
     if arguments.out:
@@ -125,7 +125,7 @@ def serve(preset: str, size: int, settings: list[str]) -> None:
     from flowmo import config as configs
     from flowmo.data import Batch
     from flowmo.presets import PRESETS
-    from flowmo.provenance import machine
+    from flowmo.provenance import code_version, machine
     from flowmo.tokenizer import FlowMo
     from flowmo.training import TrainConfig, loop, start
     from flowmo.training.distributed import World
@@ -150,7 +150,7 @@ def serve(preset: str, size: int, settings: list[str]) -> None:
     more = [[False] * 4] if "wishes" in inspect.signature(run.update).parameters else []  # of v0.1.0
     for _ in range(2):
         run.update(batch, *more)
-    print(json.dumps(machine(world.device)), flush=True)
+    print(json.dumps({"machine": machine(world.device), "code": code_version()}), flush=True)
     for _ in sys.stdin:
         began = time.perf_counter(), time.process_time()
         run.update(batch, *more)
