@@ -13,7 +13,7 @@
 #   results, package   the rate curve on the validation images; the weights in half precision
 #
 # The lengths, in images, are those of two cores: CROPS LPIPS WHOLE COOL SEEKING. PRESET and SET (settings of training)
-# change the rest: runs/small.sh trains flowmo-mini-8 by it. COMPILE=true makes a step 1.15 times as fast on a CPU,
+# change the rest: runs/small.sh trains flowmo-mini-8 by it. COMPILE=true makes a step about 1.14 times as fast on a CPU,
 # after some minutes, where there is a C++ compiler. The other numbers are those of the trials in docs/LOG.md.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2 && exit 2; }
