@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import flowmo
+import warm_python
 from flowmo.evaluation.results import read_result, weights_checksum
+from flowmo.weights.load import PACKAGED
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("flowmo-mini-64-standard", "flowmo-mini-64-published", "comparison", "curves")
+NAMES = (f"{PACKAGED}-standard", f"{PACKAGED}-published", "comparison", "curves")
 
 
 def test_documents_say_what_the_results_say() -> None:
-    program = [sys.executable, ROOT / "tools" / "render_readme.py", "--check"]
-    done = subprocess.run(program, capture_output=True, text=True)
+    program = [warm_python.python(), ROOT / "tools" / "render_readme.py", "--check"]
+    done = subprocess.run(program, env=warm_python.environment(), capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}run python tools/render_readme.py"
 
 
@@ -31,5 +32,5 @@ def test_results_are_whole_and_of_the_packaged_model(name: str) -> None:
 
 
 def test_the_results_are_of_the_same_pictures() -> None:
-    whole = [read_result(ROOT / "results" / f"flowmo-mini-64-{name}.json").data for name in ("standard", "published")]
+    whole = [read_result(ROOT / "results" / f"{PACKAGED}-{name}.json").data for name in ("standard", "published")]
     assert whole[0] == whole[1]
