@@ -147,7 +147,8 @@ def serve(preset: str, size: int, settings: list[str]) -> None:
     count = train.batch_size
     pixels = torch.randint(0, 256, (count, 3, model.image_size, model.image_size), dtype=torch.uint8)
     batch = Batch(pixels, None, list(range(count)), [str(k) for k in range(count)], [], count)
-    more = [[False] * 4] if "wishes" in inspect.signature(run.update).parameters else []  # of v0.1.0
+    needed = [p for p in inspect.signature(run.update).parameters.values() if p.default is p.empty]
+    more = [[False] * 4 for _ in needed[1:]]  # v0.1.0 has one argument more
     for _ in range(2):
         run.update(batch, *more)
     print(json.dumps({"machine": machine(world.device), "code": code_version()}), flush=True)
