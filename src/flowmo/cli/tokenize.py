@@ -173,7 +173,8 @@ def _say(target: Path, shard: Shard, payload: int, new: int, rate: float) -> Non
         print("without labels, which a generator needs: --labels for class folders, or --label-file")
     else:
         named = [f"{i} {name}" for i, name in enumerate(shard.classes or [])][:5]
-        print(f"labels of {len(shard.labels.unique())} classes" + (": " + ", ".join(named) + " ..." if named else ""))
+        more = " ..." if len(shard.classes or []) > len(named) else ""
+        print(f"labels of {len(shard.labels.unique())} classes" + (": " + ", ".join(named) if named else "") + more)
 
 
 def _source(arguments: argparse.Namespace) -> tuple[ImageSource, list[str] | None, list[Path]]:
