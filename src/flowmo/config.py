@@ -6,6 +6,7 @@ before any weight is allocated. ``to_dict`` / ``from_dict`` are exact inverses a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -258,6 +259,7 @@ _MEANT = {
     "images": "epochs max_steps steps iterations num_images total_images max_images",
     "ema_horizon": "ema ema_rate",
     "precision": "dtype amp bf16 fp16 mixed_precision autocast",
+    "tf32": "allow_tf32 float32_matmul_precision matmul_precision",
     "recompute_blocks": "checkpointing gradient_checkpointing activation_checkpointing recompute",
     "workers": "num_workers dataloader_workers",
     "crop_size": "resolution image_size img_size size",
@@ -369,7 +371,13 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        return _coerce(next(a for a in args if a is not type(None)), value, where)
+        kinds = [a for a in args if a is not type(None)]
+        if len(kinds) == 1:
+            return _coerce(kinds[0], value, where)
+        for kind in kinds:
+            with contextlib.suppress(ConfigError):
+                return _coerce(kind, value, where)
+        raise ConfigError(f"{where} must be {' or '.join(k.__name__ for k in kinds)}, got {_shown(value)}")
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{where} must be a list, got {value!r}")

@@ -133,7 +133,7 @@ for name, where in (("cut", world), ("one", World())):
                 where, modulation, precision=precision, strategy="fsdp"
             )
         found[f"{name} {precision} generator"] = of_generator(where, precision, "fsdp")
-    for recompute in (False, True):
+    for recompute in (False, True, 0.5):
         found[f"{name} compiled {recompute}"] = of_tokenizer(
             where, "per_block", precision="bf16", strategy="fsdp", compile=True, recompute_blocks=recompute
         )

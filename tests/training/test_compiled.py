@@ -58,11 +58,11 @@ def gradients(
     return [p.grad for p in stage.model.parameters() if p.grad is not None]
 
 
-@pytest.mark.parametrize("recompute_blocks", [False, True])
+@pytest.mark.parametrize("recompute_blocks", [False, True, 0.5])
 @pytest.mark.parametrize("stage", ["1A", "1B", "1B, its chain recomputed"])
 def test_every_pass_of_every_block_is_compiled(
     stage: str,
-    recompute_blocks: bool,
+    recompute_blocks: bool | float,
     calls: dict[str, int],
     samples: Callable[[int], Tensor],
     lively: Callable[[nn.Module], nn.Module],
