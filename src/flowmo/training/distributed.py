@@ -120,6 +120,14 @@ class World:
         dist.all_gather_object(values, value, group=self.group)
         return values
 
+    def collect(self, value: Any) -> list[Any] | None:
+        """Return, in the main process, what every one has, by rank; None in the others."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.size if self.main else None
+        dist.gather_object(value, values, dst=0, group=self.group)
+        return values
+
     def part(self, count: int) -> slice:
         """Return this process's share of ``count`` things in a row."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
