@@ -134,6 +134,7 @@ for name, where in (("cut", world), ("one", World())):
             )
         found[f"{name} {precision} generator"] = of_generator(where, precision, "fsdp")
     for recompute in (False, True, 0.5):
+        torch._dynamo.reset()  # as in a process of its own
         found[f"{name} compiled {recompute}"] = of_tokenizer(
             where, "per_block", precision="bf16", strategy="fsdp", compile=True, recompute_blocks=recompute
         )

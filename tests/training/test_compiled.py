@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 from torch._dynamo.backends.common import aot_autograd
 
 from flowmo.config import TransformerConfig
+from flowmo.data import open_images
 from flowmo.presets import tiny
 from flowmo.stages import LossWeights, SampleLossConfig
 from flowmo.tokenizer import FlowMo
-from flowmo.training import PostTrainConfig, TrainConfig, World, assemble
+from flowmo.training import PostTrainConfig, TokenizerPlan, TrainConfig, TrainOptions, World, assemble, train
 
 SMALL = TransformerConfig(patch_size=8, width=32, depth=1, heads=2)
 STEPS = 2
@@ -85,3 +87,17 @@ def test_every_pass_of_every_block_is_compiled(
     assert len(compiled) == len(plain) > 10
     for a, b in zip(compiled, plain, strict=True):
         assert float((a - b).norm()) <= 1e-4 * float(b.norm()) + 1e-9
+
+
+def test_blocks_stay_compiled_when_the_encoder_freezes(calls: dict[str, int], data: Path, tmp_path: Path) -> None:
+    """The run is built anew in the same process, and the compiler keeps a limited number of versions of a block."""
+    deep = replace(SMALL, depth=3)
+    config = TrainConfig(
+        images=32, batch_size=8, warmup_images=0, cooldown_images=0, precision="bf16", workers=0, compile=True,
+        losses=LossWeights(perceptual=0), freeze_encoder_after=16, check_images=1000,
+    )  # fmt: skip
+    plan = TokenizerPlan(config, lambda: FlowMo(replace(tiny(), encoder=deep, decoder=deep)))
+    assert train(plan, open_images(str(data)), tmp_path, TrainOptions(say=lambda _: None)).finished
+    blocks, updates = 6, 4
+    assert calls["forward"] == blocks * updates
+    assert calls["backward"] == blocks * 2 + 3 * 2  # of the decoder alone once the encoder is frozen

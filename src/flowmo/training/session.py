@@ -76,6 +76,10 @@ def train(plan: Plan[Any, Any, Any], source: Any, folder: Path, options: TrainOp
             while (outcome := session.run(fresh)).again:
                 say(f"{outcome.reason} after {outcome.images_seen:,} images")
                 free_memory(world.device)
+                if (
+                    plan.config.compile
+                ):  # else versions of blocks add up to more than are kept, and some run as they are
+                    torch.compiler.reset()
     finally:
         world.leave()
     say(ending(outcome, folder, plan.config.batch_size))
