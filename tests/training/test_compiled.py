@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from flowmo.data import open_images
 from flowmo.presets import tiny
 from flowmo.stages import LossWeights, SampleLossConfig
 from flowmo.tokenizer import FlowMo
-from flowmo.training import PostTrainConfig, TokenizerPlan, TrainConfig, TrainOptions, World, assemble, train
+from flowmo.training import PostTrainConfig, TokenizerPlan, TrainConfig, TrainOptions, World, assemble, session, train
 
 SMALL = TransformerConfig(patch_size=8, width=32, depth=1, heads=2)
 STEPS = 2
@@ -89,8 +90,22 @@ def test_every_pass_of_every_block_is_compiled(
         assert float((a - b).norm()) <= 1e-4 * float(b.norm()) + 1e-9
 
 
-def test_blocks_stay_compiled_when_the_encoder_freezes(calls: dict[str, int], data: Path, tmp_path: Path) -> None:
-    """The run is built anew in the same process, and the compiler keeps a limited number of versions of a block."""
+def test_blocks_stay_compiled_when_the_encoder_freezes(
+    calls: dict[str, int], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is built anew in the same process, and the compiler keeps a limited number of versions of a block. What
+    was compiled keeps nothing of the old model alive."""
+    models: list[weakref.ref[nn.Module]] = []
+    alive: list[int] = []
+    begin = session.Session.begin
+
+    def spied(self: session.Session, fresh: list[Any]) -> Any:
+        alive.append(sum(model() is not None for model in models))
+        result = begin(self, fresh)
+        models.append(weakref.ref(result[0].stage.model))
+        return result
+
+    monkeypatch.setattr(session.Session, "begin", spied)
     deep = replace(SMALL, depth=3)
     config = TrainConfig(
         images=32, batch_size=8, warmup_images=0, cooldown_images=0, precision="bf16", workers=0, compile=True,
@@ -98,6 +113,7 @@ def test_blocks_stay_compiled_when_the_encoder_freezes(calls: dict[str, int], da
     )  # fmt: skip
     plan = TokenizerPlan(config, lambda: FlowMo(replace(tiny(), encoder=deep, decoder=deep)))
     assert train(plan, open_images(str(data)), tmp_path, TrainOptions(say=lambda _: None)).finished
+    assert alive == [0, 0]
     blocks, updates = 6, 4
     assert calls["forward"] == blocks * updates
     assert calls["backward"] == blocks * 2 + 3 * 2  # of the decoder alone once the encoder is frozen
