@@ -109,7 +109,7 @@ def _network(arguments: argparse.Namespace, device: torch.device) -> FeatureNetw
     network = load_inception(arguments.inception, arguments.inception_classifier).to(device)
     if not _how(arguments):
         return network
-    return Faster(network, _faster(arguments, network, device), arguments.precision)
+    return Faster(network, _faster(arguments, network.forward, device), arguments.precision)
 
 
 def _faster(
@@ -149,7 +149,7 @@ def _agreement(
     if arguments.no_agreement or source is None or not labelled:
         return lambda each: {}
     try:
-        logits = _faster(arguments, load_classifier(arguments.classifier).to(world.device), world.device)
+        logits = _faster(arguments, load_classifier(arguments.classifier).to(world.device).logits, world.device)
         size = samples[0].pixels.shape[1]
         return class_agreement(source, size, logits, world.device, arguments.reference_crop, world)
     except (WeightsError, DataError) as error:
