@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import warm_python
 from flowmo import samples
 from flowmo.cli.main import main
 from flowmo.cli.plain import PlainStream, plain
@@ -143,7 +144,8 @@ def _umask() -> int:
 def test_a_pipe_is_no_token_file() -> None:
     os.mkfifo("p.flowmo")
     for command in (["info", "p.flowmo"], ["detokenize", "p.flowmo", "--out", "o"]):
-        result = subprocess.run([*FLOWMO, *command], capture_output=True, text=True, timeout=60)
+        words = [warm_python.python(), "-m", "flowmo", *command]
+        result = subprocess.run(words, env=warm_python.environment(), capture_output=True, text=True, timeout=60)
         assert result.returncode in (1, 2), command
         assert "Traceback" not in result.stderr
 

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -21,6 +20,7 @@ import torch
 from command_support import CAT, PAYLOAD, Command
 from PIL import Image
 
+import warm_python
 from flowmo.cli.main import main
 from flowmo.config import SamplerConfig
 from flowmo.data import open_images
@@ -60,9 +60,9 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def process(arguments: list[object], *launcher: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
     begin = ["-m", "torch.distributed.run", *launcher, "-m", "flowmo"] if launcher else ["-m", "flowmo"]
-    command = [sys.executable, *begin, *map(str, arguments)]
+    command = [warm_python.python(), *begin, *map(str, arguments)]
+    environment = warm_python.environment()
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from command_support import CAT, PICTURES, Command
 from PIL import Image
 from safetensors import safe_open
 
+import warm_python
 from flowmo.config import SamplerConfig, from_dict
 from flowmo.evaluation.results import labels, read_result
 from flowmo.flow import function_evaluations
@@ -146,15 +146,15 @@ def test_the_rule_of_psnr(flowmo: Command) -> None:
 
 def test_a_killed_grid_goes_on(flowmo: Command) -> None:
     grid = [*map(str, GRID), "--steps", "1", "2", "3", "4", "--json"]
-    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-m", "flowmo", *grid, "--out", "killed"], env=environment)
+    words = [warm_python.python(), "-m", "flowmo", *grid, "--out", "killed"]
+    process = subprocess.Popen(words, env=warm_python.environment(), stdout=subprocess.PIPE)
     partial, end = Path("killed/sampler-grid.partial"), time.monotonic() + 120
     while not partial.exists() or len(partial.read_text().splitlines()) < 3:
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert not Path("killed/sampler-grid.json").exists()
     kept = [json.loads(line)[1][0] for line in partial.read_text().splitlines()[:3]]  # PSNR of each
     again = flowmo(*grid, "--out", "killed", model=False)

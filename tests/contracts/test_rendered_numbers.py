@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import flowmo
+import warm_python
 from flowmo.evaluation.results import read_result, weights_checksum
 
 ROOT = Path(__file__).parents[2]
@@ -16,8 +16,8 @@ NAMES = ("flowmo-mini-64-standard", "flowmo-mini-64-published", "comparison", "c
 
 
 def test_documents_say_what_the_results_say() -> None:
-    program = [sys.executable, ROOT / "tools" / "render_readme.py", "--check"]
-    done = subprocess.run(program, capture_output=True, text=True)
+    program = [warm_python.python(), ROOT / "tools" / "render_readme.py", "--check"]
+    done = subprocess.run(program, env=warm_python.environment(), capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}run python tools/render_readme.py"
 
 

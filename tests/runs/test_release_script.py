@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 
 import flowmo
+import warm_python
 from flowmo import samples
 from flowmo.data import open_images, open_picture, shorter_side_to
 from flowmo.perceptual.weights import export_lpips
@@ -41,12 +42,17 @@ class OnlyTheCore:
     def __init__(self, finder):
         self.finder = finder
 
-    def find_spec(self, name, path=None, target=None):
+    @staticmethod
+    def allows(name):
         top = name.partition(".")[0]
-        if top in {CORE | OWN} or top in sys.stdlib_module_names or top.startswith("_"):
-            return self.finder.find_spec(name, path, target)
+        return top in {CORE | OWN} or top in sys.stdlib_module_names or top.startswith("_")
+
+    def find_spec(self, name, path=None, target=None):
+        return self.finder.find_spec(name, path, target) if self.allows(name) else None
 
 sys.meta_path[:] = map(OnlyTheCore, sys.meta_path)
+for name in [name for name in sys.modules if not OnlyTheCore.allows(name)]:
+    del sys.modules[name]
 """
 
 
@@ -77,7 +83,7 @@ class Machine:
         (folder / "site" / "sitecustomize.py").write_text(BLOCKER)
         self.environment = os.environ | {
             "PYTHONPATH": str(folder / "site"),
-            "PYTHON": sys.executable,
+            "PYTHON": warm_python.python(),
             "OMP_NUM_THREADS": "1",
             "FLOWMO_CACHE": str(folder / "cache"),
         }
@@ -125,10 +131,10 @@ def machine(tmp_path: Path, pack: Callable[..., None]) -> Machine:
 
 def test_killed_stopped_and_continued(machine: Machine, pack: Callable[..., None]) -> None:
     refused = subprocess.run(
-        [sys.executable, "-c", "import tqdm"], env=machine.environment, capture_output=True, text=True
+        [warm_python.python(), "-c", "import tqdm"], env=machine.environment, capture_output=True, text=True
     )
     assert "No module named 'tqdm'" in refused.stderr
-    limit = ("--time-limit", "30s")
+    limit = ("--time-limit", "20s")
 
     machine.kill_when(lambda: "prediction" in machine.plan(), *limit)
     before = machine.plan()

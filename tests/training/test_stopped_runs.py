@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def test_a_time_limit_leaves_the_averaged_weights(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_the_averaged_weights(data: Path, tmp_path: Path, number: signal.Signals) -> None:
-    process = start(command(data, tmp_path, images=10**6))
+    process = start(command(data, tmp_path, images=10**6), python=sys.executable)
     wait_for_step(process, tmp_path, 2)
     process.send_signal(number)
     assert "model.safetensors" in finish(process, timeout=60)

@@ -13,14 +13,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from ..experiments.class_images import ImageGenerator, Order, image_generators, steps_strip, title, write_samples
+from ..experiments.class_images import (
+    Detokenizer,
+    ImageGenerator,
+    Order,
+    image_generators,
+    steps_strip,
+    title,
+    write_samples,
+)
 from ..generation import NO_CLASS, PACKAGED_GENERATOR, DecodeSettings, Generator, find_class, load_generator
+from ..tokenizer import FlowMo
 from ..viewing import captioned_grid, two_columns, write_png
 from ..weights.load import PACKAGED
 from . import common
 from .fields import add_fields, fields_of
+from .peers import add_decoding_peer, open_peer_of, refuse_our_settings
 
 if TYPE_CHECKING:
+    import torch
+
     from ..training import World
 
 DRAWING = {
@@ -56,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help=f"tokenizer whose tokens a generator makes; twice where two generators differ (default: {PACKAGED})",
     )
+    add_decoding_peer(parser, action="append", default=[])
     parser.add_argument(
         "--class",
         action="append",
@@ -111,15 +124,14 @@ def _generate(arguments: argparse.Namespace, world: World) -> int:
     files: list[str] = arguments.compare or [arguments.generator]
     generators = [load_generator(file, world.device) for file in files]
     labels = _labels(arguments, generators, world.main)
-    tokenizers = [common.load_named(None, name, device=world.device) for name in arguments.tokenizer or [PACKAGED]]
-    for tokenizer in tokenizers:
-        tokenizer.require_tokens()
+    tokenizers = _tokenizers(arguments, generators, world.device)
     both = image_generators(files, generators, tokenizers)
     if arguments.decoder_guidance is not None and world.main:
         for source in both:
             asked = {"guidance_scale": arguments.decoder_guidance, "num_steps": arguments.decoder_steps}
             given = {name: value for name, value in asked.items() if value is not None}
-            common.tell_idle_guidance(replace(source.tokenizer.config.sampler, **given), "--decoder-guidance")
+            if source.tokenizer.config.sampler is not None:
+                common.tell_idle_guidance(replace(source.tokenizer.config.sampler, **given), "--decoder-guidance")
     orders = [_order(arguments, settings, source, labels) for source in both]
     targets = [path for one in orders for path in one.targets]
     grid = None if arguments.no_pictures else arguments.out / "grid.png"
@@ -128,7 +140,8 @@ def _generate(arguments: argparse.Namespace, world: World) -> int:
     world.wait()
 
     for source in both:
-        common.made_ready(source.tokenizer, arguments)
+        if isinstance(source.tokenizer, FlowMo):  # others are decoded with in float32
+            common.made_ready(source.tokenizer, arguments)
         source.generator.to(common.PRECISIONS[arguments.precision])
         for block in source.generator.blocks if arguments.compile else ():
             block.compile(dynamic=False)
@@ -169,6 +182,26 @@ def _generate(arguments: argparse.Namespace, world: World) -> int:
             )
         )
     return code
+
+
+def _tokenizers(
+    arguments: argparse.Namespace, generators: Sequence[Generator], device: torch.device
+) -> list[Detokenizer]:
+    """Our own and others, the latter for the image size of the generator that names them.
+
+    Raises ConfigError for settings of a decoder that another tokenizer does not have."""
+    if arguments.peer and not arguments.tokenizer:
+        refuse_our_settings(arguments, "--peer", ("decoder_steps", "decoder_guidance", "decoder_solver"))
+    names = arguments.tokenizer or ([] if arguments.peer else [PACKAGED])
+    models = [common.load_named(None, name, device=device) for name in names]
+    for model in models:
+        model.require_tokens()
+    found: list[Detokenizer] = [*models]
+    for spec in arguments.peer:
+        layouts = [generator.config.tokens for generator in generators]
+        named = [layout for layout in layouts if layout.tokenizer == spec.partition("=")[0]] or layouts
+        found.append(open_peer_of(spec, named[0].image_size, device))
+    return found
 
 
 def _labels(arguments: argparse.Namespace, generators: Sequence[Generator], tell: bool) -> list[int]:

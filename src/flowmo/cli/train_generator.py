@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import config as configs
+from ..comparison.peers.tokenizer import PeerTokenizer
 from ..data import to_image
-from ..errors import TrainingError
+from ..errors import ConfigError, TrainingError
 from ..experiments.class_images import title
 from ..generation import (
     DecodeSettings,
@@ -30,6 +31,7 @@ from ..training.token_data import TokenSet, read_token_set
 from ..training.validation import IMAGES, SizedValidation, Validation
 from ..viewing import titled_images, write_png
 from .common import MODEL_HELP, add_device_argument, load_named
+from .peers import add_decoding_peer, open_peer_of
 from .runs import add_loop_arguments, options_of, tell
 
 SAMPLES, HELD_OUT = 16, 256  # images of a contact sheet, and of a validation
@@ -47,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--class-names", type=Path, metavar="FILE", help="names of the labels: a line each, or JSON")
     parser.add_argument("--validation", metavar="SHARDS", help="held-out tokens to validate on (default: the same)")
     parser.add_argument("--tokenizer", metavar="MODEL", help=f"decode sample images with it: {MODEL_HELP}")
+    add_decoding_peer(parser)
     add_device_argument(parser)
 
 
@@ -54,8 +57,11 @@ def run(arguments: argparse.Namespace) -> int:
     options_of(arguments)  # tells early what cannot be
     begin = GENERATOR_RECIPES[arguments.recipe]() if arguments.recipe else GeneratorTrainConfig()
     config = configs.override(begin, arguments.set)
-    tokenizer = load_named(arguments, arguments.tokenizer) if arguments.tokenizer else None
-    if tokenizer is not None:
+    if arguments.tokenizer and arguments.peer:
+        raise ConfigError("give either --tokenizer or --peer")
+    tokenizer: FlowMo | PeerTokenizer | None = None
+    if arguments.tokenizer:
+        tokenizer = load_named(arguments, arguments.tokenizer)
         tokenizer.require_tokens()
     names = read_class_names(arguments.class_names) if arguments.class_names else None
     data, model_config = data_and_config(arguments.shards, arguments.preset, arguments.model, arguments.init, names)
@@ -67,6 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
         check_same_classes(data.classes, validation_data.classes, f"{arguments.validation} and the shards to train on")
     if validation_data.layout != data.layout or validation_data.num_classes > model_config.num_classes:
         raise TrainingError("the held-out tokens are of another tokenizer, or of more classes, than those to train on")
+    if arguments.peer:
+        tokenizer = open_peer_of(arguments.peer, data.layout.image_size, "cpu")
     if tokenizer is not None:
         check_tokenizer(data.layout, tokenizer.fingerprint())
 
@@ -88,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _validation(
     config: GeneratorTrainConfig,
     data: TokenSet,
-    tokenizer: FlowMo | None,
+    tokenizer: FlowMo | PeerTokenizer | None,
     folder: Path,
     world: World,
     held: int,
