@@ -12,7 +12,8 @@ import warm_python
 from flowmo.evaluation.results import read_result, weights_checksum
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("flowmo-mini-64-standard", "flowmo-mini-64-published", "comparison", "curves")
+HALF = tuple(f"precision/{name}/flowmo-mini-64-standard" for name in ("fp32", "bf16"))
+NAMES = ("flowmo-mini-64-standard", "flowmo-mini-64-published", "comparison", "curves", *HALF)
 
 
 def test_documents_say_what_the_results_say() -> None:
@@ -28,6 +29,13 @@ def test_results_are_whole_and_of_the_packaged_model(name: str) -> None:
     assert result.code["modified"] is False
     assert result.models[0].sampler == flowmo.load().config.sampler
     assert result.models[0].sha256 == weights_checksum(flowmo.load())
+
+
+def test_half_precision_is_measured_on_the_same_pictures() -> None:
+    full, half = (read_result(ROOT / "results" / f"{name}.json") for name in HALF)
+    assert full.data == half.data
+    assert (full.content.get("precision"), half.content["precision"]) == (None, "bf16")
+    assert full.content["metrics"].keys() == half.content["metrics"].keys()
 
 
 def test_the_results_are_of_the_same_pictures() -> None:
