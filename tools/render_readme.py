@@ -22,11 +22,13 @@ from flowmo.metrics.table import METRICS, column
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
-DOCUMENTS = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("EVALUATION", "ABLATIONS", "LOG")))
+NAMES = ("EVALUATION", "ABLATIONS", "GENERATION", "LOG")
+DOCUMENTS = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES))
 SPEED_OF = "train-flowmo-mini-64"
 POSTTRAINING = ("rfid", "kid", "psnr", "ssim", "lpips_alex", "lpips_vgg")
 DECODING = {"passes": ("passes", "d"), "images_per_second": ("images/s", ".1f"), "speedup": ("times as fast", ".1f")}
 GENERATION = ("fid", "sfid", "kid", "precision", "recall", "agreement")
+CONVENTIONS = ("fid", "kid", "precision", "recall", "agreement")
 GENERATED = {
     "floor-reconstructions": "the tokenizer's reconstructions, the floor",
     "control-shuffled-labels": "control: the samples with shuffled labels",
@@ -151,6 +153,36 @@ def generation() -> str:
     return "\n".join(lines)
 
 
+def conventions() -> str:
+    """Samples of a generator by guidance, temperature and noise as MaskGIT and as TiTok read them."""
+    found = []
+    for path in (RESULTS / "generation" / "conventions").glob("*.json"):
+        convention, _, *settings = path.stem.split("-")
+        guidance, temperature, noise = (float(number) for number in settings[::2])
+        ours = guidance + (convention == "titok")
+        found.append(((ours, temperature, noise, convention), guidance, read_result(path)))
+    found.sort(key=lambda each: each[0])
+    first = found[0][2]
+    reference, metrics = first.content["reference"], first.content["metrics"]
+    titles = ["read as", "`--guidance`", "s of u + s (c - u)", "`--temperature`", "`--choice-noise`"]
+    lines = [
+        f"{first.data.count:,} pictures in each row, against {reference['count']:,} pictures of the "
+        f"{reference['split']} part. Agreement, with its standard error: of real pictures "
+        f"{metrics['agreement_reference']:.1%}, by chance {metrics['agreement_chance']:.1%}.",
+        "",
+        f"| {' | '.join(titles + [column(name).heading for name in CONVENTIONS])} |",
+        "|---|" + "---:|" * (len(titles) - 1 + len(CONVENTIONS)),
+    ]
+    for (ours, temperature, noise, convention), guidance, result in found:
+        numbers = result.content["metrics"]
+        cells = [f"{value:g}" for value in (guidance, ours, temperature, noise)]
+        cells += [column(name).text(numbers.get(name)) for name in CONVENTIONS]
+        share = numbers["agreement"]
+        cells[-1] += f" +- {100 * (share * (1 - share) / result.data.count) ** 0.5:.1f}"
+        lines.append(f"| {convention} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def in_words(samples: str) -> str:
     """guidance-2-decoder-1.5 -> guidance 2, decoder 1.5"""
     return re.sub(r"([\d.]+)-", r"\1, ", samples).replace("-", " ")
@@ -207,6 +239,7 @@ TABLES = {
     "posttraining": posttraining,
     "decoding": decoding,
     "generation": generation,
+    "conventions": conventions,
 }
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors import safe_open
 
 import warm_python
+from flowmo.cli.main import build_parser
 from flowmo.config import SamplerConfig, from_dict
 from flowmo.evaluation.results import labels, read_result
 from flowmo.flow import function_evaluations
@@ -98,6 +99,12 @@ def test_rate_distortion_perception(flowmo: Command, weights: Path) -> None:
     assert found["points"][0]["psnr"] > found["points"][1]["psnr"]
     assert all(point["fd_efflite0"] > 0 for point in found["points"])
     assert all("kd_efflite0" in point for point in found["points"])
+
+
+def test_figure_9_takes_the_papers_5000_pictures() -> None:
+    """Where there are fewer, as above, all of them."""
+    arguments = build_parser(["figure"]).parse_args(["figure", "rate-distortion-perception", "photos"])
+    assert arguments.count == 5000
 
 
 GRID = ("figure", "sampler-grid", FOLDER, "--count", 2, "--steps", 1, 2, "--rho", 1, 2, "--guidance", 1, 2)

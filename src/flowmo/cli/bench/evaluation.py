@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--steps", type=common.steps, metavar="N", help="steps of the decoder (default: the preset's)")
     parser.add_argument("--guidance", type=common.finite, metavar="SCALE", help="guidance (default: the preset's)")
+    common.add_solver_argument(parser)
     result.add_arguments(parser)
 
 
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not 0 < arguments.utilisation <= 1 or arguments.tflops <= 0:
         raise ConfigError("--tflops must be positive, and --utilisation above 0 and at most 1")
     config = preset(arguments.preset)
-    asked = {"num_steps": arguments.steps, "guidance_scale": arguments.guidance}
+    asked = {"num_steps": arguments.steps, "guidance_scale": arguments.guidance, "solver": arguments.solver}
     sampler = replace(config.sampler, **{name: value for name, value in asked.items() if value is not None})
     plan = evaluation_plan(
         replace(config, sampler=sampler), arguments.images, arguments.tflops * 1e12, arguments.utilisation

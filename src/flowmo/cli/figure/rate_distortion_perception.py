@@ -1,7 +1,7 @@
 """``flowmo figure rate-distortion-perception``: sweeps the norm of x_1, the starting noise, for one or two models of
 different rates (Appendix C, Figure 9). Less noise gives a likelier, smoother picture: distortion falls, and for a good
-model the distribution of the pictures moves away from that of the originals. The paper uses 5,000 pictures; distances
-of distributions depend on their number, so that only numbers of equal count compare."""
+model the distribution of the pictures moves away from that of the originals. 5,000 pictures by default, as in the
+paper, or as many as there are; distances of distributions depend on their number: only equal counts compare."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCALES = [0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    shared.add_data_arguments(parser, count=1000)
+    shared.add_data_arguments(parser, count=5000)
     parser.add_argument(
         "--scales",
         type=_scale,
