@@ -371,13 +371,11 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        kinds = [a for a in args if a is not type(None)]
-        if len(kinds) == 1:
-            return _coerce(kinds[0], value, where)
+        *kinds, last = (a for a in args if a is not type(None))
         for kind in kinds:
             with contextlib.suppress(ConfigError):
                 return _coerce(kind, value, where)
-        raise ConfigError(f"{where} must be {' or '.join(k.__name__ for k in kinds)}, got {_shown(value)}")
+        return _coerce(last, value, where)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{where} must be a list, got {value!r}")
