@@ -259,7 +259,6 @@ _MEANT = {
     "images": "epochs max_steps steps iterations num_images total_images max_images",
     "ema_horizon": "ema ema_rate",
     "precision": "dtype amp bf16 fp16 mixed_precision autocast",
-    "tf32": "allow_tf32 float32_matmul_precision matmul_precision",
     "recompute_blocks": "checkpointing gradient_checkpointing activation_checkpointing recompute",
     "workers": "num_workers dataloader_workers",
     "crop_size": "resolution image_size img_size size",
