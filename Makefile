@@ -1,4 +1,4 @@
-# make demo   set up .venv and reconstruct the sample photographs into out/demo
+# make demo   set up .venv and reconstruct the sample photographs into out/demo; MODEL=... is another model than ours
 # make test   set up .venv with all extras, check style and types, run the tests
 # Both install only what is missing; an interrupted or changed installation is finished by the next call.
 
@@ -26,7 +26,7 @@ help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 demo: $(VENV)/.core
-	@$(BIN)/flowmo reconstruct src/flowmo/samples --out "$(CURDIR)/out/demo" --force
+	@$(BIN)/python tools/demo.py $(MODEL) --out "$(CURDIR)/out/demo"
 
 test: $(VENV)/.all
 	@lint=passed tests=passed; \

@@ -52,7 +52,7 @@ train 2-lpips "${LPIPS:-500000}" "$out/1-crops" crop_size="$crop" warmup_images=
 train 3-whole "${WHOLE:-150000}" "$out/2-lpips" warmup_images=3000 cooldown_images="${COOL:-75000}" losses.perceptual="$perceptual"
 model=$out/3-whole
 
-seeking=(learning_rate=1e-4 learning_rates.linear=0.05 warmup_images=1000 cooldown_images="$((${SEEKING:-50000} / 2))"
+seeking=(micro_batch="${BATCH:-4}" learning_rate=1e-4 learning_rates.linear=0.05 warmup_images=1000 cooldown_images="$((${SEEKING:-50000} / 2))"
   sample.weight="${WEIGHT:-0.1}")
 case $last in
   posttrain) seeking+=(sample.num_steps=1 sample.grid=shifted) ;;
@@ -60,10 +60,10 @@ case $last in
 esac
 if [ "$last" != none ]; then
   run 4-seeking "${SEEKING:-50000}" "$last" --init "$model" --check-count "${CHECKS:-64}" --no-rfid \
-    --set $(printf '%s\n' "${common[@]}" | { [ "$last" = distill ] && grep -v noise_levels || cat; }) "${seeking[@]}"
+    --set $(printf '%s\n' "${common[@]}" | { [ "$last" = distill ] && grep -v noise_levels || cat; }) "${seeking[@]}" ${SET:-}
   model=$out/4-seeking
 fi
 
 flowmo evaluate "$model" "$data" --split validation --out "$out/results" --device "$device" \
-  --bits-per-token ${RATES:-9 12 18 24 32 40 48 56} --metrics ${METRICS:-psnr ssim lpips_alex rfid kid} ${COUNT:+--limit "$COUNT"}
+  --bits-per-token ${RATES:-9 12 18 24 32 40 48 56} --metrics ${METRICS:-psnr ssim lpips_alex rfid kid} ${COUNT:+--count "$COUNT"}
 "$python" "$root/tools/package_model.py" "$model" "$out/package" --name "$preset" --start "$start" --results "$out/results"

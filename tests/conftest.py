@@ -36,6 +36,18 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture
+def lpips() -> None:
+    """Skips where the weights of LPIPS are not installed."""
+    from flowmo.errors import WeightsError
+    from flowmo.perceptual import load_lpips
+
+    try:
+        load_lpips("alex")
+    except WeightsError as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)

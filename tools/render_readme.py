@@ -19,12 +19,13 @@ from flowmo.evaluation.results import Result, read_result
 from flowmo.experiments.ablation_results import conditions, figure_table, table
 from flowmo.experiments.ablations import FIGURES
 from flowmo.metrics.table import METRICS, column
+from flowmo.weights.load import PACKAGED
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
 NAMES = ("EVALUATION", "ABLATIONS", "GENERATION", "LOG")
 DOCUMENTS = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES))
-SPEED_OF = "train-flowmo-mini-64"
+SPEED_OF = f"train-{PACKAGED}"
 POSTTRAINING = ("rfid", "kid", "psnr", "ssim", "lpips_alex", "lpips_vgg")
 DECODING = {"passes": ("passes", "d"), "images_per_second": ("images/s", ".1f"), "speedup": ("times as fast", ".1f")}
 GENERATION = ("fid", "sfid", "kid", "precision", "recall", "agreement")
@@ -44,7 +45,7 @@ POSTTRAINED = {
 
 def protocols() -> str:
     """The packaged model under both protocols, a line a metric."""
-    results = [read_result(RESULTS / f"flowmo-mini-64-{name}.json") for name in ("standard", "published")]
+    results = [read_result(RESULTS / f"{PACKAGED}-{name}.json") for name in ("standard", "published")]
     lines = ["| | " + " | ".join(result.protocol for result in results) + " |", "|---|" + "---:|" * len(results)]
     each = replace(METRICS[0], name="psnr_each", label=f"{METRICS[0].label}, each picture")
     for metric in (METRICS[0], each, *METRICS[1:]):
@@ -221,6 +222,58 @@ def _beside_the_first(result: dict, plain: dict[str, tuple[str, str]], labels: d
     return lines
 
 
+def sizes() -> str:
+    path = RESULTS / "sizes.json"
+    if not path.exists():
+        return "Not measured yet: it is done for the packaged model."
+    return sizes_tables(json.loads(path.read_text()))
+
+
+def sizes_tables(result: dict) -> str:
+    """Of ``tools/measure_sizes.py``: quality by size, single photographs, borders of tiles, memory and time."""
+    rates, machine = [str(bits) for bits in result["bits_per_token"]], result["machine"]
+    shown = ("bytes", column("psnr").heading, column("lpips_alex").heading)
+    heads = [f"{bits} bits a token: {what}" for bits in rates for what in shown]
+    lines = [f"| {result['model']} | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
+    for name, row in result.items():
+        if isinstance(row, dict) and "rates" in row:
+            size = f"{row['width']} x {row['height']}"
+            cells = [
+                cell
+                for bits in rates
+                for one in [row["rates"][bits]]
+                for cell in (f"{one['bytes']:,}", f"{one['psnr']:.2f}", f"{one['lpips_alex']:.3f}")
+            ]
+            lines.append(f"| {size if name == size else f'{name}, {size}'} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"Pixels, width first; {result['data']}, each scaled down to 64 and 128 pixels; 512 x 512 and 768 x 512 are "
+        "windows of several photographs side by side, so that details are as fine as those of 256 pixels. A row "
+        "with a name is one photograph as it is.",
+    ]
+    steps = ", ".join(f"{seam['ratio']:.2f} times at {bits} bits" for bits, seam in result["seams"].items())
+    lines += [
+        "",
+        f"Step of the error across the borders of tiles, against that across the other borders of patches: {steps}.",
+    ]
+    large = [(name.removeprefix("large "), row) for name, row in result.items() if name.startswith("large ")]
+    if large:
+        lines += [
+            "",
+            "| pixels | tokenize: s | peak MB | detokenize: s | peak MB |",
+            "|---|---:|---:|---:|---:|",
+        ]
+        for name, row in large:
+            cells = [f"{row[verb][what]:,}" for verb in ("tokenize", "detokenize") for what in ("seconds", "peak_mb")]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines += [
+            "",
+            f"Commands, on {machine['cpu']}, {machine['threads']} thread{'s' * (machine['threads'] > 1)}; loading "
+            f"the model alone takes {result['loading']['peak_mb']:,} MB and {result['loading']['seconds']} s.",
+        ]
+    return "\n".join(lines)
+
+
 def ablations(name: str) -> str:
     """Return a table or figure of the paper's ablations, or what they are of."""
     result = json.loads((RESULTS / "ablations.json").read_text())
@@ -233,6 +286,7 @@ ABLATIONS = ("conditions", *FIGURES, "Table 3", "Table 4", "Table 5", "Table 7")
 TABLES = {
     **{f"ablations {name}": partial(ablations, name) for name in ABLATIONS},
     "speed": speed,
+    "sizes": sizes,
     "protocols": protocols,
     "half precision": half_precision,
     "comparison": comparison,

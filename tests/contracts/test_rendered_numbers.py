@@ -10,10 +10,10 @@ import pytest
 import flowmo
 import warm_python
 from flowmo.evaluation.results import read_result, weights_checksum
+from flowmo.weights.load import PACKAGED
 
 ROOT = Path(__file__).parents[2]
-HALF = tuple(f"precision/{name}/flowmo-mini-64-standard" for name in ("fp32", "bf16"))
-NAMES = ("flowmo-mini-64-standard", "flowmo-mini-64-published", "comparison", "curves", *HALF)
+NAMES = (f"{PACKAGED}-standard", f"{PACKAGED}-published", "comparison", "curves")
 
 
 def test_documents_say_what_the_results_say() -> None:
@@ -32,12 +32,14 @@ def test_results_are_whole_and_of_the_packaged_model(name: str) -> None:
 
 
 def test_half_precision_is_measured_on_the_same_pictures() -> None:
-    full, half = (read_result(ROOT / "results" / f"{name}.json") for name in HALF)
-    assert full.data == half.data
+    folder = ROOT / "results" / "precision"
+    full, half = (read_result(folder / name / "flowmo-mini-64-standard.json") for name in ("fp32", "bf16"))
+    assert full.code["modified"] is half.code["modified"] is False
+    assert (full.data, full.models) == (half.data, half.models)
     assert (full.content.get("precision"), half.content["precision"]) == (None, "bf16")
     assert full.content["metrics"].keys() == half.content["metrics"].keys()
 
 
 def test_the_results_are_of_the_same_pictures() -> None:
-    whole = [read_result(ROOT / "results" / f"flowmo-mini-64-{name}.json").data for name in ("standard", "published")]
+    whole = [read_result(ROOT / "results" / f"{PACKAGED}-{name}.json").data for name in ("standard", "published")]
     assert whole[0] == whole[1]

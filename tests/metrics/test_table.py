@@ -28,7 +28,7 @@ PICTURES = Path(table.__file__).parents[1] / "samples"
 
 
 def test_names_are_unique_and_formats_work() -> None:
-    assert len(columns()) == len({column.name for column in columns().values()}) == len(METRICS) + 5
+    assert len(columns()) == len({column.name for column in columns().values()}) == len(METRICS) + 6
     for column in columns().values():
         assert column.text(0.5)
         assert column.text(None, "n/a") == "n/a"
@@ -43,7 +43,7 @@ def test_what_other_lists_follow_from_the_table() -> None:
     assert table.of_all_images()[:3] == ["rfid", "kid", "sfid"]
     assert table.with_companions(["psnr", "rfid", "fd_efflite0"])[3:] == ["kid", "kd_efflite0"]
     assert {name for name, shown in columns().items() if not shown.plotted} == {
-        "bits_per_pixel", "kd_efflite0", "beats_thumbnail",
+        "bits_per_pixel", "kd_efflite0", "beats_thumbnail", "beats_transform",
     }  # fmt: skip
 
 

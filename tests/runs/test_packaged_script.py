@@ -19,7 +19,7 @@ MODEL = (
     "image_size=64 num_tokens=64"
 )
 TINY = {
-    "PRESET": "flowmo-mini-8", "MODEL": MODEL, "CROP": "32", "BATCH": "8", "WORKERS": "0", "PERCEPTUAL": "0",
+    "PRESET": "flowmo-mini-8", "MODEL": MODEL, "CROP": "32", "BATCH": "4", "WORKERS": "0", "PERCEPTUAL": "0",
     "CROPS": "16", "LPIPS": "16", "WHOLE": "16", "COOL": "8", "SEEKING": "8", "WEIGHT": "0", "CHECKS": "4",
     "RATES": "9 18", "METRICS": "psnr", "COUNT": "4",
 }  # fmt: skip
@@ -37,7 +37,7 @@ def test_all_phases_of_the_packaged_model(last: str, shared: Path, tmp_path: Pat
 
     def run() -> str:
         done = subprocess.run(
-            ["bash", str(ROOT / "runs" / "packaged.sh"), str(data), str(out), "20m"],
+            ["bash", str(ROOT / "runs" / "packaged.sh"), str(data), str(out), "3h"],
             env=warm_python.environment() | settings,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -235,7 +235,7 @@ def tell_other_size(chosen: tuple[int, int], config: FlowMoConfig) -> None:
         ratio = math.sqrt(chosen[0] * chosen[1]) / own
         print(
             f"warning: --size {chosen[0]}x{chosen[1]}: the model was trained at {own}x{own} pixels, and its images are "
-            f"worse the further a size is from that; {loss_at(ratio)}. Leave out --size, or use a model with a "
+            f"worse the further a size is from that{loss_at(ratio)}. Leave out --size, or use a model with a "
             "transform",
             file=sys.stderr,
         )

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from ..comparison.adapters import Peer, ThumbnailPeer, at_rates, open_peer
+from ..comparison.adapters import FlowMoPeer, Peer, ThumbnailPeer, at_rates, open_peer
 from ..comparison.codecs import CODECS, COUNTED, Codec, Distance, get_codec
 from ..comparison.coded import Search, code_all
 from ..comparison.compare import Method, Row, codec_methods, compare, control_methods, peer_method
@@ -18,7 +18,7 @@ from ..comparison.inputs import DEFAULT, METRICS, byte_targets, common_size, com
 from ..comparison.peers.adapter import list_peers, published_peer
 from ..comparison.published import COMPARABILITY
 from ..comparison.report import RESULT, STORE, Comparison, in_words, write_comparison
-from ..comparison.table import NOTES, table
+from ..comparison.table import NOTES, code_costs, table
 from ..data import Images, read_first
 from ..errors import ConfigError
 from ..evaluation.evaluator import Evaluator
@@ -151,10 +151,11 @@ def _compare(arguments: argparse.Namespace) -> int:
     evaluator = Evaluator(pictures.images, networks, arguments.batch_size, device, features)
 
     ours = [peer for name, model in models for peer in at_rates(name, model, search.targets, size)]
+    linear: list[FlowMoPeer] = []
     if TRANSFORM in arguments.codecs:
         models.append((TRANSFORM, transform_code(arguments, search.targets, size, progress.say)))
-        peers = [*at_rates(*models[-1], search.targets, size), *peers]
-    named: list[Peer] = [*ours, *peers, *(ThumbnailPeer(target) for target in search.targets)]
+        linear = at_rates(*models[-1], search.targets, size)
+    named: list[Peer] = [*ours, *linear, *peers, *(ThumbnailPeer(target) for target in search.targets)]
     seeds = [arguments.seed + place for place in pictures.places]
     methods = [peer_method(peer, size, seeds) for peer in named]
     for peer in ours if arguments.controls else ():
@@ -167,7 +168,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         progress.say(in_words(row))
         store.add(["seconds", started], time.time() - started)
 
-    rows = compare(evaluator, methods, store, finished)
+    rows = compare(evaluator, methods, store, finished, linear)
     code = progress.finish()
     seconds = sum(value for key, value in store.entries.items() if key.startswith('["seconds"'))
     data, command = common.data_name(arguments.data), arguments.command_line
@@ -182,6 +183,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         common.print_json(result)
     else:
         common.print_table(*table(rows))
+        print("", *code_costs(rows), sep="\n")
         print(f"\n{NOTES}\n{COMPARABILITY}\n\n{', '.join(files)} are in {out}")
     return code
 

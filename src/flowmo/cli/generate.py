@@ -25,7 +25,7 @@ from ..experiments.class_images import (
 from ..generation import NO_CLASS, PACKAGED_GENERATOR, DecodeSettings, Generator, find_class, load_generator
 from ..tokenizer import FlowMo
 from ..viewing import captioned_grid, two_columns, write_png
-from ..weights.load import PACKAGED
+from ..weights.load import packaged_names
 from . import common
 from .fields import add_fields, fields_of
 from .peers import add_decoding_peer, open_peer_of, refuse_our_settings
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="MODEL",
-        help=f"tokenizer whose tokens a generator makes; twice where two generators differ (default: {PACKAGED})",
+        help="tokenizer whose tokens a generator makes; twice where two generators differ (default: the packaged one)",
     )
     add_decoding_peer(parser, action="append", default=[])
     parser.add_argument(
@@ -189,11 +189,15 @@ def _tokenizers(
 ) -> list[Detokenizer]:
     """Our own and others, the latter for the image size of the generator that names them.
 
+    Where none is named, the packaged one whose tokens the generators make, else the default, which is then refused.
     Raises ConfigError for settings of a decoder that another tokenizer does not have."""
     if arguments.peer and not arguments.tokenizer:
         refuse_our_settings(arguments, "--peer", ("decoder_steps", "decoder_guidance", "decoder_solver"))
-    names = arguments.tokenizer or ([] if arguments.peer else [PACKAGED])
+    names = arguments.tokenizer or ([] if arguments.peer else packaged_names())
     models = [common.load_named(None, name, device=device) for name in names]
+    if len(models) > 1 and not arguments.tokenizer:
+        wanted = {generator.config.tokens.fingerprint for generator in generators}
+        models = [model for model in models if f"{model.fingerprint():08x}" in wanted] or models[:1]
     for model in models:
         model.require_tokens()
     found: list[Detokenizer] = [*models]

@@ -170,11 +170,12 @@ RATE = Column("bits_per_pixel", "bits/pixel", ".3f", "lower", plotted=False)
 FID = Column("fid", "FID", ".2f", "lower")  # of generated images (evaluation/generated.py), as the next
 AGREEMENT = Column("agreement", "agreement", ".1%", "higher")
 BEATS_THUMBNAIL = Column("beats_thumbnail", "nearer than thumbnail", ".1%", "higher", plotted=False)
+BEATS_TRANSFORM = Column("beats_transform", "nearer than transform", ".1%", "higher", plotted=False)
 
 
 def columns() -> dict[str, Column]:
     """Return everything that a table may show, by name and in order."""
-    return {column.name: column for column in (RATE, FID, *METRICS, MSE, AGREEMENT, BEATS_THUMBNAIL)}
+    return {column.name: column for column in (RATE, FID, *METRICS, MSE, AGREEMENT, BEATS_THUMBNAIL, BEATS_TRANSFORM)}
 
 
 def column(name: str) -> Column:
