@@ -6,7 +6,6 @@ before any weight is allocated. ``to_dict`` / ``from_dict`` are exact inverses a
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
 import json
@@ -261,6 +260,7 @@ _MEANT = {
     "precision": "dtype amp bf16 fp16 mixed_precision autocast",
     "recompute_blocks": "checkpointing gradient_checkpointing activation_checkpointing recompute",
     "workers": "num_workers dataloader_workers",
+    "perceptual": "lpips lpips_weight perceptual_weight",
     "crop_size": "resolution image_size img_size size",
     "image_size": "resolution img_size size",
     "width": "dim hidden_size hidden_dim embed_dim d_model model_dim",
@@ -370,11 +370,9 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        *kinds, last = (a for a in args if a is not type(None))
-        for kind in kinds:
-            with contextlib.suppress(ConfigError):
-                return _coerce(kind, value, where)
-        return _coerce(last, value, where)
+        if isinstance(value, bool) and bool in args:
+            return value
+        return _coerce(next(a for a in reversed(args) if a is not type(None)), value, where)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{where} must be a list, got {value!r}")

@@ -12,6 +12,7 @@ from flowmo.cli.main import main
 from flowmo.errors import ConfigError
 from flowmo.evaluation.results import read_result
 from flowmo.metrics import table
+from flowmo.metrics.networks import Networks
 from flowmo.metrics.table import (
     METRICS,
     Measurements,
@@ -21,6 +22,7 @@ from flowmo.metrics.table import (
     compute,
     default_families,
     families,
+    in_one_line,
     spaces,
 )
 
@@ -122,3 +124,17 @@ def test_a_new_metric_is_one_entry(
     heading, line, *_ = capsys.readouterr().out.splitlines()
     assert "worst PSNR" in heading
     assert f"{result.content['metrics']['psnr_worst']:.1f}" in line
+
+
+def test_numbers_in_a_line_have_the_headings_of_tables() -> None:
+    assert in_one_line({"kid": 0.04759, "psnr": 22.654, "unheard_of": 1.0}) == "PSNR dB 22.65, KID x 1000 47.59"
+
+
+def test_metrics_that_lack_one_network_are_named_in_one_line() -> None:
+    networks = Networks(
+        ("psnr",), left_out={"rfid": "no Inception", "fd_efflite0": "no classifier", "kid": "no Inception"}
+    )
+    assert networks.notes() == [
+        "note: rfid, kid are left out: no Inception",
+        "note: fd_efflite0 is left out: no classifier",
+    ]

@@ -21,7 +21,7 @@ from flowmo.cli.main import main
 from flowmo.errors import WeightsError
 from flowmo.generation import load_generator
 from flowmo.tokenizer import FlowMo
-from flowmo.training import TrainConfig, TrainState, World, averaged_model, health, read_newest
+from flowmo.training import TrainConfig, TrainState, World, averaged_model, health, loop, read_newest
 from flowmo.training.start import stored_model_config
 from flowmo.weights import load_model, read_about
 
@@ -116,3 +116,23 @@ def test_a_generator_whose_run_was_killed_says_what_to_do(tmp_path: Path) -> Non
         load_generator(tmp_path)
     with pytest.raises(WeightsError, match="flowmo train-generator"):
         load_generator(tmp_path / "nothing")
+
+
+def test_an_update_that_the_time_limit_cuts_off_is_taken_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def settings(folder: str) -> list[str]:
+        return command(data, tmp_path / folder, images=16, cooldown_images=0, micro_batch=4)
+
+    assert main(settings("whole")) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "LATE", 0.0)
+        assert main([*settings("cut"), "--time-limit", "0s"]) == 0
+    said = "".join(capsys.readouterr())
+    assert "the time limit came within an update of 8 images, which is not counted" in said
+    assert "time limit before the first update; " in said
+    assert "--cooldown" not in said
+    assert read_about(tmp_path / "cut/model.safetensors")["images"] == 0
+    assert main(settings("cut")) == 0
+    whole, cut = (load_model(tmp_path / name / "model.safetensors").state_dict() for name in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)

@@ -136,11 +136,9 @@ def add_json_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, to stdout")
 
 
-def add_precision_arguments(
-    parser: argparse.ArgumentParser, of: str = "the weights", passes: str = "the model's passes"
-) -> None:
-    shown = f"compile {passes} for whole batches; the last is filled up"
+def add_precision_arguments(parser: Any, of: str = "the weights", passes: str = "the model's passes") -> None:
     parser.add_argument("--precision", choices=tuple(PRECISIONS), default="fp32", help=f"of {of} (default: fp32)")
+    shown = f"compile {passes} for whole batches; the last is filled up"
     parser.add_argument("--compile", action="store_true", help=shown)
 
 
@@ -375,18 +373,21 @@ class Progress:
         return 1 if self.bad else 0
 
 
-def print_table(header: list[str], rows: list[list[str]], width: int = 100) -> None:
+def print_table(header: list[str], rows: list[list[str]], width: int = 100, names: int = 1) -> None:
     """Print columns as wide as they need, the first to the left, the others to the right. A table wider than ``width``
-    characters comes in several, each with the first column."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    blocks: list[list[int]] = [[]]
-    for i in range(1, len(header)):
-        if blocks[-1] and widths[0] + sum(widths[k] + 2 for k in [*blocks[-1], i]) > width:
+    characters comes in several, each with the first ``names`` columns, which tell the rows apart; of the later ones
+    rows that have no number are left out."""
+    blocks, widths = list[list[int]]([[]]), [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    first = widths[0] + sum(widths[k] + 2 for k in range(1, names))
+    for i in range(names, len(header)):
+        if blocks[-1] and first + sum(widths[k] + 2 for k in [*blocks[-1], i]) > width:
             blocks.append([])
         blocks[-1].append(i)
     for number, block in enumerate(blocks):
-        for row in [[""] * len(header)] * bool(number) + [header, *rows]:
-            print("  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in block)]).rstrip())
+        shown = [row for row in rows if not number or any(row[i] not in ("-", "") for i in block)]
+        for row in [[""] * len(header)] * bool(number) + [header, *shown]:
+            cells = (row[i].rjust(widths[i]) for i in [*range(1, names), *block])
+            print("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
 
 
 def print_json(content: Any) -> None:

@@ -14,7 +14,7 @@ from ..comparison.adapters import FlowMoPeer, Peer, ThumbnailPeer, at_rates, ope
 from ..comparison.codecs import CODECS, COUNTED, Codec, Distance, get_codec
 from ..comparison.coded import Search, code_all
 from ..comparison.compare import Method, Row, codec_methods, compare, control_methods, peer_method
-from ..comparison.inputs import DEFAULT, METRICS, byte_targets, common_size, comparison_networks, nearest
+from ..comparison.inputs import ALWAYS, DEFAULT, METRICS, byte_targets, common_size, comparison_networks, nearest
 from ..comparison.peers.adapter import list_peers, published_peer
 from ..comparison.published import COMPARABILITY
 from ..comparison.report import RESULT, STORE, Comparison, in_words, write_comparison
@@ -98,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metrics",
         nargs="*",
-        choices=METRICS,
+        choices=(*ALWAYS, *METRICS),
         default=list(DEFAULT),
         metavar="NAME",
         help=f"beside PSNR, SSIM and LPIPS (Alex), of {', '.join(METRICS)} (default: {' '.join(DEFAULT)})",
@@ -182,7 +182,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         result = {"result": str(out / RESULT), "rows": [asdict(row) for row in rows], "bad": progress.bad}
         common.print_json(result)
     else:
-        common.print_table(*table(rows))
+        common.print_table(*table(rows), names=2)
         print("", *code_costs(rows), sep="\n")
         print(f"\n{NOTES}\n{COMPARABILITY}\n\n{', '.join(files)} are in {out}")
     return code

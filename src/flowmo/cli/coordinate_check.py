@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of pictures, Parquet files, or .npy (default: the sample pictures)",
     )
     parser.add_argument("--preset", default="tiny", help=f"the base model, one of {', '.join(PRESETS)} (default: tiny)")
-    parser.add_argument("--model", nargs="+", default=[], metavar="NAME=VALUE", help="model settings to change")
+    parser.add_argument(
+        "--model", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="model settings to change"
+    )
     parser.add_argument(
         "--widths",
         type=common.positive,

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from .. import config as configs
-from ..data import open_split
 from ..errors import ConfigError, TrainingError, WeightsError
 from ..evaluation.evaluator import FEWEST
 from ..evaluation.results import weights_checksum
@@ -32,7 +31,7 @@ from ..viewing.validation_curves import validation_figure
 from ..weights import read_about, weights_path
 from ..weights.load import checkpoint_folder
 from . import common
-from .runs import add_run_arguments, held_out, options_of, tell
+from .runs import add_run_arguments, held_out, options_of, tell, training_source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +113,7 @@ def run_decoder(
     if not checkpoints(arguments.out):
         print(*(f"{what}: {words}" for what, words in named.items()), sep="\n", flush=True)
     options = options_of(arguments)
-    source = open_split(arguments.data, arguments.split, "train")[0]
+    source = training_source(arguments)
     count = arguments.check_count if arguments.validation else min(arguments.check_count, len(source))
     check = SizedValidation(validation, count, arguments.out / IMAGES, 1 if arguments.no_rfid else FEWEST)
     plan = TokenizerPlan(config, begin, check, fits, about, tokenizer_cost, perceptual=network, teacher=teacher)

@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", "-o", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
     parser.add_argument("--preset", default="flowmo-mini", help="a preset with a transform (default: %(default)s)")
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the model to change")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="settings of the model to change"
+    )
     parser.add_argument("--split", help="split of the data (default: train, where there are several)")
     parser.add_argument(
         "--count", type=common.positive, default=4_000, metavar="N", help="images to use, spread over the data (4000)"

@@ -13,7 +13,7 @@ from torch import nn
 
 from .. import config as configs
 from ..config import FlowMoConfig
-from ..data import ImageSource, open_split
+from ..data import ImageSource
 from ..errors import ConfigError
 from ..evaluation.validation import make_validation
 from ..perceptual import load_lpips
@@ -28,7 +28,7 @@ from ..training.settings import with_settings
 from ..training.start import stored_model_config
 from ..training.validation import IMAGES, SizedValidation, Validation
 from .common import add_device_argument, load_named
-from .runs import add_run_arguments, held_out, options_of, tell
+from .runs import add_run_arguments, held_out, options_of, tell, training_source
 
 FEW_IMAGES, PACKAGED_IMAGES = 5_000, 98_000  # of a run that is worth a warning; those that the packaged model saw
 BATCHES = ("batch_size", "micro_batch")  # settings that fix how large a batch is
@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--time-limit or to --set images; none takes the defaults of docs/TRAINING.md",
     )
     parser.add_argument("--stage", choices=WHOLE, help="Stage 1A, or a plain regression (F5)")
-    parser.add_argument("--model", nargs="+", default=[], metavar="NAME=VALUE", help="model settings to change")
+    parser.add_argument(
+        "--model", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="model settings to change"
+    )
     parser.add_argument("--init", metavar="WEIGHTS", help="start from these weights, with fresh optimizer moments")
     parser.add_argument("--freeze-encoder", action="store_true", help="train the decoder only; the code stays valid")
     parser.add_argument("--lpips", type=Path, metavar="FILE", help="weights of the perceptual network")
@@ -61,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         begun = short.Begun(arguments.recipe, _asked(arguments).get("images"))
     config = _train_config(arguments, begun)
     if arguments.init and arguments.model:
-        raise ConfigError("--model cannot change the model that --init loads")
+        raise ConfigError("--config cannot change the model that --init loads")
     if arguments.dry_run:
         print(configs.to_json(_model(arguments)[0]), configs.to_json(config), sep="\n")
         return 0
@@ -76,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     def fits(checkpoint: Checkpoint) -> bool:  # of a run that began from weights, those are no longer needed
         return bool(arguments.init) or stored_model_config(checkpoint) == _model(arguments)[0]
 
-    source = open_split(arguments.data, arguments.split, "train")[0]
+    source = training_source(arguments)
     perceptual = load_lpips(config.perceptual_network, arguments.lpips) if config.losses.perceptual else None
     plan = TokenizerPlan(config, new_model, fits=fits, cost=tokenizer_cost, perceptual=perceptual)
     world = World.join(arguments.device)

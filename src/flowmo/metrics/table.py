@@ -178,6 +178,11 @@ def columns() -> dict[str, Column]:
     return {column.name: column for column in (RATE, FID, *METRICS, MSE, AGREEMENT, BEATS_THUMBNAIL, BEATS_TRANSFORM)}
 
 
+def in_one_line(numbers: Mapping[str, float]) -> str:
+    """Return numbers by name as a line for people, under the headings that they have in a table."""
+    return ", ".join(f"{c.heading} {c.text(numbers[name])}" for name, c in columns().items() if name in numbers)
+
+
 def column(name: str) -> Column:
     """Return how a number is shown; "lpips", as figures and logs of training call it, is LPIPS by AlexNet.
 

@@ -93,6 +93,8 @@ class RunConfig:
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("warmup_images", "cooldown_images", "checkpoint_minutes", "seed"):
             require(getattr(self, name) >= 0, f"{name} must be at least 0, got {getattr(self, name)}")
+        for name, most in (("images", 10**10), ("batch_size", 2**24), ("seed", 2**63)):
+            require(getattr(self, name) < most, f"{name} must be below {most:,}, got {getattr(self, name):,}")
         require(0 < self.ema_horizon <= 1, f"ema_horizon must be above 0 and at most 1, got {self.ema_horizon}")
         require(0 < self.learning_rate < math.inf, f"learning_rate must be positive, got {self.learning_rate}")
         require(all(0 <= beta < 1 for beta in self.betas), f"betas must be at least 0 and below 1, got {self.betas}")
