@@ -199,7 +199,8 @@ def _description(module: ModuleType) -> str:
 
 
 def _fail(command: str | None, reason: str) -> int:
-    print(f"flowmo {command}: {reason}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # where stderr itself is full
+        print(f"flowmo {command}: {reason}", file=sys.stderr, flush=True)
     return 2
 
 

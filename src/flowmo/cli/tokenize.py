@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("give either --shard FILE or --out DIR")
     if target is None and arguments.out is not None and arguments.out.suffix in SHARDS:
         target = arguments.out
-    if target is None and arguments.out is not None and arguments.out.suffix == ".flowmo":
+    if target is None and arguments.out is not None and arguments.out.suffix.lower() == ".flowmo":
         raise ConfigError(
             f"--out {arguments.out} is the folder of .flowmo files, one a picture; give a folder's name, or NAME.shard "
             "for all in one file"
