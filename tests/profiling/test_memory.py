@@ -41,6 +41,7 @@ def pictures(samples: Callable[[int], Tensor], size: int) -> Batch:
         ("tiny", {"precision": "bf16"}),
         ("flowmo-mini-64", {"recompute_blocks": True, "freeze_encoder_after": 0}),
         ("flowmo-mini-64", {"recompute_blocks": 0.5}),
+        ("flowmo-mini-64", {"losses": LossWeights(), "perceptual_crop": 32}),
     ],
 )
 def test_the_estimate_is_what_real_steps_take(

@@ -14,11 +14,11 @@ import torch
 
 from ..codec import check_image_size
 from ..config import FlowMoConfig, SamplerConfig, to_dict
-from ..data import FITS
 from ..devices import AUTO, best_device, resolve_device
 from ..errors import ConfigError, FlowMoError, ImageError
 from ..files import json_text, user_path
 from ..flow import Guidance, Solver, shifted_grid
+from ..image_utils.fit import FITS
 from ..tokenizer import FlowMo
 from ..weights import load
 from ..weights.load import PACKAGED, checkpoint_folder

@@ -129,19 +129,18 @@ class ParquetSource:
                 raise DataError(f"{file}: needs a column 'image' of encoded bytes, found columns {schema.names}")
             rows = parquet.metadata.num_rows
             _check_rows(rows, file)
+            for g in range(parquet.metadata.num_row_groups):
+                # a single column is asked when it was read: pyarrow aborts where its metadata are broken
+                _check_unpacked(file.stat().st_size, parquet.metadata.row_group(g).total_byte_size, "a row group")
             paths, labels = pa.nulls(rows, pa.large_string()), np.full(rows, NONE, np.int32)
             classes = None
             if pa.types.is_struct(kind) and _has(kind, "path", _is_text):
-                for g in range(parquet.metadata.num_row_groups):
-                    _check_claims(parquet.metadata.row_group(g), "image.path")
                 with pq.ParquetFile(file, metadata=parquet.metadata, read_dictionary=["image.path"]) as repeated:
                     read = [_read_group(repeated, g, "image.path") for g in range(repeated.metadata.num_row_groups)]
                 paths = pa.concat_arrays([pa.nulls(0, pa.large_string()), *map(_written_out, read)])
                 paths.validate(full=True)  # offsets, and that it is UTF-8
             column = None
             if "label" in schema.names:
-                for g in range(parquet.metadata.num_row_groups):
-                    _check_claims(parquet.metadata.row_group(g), "label")
                 column = _whole_numbers(parquet.read(columns=["label"], use_threads=False).column("label"), file)
             if column is not None:
                 # Null is none. What does not fit int64 is refused here, since the cast would fail in its own words.
@@ -223,9 +222,13 @@ def _check_claims(group: Any, column: str) -> int:
         packed, unpacked = chunk.total_compressed_size, chunk.total_uncompressed_size
         if chunk.path_in_schema == column:
             claimed += unpacked
-            if unpacked > max(_SMALL, _MOST_SHRUNK * packed):
-                raise ValueError(f"{packed:,} bytes claim to hold {unpacked:,} of {column}")
+            _check_unpacked(packed, unpacked, column)
     return claimed
+
+
+def _check_unpacked(packed: int, unpacked: int, what: str) -> None:
+    if unpacked > max(_SMALL, _MOST_SHRUNK * packed):
+        raise ValueError(f"{packed:,} bytes claim to hold {unpacked:,} of {what}")
 
 
 def _check_rows(rows: int, file: Path) -> None:

@@ -31,6 +31,7 @@ _MOST_HEADER_BYTES = 2**20
 _DIGITS, _MOST_DIGITS = re.compile(rb"\d{100,}"), 10**6
 """In a header: tarfile begins a number at each digit of a row of them, so the squares of their lengths are bounded."""
 _MOST_PADDING = 2**24
+_MAGIC, _MAGIC_AT = re.compile(b"ustar"), 257  # in a header
 NOT_PLAIN = -1
 """As the size of an image: it is stored as a link or with holes, and is not read."""
 
@@ -181,7 +182,8 @@ def _members(file: _Slice) -> Iterator[tarfile.TarInfo]:
         raise tarfile.ReadError(f"no end after {archive.offset:,} bytes")
     for _ in range(_MOST_PADDING // _MOST_HEADER_BYTES):
         more = file.content(_MOST_HEADER_BYTES)
-        if more.strip(b"\0"):
+        # what fills up the last record may be anything, but no header
+        if any(match.start() % tarfile.BLOCKSIZE == _MAGIC_AT for match in _MAGIC.finditer(more)):
             raise tarfile.ReadError("more follows after its end, as in two tars put together")
         if not more:
             break

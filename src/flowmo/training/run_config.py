@@ -81,7 +81,7 @@ class RunConfig:
     strategy: Literal["ddp", "fsdp"] = "ddp"  # several processes keep the whole model each, or a part of it
     recompute_blocks: bool | float = False
     """Activation checkpointing, less memory for more time: of all blocks, or of this share of them, the first ones."""
-    compile: bool = False  # the blocks by torch.compile, for GPUs; on a CPU it gains nothing
+    compile: bool = False  # the blocks by torch.compile; on a CPU it takes minutes at the start, see docs/TRAINING.md
     most_skipped: int = 10  # steps in a row that are not finite, and change nothing, before the run ends
     log_steps: int = 20  # steps between lines of the log
     check_images: int = 50_000  # images between validations of the averaged model, which is written then too
