@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import TypeVar
 
 import torch
@@ -37,6 +39,25 @@ def put_on(model: Module, device: str | torch.device | None, dtype: torch.dtype 
         raise ConfigError(
             f'the model cannot be put on {device} ({reason[:90]}); try device="cpu", or "auto" for the best there is'
         ) from None
+
+
+@contextlib.contextmanager
+def tf32_products(on: bool) -> Iterator[None]:
+    """Let GPUs take products and convolutions of float32 in TF32 within, and put back afterwards what was there (A17).
+
+    Off, it changes nothing. TF32 has the range of float32 and the 10 bits of mantissa of float16.
+    """
+    if not on:
+        yield
+        return
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def peak_memory_mb(device: torch.device) -> float | None:

@@ -31,6 +31,15 @@ def test_results_are_whole_and_of_the_packaged_model(name: str) -> None:
     assert result.models[0].sha256 == weights_checksum(flowmo.load())
 
 
+def test_half_precision_is_measured_on_the_same_pictures() -> None:
+    folder = ROOT / "results" / "precision"
+    full, half = (read_result(folder / name / "flowmo-mini-64-standard.json") for name in ("fp32", "bf16"))
+    assert full.code["modified"] is half.code["modified"] is False
+    assert (full.data, full.models) == (half.data, half.models)
+    assert (full.content.get("precision"), half.content["precision"]) == (None, "bf16")
+    assert full.content["metrics"].keys() == half.content["metrics"].keys()
+
+
 def test_the_results_are_of_the_same_pictures() -> None:
     whole = [read_result(ROOT / "results" / f"{PACKAGED}-{name}.json").data for name in ("standard", "published")]
     assert whole[0] == whole[1]

@@ -136,3 +136,12 @@ def test_an_update_that_the_time_limit_cuts_off_is_taken_again(
     assert main(settings("cut")) == 0
     whole, cut = (load_model(tmp_path / name / "model.safetensors").state_dict() for name in ("whole", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_no_update_begins_after_the_time_limit(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the first update, whose length nobody knows before, was begun in time and ended after the limit."""
+    monkeypatch.setattr(loop.Run, "signals", lambda *_: loop.NO_SIGNALS)
+    assert main(command(data, tmp_path, "--time-limit", "0s", images=32, cooldown_images=0)) == 0
+    assert "time limit after 8 images of 32" in capsys.readouterr().out

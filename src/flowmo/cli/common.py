@@ -136,9 +136,9 @@ def add_json_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, to stdout")
 
 
-def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
-    shown = "compile the model's passes for whole batches; the last is filled up"
-    parser.add_argument("--precision", choices=tuple(PRECISIONS), default="fp32", help="of the weights (default: fp32)")
+def add_precision_arguments(parser: Any, of: str = "the weights", passes: str = "the model's passes") -> None:
+    parser.add_argument("--precision", choices=tuple(PRECISIONS), default="fp32", help=f"of {of} (default: fp32)")
+    shown = f"compile {passes} for whole batches; the last is filled up"
     parser.add_argument("--compile", action="store_true", help=shown)
 
 

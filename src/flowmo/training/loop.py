@@ -321,7 +321,8 @@ class Run:
 
         Raises TrainingError, after a checkpoint, where too many steps in a row were not finite.
         """
-        if signals.stop or signals.deadline:
+        alone, left = self.world.size == 1, self.state.images_seen < self.config.images
+        if signals.stop or signals.deadline or (alone and left and time.monotonic() > self.deadline):
             return "stopped on request" if signals.stop else "time limit"
         if self.rebuild_after is not None and self.crossed(self.rebuild_after):
             return FROZEN
