@@ -70,7 +70,7 @@ def decode_tiled(decode: DecodeTile, code: Tensor, noise: Tensor, patch: int) ->
         )
         image[..., y, x] += weight * decode(part, noise[..., y, x])
         total[..., y, x] += weight
-    return image / total
+    return image.div_(total)  # in place, as is all that is as large as the image
 
 
 def _ramp(start: int, stop: int, length: int, patch: int, like: Tensor) -> Tensor:

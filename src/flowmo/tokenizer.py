@@ -329,8 +329,8 @@ class FlowMo(Pretrained, nn.Module):
         parts = []
         for rows, count in self.inference.chunks(len(code), self.chunk_size((noise.shape[2], noise.shape[3]))):
             image = self.decode(code[rows].to(self.device), noise[rows].to(self.device), sampler)
-            parts.append(image[:count].clamp(-1, 1))
-        return torch.cat(parts)
+            parts.append(image[:count].clamp_(-1, 1))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)  # a large image is not copied
 
     def code_of(self, indices: Tensor) -> Tensor:
         """Return the code B N K of integers B N G on the model's device, with zeros for groups that were cut off."""
