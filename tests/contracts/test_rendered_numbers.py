@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import flowmo
-from flowmo.evaluation.results import read_result, weights_checksum
+from flowmo.evaluation.results import read_result
+from flowmo.provenance import weights_checksum
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("flowmo-mini-64-standard", "flowmo-mini-64-published", "comparison", "curves")

@@ -11,14 +11,22 @@ import torch
 from ..codec import Entry, coded_images, entries_of, token_batches
 from ..data import find_token_files, output_stems, relative_names, restore_size, safe_name, to_image
 from ..errors import FlowMoError, TokenFileError
+from ..files import check_targets
 from ..quantize.tokens import Tokens
 from ..viewing import write_png
-from . import common
+from . import common, models
+from .fields import add_flag
+from .printing import Progress, pictures_in_words, print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "files", nargs="+", metavar="FILE", help=".flowmo files, shards, folders of .flowmo files, or quoted patterns"
+    add_flag(
+        parser,
+        "files",
+        str,
+        ".flowmo files, shards, folders of .flowmo files, or quoted patterns",
+        nargs="+",
+        metavar="FILE",
     )
     common.add_output_arguments(parser)
     parser.add_argument(
@@ -33,10 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     files = find_token_files(arguments.files)
-    model = common.load_tokenizer(arguments)
+    model = models.load_model(arguments, tokens=True)
     if arguments.guidance is not None:
-        common.tell_idle_guidance(common.sampler_of(arguments, model), "--guidance")
-    progress = common.Progress(len(files))
+        models.tell_idle_guidance(models.sampler_of(arguments, model), "--guidance")
+    progress = Progress(len(files))
     entries: list[Entry] = []
     names: list[Path] = []
     for file, name in zip(files, relative_names(arguments.files, files), strict=True):
@@ -48,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         entries += found
         names += [name if entry.row is None else safe_name(entry.name) for entry in found]
     targets = [arguments.out / f"{stem}.png" for stem in output_stems(names, [".png"])]
-    common.check_targets(targets, files, arguments.force)
+    check_targets(targets, files, arguments.force)
 
     progress.expect(len(entries) + len(progress.bad))
     written = []
@@ -56,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     for batch in token_batches(images, arguments.batch_size):
         first = batch[0].tokens
         tokens = Tokens(torch.cat([item.tokens.indices for item in batch]), first.bits_per_group, first.image_size)
-        for item, tensor in zip(batch, model.detokenize(tokens, **common.sampling(arguments)).cpu(), strict=True):
+        for item, tensor in zip(batch, model.detokenize(tokens, **models.sampling(arguments)).cpu(), strict=True):
             entry, picture = entries[item.index], to_image(tensor)
             try:
                 if (arguments.original_size or item.fit == "whole") and item.original_size is not None:
@@ -69,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
             progress.advance()
     code = progress.finish()
     if arguments.json:
-        common.print_json({"model": arguments.model, "pictures": written, "bad": progress.bad})
+        print_json({"model": arguments.model, "pictures": written, "bad": progress.bad})
     elif written:
-        print(f"{len(written)} picture{'s' * (len(written) != 1)} in {arguments.out}")
+        print(f"{pictures_in_words(len(written))} in {arguments.out}")
     return code

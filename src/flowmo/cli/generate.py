@@ -12,13 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..devices import usable_device
 from ..errors import ConfigError
 from ..experiments.class_images import ImageGenerator, Order, image_generators, steps_strip, title, write_samples
+from ..files import check_targets
 from ..generation import NO_CLASS, PACKAGED_GENERATOR, DecodeSettings, Generator, find_class, load_generator
 from ..viewing import captioned_grid, two_columns, write_png
 from ..weights.load import PACKAGED
-from . import common
-from .fields import add_fields, fields_of
+from . import common, models
+from .fields import add_fields, add_flag, fields_of
+from .printing import Progress, print_json
+from .values import finite, positive, seed, steps
 
 if TYPE_CHECKING:
     from ..training import World
@@ -42,11 +46,13 @@ DRAWING = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
-    which.add_argument(
+    add_flag(
+        which,
         "--generator",
-        default=PACKAGED_GENERATOR,
+        str,
+        "generator, or the folder of its run; the packaged one",
+        PACKAGED_GENERATOR,
         metavar="FILE",
-        help="generator, or the folder of its run (default: %(default)s, which is packaged)",
     )
     which.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two generators, for the same classes and seeds")
     parser.add_argument(
@@ -65,27 +71,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="number, name or WordNet id of a class; once for each (default: every class)",
     )
     parser.add_argument("--any-class", action="store_true", help="pictures of no class in particular")
-    parser.add_argument("-n", type=common.positive, default=4, metavar="N", help="pictures a class (default: 4)")
+    parser.add_argument("-n", type=positive, default=4, metavar="N", help="pictures a class (default: 4)")
     parser.add_argument("--npz", type=Path, metavar="FILE", help="write all pictures into one .npz in ADM's layout too")
     parser.add_argument("--no-pictures", action="store_true", help="with --npz, write no single pictures and no grid")
-    parser.add_argument(
-        "--show-steps", type=common.positive, metavar="K", help="write K moments of the unmasking as a strip too"
-    )
+    add_flag(parser, "--show-steps", positive, "write K moments of the unmasking as a strip too", metavar="K")
     common.add_output_arguments(parser)
     common.add_run_arguments(parser)
     common.add_precision_arguments(parser)
     drawing = parser.add_argument_group("drawing tokens")
     add_fields(drawing, DecodeSettings(), DRAWING)
-    drawing.add_argument(
-        "--seed",
-        type=common.seed,
-        default=0,
-        metavar="N",
-        help="number of the first picture of a class; each has its own seed (default: 0)",
-    )
+    add_flag(drawing, "--seed", seed, "number of the first picture of a class; each has its own seed", 0)
     decoder = parser.add_argument_group("decoding", "defaults are stored with the tokenizer")
-    decoder.add_argument("--decoder-steps", type=common.steps, metavar="N", help="steps of the tokenizer's decoder")
-    decoder.add_argument("--decoder-guidance", type=common.finite, metavar="X", help="guidance of the decoder")
+    decoder.add_argument("--decoder-steps", type=steps, metavar="N", help="steps of the tokenizer's decoder")
+    decoder.add_argument("--decoder-guidance", type=finite, metavar="X", help="guidance of the decoder")
     common.add_solver_argument(decoder, "--decoder-solver")
     common.add_device_argument(decoder)
 
@@ -93,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from ..training import World  # takes seconds
 
-    world = World.join(str(common.find_device(arguments.device)))
+    world = World.join(str(usable_device(arguments.device)))
     try:
         return _generate(arguments, world)
     finally:
@@ -111,7 +109,7 @@ def _generate(arguments: argparse.Namespace, world: World) -> int:
     files: list[str] = arguments.compare or [arguments.generator]
     generators = [load_generator(file, world.device) for file in files]
     labels = _labels(arguments, generators, world.main)
-    tokenizers = [common.load_named(None, name, device=world.device) for name in arguments.tokenizer or [PACKAGED]]
+    tokenizers = [models.load_named(None, name, device=world.device) for name in arguments.tokenizer or [PACKAGED]]
     for tokenizer in tokenizers:
         tokenizer.require_tokens()
     both = image_generators(files, generators, tokenizers)
@@ -119,20 +117,20 @@ def _generate(arguments: argparse.Namespace, world: World) -> int:
         for source in both:
             asked = {"guidance_scale": arguments.decoder_guidance, "num_steps": arguments.decoder_steps}
             given = {name: value for name, value in asked.items() if value is not None}
-            common.tell_idle_guidance(replace(source.tokenizer.config.sampler, **given), "--decoder-guidance")
+            models.tell_idle_guidance(replace(source.tokenizer.config.sampler, **given), "--decoder-guidance")
     orders = [_order(arguments, settings, source, labels) for source in both]
     targets = [path for one in orders for path in one.targets]
     grid = None if arguments.no_pictures else arguments.out / "grid.png"
     if world.main:
-        common.check_targets([*targets, *([grid] if grid else [])], map(Path, files), arguments.force)
+        check_targets([*targets, *([grid] if grid else [])], map(Path, files), arguments.force)
     world.wait()
 
     for source in both:
-        common.made_ready(source.tokenizer, arguments)
-        source.generator.to(common.PRECISIONS[arguments.precision])
+        models.made_ready(source.tokenizer, arguments)
+        source.generator.to(models.PRECISIONS[arguments.precision])
         for block in source.generator.blocks if arguments.compile else ():
             block.compile(dynamic=False)
-    progress = common.Progress(len(both) * len(orders[0].each))
+    progress = Progress(len(both) * len(orders[0].each))
     sheets = []
     for source, one in zip(both, orders, strict=True):
         if one.npz is None:
@@ -152,7 +150,7 @@ def _generate(arguments: argparse.Namespace, world: World) -> int:
     code = progress.finish()
     count = len(orders[0].each)
     if arguments.json:
-        common.print_json(
+        print_json(
             {
                 "generators": files,
                 "classes": [title(generators[0], label) for label in labels],

@@ -24,11 +24,15 @@ from ..data import (
     read_labels,
     relative_names,
 )
+from ..devices import usable_device
 from ..errors import ConfigError, DataError
-from ..files import user_path
+from ..files import check_targets, user_path
 from ..generation import read_class_names
 from ..quantize.tokens import payload_size
-from . import common, rates
+from . import common, models, rates
+from .fields import add_flag
+from .printing import Progress, print_json
+from .values import positive
 
 SHARDS = (".shard", ".safetensors", ".npy")
 
@@ -40,14 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shard = parser.add_argument_group("one shard of a data set", "also by --out NAME.shard or NAME.npy")
     shard.add_argument("--shard", type=Path, metavar="FILE", help="write all into this .shard or .npy file")
     shard.add_argument("--split", help="part of a data set that has several, such as train")
-    shard.add_argument("--limit", type=common.positive, metavar="N", help="code the first N pictures only")
+    shard.add_argument("--limit", type=positive, metavar="N", help="code the first N pictures only")
     shard.add_argument("--flip", action="store_true", help="code the pictures mirrored: a second shard to train on")
     shard.add_argument(
         "--labels", action="store_true", help="number the sub-folders as classes; other data sets bring their labels"
     )
-    shard.add_argument(
-        "--label-file", type=Path, metavar="FILE", help="labels as text: a line 'label' or 'name label' a picture"
-    )
+    add_flag(shard, "--label-file", Path, "labels as text: a line 'label' or 'name label' a picture")
     shard.add_argument("--class-names", type=Path, metavar="FILE", help="names of the labels: a line each, or JSON")
     common.add_run_arguments(parser)
     common.add_precision_arguments(parser)
@@ -85,16 +87,16 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
     if arguments.class_names:
         classes = read_class_names(arguments.class_names)
     array = target.suffix == ".npy"
-    world = World.join(str(common.find_device(arguments.device)))
+    world = World.join(str(usable_device(arguments.device)))
     try:
         if world.main:
             targets = [target, *files_beside(target)] if array else [target]
-            common.check_targets(targets, paths, arguments.force)
+            check_targets(targets, paths, arguments.force)
         world.wait()
         arguments.device = str(world.device)
         shard_file = target.with_name(f".{target.name}.shard") if array else target
-        model = common.made_ready(common.load_tokenizer(arguments), arguments)
-        size = common.coded_size(arguments, model.config)
+        model = models.made_ready(models.load_model(arguments, tokens=True), arguments)
+        size = models.coded_size(arguments, model.config)
         bits = rates.bits_per_token(arguments, model.config, size)
         classes = classes if labels else None
         job = CodingJob(
@@ -108,7 +110,7 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
             bits,
             arguments.precision,
         )
-        progress = common.Progress(len(source))
+        progress = Progress(len(source))
         new, start = 0, time.perf_counter()
 
         def done(count: int, coded: bool) -> None:
@@ -137,7 +139,7 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
             made = {"shard": str(target), "images": len(shard.names), "labels": shard.labels is not None}
             made |= {"classes": shard.classes}
         result = _result(arguments, model.fingerprint(), size, payload) | made
-        common.print_json(result | {"images_per_s": rate, "bad": progress.bad})
+        print_json(result | {"images_per_s": rate, "bad": progress.bad})
     elif shard is not None:
         _say(target, shard, payload, new, rate)
     return code
@@ -197,12 +199,12 @@ def _to_files(arguments: argparse.Namespace) -> int:
     names = relative_names(arguments.pictures, paths)
     out: Path = arguments.out or Path(common.OUT)
     targets = [out / f"{stem}.flowmo" for stem in output_stems(names, [".flowmo"])]
-    common.check_targets(targets, paths, arguments.force)
-    model = common.made_ready(common.load_tokenizer(arguments), arguments)
-    size, fingerprint = common.own_size(arguments, model.config), model.fingerprint()
+    check_targets(targets, paths, arguments.force)
+    model = models.made_ready(models.load_model(arguments, tokens=True), arguments)
+    size, fingerprint = models.own_size(arguments, model.config), model.fingerprint()
     fit, multiple = arguments.fit if size else "whole", patch_of(model.config)
 
-    progress = common.Progress(len(paths))
+    progress = Progress(len(paths))
     written: list[dict[str, Any]] = []
     payload = total = 0
     for batch in picture_batches(paths, size, arguments.fit, arguments.batch_size, progress.skip, multiple=multiple):
@@ -228,7 +230,7 @@ def _to_files(arguments: argparse.Namespace) -> int:
             progress.advance()
     code = progress.finish()
     if arguments.json:
-        common.print_json(
+        print_json(
             _result(arguments, fingerprint, size, payload)
             | {"file_bytes": HEADER_SIZE + payload, "pictures": written, "bad": progress.bad}
         )
