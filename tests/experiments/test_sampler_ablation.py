@@ -1,4 +1,4 @@
-"""The bench of the sampler: every path paints the same pictures, and the plain one is plain."""
+"""The bench of the sampler: every path samples the same pictures, and the plain one is plain."""
 
 from __future__ import annotations
 

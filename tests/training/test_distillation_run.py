@@ -1,5 +1,5 @@
 """``flowmo distill`` as users start it (O11): a small tokenizer that has learned something becomes the teacher, and its
-student paints in one step, or in one and two. Sample pictures, LPIPS for the checks."""
+student samples in one step, or in one and two. Sample pictures, LPIPS for the checks."""
 
 from __future__ import annotations
 
