@@ -35,7 +35,7 @@ def test_each_part_alone_samples_what_the_plain_path_samples(model: FlowMo, samp
         assert one.seconds_per_pass == pytest.approx(one.seconds / 8)  # five steps, three of them guided
 
 
-def test_a_lever_saves_what_it_says(model: FlowMo, samples: Callable[[int], Tensor]) -> None:
+def test_each_part_saves_what_it_says(model: FlowMo, samples: Callable[[int], Tensor]) -> None:
     code, noise = torch.ones(2, 16, model.config.latent_dim), seeded_noise(0, 2, (3, 32, 32))
     calls = {"image_in": 0, "time_embedding": 0}
     for name in calls:
