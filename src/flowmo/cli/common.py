@@ -136,8 +136,3 @@ def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
     shown = "compile the model's passes for whole batches; the last is filled up"
     add_flag(parser, "--precision", ("fp32", "bf16"), "of the weights", "fp32")
     parser.add_argument("--compile", action="store_true", help=shown)
-
-
-def data_name(data: str) -> str:
-    """Return what a result calls a data set: no folders of this machine."""
-    return data if ":" in data else Path(data).resolve().name

@@ -6,29 +6,23 @@ where it was when it is given again."""
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
-from ..comparison.adapters import Peer, at_rates, open_peer
-from ..comparison.codecs import CODECS, COUNTED, Codec, Distance, get_codec
-from ..comparison.coded import Search, code_all
-from ..comparison.compare import Method, Row, all_methods, codec_methods, compare
-from ..comparison.inputs import DEFAULT, METRICS, byte_targets, common_size, comparison_networks, nearest
+from ..comparison.adapters import Peer, open_peer
+from ..comparison.codecs import CODECS, COUNTED, get_codec
+from ..comparison.inputs import DEFAULT, METRICS
 from ..comparison.peers.adapter import list_peers, published_peer
 from ..comparison.published import COMPARABILITY
-from ..comparison.report import RESULT, STORE, Comparison, in_words, write_comparison
+from ..comparison.report import RESULT
+from ..comparison.session import Request, compare_all
 from ..comparison.table import NOTES, table
-from ..data import Images, read_first
+from ..comparison.transform_code import NAME as TRANSFORM
+from ..comparison.transform_code import check_closed_form
 from ..devices import usable_device
 from ..errors import ConfigError
-from ..evaluation.evaluator import Evaluator
-from ..evaluation.feature_cache import feature_caches
-from ..evaluation.result_store import ResultStore
 from ..evaluation.results import numbered, short_name
-from ..evaluation.session import PARTIAL, hold
-from ..experiments.transform_code import NAME as TRANSFORM
-from ..experiments.transform_code import check_closed_form, transform_code
+from ..evaluation.session import hold
 from ..files import check_targets
 from ..metrics.networks import WeightFiles
 from ..tokenizer import FlowMo
@@ -92,98 +86,45 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    a, started, out = arguments, time.time(), arguments.out
-    device = usable_device(a.device)
+    a, device = arguments, usable_device(arguments.device)
     codecs = [get_codec(name) for name in dict.fromkeys(a.codecs) if name != TRANSFORM]
     loaded = models.load_models(a, a.models, tokens=True)
-    ours = list(zip(numbered([short_name(name) for name in a.models]), loaded, strict=True))
     peers: list[Peer] = [published_peer(spec, device) or open_peer(spec, a.trust) for spec in a.peers]
-    configs = [model.config for model in loaded]
-    size = common_size(configs, a.size)
-    for config in dict.fromkeys(configs):
-        models.tell_other_size(size, config)
-    targets = byte_targets(configs, size, a.bytes)
-    if not targets and a.codecs:
-        raise ConfigError("there is no model to take numbers of bytes from, so say them: --bytes")
-    search = Search(targets, COUNTED if a.counted == "both" else (a.counted,))
-    progress = Progress(0)
-    networks = comparison_networks(a.metrics, size, device, WeightFiles(**fields_of(a, WeightFiles)), progress.say)
-    pictures = read_first(a.data, a.split, size, progress.skip, a.limit, eight_bits=True)
-    progress.expect(len(pictures.places) + progress.bad_count)
-    features = feature_caches(networks, out / PARTIAL)
-    evaluator = Evaluator(pictures.images, networks, a.batch_size, device, features)
+    transform: FlowMo | bool = TRANSFORM in a.codecs
+    if transform and a.transform:
+        transform = check_closed_form(models.load_named(a, a.transform), a.transform)
+    made: dict[str, Any] = {
+        "models": list(zip(numbered([short_name(name) for name in a.models]), loaded, strict=True)),
+        "peers": peers,
+        "codecs": codecs,
+        "transform": transform,
+        "counted": COUNTED if a.counted == "both" else (a.counted,),
+        "files": WeightFiles(**fields_of(a, WeightFiles)),
+        "device": device,
+        "command": a.command_line,
+    }
+    request = Request(**fields_of(a, Request) | made)
+    for config in dict.fromkeys(request.configs):
+        models.tell_other_size(request.image_size, config)
+    progress, bar = Progress(0), Progress(0, "pictures coded")
 
-    linear = [(TRANSFORM, _transform_code(a, targets, size, progress))] if TRANSFORM in a.codecs else []
-    peers = [*(peer for code in linear for peer in at_rates(*code, targets, size)), *peers]
-    seeds = [a.seed + place for place in pictures.places]
-    methods = all_methods(ours, peers, targets, pictures.images, seeds, a.controls)
-    store = ResultStore(out / STORE)
-    distance = nearest(networks.lpips["alex"], device)
-    methods += _code(a, codecs, pictures, search, distance, store, progress)
-
-    def finished(row: Row) -> None:
-        progress.say(in_words(row))
-        store.add(["seconds", started], time.time() - started)
-
-    rows = compare(evaluator, methods, store, finished)
-    code = progress.finish()
-    seconds = sum(value for key, value in store.entries.items() if key.startswith('["seconds"'))
-    done = Comparison(
-        rows,
-        [*ours, *linear],
-        codecs,
-        search,
-        networks,
-        pictures,
-        common.data_name(a.data),
-        progress.bad,
-        seconds,
-        a.seed,
-        a.command_line,
-        device,
-    )
-    files = write_comparison(out, done)
-    for cache in features.values():
-        cache.remove()
-    if a.json:
-        print_json({"result": str(out / RESULT), "rows": [asdict(row) for row in rows], "bad": progress.bad})
-    else:
-        print_table(*table(rows))
-        print(f"\n{NOTES}\n{COMPARABILITY}\n\n{', '.join(files)} are in {out}")
-    return code
-
-
-def _transform_code(
-    arguments: argparse.Namespace, targets: Sequence[int], size: tuple[int, int], progress: Progress
-) -> FlowMo:
-    """Return the closed-form code: of the file that ``--transform`` names, else fitted on the data."""
-    if arguments.transform:
-        return check_closed_form(models.load_named(arguments, arguments.transform), arguments.transform)
-    return transform_code(arguments.data, arguments.out / f"{TRANSFORM}.safetensors", targets, size, progress.say)
-
-
-def _code(
-    arguments: argparse.Namespace,
-    codecs: Sequence[Codec],
-    pictures: Images,
-    search: Search,
-    distance: Distance,
-    store: ResultStore,
-    progress: Progress,
-) -> list[Method]:
-    """Return all pictures through all codecs; says how far it is after each tenth."""
-    total, done = len(codecs) * len(pictures.images), 0
-    bar = Progress(total, "pictures coded")
-
-    def advance(_: str) -> None:
-        nonlocal done
-        done += 1
+    def coded(done: int, total: int) -> None:
+        if done == 1:
+            bar.expect(total)
         bar.advance()
         if bar.bar is None and total >= 100 and done % (total // 10) == 0:
-            progress.say(f"coded {done} of {total}: {len(pictures.images)} pictures by {len(codecs)} codecs")
+            progress.say(f"coded {done} of {total} by {len(codecs)} codecs")
 
     try:
-        found = code_all(pictures.images, codecs, search, distance, store, advance, arguments.workers)
+        found, files = compare_all(request, a.out, progress.skip, progress.say, coded)
     finally:
         bar.finish()
-    return [method for codec in codecs for method in codec_methods(codec, found[codec.name], search)]
+    progress.expect(len(found.images.places) + progress.bad_count)
+    code = progress.finish()
+    if a.json:
+        rows = [asdict(row) for row in found.rows]
+        print_json({"result": str(a.out / RESULT), "rows": rows, "bad": progress.bad})
+    else:
+        print_table(*table(found.rows))
+        print(f"\n{NOTES}\n{COMPARABILITY}\n\n{', '.join(files)} are in {a.out}")
+    return code

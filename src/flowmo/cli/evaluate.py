@@ -12,6 +12,7 @@ import contextlib
 from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from ..comparison.peers.tokenizer import open_tokenizer
 from ..config import to_dict
@@ -20,7 +21,7 @@ from ..devices import usable_device
 from ..errors import ConfigError, ImageError
 from ..evaluation.measurable import Measurable
 from ..evaluation.protocols import PROTOCOLS, Protocol, get_protocol
-from ..evaluation.results import Result
+from ..evaluation.results import Result, data_name
 from ..evaluation.session import Session, flat, hold
 from ..evaluation.several import Evaluation, evaluate_models, watch_run
 from ..metrics.networks import WeightFiles
@@ -87,29 +88,24 @@ def _run(a: argparse.Namespace, protocols: list[Protocol], world: World) -> int:
             named.add(name)
             progress.skip(name, error)
 
-    def done(count: int, measured: bool) -> None:
-        progress.advance(count)
-
     def load(name: str) -> Measurable:
         if name in files:
             return open_tokenizer(files[name], a.peer_size, world.device)
         return models.load_named(a, name, a.raw_weights, world.device)
 
-    data = common.data_name(a.data)
-    evaluation = Evaluation(
-        Session(a.out, source, data, split, a.force, a.command_line, world, bad, done),
-        protocols,
-        check_metrics(a.metrics, len(source)),
-        WeightFiles(**fields_of(a, WeightFiles)),
-        models.sampler_given(a),
-        a.seed,
-        a.batch_size,
-        progress.say,
-        a.precision,
-        a.compile,
-        lambda model: model if a.peers else models.made_ready(model, a),
-        rates_of(a),
-    )
+    about = (data_name(a.data), split, a.force, a.command_line)
+    made: dict[str, Any] = {
+        "session": Session(a.out, source, *about, world, bad, lambda count, _: progress.advance(count)),
+        "protocols": protocols,
+        "metrics": check_metrics(a.metrics, len(source)),
+        "files": WeightFiles(**fields_of(a, WeightFiles)),
+        "sampler": models.sampler_given(a),
+        "say": progress.say,
+        "compiled": a.compile,
+        "ready": lambda model: model if a.peers else models.made_ready(model, a),
+        "rates": rates_of(a),
+    }
+    evaluation = Evaluation(**fields_of(a, Evaluation) | made)
     if a.watch:
         results = _watch(a, evaluation, progress)
     else:

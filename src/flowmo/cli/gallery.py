@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from ..comparison.codecs import CODECS, get_codec, installed_codecs
 from ..comparison.columns import search_like
@@ -18,7 +19,7 @@ from ..experiments.gallery import Gallery
 from ..files import check_targets
 from ..viewing.gallery import Picture, write_gallery
 from . import common, models
-from .fields import add_flag
+from .fields import add_flag, fields_of
 from .printing import Progress, pictures_in_words, print_json
 from .values import positive, size
 
@@ -58,24 +59,21 @@ def run(arguments: argparse.Namespace) -> int:
     for config in dict.fromkeys(configs):
         models.tell_other_size(size, config)
     targets = byte_targets(configs, size, a.bytes)
-    search = search_like(a.compared, targets)
     note = "LPIPS is n/a, and codecs cannot be chosen by it"
     lpips = models.lpips_if_there(a, progress.say, bool(a.codecs), note)
     if a.codecs is not None:
         codecs = [get_codec(name) for name in dict.fromkeys(a.codecs)]
     else:
         codecs = installed_codecs(progress.say) if lpips is not None else []
-    gallery = Gallery(
-        list(zip(labels(a.models), loaded, strict=True)),
-        codecs,
-        targets,
-        search,
-        None if lpips is None else nearest(lpips, usable_device(a.device)),
-        models.sampler_given(a),
-        a.seed,
-        a.batch_size,
-        a.compared,
-    )
+    made: dict[str, Any] = {
+        "models": list(zip(labels(a.models), loaded, strict=True)),
+        "codecs": codecs,
+        "targets": targets,
+        "search": search_like(a.compared, targets),
+        "lpips": None if lpips is None else nearest(lpips, usable_device(a.device)),
+        "sampler": models.sampler_given(a),
+    }
+    gallery = Gallery(**fields_of(a, Gallery) | made)
     images = read_several(a.pictures, a.split, size, a.limit, progress.skip)
     progress.expect(len(images.places) + progress.bad_count)
     code = progress.finish()

@@ -112,6 +112,11 @@ def read_result(path: Path) -> Result:
     return result
 
 
+def data_name(data: str) -> str:
+    """Return what a result calls a data set: no folders of this machine."""
+    return data if ":" in data else Path(data).resolve().name
+
+
 def describe_data(name: str, images: Tensor, split: str | None = None, skipped: Sequence[str] = ()) -> DataRecord:
     """Return what a result says of the pictures that it measured, N 3 H W.
 

@@ -11,7 +11,7 @@ from ...config import SamplerConfig
 from ...data import read_first
 from ...errors import ConfigError
 from ...evaluation.protocols import STANDARD
-from ...evaluation.results import Result, describe_data, describe_model, labels, write_result
+from ...evaluation.results import Result, data_name, describe_data, describe_model, labels, write_result
 from ...experiments.measures import load_measure
 from ...experiments.sampling import Measure, sampler_in_words
 from ...files import check_targets
@@ -110,7 +110,7 @@ class Run:
         result = Result(
             kind=self.kind,
             protocol=protocol,
-            data=describe_data(common.data_name(a.data), self.images, self.pictures.split, skipped),
+            data=describe_data(data_name(a.data), self.images, self.pictures.split, skipped),
             models=tuple(records),
             seed=seed or STANDARD.noise_in_words(a.seed),
             content=content,
