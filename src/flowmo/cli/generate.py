@@ -10,13 +10,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..devices import usable_device
 from ..errors import ConfigError
-from ..experiments.class_images import ImageGenerator, Order, image_generators, steps_strip, title, write_samples
+from ..experiments.class_images import (
+    ImageGenerator,
+    Order,
+    chosen_labels,
+    image_generators,
+    steps_strip,
+    title,
+    write_samples,
+)
 from ..files import check_targets
-from ..generation import NO_CLASS, PACKAGED_GENERATOR, DecodeSettings, Generator, find_class, load_generator
+from ..generation import PACKAGED_GENERATOR, DecodeSettings, load_generator
 from ..viewing import captioned_grid, two_columns, write_png
 from ..weights.load import PACKAGED
 from . import common, models
@@ -46,33 +54,16 @@ DRAWING = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
-    add_flag(
-        which,
-        "--generator",
-        str,
-        "generator, or the folder of its run; the packaged one",
-        PACKAGED_GENERATOR,
-        metavar="FILE",
-    )
+    what = "generator, or the folder of its run (default: %(default)s, which is packaged)"
+    which.add_argument("--generator", default=PACKAGED_GENERATOR, metavar="FILE", help=what)
     which.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two generators, for the same classes and seeds")
-    parser.add_argument(
-        "--tokenizer",
-        action="append",
-        default=[],
-        metavar="MODEL",
-        help=f"tokenizer whose tokens a generator makes; twice where two generators differ (default: {PACKAGED})",
-    )
-    parser.add_argument(
-        "--class",
-        action="append",
-        default=[],
-        dest="classes",
-        metavar="CLASS",
-        help="number, name or WordNet id of a class; once for each (default: every class)",
-    )
+    what = f"tokenizer whose tokens a generator makes; twice where two generators differ (default: {PACKAGED})"
+    parser.add_argument("--tokenizer", action="append", default=[], metavar="MODEL", help=what)
+    what = "number, name or WordNet id of a class; once for each (default: every class)"
+    parser.add_argument("--class", action="append", default=[], dest="classes", metavar="CLASS", help=what)
     parser.add_argument("--any-class", action="store_true", help="pictures of no class in particular")
-    parser.add_argument("-n", type=positive, default=4, metavar="N", help="pictures a class (default: 4)")
-    parser.add_argument("--npz", type=Path, metavar="FILE", help="write all pictures into one .npz in ADM's layout too")
+    add_flag(parser, "-n", positive, "pictures a class", 4)
+    add_flag(parser, "--npz", Path, "write all pictures into one .npz in ADM's layout too")
     parser.add_argument("--no-pictures", action="store_true", help="with --npz, write no single pictures and no grid")
     add_flag(parser, "--show-steps", positive, "write K moments of the unmasking as a strip too", metavar="K")
     common.add_output_arguments(parser)
@@ -82,8 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_fields(drawing, DecodeSettings(), DRAWING)
     add_flag(drawing, "--seed", seed, "number of the first picture of a class; each has its own seed", 0)
     decoder = parser.add_argument_group("decoding", "defaults are stored with the tokenizer")
-    decoder.add_argument("--decoder-steps", type=steps, metavar="N", help="steps of the tokenizer's decoder")
-    decoder.add_argument("--decoder-guidance", type=finite, metavar="X", help="guidance of the decoder")
+    add_flag(decoder, "--decoder-steps", steps, "steps of the tokenizer's decoder")
+    add_flag(decoder, "--decoder-guidance", finite, "guidance of the decoder")
     common.add_solver_argument(decoder, "--decoder-solver")
     common.add_device_argument(decoder)
 
@@ -108,7 +99,13 @@ def _generate(arguments: argparse.Namespace, world: World) -> int:
         raise ConfigError("several processes share the pictures of one file; give --npz FILE, or start one process")
     files: list[str] = arguments.compare or [arguments.generator]
     generators = [load_generator(file, world.device) for file in files]
-    labels = _labels(arguments, generators, world.main)
+    labels = chosen_labels(generators, arguments.classes, arguments.any_class)
+    if not arguments.classes and not arguments.any_class and world.main:
+        print(
+            f"no --class was given: {arguments.n:,} of each of {len(labels):,} classes, "
+            f"{arguments.n * len(labels):,} images; 'flowmo info' on the generator lists its classes",
+            file=sys.stderr,
+        )
     tokenizers = [models.load_named(None, name, device=world.device) for name in arguments.tokenizer or [PACKAGED]]
     for tokenizer in tokenizers:
         tokenizer.require_tokens()
@@ -150,45 +147,15 @@ def _generate(arguments: argparse.Namespace, world: World) -> int:
     code = progress.finish()
     count = len(orders[0].each)
     if arguments.json:
-        print_json(
-            {
-                "generators": files,
-                "classes": [title(generators[0], label) for label in labels],
-                "pictures": count,
-                "written": [str(path) for path in targets],
-                "grid": str(grid) if grid else None,
-            }
-        )
+        result: dict[str, Any] = {"generators": files, "classes": [title(generators[0], label) for label in labels]}
+        result |= {"pictures": count, "written": [str(path) for path in targets], "grid": str(grid) if grid else None}
+        print_json(result)
     else:
         print(f"{count} pictures of {len(labels)} classes" + " by each of two generators" * (len(files) > 1))
-        print(
-            "\n".join(
-                str(path) for path in [*(one.npz for one in orders), grid, *(one.strip for one in orders)] if path
-            )
-        )
+        for path in (*(one.npz for one in orders), grid, *(one.strip for one in orders)):
+            if path:
+                print(path)
     return code
-
-
-def _labels(arguments: argparse.Namespace, generators: Sequence[Generator], tell: bool) -> list[int]:
-    """Of the classes asked for, the same in all generators."""
-    first = generators[0]
-    if any(g.classes != first.classes or g.config.num_classes != first.config.num_classes for g in generators):
-        raise ConfigError("the two generators have other classes, so there is nothing to compare")
-    if arguments.any_class:
-        if arguments.classes:
-            raise ConfigError("give either --class or --any-class")
-        return [NO_CLASS]
-    if not arguments.classes:
-        count = first.config.num_classes
-        if tell:
-            print(
-                f"no --class was given: {arguments.n:,} of each of {count:,} classes, {arguments.n * count:,} images; "
-                "'flowmo info' on the generator lists its classes",
-                file=sys.stderr,
-            )
-        return list(range(count))
-    found = [find_class(text, first.classes, first.config.num_classes) for text in arguments.classes]
-    return list(dict.fromkeys(found))
 
 
 def _order(

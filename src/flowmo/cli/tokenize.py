@@ -12,26 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from ..codec import HEADER_SIZE, Shard, TokenFile, files_beside, patch_of, write_array, write_file
-from ..data import (
-    ImageSource,
-    PictureList,
-    class_labels,
-    class_names,
-    find_pictures,
-    open_images,
-    output_stems,
-    picture_batches,
-    read_labels,
-    relative_names,
-)
+from ..data import find_pictures, output_stems, picture_batches, relative_names
+from ..data.given import labels_of, open_given
 from ..devices import usable_device
 from ..errors import ConfigError, DataError
-from ..files import check_targets, user_path
+from ..files import check_targets
 from ..generation import read_class_names
 from ..quantize.tokens import payload_size
 from . import common, models, rates
 from .fields import add_flag
-from .printing import Progress, print_json
+from .printing import Progress, pictures_in_words, print_json
 from .values import positive
 
 SHARDS = (".shard", ".safetensors", ".npy")
@@ -82,8 +72,10 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
     from ..training import World  # takes seconds, and only shards need it
     from ..training.coding import CodingJob, code_data_set
 
-    source, classes, paths = _source(arguments)
-    labels = _labels(arguments, source)
+    if arguments.labels and arguments.label_file:
+        raise ConfigError("give either --labels, from the folders, or --label-file")
+    source, classes, paths = open_given(arguments.pictures, arguments.split, arguments.limit, arguments.labels)
+    labels = labels_of(source, arguments.label_file)
     if arguments.class_names:
         classes = read_class_names(arguments.class_names)
     array = target.suffix == ".npy"
@@ -157,43 +149,6 @@ def _say(target: Path, shard: Shard, payload: int, new: int, rate: float) -> Non
         print(f"labels of {len(shard.labels.unique())} classes" + (": " + ", ".join(named) + " ..." if named else ""))
 
 
-def _source(arguments: argparse.Namespace) -> tuple[ImageSource, list[str] | None, list[Path]]:
-    """The pictures, the names of their classes if they are known, and the files that they are in."""
-    given: list[str] = arguments.pictures
-    if len(given) == 1 and (arguments.split or _is_data_set(given[0])):
-        source = open_images(given[0], arguments.limit, arguments.split)
-        return source, class_names(source), []
-    if arguments.split:
-        raise ConfigError("--split is for a data set; these are pictures, all of which are coded")
-    paths = find_pictures(given)[: arguments.limit]
-    names = relative_names(given, paths)
-    labels, classes = class_labels(names) if arguments.labels else (None, None)
-    return PictureList(paths, [name.as_posix() for name in names], labels), classes, paths
-
-
-def _is_data_set(text: str) -> bool:
-    """Rather than pictures: what only ``open_images`` reads."""
-    path = user_path(text)
-    if path.is_dir():
-        return any(next(path.glob(pattern), None) for pattern in ("*.parquet", "data/*.parquet", "*.tar"))
-    return text.startswith("hf:") or path.suffix in (".parquet", ".tar", ".npy")
-
-
-def _labels(arguments: argparse.Namespace, source: ImageSource) -> list[int] | None:
-    if arguments.label_file:
-        if arguments.labels:
-            raise ConfigError("give either --labels, from the folders, or --label-file")
-        return read_labels(arguments.label_file, [source.name(i) for i in range(len(source))]).tolist()
-    found = [source.label(i) for i in range(len(source))]
-    known = [label for label in found if label is not None]
-    if known and len(known) < len(found):
-        raise DataError(
-            f"{len(found) - len(known)} of {len(found)} pictures have no label, such as "
-            f"{source.name(found.index(None))}; give labels for all of them by --label-file"
-        )
-    return known or None
-
-
 def _to_files(arguments: argparse.Namespace) -> int:
     paths = find_pictures(arguments.pictures)
     names = relative_names(arguments.pictures, paths)
@@ -236,7 +191,7 @@ def _to_files(arguments: argparse.Namespace) -> int:
         )
     elif written:
         print(
-            f"{len(written)} picture{'s' * (len(written) != 1)}, "
+            f"{pictures_in_words(len(written))}, "
             + (f"{HEADER_SIZE} + {payload} bytes each, " if size else "")
             + f"{total:,} bytes together, in {out}"
         )
