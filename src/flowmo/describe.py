@@ -96,7 +96,7 @@ def _generator(path: Path) -> dict[str, Any]:
         parameters = sum(p.numel() for p in Generator(config).parameters())
     return {
         "parameters": parameters,
-        "tokenizer": config.tokens.fingerprint,
+        "tokenizer": config.tokens.title,
         "sequence_length": config.sequence_length,
         "vocabulary": config.vocabulary,
         "classes": classes or config.num_classes,
@@ -108,6 +108,7 @@ def _generator(path: Path) -> dict[str, Any]:
 def _shard(path: Path) -> dict[str, Any]:
     shard = read_shard(path)
     content = {"images": len(shard.names), "names": shard.names[:3] + ["..."] * (len(shard.names) > 3)}
+    content |= {"tokenizer": shard.tokenizer} if shard.tokenizer else {}
     content |= _tokens(shard.tokens, shard.fingerprint, shard.fit)
     counts = None if shard.labels is None else Counter(shard.labels.tolist())
     return content | {

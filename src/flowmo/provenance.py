@@ -58,6 +58,8 @@ def weights_checksum(model: Any) -> str:
     if "quantizer" in config:  # likewise
         added = {name: getattr(QuantizerConfig(), name) for name in ("normalize", "straight_through")}
         config["quantizer"] = {k: v for k, v in config["quantizer"].items() if k not in added or v != added[k]}
+    if "tokens" in config:  # likewise, of generators
+        config["tokens"] = {k: v for k, v in config["tokens"].items() if k not in ("tokenizer", "num_codes") or v}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name, weight in sorted(model.state_dict().items()):
         digest.update(name.encode())

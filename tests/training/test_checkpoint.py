@@ -16,10 +16,11 @@ import torch
 from run_support import BATCH, checkpoints_of, command, log_of
 
 from flowmo.cli.main import main
+from flowmo.config import to_dict
 from flowmo.errors import TrainingError
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
-from flowmo.training import TrainConfig, TrainState, World, read_newest, save_checkpoint
+from flowmo.training import TrainConfig, TrainState, World, checkpoint, read_newest, save_checkpoint
 from flowmo.training.checkpoint import read_checkpoint, tidy
 
 HERE = World()
@@ -87,6 +88,21 @@ def test_only_damaged_checkpoints_are_an_error_not_a_new_run(
     error = capsys.readouterr().err
     assert "every checkpoint" in error
     assert "0000000008 is damaged" in error
+
+
+def test_a_checkpoint_of_another_version_is_not_called_damaged(
+    tmp_path: Path, state: TrainState, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def of_tomorrow(config: object) -> dict[str, object]:
+        return {**to_dict(config), "setting_of_tomorrow": 3}
+
+    monkeypatch.setattr(checkpoint, "to_dict", of_tomorrow)
+    save(tmp_path, state, 8)
+    with pytest.raises(TrainingError, match="go on with the version that wrote them") as found:
+        read_newest(tmp_path)
+    said = capsys.readouterr().err
+    assert "is whole, but another version of FlowMo wrote it: unknown setting 'setting_of_tomorrow'" in said
+    assert "damaged" not in said + str(found.value)
 
 
 def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path, state: TrainState) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..devices import usable_device
 from ..errors import ConfigError
 from ..experiments.class_images import (
+    Detokenizer,
     ImageGenerator,
     Order,
     chosen_labels,
@@ -24,15 +25,19 @@ from ..experiments.class_images import (
     write_samples,
 )
 from ..files import check_targets
-from ..generation import PACKAGED_GENERATOR, DecodeSettings, load_generator
+from ..generation import PACKAGED_GENERATOR, DecodeSettings, Generator, load_generator
+from ..tokenizer import FlowMo
 from ..viewing import captioned_grid, two_columns, write_png
 from ..weights.load import PACKAGED
 from . import common, models
 from .fields import add_fields, add_flag, fields_of
+from .peers import add_decoding_peer, open_peer_of, refuse_our_settings
 from .printing import Progress, print_json
 from .values import finite, positive, seed, steps
 
 if TYPE_CHECKING:
+    import torch
+
     from ..training import World
 
 DRAWING = {
@@ -59,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two generators, for the same classes and seeds")
     what = f"tokenizer whose tokens a generator makes; twice where two generators differ (default: {PACKAGED})"
     parser.add_argument("--tokenizer", action="append", default=[], metavar="MODEL", help=what)
+    add_decoding_peer(parser, action="append", default=[])
     what = "number, name or WordNet id of a class; once for each (default: every class)"
     parser.add_argument("--class", action="append", default=[], dest="classes", metavar="CLASS", help=what)
     parser.add_argument("--any-class", action="store_true", help="pictures of no class in particular")
@@ -106,15 +112,14 @@ def _generate(arguments: argparse.Namespace, world: World) -> int:
             f"{arguments.n * len(labels):,} images; 'flowmo info' on the generator lists its classes",
             file=sys.stderr,
         )
-    tokenizers = [models.load_named(None, name, device=world.device) for name in arguments.tokenizer or [PACKAGED]]
-    for tokenizer in tokenizers:
-        tokenizer.require_tokens()
+    tokenizers = _tokenizers(arguments, generators, world.device)
     both = image_generators(files, generators, tokenizers)
     if arguments.decoder_guidance is not None and world.main:
         for source in both:
             asked = {"guidance_scale": arguments.decoder_guidance, "num_steps": arguments.decoder_steps}
             given = {name: value for name, value in asked.items() if value is not None}
-            models.tell_idle_guidance(replace(source.tokenizer.config.sampler, **given), "--decoder-guidance")
+            if source.tokenizer.config.sampler is not None:
+                models.tell_idle_guidance(replace(source.tokenizer.config.sampler, **given), "--decoder-guidance")
     orders = [_order(arguments, settings, source, labels) for source in both]
     targets = [path for one in orders for path in one.targets]
     grid = None if arguments.no_pictures else arguments.out / "grid.png"
@@ -123,7 +128,8 @@ def _generate(arguments: argparse.Namespace, world: World) -> int:
     world.wait()
 
     for source in both:
-        models.made_ready(source.tokenizer, arguments)
+        if isinstance(source.tokenizer, FlowMo):  # others are decoded with in float32
+            models.made_ready(source.tokenizer, arguments)
         source.generator.to(models.PRECISIONS[arguments.precision])
         for block in source.generator.blocks if arguments.compile else ():
             block.compile(dynamic=False)
@@ -156,6 +162,27 @@ def _generate(arguments: argparse.Namespace, world: World) -> int:
             if path:
                 print(path)
     return code
+
+
+def _tokenizers(
+    arguments: argparse.Namespace, generators: Sequence[Generator], device: torch.device
+) -> list[Detokenizer]:
+    """Return our own and others, the latter for the image size of the generator that names them.
+
+    Raises ConfigError for settings of a decoder that another tokenizer does not have.
+    """
+    if arguments.peer and not arguments.tokenizer:
+        refuse_our_settings(arguments, "--peer", ("decoder_steps", "decoder_guidance", "decoder_solver"))
+    names = arguments.tokenizer or ([] if arguments.peer else [PACKAGED])
+    own = [models.load_named(None, name, device=device) for name in names]
+    for model in own:
+        model.require_tokens()
+    found: list[Detokenizer] = [*own]
+    for spec in arguments.peer:
+        layouts = [generator.config.tokens for generator in generators]
+        named = [layout for layout in layouts if layout.tokenizer == spec.partition("=")[0]] or layouts
+        found.append(open_peer_of(spec, named[0].image_size, device))
+    return found
 
 
 def _order(

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+from ..comparison.peers.tokenizer import PeerTokenizer, open_tokenizer
+from ..errors import ConfigError
 from .fields import add_flag
 from .values import positive
+
+if TYPE_CHECKING:
+    import torch
 
 PEER_SIZE = 256
 """Pixels a side, of Table 1."""
@@ -17,3 +23,26 @@ def add_peer_arguments(parser: argparse.ArgumentParser, flag: str, what: str, **
     group = parser.add_argument_group("other tokenizers", "'flowmo compare --peers list' shows names and files")
     group.add_argument(flag, metavar="NAME=FILE", help=f"{what}, from files as their authors publish them", **settings)
     add_flag(group, "--peer-size", positive, "height and width of their images in pixels", PEER_SIZE)
+
+
+def add_decoding_peer(parser: Any, **settings: Any) -> None:
+    """Add ``--peer`` to a command that decodes tokens, which say themselves of what image size they are."""
+    shown = "decode with another tokenizer, whose tokens these are; 'flowmo compare --peers list' shows names and files"
+    parser.add_argument("--peer", metavar="NAME=FILE", help=shown, **settings)
+
+
+def refuse_our_settings(arguments: argparse.Namespace, flag: str, names: Sequence[str]) -> None:
+    """Raise ConfigError for settings of our own models beside the ``flag`` of another tokenizer."""
+    given = [name for name in names if getattr(arguments, name) not in (None, False, "fp32")]
+    if given:
+        shown = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ConfigError(f"{flag}: another tokenizer is taken as it is; leave out {shown}")
+
+
+def open_peer_of(spec: str, size: tuple[int, int], device: torch.device | str) -> PeerTokenizer:
+    """Return the tokenizer of ``NAME=FILE`` for images of a size (height, width).
+
+    Raises ConfigError for one that is not square, and as :func:`open_tokenizer` does."""
+    if size[0] != size[1]:
+        raise ConfigError(f"--peer {spec}: other tokenizers take square images here, not {size[0]} x {size[1]}")
+    return open_tokenizer(spec, size[0], device)

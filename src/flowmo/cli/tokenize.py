@@ -2,7 +2,7 @@
 packed tokens; or all of a data set go into one shard with their labels (--out NAME.shard), which 'flowmo
 train-generator' reads: a killed command goes on where it was when it is given again, and under torchrun several
 processes share the pictures. --out NAME.npy makes a NumPy array of them for other people's models, a row an image, with
-labels and a JSON file beside it. 'flowmo detokenize' decodes tokens again."""
+labels and a JSON file beside it. --peer codes with another tokenizer. 'flowmo detokenize' decodes tokens again."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..codec import HEADER_SIZE, Shard, TokenFile, files_beside, patch_of, write_array, write_file
+from ..comparison.peers.tokenizer import PeerTokenizer, check_spec
 from ..data import find_pictures, output_stems, picture_batches, relative_names
 from ..data.given import labels_of, open_given
 from ..devices import usable_device
@@ -19,8 +20,11 @@ from ..errors import ConfigError, DataError
 from ..files import check_targets
 from ..generation import read_class_names
 from ..quantize.tokens import payload_size
+from ..tokenizer import FlowMo
+from ..weights.load import PACKAGED
 from . import common, models, rates
 from .fields import add_flag
+from .peers import add_peer_arguments, open_peer_of, refuse_our_settings
 from .printing import Progress, pictures_in_words, print_json
 from .values import positive
 
@@ -41,12 +45,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_flag(shard, "--label-file", Path, "labels as text: a line 'label' or 'name label' a picture")
     shard.add_argument("--class-names", type=Path, metavar="FILE", help="names of the labels: a line each, or JSON")
+    add_peer_arguments(parser, "--peer", "write the tokens of another tokenizer into a shard")
     common.add_run_arguments(parser)
     common.add_precision_arguments(parser)
     common.add_model_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.peer:
+        given = ("size", "bits_per_token", "bytes", "bits_per_pixel", "precision", "compile", "raw_weights")
+        refuse_our_settings(arguments, "--peer", given)
+        if arguments.model != PACKAGED:
+            raise ConfigError("give either --model or --peer")
+        check_spec(arguments.peer)
     target: Path | None = arguments.shard
     if target is not None and arguments.out is not None:
         raise ConfigError("give either --shard FILE or --out DIR")
@@ -58,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
             "for all in one file"
         )
     if target is None:
-        for name in ("labels", "label_file", "class_names", "split", "limit", "flip"):
+        for name in ("peer", "labels", "label_file", "class_names", "split", "limit", "flip"):
             if getattr(arguments, name):
                 flag = f"--{name.replace('_', '-')}"
                 raise ConfigError(f"{flag} is for a shard of a data set; give --out NAME.shard too")
@@ -87,9 +98,7 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
         world.wait()
         arguments.device = str(world.device)
         shard_file = target.with_name(f".{target.name}.shard") if array else target
-        model = models.made_ready(models.load_model(arguments, tokens=True), arguments)
-        size = models.coded_size(arguments, model.config)
-        bits = rates.bits_per_token(arguments, model.config, size)
+        model, size, bits = _coder(arguments)
         classes = classes if labels else None
         job = CodingJob(
             source,
@@ -101,6 +110,8 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
             arguments.flip,
             bits,
             arguments.precision,
+            model.config.name if isinstance(model, PeerTokenizer) else None,
+            model.num_codes if isinstance(model, PeerTokenizer) else None,
         )
         progress = Progress(len(source))
         new, start = 0, time.perf_counter()
@@ -135,6 +146,16 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
     elif shard is not None:
         _say(target, shard, payload, new, rate)
     return code
+
+
+def _coder(arguments: argparse.Namespace) -> tuple[FlowMo | PeerTokenizer, tuple[int, int], int | None]:
+    """Return the tokenizer, (height, width) of its images, and the bits of a token that are kept, None for all."""
+    if arguments.peer:
+        size = (arguments.peer_size, arguments.peer_size)
+        return open_peer_of(arguments.peer, size, arguments.device), size, None
+    model = models.made_ready(models.load_model(arguments, tokens=True), arguments)
+    size = models.coded_size(arguments, model.config)
+    return model, size, rates.bits_per_token(arguments, model.config, size)
 
 
 def _say(target: Path, shard: Shard, payload: int, new: int, rate: float) -> None:
@@ -202,7 +223,7 @@ def _result(
     arguments: argparse.Namespace, fingerprint: int, size: tuple[int, int] | None, payload: int
 ) -> dict[str, Any]:
     return {
-        "model": arguments.model,
+        "model": arguments.peer.partition("=")[0] if arguments.peer else arguments.model,
         "fingerprint": f"{fingerprint:08x}",
         "image_size": list(size) if size else None,
         "fit": arguments.fit if size else "whole",

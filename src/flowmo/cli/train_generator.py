@@ -6,17 +6,21 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..comparison.peers.tokenizer import PeerTokenizer
 from ..config import override, to_json
+from ..errors import ConfigError
 from ..experiments.generator_validation import HELD_OUT, SAMPLES, make_generator_validation
 from ..generation import Generator, check_tokenizer, load_generator, read_class_names
 from ..generation.presets import PRESETS
 from ..profiling.flops import generator_cost
+from ..tokenizer import FlowMo
 from ..training import GeneratorPlan, GeneratorTrainConfig, World, train
 from ..training.generator import GENERATOR_RECIPES
 from ..training.generator_data import data_and_config, held_out_data
 from ..training.validation import IMAGES, SizedValidation, Validation
 from .common import MODEL_HELP, add_device_argument
 from .models import load_named
+from .peers import add_decoding_peer, open_peer_of
 from .runs import add_loop_arguments, options_of, tell
 
 
@@ -31,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--class-names", type=Path, metavar="FILE", help="names of the labels: a line each, or JSON")
     parser.add_argument("--validation", metavar="SHARDS", help="held-out tokens to validate on (default: the same)")
     parser.add_argument("--tokenizer", metavar="MODEL", help=f"decode sample images with it: {MODEL_HELP}")
+    add_decoding_peer(parser)
     add_device_argument(parser)
 
 
@@ -38,8 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
     a = arguments
     options_of(a)  # tells early what cannot be
     config = override(GENERATOR_RECIPES[a.recipe]() if a.recipe else GeneratorTrainConfig(), a.set)
-    tokenizer = load_named(a, a.tokenizer) if a.tokenizer else None
-    if tokenizer is not None:
+    if a.tokenizer and a.peer:
+        raise ConfigError("give either --tokenizer or --peer")
+    tokenizer: FlowMo | PeerTokenizer | None = None
+    if a.tokenizer:
+        tokenizer = load_named(a, a.tokenizer)
         tokenizer.require_tokens()
     names = read_class_names(a.class_names) if a.class_names else None
     data, model_config = data_and_config(a.shards, a.preset, a.model, a.init, names)
@@ -47,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(to_json(model_config), to_json(config), sep="\n")
         return 0
     held = held_out_data(a.validation, data, model_config.num_classes, bool(names)) if a.validation else data
+    if a.peer:
+        tokenizer = open_peer_of(a.peer, data.layout.image_size, "cpu")
     if tokenizer is not None:
         check_tokenizer(data.layout, tokenizer.fingerprint())
 

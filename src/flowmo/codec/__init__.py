@@ -1,7 +1,17 @@
 """Tokens on disk: the ``.flowmo`` file of one image, and shards for whole data sets (docs/FORMAT.md)."""
 
 from .array import files_beside, write_array
-from .entries import CodedImage, Entry, check_image_size, coded_images, entries_of, is_shard, patch_of, token_batches
+from .entries import (
+    CodedImage,
+    Entry,
+    check_decodable,
+    check_image_size,
+    coded_images,
+    entries_of,
+    is_shard,
+    patch_of,
+    token_batches,
+)
 from .file import FITS, HEADER_SIZE, TokenFile, decode_file, encode_file, read_file, write_file
 from .rates import bits_per_token_at
 from .shard import MappedShard, Shard, map_shard, read_shard, write_shard
@@ -15,6 +25,7 @@ __all__ = [
     "Shard",
     "TokenFile",
     "bits_per_token_at",
+    "check_decodable",
     "check_image_size",
     "coded_images",
     "decode_file",

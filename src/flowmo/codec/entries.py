@@ -63,11 +63,12 @@ def entries_of(path: Path) -> list[Entry]:
 def coded_images(
     entries: Sequence[Entry],
     fingerprint: int,
-    config: FlowMoConfig,
+    check: Callable[[Tokens], None],
     on_bad: Callable[[Path, FlowMoError, int], None],
 ) -> Iterator[CodedImage]:
-    """Yield the images of ``entries`` that the model of that fingerprint and configuration can decode, in order.
+    """Yield the images of ``entries`` that the tokenizer of that fingerprint can decode, in order.
 
+    check: called with the tokens of a file's first image, raises an error for those that it cannot decode.
     on_bad: called with each file that it cannot decode, the error and the number of the file's images.
     One shard at a time is in memory.
     """
@@ -76,8 +77,7 @@ def coded_images(
         try:
             images = _read(file, members, fingerprint)
             # one size and one kind of tokens a file, so that the first image speaks for all
-            check_image_size(images[0].tokens.image_size, config)
-            _check_kind(images[0].tokens, config)
+            check(images[0].tokens)
         except FlowMoError as error:
             on_bad(file, error, len(members))
         else:
@@ -137,7 +137,9 @@ class _ShardImages(Sequence[CodedImage]):
         return CodedImage(index, self.shard.tokens[row], self.shard.fit, size)
 
 
-def _check_kind(tokens: Tokens, config: FlowMoConfig) -> None:
+def check_decodable(tokens: Tokens, config: FlowMoConfig) -> None:
+    """Raise ImageError or TokenFileError for tokens that a FlowMo of this configuration cannot decode."""
+    check_image_size(tokens.image_size, config)
     found = (tokens.num_tokens, tokens.bits_per_token, tokens.bits_per_group)
     wanted = (config.tokens_of(tokens.image_size), config.bits_per_token, config.bits_per_group)
     if config.transform is not None:

@@ -147,13 +147,23 @@ def check_origin(fingerprint: Any, fit: Any) -> None:
         raise ConfigError(f"fit must be one of {', '.join(FITS)}; got {fit!r}")
 
 
-def check_fingerprint(found: int, expected: int | None) -> None:
-    """Raise TokenFileError where ``expected`` is given and differs from the fingerprint ``found``."""
-    if expected is not None and found != expected:
+def check_fingerprint(found: int, expected: int | None, tokenizer: str | None = None) -> None:
+    """Raise TokenFileError where ``expected`` is given and differs from the fingerprint ``found``.
+
+    tokenizer: the name of another tokenizer than FlowMo, whose tokens they are.
+    """
+    if expected is None or found == expected:
+        return
+    if tokenizer is not None:
         raise TokenFileError(
-            f"made by another encoder: the tokens carry the fingerprint {found:08x}, the loaded model has "
-            f"{expected:08x}; load the model that made them, or tokenize the original picture again with this one"
+            f"made by another tokenizer, {tokenizer}: the tokens carry the checksum {found:08x} of its weights and "
+            f"image size, the loaded tokenizer has {expected:08x}; decode them by --peer {tokenizer}=WEIGHTS with the "
+            "weights that made them"
         )
+    raise TokenFileError(
+        f"made by another encoder: the tokens carry the fingerprint {found:08x}, the loaded model has "
+        f"{expected:08x}; load the model that made them, or tokenize the original picture again with this one"
+    )
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:

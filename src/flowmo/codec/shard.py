@@ -23,6 +23,7 @@ from .file import check_fingerprint, check_origin
 
 FORMAT = "flowmo-tokens-1"
 SETTINGS = ("bits_per_group", "bits_per_token", "crc32", "fingerprint", "fit", "image_size", "names")
+OPTIONAL = ("classes", "tokenizer", "num_codes")
 COLUMNS = {"tokens": None, "labels": torch.int64, "original_sizes": torch.int32}  # tokens: token_dtype()
 ROWS_AT_ONCE = 256  # whose checks take a few MB
 """Images of a mapped shard that are checked at a time."""
@@ -43,6 +44,8 @@ class Shard:
     fit: str  # as in :class:`~flowmo.codec.file.TokenFile`
     original_sizes: Tensor | None  # int32 (n, 2), height and width in pixels before the fit, or None
     classes: list[str] | None = None  # the names of the labels, from 0 on, or None
+    tokenizer: str | None = None  # the name of another tokenizer that made them, such as open-magvit2; None for FlowMo
+    num_codes: int | None = None  # integers that it knows, from 0 on, where they are fewer than the bits allow
 
     def __post_init__(self) -> None:
         check_origin(self.fingerprint, self.fit)
@@ -66,6 +69,19 @@ class Shard:
             object.__setattr__(self, name, column.to(COLUMNS[name]))
         if self.classes is not None:
             check_classes(self.classes, self.labels)
+        check_codes(self.tokens, self.num_codes)
+
+
+def check_codes(tokens: Tokens, num_codes: int | None) -> None:
+    """Raise ConfigError for tokens that are none of so many codes."""
+    if num_codes is None:
+        return
+    if tokens.num_groups != 1 or not 0 < num_codes < 2**tokens.bits_per_group:
+        raise ConfigError(
+            f"num_codes is for tokens of one integer, fewer than its bits allow; got {num_codes} for {tokens!r}"
+        )
+    if tokens.indices.numel() and int(tokens.indices.max()) >= num_codes:
+        raise ConfigError(f"a token is {int(tokens.indices.max())}, but there are {num_codes} codes, from 0 on")
 
 
 def check_classes(classes: list[str], labels: Tensor | None) -> None:
@@ -119,6 +135,10 @@ def write_shard(path: str | os.PathLike[str], shard: Shard) -> None:
     }
     if shard.classes is not None:
         settings["classes"] = json.dumps(shard.classes)
+    if shard.tokenizer is not None:
+        settings["tokenizer"] = shard.tokenizer
+    if shard.num_codes is not None:
+        settings["num_codes"] = str(shard.num_codes)
     if len(settings["names"]) > MAX_NAMES_SIZE:
         raise ConfigError(f"the names of {len(shard.names)} images are too long for one shard; write several")
     settings["crc32"] = _checksum(settings, columns)
@@ -212,7 +232,7 @@ def _checked(
     if not isinstance(names, list):
         raise TokenFileError("damaged: the names are not a list")
     found = int(settings["fingerprint"], 16)
-    check_fingerprint(found, fingerprint)
+    check_fingerprint(found, fingerprint, settings.get("tokenizer"))
     return names, json.loads(settings["classes"]) if "classes" in settings else None, found
 
 
@@ -223,12 +243,14 @@ def _shard(
     if settings["bits_per_token"] != str(tokens.bits_per_token):
         raise TokenFileError(f"damaged: bits_per_token {settings['bits_per_token']}, found {tokens.bits_per_token}")
     sizes = columns.get("original_sizes")
-    return Shard(tokens, names, columns.get("labels"), fingerprint, settings["fit"], sizes, classes)
+    codes = int(settings["num_codes"]) if "num_codes" in settings else None
+    of = settings.get("tokenizer")
+    return Shard(tokens, names, columns.get("labels"), fingerprint, settings["fit"], sizes, classes, of, codes)
 
 
 def _checksum(settings: dict[str, str], columns: dict[str, Tensor]) -> str:
     """CRC32 in hex over the known settings, in order, then the columns' bytes in the order of COLUMNS."""
-    known = [name for name in ("format", *SETTINGS, "classes") if name in settings and name != "crc32"]
+    known = [name for name in ("format", *SETTINGS, *OPTIONAL) if name in settings and name != "crc32"]
     crc = zlib.crc32("\n".join(settings[name] for name in known).encode())
     for name in COLUMNS:
         if name in columns and columns[name].numel():

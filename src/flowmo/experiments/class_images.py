@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
 from torch import Tensor
 
 from ..data import to_image
 from ..errors import ConfigError, TokenFileError
+from ..evaluation.measurable import Measurable
 from ..generation import (
     NO_CLASS,
     DecodeSettings,
@@ -26,10 +27,15 @@ from ..generation import (
     to_tokens,
 )
 from ..quantize.tokens import Tokens
-from ..tokenizer import FlowMo
 from ..viewing import contact_sheet, write_png
 
 IN_A_ROW = 8
+
+
+class Detokenizer(Measurable, Protocol):
+    """A tokenizer that decodes a generator's tokens: FlowMo, and other people's (Table 2)."""
+
+    def detokenize(self, tokens: Tokens, *, seed: int | Sequence[int] = 0, **sampler: Any) -> Tensor: ...
 
 
 class ImageGenerator(NamedTuple):
@@ -37,7 +43,7 @@ class ImageGenerator(NamedTuple):
 
     name: str  # for the names of files
     generator: Generator  # class to tokens
-    tokenizer: FlowMo  # tokens to images
+    tokenizer: Detokenizer  # tokens to images
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ class Order:
 
 
 def image_generators(
-    files: Sequence[str], generators: Sequence[Generator], tokenizers: Sequence[FlowMo]
+    files: Sequence[str], generators: Sequence[Generator], tokenizers: Sequence[Detokenizer]
 ) -> list[ImageGenerator]:
     """Return each generator with the tokenizer of its fingerprint. Raises TokenFileError where none has it."""
     prints = [f"{tokenizer.fingerprint():08x}" for tokenizer in tokenizers]
@@ -103,7 +109,7 @@ def image_generators(
             check_tokenizer(layout, tokenizers[0].fingerprint())
         elif layout.fingerprint not in prints:
             raise TokenFileError(
-                f"{name} was trained on tokens of the tokenizer {layout.fingerprint}, which none of those given is "
+                f"{name} was trained on tokens of the tokenizer {layout.title}, which none of those given is "
                 f"({', '.join(prints)})"
             )
         found.append(ImageGenerator(name, generator, tokenizers[prints.index(layout.fingerprint)]))

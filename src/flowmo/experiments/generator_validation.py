@@ -8,12 +8,11 @@ from typing import Any
 
 from ..data import to_image
 from ..generation import DecodeSettings, generate
-from ..tokenizer import FlowMo
 from ..training import GeneratorTrainConfig, World
 from ..training.generator import held_out
 from ..training.token_data import TokenSet
 from ..viewing import titled_images, write_png
-from .class_images import title
+from .class_images import Detokenizer, title
 
 SAMPLES, HELD_OUT = 16, 256  # images of a contact sheet, and of a validation
 
@@ -25,7 +24,7 @@ def make_generator_validation(
     world: World,
     held: int = HELD_OUT,
     samples: int = SAMPLES,
-    tokenizer: FlowMo | None = None,
+    tokenizer: Detokenizer | None = None,
 ) -> Callable[[Any, int], dict[str, Any]]:
     """Return a function of (model, images seen) for the training loop, which every process calls for its share.
 

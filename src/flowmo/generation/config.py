@@ -28,6 +28,8 @@ class TokenLayout:
     bits_per_token: int = 18  # of a token, over all its groups
     bits_per_group: int = 9  # of the integers that a token is written as
     image_size: tuple[int, int] = (256, 256)  # (height, width) in pixels
+    tokenizer: str | None = None  # the name of another tokenizer that made them, such as open-magvit2; None for FlowMo
+    num_codes: int | None = None  # integers that it knows, where they are fewer than the bits of a token allow
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[0-9a-f]{8}", self.fingerprint):
@@ -37,6 +39,14 @@ class TokenLayout:
         if self.num_tokens < 1 or self.bits_per_token < 1:
             raise ConfigError("num_tokens and bits_per_token must be at least 1")
         check_split(self.bits_per_token, self.bits_per_group)
+        codes, whole = self.num_codes, self.bits_per_group == self.bits_per_token
+        if codes is not None and not (whole and 0 < codes < 2**self.bits_per_token):
+            raise ConfigError(f"num_codes {codes} is for tokens of one integer, fewer than its bits allow")
+
+    @property
+    def title(self) -> str:
+        """Return the tokenizer in words: its fingerprint, after its name where it has one."""
+        return f"{self.tokenizer} {self.fingerprint}" if self.tokenizer else self.fingerprint
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,11 @@ class GeneratorConfig:
             raise ConfigError(f"long skips need an even depth, got {self.depth}; or set long_skips=false")
         check_bits_per_group(self.bits_per_group)
         check_split(self.tokens.bits_per_token, self.bits_per_group)
+        if self.tokens.num_codes is not None and self.bits_per_group != self.tokens.bits_per_token:
+            raise ConfigError(
+                f"the tokenizer has {self.tokens.num_codes} codes, fewer than its bits allow: parts of a token would "
+                f"make tokens that it does not know; set bits_per_group={self.tokens.bits_per_token}"
+            )
 
     @property
     def sequence_length(self) -> int:
@@ -74,4 +89,4 @@ class GeneratorConfig:
     @property
     def vocabulary(self) -> int:
         """Return V, the number of values of one integer."""
-        return 2**self.bits_per_group
+        return self.tokens.num_codes or 2**self.bits_per_group

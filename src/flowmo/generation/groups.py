@@ -43,7 +43,8 @@ def to_tokens(sequence: Tensor, config: GeneratorConfig) -> Tokens:
 def check_tokenizer(layout: TokenLayout, fingerprint: int) -> None:
     """Raise TokenFileError unless a tokenizer of that fingerprint decodes these tokens."""
     if layout.fingerprint != f"{fingerprint:08x}":
+        own = f"--peer {layout.tokenizer}=WEIGHTS with the weights" if layout.tokenizer else "the tokenizer"
         raise TokenFileError(
-            f"the generator was trained on tokens of the tokenizer {layout.fingerprint}, but this one is "
-            f"{fingerprint:08x}: what it generates would be noise to it; give the tokenizer that made its shards"
+            f"the generator was trained on tokens of the tokenizer {layout.title}, but this one is {fingerprint:08x}: "
+            f"what it generates would be noise to it; give {own} that made its shards"
         )

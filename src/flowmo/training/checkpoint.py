@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
 from ..config import FlowMoConfig, from_dict, to_dict
-from ..errors import TrainingError
+from ..errors import ConfigError, TrainingError
 from ..files import sync_folder
 from .config import TrainConfig
 from .distributed import World, local
@@ -228,6 +228,8 @@ def read_checkpoint(path: Path, world: World | None = None, kind: type[RunConfig
             load_file(path / METER)
         except TrainingError as error:
             return _first_line(error)
+        except ConfigError as error:
+            return f"{path} is whole, but another version of FlowMo wrote it: {_first_line(error)}"
         except Exception as error:  # whatever it is, the checkpoint before may be whole
             return f"{path} is damaged: {_first_line(error)}"
         return about
@@ -249,8 +251,8 @@ def read_checkpoint(path: Path, world: World | None = None, kind: type[RunConfig
 def read_newest(folder: Path, world: World | None = None, kind: type[RunConfig] = TrainConfig) -> Checkpoint | None:
     """Return the newest checkpoint that is whole, or None where there is none.
 
-    A damaged one is named and passed over.
-    Raises TrainingError when there are checkpoints and all are damaged, or of a format that is read no more.
+    One that is damaged, or of another version, is named and passed over.
+    Raises TrainingError when there are checkpoints and none can be read, or of a format that is read no more.
     """
     world = world or World()
     found = world.share(checkpoints(folder))
@@ -261,7 +263,10 @@ def read_newest(folder: Path, world: World | None = None, kind: type[RunConfig] 
             if world.main:
                 print(f"passed over: {error}", file=sys.stderr)
     if found:
-        raise TrainingError(f"every checkpoint in {folder} is damaged; remove them to start again, or use --init")
+        raise TrainingError(
+            f"every checkpoint in {folder} was passed over, as said above; go on with the version that wrote them, or "
+            f"start another folder from its weights (--init {folder}), or remove them to begin again"
+        )
     if list(folder.glob("checkpoint-*.pt")):
         raise TrainingError(
             f"{folder} holds checkpoints of an older format; go on from its weights: --init {folder} in another folder"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from PIL import ImageOps
@@ -27,10 +27,32 @@ from ..data import FITS, Fit, ImageSource, fit_picture, to_tensor
 from ..errors import ConfigError, ImageError, TokenFileError
 from ..files import only_one, replacing
 from ..quantize.tokens import Tokens
-from ..tokenizer import FlowMo
 from .distributed import World
 
 PART = 1024
+
+
+class CoderConfig(Protocol):
+    """What a shard says of its tokens."""
+
+    @property
+    def bits_per_group(self) -> int: ...
+
+    @property
+    def bits_per_token(self) -> int: ...
+
+    def tokens_of(self, size: tuple[int, int]) -> int: ...
+
+
+class Coder(Protocol):
+    """A tokenizer that codes images: FlowMo, and other people's tokenizers (Table 2)."""
+
+    @property
+    def config(self) -> CoderConfig: ...
+
+    def fingerprint(self) -> int: ...
+
+    def tokenize(self, images: Tensor, bits_per_token: int | None = None) -> Tokens: ...
 
 
 @dataclass(frozen=True)
@@ -46,6 +68,8 @@ class CodingJob:
     flip: bool = False  # each image is mirrored, left to right
     bits_per_token: int | None = None  # the first so many bits of each token; None for all
     precision: str = "fp32"  # of the model's weights: parts of one shard must not differ in it
+    tokenizer: str | None = None  # the name of another tokenizer than FlowMo
+    num_codes: int | None = None  # integers that it knows, where they are fewer than the bits of a token allow
 
     def __post_init__(self) -> None:
         if self.fit not in FITS:
@@ -73,7 +97,7 @@ class Coded(NamedTuple):
 
 
 def code_data_set(
-    model: FlowMo,
+    model: Coder,
     job: CodingJob,
     target: Path,
     world: World,
@@ -143,7 +167,7 @@ def _whole(path: Path, fingerprint: int) -> Shard | None:
 
 
 def _code_part(
-    model: FlowMo,
+    model: Coder,
     fingerprint: int,
     job: CodingJob,
     places: range,
@@ -179,6 +203,9 @@ def _code_part(
         fingerprint,
         job.fit,
         torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2),
+        None,
+        job.tokenizer,
+        job.num_codes,
     )
     with replacing(stem.with_suffix(".json")) as part:
         part.write_text(json.dumps(bad))
@@ -223,6 +250,8 @@ def _join(job: CodingJob, stems: Sequence[Path], fingerprint: int) -> Coded:
             job.fit,
             torch.cat([s.original_sizes for s in shards if s.original_sizes is not None]),
             job.classes,
+            job.tokenizer,
+            job.num_codes,
         ),
         bad,
     )

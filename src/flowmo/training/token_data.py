@@ -84,6 +84,8 @@ def read_token_set(
             tokens.bits_per_token,
             tokens.bits_per_group,
             tokens.image_size,
+            shard.about.tokenizer,
+            shard.about.num_codes,
         )
         if first is None:
             first = layout, shard.about.classes
@@ -150,7 +152,7 @@ def _check_same(
 ) -> None:
     if other.fingerprint != layout.fingerprint:
         raise TokenFileError(
-            f"{file} was made by the tokenizer {other.fingerprint}, {first_file} by {layout.fingerprint}: their "
+            f"{file} was made by the tokenizer {other.title}, {first_file} by {layout.title}: their "
             "integers mean different things; give shards of one"
         )
     if other != layout:

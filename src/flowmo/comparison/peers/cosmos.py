@@ -125,7 +125,10 @@ class Cosmos(PeerNetwork):
         super().__init__()
         channels, dimensions = shapes("encoder.conv_out.weight")[0], shapes("quant_conv.weight")[0]
         if dimensions != len(levels):
-            raise WeightsError(f"{shapes.where} has {dimensions} numbers a token, but the levels are {levels}")
+            raise WeightsError(
+                f"{shapes.where} has {dimensions} numbers a token, but the levels are {levels}; the files of a "
+                "continuous tokenizer (CI) have no tokens, take those of DI"
+            )
         self.levels, self.num_codes = levels, math.prod(levels)
         widths, ups = shapes.widths("encoder.down", "block"), shapes.widths("decoder.up", "block")
         down, up = (

@@ -70,6 +70,8 @@ PEERS: dict[str, PublishedPeer] = {
     "cosmos-di8": _cosmos("DI8x8"),
     "cosmos-di16": _cosmos("DI16x16"),
 }
+CONTINUOUS = {"cosmos-ci8": "cosmos-di8", "cosmos-ci16": "cosmos-di16"}
+"""Tokenizers of the same authors that have no tokens, and the discrete one beside each."""
 
 
 def load_peer(name: str, path: str | Path) -> PeerNetwork:

@@ -14,7 +14,7 @@ from ...errors import ConfigError
 from ...provenance import weights_checksum
 from ...quantize.tokens import Tokens
 from .network import PeerNetwork
-from .registry import PEERS, load_peer
+from .registry import CONTINUOUS, PEERS, load_peer
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,12 @@ class PeerTokenizer(nn.Module):
         return next(self.network.parameters()).device
 
     @property
+    def num_codes(self) -> int | None:
+        """Return the integers that it knows, from 0 on, where they are fewer than the bits of a token allow."""
+        codes = self.network.num_codes
+        return codes if codes < 2**self.config.bits_per_token else None
+
+    @property
     def has_tokens(self) -> bool:
         """Whether its codes are integers, which is so of all in the registry."""
         return True
@@ -96,23 +102,38 @@ class PeerTokenizer(nn.Module):
         indices = self.network.tokenize(images.to(self.device)).flatten(1)[..., None].cpu()
         return Tokens(indices, self.config.bits_per_group, (images.shape[2], images.shape[3]))
 
+    def check_decodable(self, tokens: Tokens) -> None:
+        """Raise ConfigError for another tokenizer's tokens, by their number and size."""
+        found = (tokens.num_tokens, tokens.num_groups, tokens.bits_per_group)
+        if found != (self.config.tokens_of(tokens.image_size), 1, self.config.bits_per_group):
+            raise ConfigError(f"{found[0]} x {found[1]} tokens of {found[2]} bits are not of {self.config.name}")
+
     def detokenize(self, tokens: Tokens, *, seed: int | Sequence[int] = 0, **sampler: Any) -> Tensor:
         """Tokens -> images B 3 H W in [-1, 1], on the network's device. The seed changes nothing; raises ConfigError
         for settings of a sampler, which it does not have, and for another tokenizer's tokens."""
         given = [name for name, value in sampler.items() if value is not None]
         if given:
             raise ConfigError(f"{self.config.name} has no sampler; leave out {', '.join(given)}")
-        found = (tokens.num_tokens, tokens.num_groups, tokens.bits_per_group)
-        if found != (self.config.tokens_of(tokens.image_size), 1, self.config.bits_per_group):
-            raise ConfigError(f"{found[0]} x {found[1]} tokens of {found[2]} bits are not of {self.config.name}")
+        self.check_decodable(tokens)
         return self.decode_noise(self.code_of(tokens.indices))
 
 
 def open_tokenizer(spec: str, image_size: int, device: torch.device | str = "cpu") -> PeerTokenizer:
     """Return the tokenizer of ``NAME=FILE``, with a name of the registry. Raises ConfigError, WeightsError or
     ImageError."""
+    name, path = check_spec(spec)
+    return PeerTokenizer(name, load_peer(name, path).to(device), image_size)
+
+
+def check_spec(spec: str) -> tuple[str, Path]:
+    """Return name and path of ``NAME=FILE``. Raises ConfigError for a name that is not in the registry, for one of a
+    tokenizer without tokens, and for a file that is not there."""
     name, _, path = spec.partition("=")
+    if name in CONTINUOUS:
+        raise ConfigError(f"{name} has a continuous latent and no tokens; its discrete sister is {CONTINUOUS[name]}")
     if name not in PEERS or not path:
         raise ConfigError(f"{spec!r}: write NAME=FILE; 'flowmo compare --peers list' shows the names and their files")
-    network = load_peer(name, Path(path).expanduser())
-    return PeerTokenizer(name, network.to(device), image_size)
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ConfigError(f"{spec}: there is no file {path}; {PEERS[name].source} publishes it")
+    return name, file
