@@ -23,7 +23,7 @@ from ..quantize.tokens import payload_size
 from ..tokenizer import FlowMo
 from ..weights.load import PACKAGED
 from . import common, models, rates
-from .fields import add_flag
+from .fields import add_flag, fields_of
 from .peers import add_peer_arguments, open_peer_of, refuse_our_settings
 from .printing import Progress, pictures_in_words, print_json
 from .values import positive
@@ -40,9 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shard.add_argument("--split", help="part of a data set that has several, such as train")
     shard.add_argument("--limit", type=positive, metavar="N", help="code the first N pictures only")
     shard.add_argument("--flip", action="store_true", help="code the pictures mirrored: a second shard to train on")
-    shard.add_argument(
-        "--labels", action="store_true", help="number the sub-folders as classes; other data sets bring their labels"
-    )
+    what = "number the sub-folders as classes; other data sets bring their labels"
+    shard.add_argument("--labels", action="store_true", help=what)
     add_flag(shard, "--label-file", Path, "labels as text: a line 'label' or 'name label' a picture")
     shard.add_argument("--class-names", type=Path, metavar="FILE", help="names of the labels: a line each, or JSON")
     add_peer_arguments(parser, "--peer", "write the tokens of another tokenizer into a shard")
@@ -100,19 +99,16 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
         shard_file = target.with_name(f".{target.name}.shard") if array else target
         model, size, bits = _coder(arguments)
         classes = classes if labels else None
-        job = CodingJob(
-            source,
-            size,
-            arguments.fit,
-            labels,
-            classes,
-            arguments.batch_size,
-            arguments.flip,
-            bits,
-            arguments.precision,
-            model.config.name if isinstance(model, PeerTokenizer) else None,
-            model.num_codes if isinstance(model, PeerTokenizer) else None,
-        )
+        about: dict[str, Any] = {
+            "source": source,
+            "size": size,
+            "labels": labels,
+            "classes": classes,
+            "bits_per_token": bits,
+        }
+        if isinstance(model, PeerTokenizer):
+            about |= {"tokenizer": model.config.name, "num_codes": model.num_codes}
+        job = CodingJob(**fields_of(arguments, CodingJob) | about)
         progress = Progress(len(source))
         new, start = 0, time.perf_counter()
 
