@@ -17,6 +17,14 @@ from .values import finite, positive, rho, seed, size, steps
 OUT = "flowmo-out"
 DATA_HELP = "folder of pictures, tar, WebDataset shards, Parquet files or one .npy array"
 MODEL_HELP = "packaged model, .safetensors file, folder of a run, checkpoint, or released .pth"
+FIT_HELP = (
+    "how a picture gets the model's size: crop cuts the centre out, pad keeps all of it with its edges repeated, "
+    "stretch keeps all of it and loses its proportions"
+)
+SIZE_HELP = (
+    "height and width that pictures are brought to, multiples of the model's patch (default: its own); or original: "
+    "each as it is, with a model that codes any size"
+)
 NETWORKS = {
     "lpips": "LPIPS (Alex)",
     "lpips_alex": "LPIPS (Alex)",
@@ -51,25 +59,10 @@ def add_device_argument(group: Any) -> None:
 
 def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the pictures of a command, and how they get the model's size."""
-    add_flag(
-        parser, "pictures", str, "picture files, folders (searched through), or quoted patterns",
-        nargs="+", metavar="PICTURE",
-    )  # fmt: skip
-    add_flag(
-        parser,
-        "--fit",
-        FITS[:3],  # the fourth is that of --size original
-        "how a picture gets the model's size: crop cuts the centre out, pad keeps all of it with its edges repeated, "
-        "stretch keeps all of it and loses its proportions",
-        "crop",
-    )
-    add_flag(
-        parser,
-        "--size",
-        size,
-        "height and width that pictures are brought to, multiples of the model's patch (default: its own); or "
-        "original: each as it is, with a model that codes any size",
-    )
+    what = "picture files, folders (searched through), or quoted patterns"
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help=what)
+    add_flag(parser, "--fit", FITS[:3], FIT_HELP, "crop")  # the fourth is that of --size original
+    add_flag(parser, "--size", size, SIZE_HELP)
 
 
 def add_sampling_arguments(
