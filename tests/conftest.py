@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,19 @@ from torch import Tensor, nn
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for the network
 
+LONG = ("runs/", "training/", "experiments/test_ablations", "profiling/", "comparison/test_peers_golden", "cli/")
+"""Where the tests are that take long."""
+
 SHARED = Path(os.environ.get("FLOWMO_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that of several processes none is left with one when the others are done."""
+
+    def place(item: pytest.Item) -> int:
+        return next((k for k, long in enumerate(LONG) if f"/tests/{long}" in item.path.as_posix()), len(LONG))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +34,18 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the photographs and golden vectors at {SHARED} (or FLOWMO_SHARED)")
     return SHARED
+
+
+@pytest.fixture
+def lpips() -> None:
+    """Skips where the weights of LPIPS are not installed."""
+    from flowmo.errors import WeightsError
+    from flowmo.perceptual import load_lpips
+
+    try:
+        load_lpips("alex")
+    except WeightsError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(autouse=True)
@@ -46,11 +71,12 @@ def photographs(shared: Path) -> Callable[[str, int], Tensor]:
     """photographs(split, count): 32-pixel versions of real photographs, count 3 32 32 in [-1, 1]."""
     from flowmo.data import open_images, shorter_side_to, to_tensor
 
-    def load(split: str, count: int) -> Tensor:
+    @functools.cache
+    def read(split: str, count: int) -> Tensor:
         source = open_images(shared / "data" / "tiny64", split=split)
         return torch.stack([to_tensor(shorter_side_to(source[i], 32)) for i in range(count)])
 
-    return load
+    return lambda split, count: read(split, count).clone()
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,7 @@ def execute(step: Step, arguments: argparse.Namespace, places: SimpleQueue[int])
         else:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // arguments.jobs)))
         with (arguments.out / "logs" / file_name(step)).open("ab") as log:
-            command = [sys.executable, "-m", "flowmo", *step.words]
+            command = [environment.get("PYTHON", sys.executable), "-m", "flowmo", *step.words]
             code = subprocess.run(command, env=environment, stdout=log, stderr=log, check=False).returncode
         if code == 0:
             (arguments.out / "done" / file_name(step)).touch()

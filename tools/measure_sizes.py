@@ -1,73 +1,160 @@
-"""How much quality a model loses at sizes that it was not trained at: the table that commands warn with.
+"""One model on pictures of many sizes: quality, memory and time of a large picture, and the borders of its tiles.
 
-    python tools/measure_sizes.py photos256/ [--count 100] [--out src/flowmo/weights/packaged/sizes.json]
+    python tools/measure_sizes.py photos256/ --model flowmo-mini [--originals 'FOLDER/*.jpg'] [--out results/sizes.json]
 
-Reconstructs the same held-out photographs at several sizes, with the model's own sampler and image i from seed i, and
-writes the mean PSNR in dB and LPIPS (Alex) of each. At every size an image is compared with itself at that size.
+1. 64, 128, 256, 512 and 768 x 512 pixels at two rates: PSNR and LPIPS (Alex). Pictures larger than the photographs are
+   windows of many photographs side by side, so that their details are real (flowmo/experiments/sizes.py).
+2. --originals: other photographs, each as it is, by its name.
+3. The step of the error across the borders of tiles against that across the other borders of patches.
+4. ``flowmo tokenize --size original`` and ``flowmo detokenize`` of 2,000 x 1,500 and 4,000 x 3,000 pixels: peak memory
+   of the process and its time, beside those of a command that only loads the model (Linux).
+
+What is measured is kept in the file at once: a part that is there of the same model is not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import flowmo
-from flowmo.data import fit_picture, open_images, to_tensor
-from flowmo.metrics.pixels import psnr
+from flowmo.config import to_dict
+from flowmo.data import find_pictures, fit_picture, open_images, open_picture, to_tensor, whole_size
+from flowmo.evaluation.results import weights_checksum
+from flowmo.experiments.sizes import SIZES, picture_of, quality, seam_step
+from flowmo.files import replacing
 from flowmo.perceptual import load_lpips
-from flowmo.provenance import code_version
+from flowmo.provenance import code_version, machine
 from flowmo.weights.load import PACKAGED
-from flowmo.weights.sizes import FILE
 
-RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)  # of the model's own size
+OUT = Path(__file__).parents[1] / "results" / "sizes.json"
+LARGE = ((1500, 2000), (3000, 4000))
+SEAMS = (1024, 1536)
+"""(height, width) of the pictures whose borders of tiles are measured, 24 tiles each."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("data", help="held-out images, at least four times as large as the model's")
-    parser.add_argument("--model", default=PACKAGED, help="as for flowmo.load (default: %(default)s)")
-    parser.add_argument("--count", type=int, default=100, help="images (default: 100)")
-    parser.add_argument("--out", type=Path, default=FILE, help="file of the table (default: that of the package)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", help="held-out photographs")
+    parser.add_argument("--model", default=PACKAGED, help="a model of any size, as for flowmo.load")
+    parser.add_argument("--name", help="of the model in the table (default: as in --model)")
+    parser.add_argument("--bits-per-token", type=int, nargs=2, default=[18, 56], help="the rates (default: 18 56)")
+    parser.add_argument("--count", type=int, default=100, help="pictures a size (default: 100)")
+    parser.add_argument("--seam-count", type=int, default=8, help="pictures whose tiles are measured (default: 8)")
+    parser.add_argument("--originals", nargs="+", default=[], metavar="FILE", help="photographs to code as they are")
+    parser.add_argument("--no-large", action="store_true", help="leave memory and time out")
+    parser.add_argument("--out", type=Path, default=OUT, help="file of the results (default: results/sizes.json)")
     arguments = parser.parse_args(argv)
     model, lpips = flowmo.load(arguments.model), load_lpips("alex")
+    if model.config.transform is None:
+        print(f"{arguments.model} codes one size; give a model with a transform", file=sys.stderr)
+        return 2
     source = open_images(arguments.data, split="validation")
-    places = [i * len(source) // arguments.count for i in range(arguments.count)]
-    images = [source[i] for i in places]
-    patch, own = max(model.config.encoder.patch_size, model.config.decoder.patch_size), model.config.image_size
-    rows = []
-    for ratio in RATIOS:
-        side = round(own * ratio / patch) * patch
-        closeness, distance = [], []
-        for i, image in enumerate(images):
-            x = to_tensor(fit_picture(image, side, side))[None]
-            with torch.inference_mode():
-                y = model.reconstruct(x, seed=[i])
-                closeness.append(float(psnr(y, x)))
-                distance.append(float(lpips(y, x)))
-        rows.append(
-            {
-                "side": side,
-                "psnr": round(sum(closeness) / len(closeness), 2),
-                "lpips_alex": round(sum(distance) / len(distance), 3),
-            }
-        )
-        print(rows[-1], file=sys.stderr, flush=True)
-    content = {
-        "model": arguments.model,
-        "fingerprint": f"{model.fingerprint():08x}",
-        "image_size": own,
-        "data": f"{arguments.count} images, every {len(source) // arguments.count}th, of the {len(source):,} of "
-        f"{Path(arguments.data).name}, validation",
-        "seed": "image i from seed i",
-        "code": code_version(),
-        "rows": rows,
-    }
-    arguments.out.write_text(json.dumps(content, indent=2) + "\n")
+    photographs = [source[i * len(source) // arguments.count] for i in range(arguments.count)]
+    rates, patch = arguments.bits_per_token, model.config.transform.patch_size
+    content = _opened(arguments, model, f"{arguments.count} of the {len(source):,} photographs of")
+
+    def part(name: str, measure: Callable[[], Any]) -> None:
+        if name not in content:
+            content[name] = measure()
+            with replacing(arguments.out) as path:
+                path.write_text(json.dumps(content, indent=1) + "\n")
+            print(f"{name}: {json.dumps(content[name])}", file=sys.stderr, flush=True)
+
+    def tokens_of(height: int, width: int) -> int:
+        return model.config.tokens_of(whole_size((height, width), patch))
+
+    def row(height: int, width: int, found: dict[int, dict[str, float]]) -> dict[str, Any]:
+        by_rate = {str(b): {"bytes": -(-tokens_of(height, width) * b // 8)} | found[b] for b in rates}
+        return {"height": height, "width": width, "rates": by_rate}
+
+    for height, width in SIZES:
+        pictures = [picture_of(photographs, i, height, width) for i in range(len(photographs))]
+        part(f"{width} x {height}", lambda h=height, w=width, p=pictures: row(h, w, quality(model, p, rates, lpips)))
+    for path in find_pictures(arguments.originals) if arguments.originals else []:
+        image = open_picture(path).image.convert("RGB")
+        padded = fit_picture(image, *whole_size((image.height, image.width), patch), "whole")
+        part(path.stem, lambda i=image, p=padded: row(i.height, i.width, quality(model, [p], rates, lpips)))
+    part("seams", lambda: _seams(model, photographs, patch, rates, arguments.seam_count))
+    if not arguments.no_large:
+        part("loading", lambda: _timed(["info", arguments.model]))
+        for height, width in LARGE:
+            picture = picture_of(photographs, 0, height, width)
+            part(f"large {width} x {height}", lambda p=picture: _commands(arguments.model, p))
     return 0
+
+
+def _opened(arguments: argparse.Namespace, model: flowmo.FlowMo, count: str) -> dict[str, Any]:
+    """Return the file's content where it is of the same weights and settings, else what a new one begins with."""
+    begun: dict[str, Any] = {
+        "model": arguments.name or arguments.model,
+        "sha256": weights_checksum(model),
+        "sampler": to_dict(model.config.sampler),
+        "data": f"{count} {Path(arguments.data).name}, validation",
+        "bits_per_token": arguments.bits_per_token,
+        "count": arguments.count,
+    }
+    if arguments.out.exists():
+        known: dict[str, Any] = json.loads(arguments.out.read_text())
+        if all(known.get(name) == value for name, value in begun.items()):
+            return known
+    return begun | {"code": code_version(), "machine": machine(torch.device("cpu"))}
+
+
+def _seams(
+    model: flowmo.FlowMo, photographs: list[Any], patch: int, rates: list[int], count: int
+) -> dict[str, dict[str, float]]:
+    """Return the steps across borders of tiles and elsewhere, by bits a token."""
+    found: dict[str, dict[str, float]] = {}
+    for bits in rates:
+        steps = []
+        for i in range(count):
+            x = to_tensor(picture_of(photographs, 12 * i, *SEAMS))[None]
+            with torch.inference_mode():
+                steps.append(seam_step(model.detokenize(model.tokenize(x, bits), seed=[i]), x, patch))
+        border, elsewhere = (sum(column) / count for column in zip(*steps, strict=True))
+        found[str(bits)] = {"border": border, "elsewhere": elsewhere, "ratio": border / elsewhere}
+    return found
+
+
+def _commands(model: str, picture: Any) -> dict[str, dict[str, float]]:
+    """Return the memory and time of coding a picture as it is, and of decoding it, by the commands."""
+    with tempfile.TemporaryDirectory() as folder:
+        photo, tokens, back = (Path(folder) / name for name in ("photo.jpg", "tokens", "back"))
+        picture.save(photo, quality=95)
+        model_flags = ["--model", model, "--device", "cpu"]
+        coded = _timed(["tokenize", str(photo), "--out", str(tokens), "--size", "original", *model_flags])
+        decoded = _timed(["detokenize", str(tokens), "--out", str(back), *model_flags])
+        assert open_picture(back / "photo.png").image.size == picture.size
+    return {"tokenize": coded, "detokenize": decoded}
+
+
+def _timed(arguments: list[str]) -> dict[str, float]:
+    """Return the seconds and the peak memory in MB (10^6 bytes) of a command, which must succeed.
+
+    The peak is that of the command's own memory (VmHWM), looked at while it runs: what the system tells at the end of
+    a process counts that of its parent too.
+    """
+    start, peak = time.perf_counter(), 0
+    process = subprocess.Popen([sys.executable, "-m", "flowmo", *arguments], stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        with contextlib.suppress(OSError, StopIteration):  # it ended between the two
+            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            peak = max(peak, int(next(line for line in lines if line.startswith("VmHWM")).split()[1]))
+        time.sleep(0.05)
+    if process.returncode:
+        raise SystemExit(f"flowmo {' '.join(arguments)} ended with {process.returncode}")
+    return {"seconds": round(time.perf_counter() - start, 1), "peak_mb": round(peak * 1024 / 1e6)}
 
 
 if __name__ == "__main__":

@@ -19,14 +19,16 @@ from flowmo.evaluation.results import Result, read_result
 from flowmo.experiments.ablation_results import conditions, figure_table, table
 from flowmo.experiments.ablations import FIGURES
 from flowmo.metrics.table import METRICS, column
+from flowmo.weights.load import PACKAGED
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "EVALUATION.md", ROOT / "docs" / "ABLATIONS.md")
-SPEED_OF = "train-flowmo-mini-64"
+DOCUMENTS = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("EVALUATION", "ABLATIONS", "GENERATION")))
+SPEED_OF = f"train-{PACKAGED}"
 POSTTRAINING = ("rfid", "kid", "psnr", "ssim", "lpips_alex", "lpips_vgg")
 DECODING = {"passes": ("passes", "d"), "images_per_second": ("images/s", ".1f"), "speedup": ("times as fast", ".1f")}
 GENERATION = ("fid", "sfid", "kid", "precision", "recall", "agreement")
+CONVENTIONS = ("fid", "kid", "precision", "recall", "agreement")
 GENERATED = {
     "floor-reconstructions": "the tokenizer's reconstructions, the floor",
     "control-shuffled-labels": "control: the samples with shuffled labels",
@@ -42,7 +44,7 @@ POSTTRAINED = {
 
 def protocols() -> str:
     """The packaged model under both protocols, a line a metric."""
-    results = [read_result(RESULTS / f"flowmo-mini-64-{name}.json") for name in ("standard", "published")]
+    results = [read_result(RESULTS / f"{PACKAGED}-{name}.json") for name in ("standard", "published")]
     lines = ["| | " + " | ".join(result.protocol for result in results) + " |", "|---|" + "---:|" * len(results)]
     each = replace(METRICS[0], name="psnr_each", label=f"{METRICS[0].label}, each picture")
     for metric in (METRICS[0], each, *METRICS[1:]):
@@ -137,6 +139,36 @@ def generation() -> str:
     return "\n".join(lines)
 
 
+def conventions() -> str:
+    """Samples of a generator by guidance, temperature and noise as MaskGIT and as TiTok read them."""
+    found = []
+    for path in (RESULTS / "generation" / "conventions").glob("*.json"):
+        convention, _, *settings = path.stem.split("-")
+        guidance, temperature, noise = (float(number) for number in settings[::2])
+        ours = guidance + (convention == "titok")
+        found.append(((ours, temperature, noise, convention), guidance, read_result(path)))
+    found.sort(key=lambda each: each[0])
+    first = found[0][2]
+    reference, metrics = first.content["reference"], first.content["metrics"]
+    titles = ["read as", "`--guidance`", "s of u + s (c - u)", "`--temperature`", "`--choice-noise`"]
+    lines = [
+        f"{first.data.count:,} pictures in each row, against {reference['count']:,} pictures of the "
+        f"{reference['split']} part. Agreement, with its standard error: of real pictures "
+        f"{metrics['agreement_reference']:.1%}, by chance {metrics['agreement_chance']:.1%}.",
+        "",
+        f"| {' | '.join(titles + [column(name).heading for name in CONVENTIONS])} |",
+        "|---|" + "---:|" * (len(titles) - 1 + len(CONVENTIONS)),
+    ]
+    for (ours, temperature, noise, convention), guidance, result in found:
+        numbers = result.content["metrics"]
+        cells = [f"{value:g}" for value in (guidance, ours, temperature, noise)]
+        cells += [column(name).text(numbers.get(name)) for name in CONVENTIONS]
+        share = numbers["agreement"]
+        cells[-1] += f" +- {100 * (share * (1 - share) / result.data.count) ** 0.5:.1f}"
+        lines.append(f"| {convention} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def in_words(samples: str) -> str:
     """guidance-2-decoder-1.5 -> guidance 2, decoder 1.5"""
     return re.sub(r"([\d.]+)-", r"\1, ", samples).replace("-", " ")
@@ -175,6 +207,58 @@ def _beside_the_first(result: dict, plain: dict[str, tuple[str, str]], labels: d
     return lines
 
 
+def sizes() -> str:
+    path = RESULTS / "sizes.json"
+    if not path.exists():
+        return "Not measured yet: it is done for the packaged model."
+    return sizes_tables(json.loads(path.read_text()))
+
+
+def sizes_tables(result: dict) -> str:
+    """Of ``tools/measure_sizes.py``: quality by size, single photographs, borders of tiles, memory and time."""
+    rates, machine = [str(bits) for bits in result["bits_per_token"]], result["machine"]
+    shown = ("bytes", column("psnr").heading, column("lpips_alex").heading)
+    heads = [f"{bits} bits a token: {what}" for bits in rates for what in shown]
+    lines = [f"| {result['model']} | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
+    for name, row in result.items():
+        if isinstance(row, dict) and "rates" in row:
+            size = f"{row['width']} x {row['height']}"
+            cells = [
+                cell
+                for bits in rates
+                for one in [row["rates"][bits]]
+                for cell in (f"{one['bytes']:,}", f"{one['psnr']:.2f}", f"{one['lpips_alex']:.3f}")
+            ]
+            lines.append(f"| {size if name == size else f'{name}, {size}'} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"Pixels, width first; {result['data']}, each scaled down to 64 and 128 pixels; 512 x 512 and 768 x 512 are "
+        "windows of several photographs side by side, so that details are as fine as those of 256 pixels. A row "
+        "with a name is one photograph as it is.",
+    ]
+    steps = ", ".join(f"{seam['ratio']:.2f} times at {bits} bits" for bits, seam in result["seams"].items())
+    lines += [
+        "",
+        f"Step of the error across the borders of tiles, against that across the other borders of patches: {steps}.",
+    ]
+    large = [(name.removeprefix("large "), row) for name, row in result.items() if name.startswith("large ")]
+    if large:
+        lines += [
+            "",
+            "| pixels | tokenize: s | peak MB | detokenize: s | peak MB |",
+            "|---|---:|---:|---:|---:|",
+        ]
+        for name, row in large:
+            cells = [f"{row[verb][what]:,}" for verb in ("tokenize", "detokenize") for what in ("seconds", "peak_mb")]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines += [
+            "",
+            f"Commands, on {machine['cpu']}, {machine['threads']} thread{'s' * (machine['threads'] > 1)}; loading "
+            f"the model alone takes {result['loading']['peak_mb']:,} MB and {result['loading']['seconds']} s.",
+        ]
+    return "\n".join(lines)
+
+
 def ablations(name: str) -> str:
     """Return a table or figure of the paper's ablations, or what they are of."""
     result = json.loads((RESULTS / "ablations.json").read_text())
@@ -187,11 +271,13 @@ ABLATIONS = ("conditions", *FIGURES, "Table 3", "Table 4", "Table 5", "Table 7")
 TABLES = {
     **{f"ablations {name}": partial(ablations, name) for name in ABLATIONS},
     "speed": speed,
+    "sizes": sizes,
     "protocols": protocols,
     "comparison": comparison,
     "posttraining": posttraining,
     "decoding": decoding,
     "generation": generation,
+    "conventions": conventions,
 }
 
 

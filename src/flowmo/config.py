@@ -260,6 +260,7 @@ _MEANT = {
     "precision": "dtype amp bf16 fp16 mixed_precision autocast",
     "recompute_blocks": "checkpointing gradient_checkpointing activation_checkpointing recompute",
     "workers": "num_workers dataloader_workers",
+    "perceptual": "lpips lpips_weight perceptual_weight",
     "crop_size": "resolution image_size img_size size",
     "image_size": "resolution img_size size",
     "width": "dim hidden_size hidden_dim embed_dim d_model model_dim",

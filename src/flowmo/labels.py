@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,6 +44,33 @@ def checked_labels(
         if classes is not None and high >= len(classes):
             raise DataError(f"{where}: the label {high} does not fit {len(classes)} names of classes, counted from 0")
     return array.astype(np.int32)
+
+
+def whole_labels(values: Any) -> np.ndarray | None:
+    """Return labels of any type as whole numbers where each is one, or none: integers, 3.0, truth values, texts of
+    digits, and nothing (None, NaN). None where one of them is something else, such as a name."""
+    array = np.asarray(values)
+    if array.dtype.kind in "iu":
+        return array
+    found = [_whole(value) for value in array.ravel().tolist()]
+    if any(value is None for value in found):
+        return None
+    return np.array(found, object).reshape(array.shape)
+
+
+def _whole(value: Any) -> int | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return NONE
+    if isinstance(value, (bool, int)):
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, (bytes, str)):
+        text = value.strip()
+        text = text.decode("latin-1") if isinstance(text, bytes) else text
+        if text.isascii() and text.isdigit():
+            return int(text) if len(text) <= 10 else MOST + 1
+    return None
 
 
 def parsed_label(text: str, where: str) -> int:

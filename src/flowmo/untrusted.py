@@ -11,11 +11,12 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
@@ -25,6 +26,8 @@ MAX_PICKLE = 2**24
 """Bytes of a pickle, without the tensors' values. The largest released checkpoint's has 0.2 MB."""
 MAX_HEADER = 2**24
 """Bytes of the header of weights: names, shapes and what is known of the training."""
+MAX_UNPACKED, MAX_SHRUNK = 2**28, 50
+"""Bytes that arrays may have when they are unpacked, however small their file is; and how often its size beyond."""
 KINDS = ("F16", "BF16", "F32", "F64")
 MAX_READS = 2**22
 """Pieces that a pickle outside an archive is read in; each may become an object of a hundred bytes."""
@@ -143,6 +146,29 @@ def without_wrappers(name: str) -> str:
     """Return a weight's name without what wrappers put before it: module. (several GPUs), _orig_mod. (torch.compile)
     and model. (frameworks)."""
     return re.sub(r"^(?:(?:module|_orig_mod|model)\.)+", "", name).replace("._orig_mod.", ".")
+
+
+def load_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """Return the arrays of an ``.npz`` file by name, or those of ``names`` that it has; nothing is executed.
+
+    Raises FileNotFoundError, and ValueError for whatever else is wrong, also for arrays that are gigabytes only when
+    they are unpacked.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no plain file")
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(part.file_size for part in archive.infolist())
+        if unpacked > max(MAX_UNPACKED, MAX_SHRUNK * path.stat().st_size):
+            raise ValueError(f"{path.stat().st_size:,} bytes claim to hold {unpacked:,}")
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files if names is None or name in names}
+    except FileNotFoundError:
+        raise
+    except MemoryError:
+        raise ValueError("it asks for more memory than there is") from None
+    except Exception as error:  # of damaged archives NumPy and zipfile raise nearly every type there is
+        raise ValueError(str(error) or type(error).__name__) from None
 
 
 def loads(text: str) -> Any:

@@ -11,8 +11,6 @@ from command_support import Command, Result
 from torch import nn
 
 from flowmo.cli.main import main
-from flowmo.errors import WeightsError
-from flowmo.perceptual import load_lpips
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.weights import save_model
@@ -43,15 +41,6 @@ def compiled_shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[in
 
     monkeypatch.setattr("torch.compile", compile)
     return seen
-
-
-@pytest.fixture
-def lpips() -> None:
-    """Skips where the weights of LPIPS are not installed."""
-    try:
-        load_lpips("alex")
-    except WeightsError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture

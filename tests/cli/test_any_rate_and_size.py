@@ -246,6 +246,8 @@ def test_the_closed_form_code_is_a_row_of_a_comparison(
         assert sorted(psnr_of) == [144, 448]
         assert psnr_of[448] > psnr_of[144] + 1
         assert psnr_of[448] > thumbnails[448]
+        shares = [row["metrics"].get("beats_transform") for row in rows if row["name"] == "thumbnail"]
+        assert all(share is not None and share < 1 for share in shares)
     trained = tmp_path / "tiny.safetensors"
     save_model(FlowMo(tiny()), trained)
     refused = [*command, "--bytes", "144", "--out", str(tmp_path / "refused"), "--transform", str(trained)]
@@ -256,7 +258,9 @@ def test_the_closed_form_code_is_a_row_of_a_comparison(
 def test_the_warning_says_how_much_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
     """By our table, which is of the packaged model as it is; also in bench, compare and gallery."""
     table = size_table()
-    assert table["fingerprint"] == f"{flowmo.load().fingerprint():08x}", "run tools/measure_sizes.py"
+    if table is None:
+        pytest.skip("no packaged model of one size, and so no table")
+    assert table["fingerprint"] == f"{flowmo.load(table['model']).fingerprint():08x}"
     rows = {row["side"]: row for row in table["rows"]}
     assert set(rows) == {32, 48, 64, 80, 96, 128, 192, 256}
     for side, size in ((128, (128, 128)), (256, (512, 200)), (32, (8, 8)), (80, (72, 80))):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import warm_python
 from flowmo import samples
 from flowmo.cli.main import main
 from flowmo.cli.plain import PlainStream, plain
@@ -143,7 +144,8 @@ def _umask() -> int:
 def test_a_pipe_is_no_token_file() -> None:
     os.mkfifo("p.flowmo")
     for command in (["info", "p.flowmo"], ["detokenize", "p.flowmo", "--out", "o"]):
-        result = subprocess.run([*FLOWMO, *command], capture_output=True, text=True, timeout=60)
+        words = [warm_python.python(), "-m", "flowmo", *command]
+        result = subprocess.run(words, env=warm_python.environment(), capture_output=True, text=True, timeout=60)
         assert result.returncode in (1, 2), command
         assert "Traceback" not in result.stderr
 
@@ -193,3 +195,28 @@ def test_one_flowmo_file_is_no_folder(pictures: int, capsys: pytest.CaptureFixtu
     assert main(["tokenize", "d", "--out", "one.flowmo"]) == 2
     assert ".shard" in capsys.readouterr().err
     assert not Path("one.flowmo").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (
+            ["reconstruct", "d", "--num-steps", "4"],
+            "flowmo reconstruct: there is no flag --num-steps; did you mean --steps?",
+        ),
+        (["tokenize", "d", "--forse"], "there is no flag --forse; did you mean --force?"),
+        (["bench", "decode", "--repeat=2"], "there is no flag --repeat; did you mean --repeats?"),
+        (["reconstruct", "d", "--count", "4"], "there is no flag --count; '--help' lists them"),
+        (["train", "a", "b", "c d"], "flowmo train: too many names: 'c d'"),
+    ],
+)
+def test_unknown_flags_suggest_the_likely_one(typed: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(typed) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_help_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help"]) == 0
+    assert "commands:" in capsys.readouterr().out
+    assert main(["help", "info"]) == 0
+    assert "usage: flowmo info" in capsys.readouterr().out

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pytest
 from command_support import CAT, PAYLOAD, Command
 from PIL import Image
 
+import warm_python
 from flowmo.comparison.published import TABLE_1
 from flowmo.evaluation.results import read_result
 
@@ -102,15 +101,15 @@ def test_metrics_of_distributions_and_json(flowmo: Command) -> None:
 def test_a_killed_comparison_goes_on_where_it_was(flowmo: Command, weights: Path) -> None:
     """Real processes and a real SIGKILL; the end is that of a run that was left alone."""
     words = ["compare", FOLDER, "--models", weights, "--codecs", "webp", "--bytes", 70, 150, "--metrics", "--limit", 8]
-    command = [sys.executable, "-m", "flowmo", *map(str, words), "--out", "o"]
-    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [warm_python.python(), "-m", "flowmo", *map(str, words), "--out", "o"]
+    environment = warm_python.environment()
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     journal, deadline = Path("o/progress.jsonl"), time.monotonic() + 120
     while not (journal.exists() and journal.read_bytes().count(b"\n") >= 3) and time.monotonic() < deadline:
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert not Path("o/comparison.json").exists()
     before = journal.read_bytes().count(b"\n")
     assert before >= 3

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from command_support import CAT, Command
 
 import flowmo as package
 from flowmo.config import QuantizerConfig
-from flowmo.presets import tiny
+from flowmo.errors import ConfigError
+from flowmo.integrations.app import App
+from flowmo.presets import flowmo_continuous, flowmo_lo, tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.weights import save_model
 
@@ -75,12 +78,53 @@ def continuous(tmp_path: Path) -> Path:
         ("gallery", CAT, "--out", "o", "--models"),
         ("compare", CAT.parent, "--out", "o", "--models"),
         ("train-generator", "none", "o", "--tokenizer"),
+        ("generate", "--count", 1, "--out", "o", "--tokenizer"),
         ("bench", "encode", "--model"),
+        ("bench", "decode", "--model"),
+        ("bench", "device", "--model"),
     ],
-    ids=lambda command: command[0],
+    ids=lambda command: " ".join(map(str, command[:2])) if command[0] == "bench" else command[0],
 )
 def test_what_needs_tokens_refuses_before_any_work(flowmo: Command, continuous: Path, command: tuple[Any, ...]) -> None:
     result = flowmo(*command, continuous, model=False)
     assert result.code == 2
     assert 'quantizer "continuous" has no tokens' in result.err
     assert not Path("o").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("likelihood", "MODEL", CAT.parent, "--count", 2, "--steps", 1, "--num-probes", 1, "--out", "o"),
+        ("figure", "variance", CAT.parent, "--count", 2, "--steps", 1, "--out", "o", "--model", "MODEL"),
+        ("figure", "sampler-grid", CAT.parent, "--count", 2, "--steps", 1, "--rho", 1, "--guidance", 1, "--out", "o",
+         "--model", "MODEL"),
+        ("figure", "discoloration", CAT.parent, "--count", 2, "--steps", 1, "--out", "o", "--models", "MODEL"),
+        ("figure", "rate-distortion-perception", CAT.parent, "--count", 4, "--steps", 1, "--scales", 1, "--perception",
+         "fd_efflite0", "--out", "o", "--models", "MODEL"),
+        ("info", "MODEL"),
+    ],
+    ids=lambda command: " ".join(map(str, command[:2])) if command[0] == "figure" else command[0],
+)  # fmt: skip
+def test_what_needs_no_tokens_works(flowmo: Command, continuous: Path, command: tuple[Any, ...]) -> None:
+    result = flowmo(*(continuous if word == "MODEL" else word for word in command), model=False)
+    assert result.code == 0, result.err
+    assert command[0] == "info" or list(Path("o").glob("*.json"))
+
+
+def test_the_preset_is_table_3s() -> None:
+    """FlowMo-Lo's network with 256 tokens of 16 numbers, normalised, and no integers; noise sync is the run's (F6)."""
+    config = flowmo_continuous()
+    lo = flowmo_lo()
+    assert (config.num_tokens, config.bits_per_token, config.quantizer.kind) == (256, 16, "continuous")
+    assert (config.encoder, config.decoder, config.image_size) == (lo.encoder, lo.decoder, 256)
+    small = FlowMo(replace(tiny(), bits_per_token=16, bits_per_group=16, quantizer=config.quantizer))
+    assert not small.has_tokens
+    code = small.codes(torch.rand(2, 3, 32, 32) * 2 - 1)
+    assert code.shape == (2, 16, 16)
+    torch.testing.assert_close(code.square().mean(-1), torch.ones(2, 16), atol=1e-2, rtol=0)
+
+
+def test_the_app_takes_models_with_tokens_alone() -> None:
+    with pytest.raises(ConfigError, match="has no tokens"):
+        App([FlowMo(replace(tiny(), quantizer=QuantizerConfig("continuous")))])

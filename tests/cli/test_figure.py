@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -19,6 +18,8 @@ from command_support import CAT, PICTURES, Command
 from PIL import Image
 from safetensors import safe_open
 
+import warm_python
+from flowmo.cli.main import build_parser
 from flowmo.config import SamplerConfig, from_dict
 from flowmo.evaluation.results import labels, read_result
 from flowmo.flow import function_evaluations
@@ -100,6 +101,12 @@ def test_rate_distortion_perception(flowmo: Command, weights: Path) -> None:
     assert all("kd_efflite0" in point for point in found["points"])
 
 
+def test_figure_9_takes_the_papers_5000_pictures() -> None:
+    """Where there are fewer, as above, all of them."""
+    arguments = build_parser(["figure"]).parse_args(["figure", "rate-distortion-perception", "photos"])
+    assert arguments.count == 5000
+
+
 GRID = ("figure", "sampler-grid", FOLDER, "--count", 2, "--steps", 1, 2, "--rho", 1, 2, "--guidance", 1, 2)
 
 
@@ -146,15 +153,15 @@ def test_the_rule_of_psnr(flowmo: Command) -> None:
 
 def test_a_killed_grid_goes_on(flowmo: Command) -> None:
     grid = [*map(str, GRID), "--steps", "1", "2", "3", "4", "--json"]
-    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-m", "flowmo", *grid, "--out", "killed"], env=environment)
+    words = [warm_python.python(), "-m", "flowmo", *grid, "--out", "killed"]
+    process = subprocess.Popen(words, env=warm_python.environment(), stdout=subprocess.PIPE)
     partial, end = Path("killed/sampler-grid.partial"), time.monotonic() + 120
     while not partial.exists() or len(partial.read_text().splitlines()) < 3:
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert not Path("killed/sampler-grid.json").exists()
     kept = [json.loads(line)[1][0] for line in partial.read_text().splitlines()[:3]]  # PSNR of each
     again = flowmo(*grid, "--out", "killed", model=False)

@@ -168,3 +168,12 @@ def test_generating_without_a_class_says_what_it_is_about_to_do(
     (tmp_path / "a.npz").touch()  # so that it stops before it draws
     assert main(["generate", "--count", "3", "--npz", str(tmp_path / "a.npz"), "--no-pictures"]) == 2
     assert "no --class was given: 3 of each of 100 classes, 300 images" in capsys.readouterr().err
+
+
+def test_settings_given_in_several_flags_all_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--set", "images=8", "--config", "num_tokens=16", "--set", "batch_size=4", "--config", "bits_per_token=18"]
+    assert main(["train", "photos", str(tmp_path), "--preset", "tiny", *given, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert '"images": 8,' in said
+    assert '"batch_size": 4,' in said
+    assert '"num_tokens": 16,' in said

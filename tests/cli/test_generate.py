@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from PIL import Image
 from torch import nn
 
 import flowmo
+import warm_python
 from flowmo.experiments import many_images
 from flowmo.files import only_one
 from flowmo.generation import Generator, GeneratorConfig, TokenLayout, save_generator
@@ -232,11 +234,8 @@ def many(folder: Path, weights: Path, target: str, *more: object, processes: int
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes] if processes > 1 else []
     arguments = ["--generator", folder / "a", "--count", 30, "--no-pictures", "--batch-size", 2, "--npz", target, *more]
     arguments += ["--tokenizer", weights, "--mask-steps", 4, "--device", "cpu"]
-    return [str(text) for text in (sys.executable, *launcher, "-m", "flowmo", "generate", *arguments)]
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+    python = sys.executable if launcher else warm_python.python()  # torchrun's children are to be found
+    return [str(text) for text in (python, *launcher, "-m", "flowmo", "generate", *arguments)]
 
 
 def places_of(parts: Path) -> list[int]:
@@ -245,7 +244,8 @@ def places_of(parts: Path) -> list[int]:
 
 def kill_early(command: list[str], parts: Path, processes: int) -> None:
     """Start a command and kill it and its children once each of them has made two parts."""
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment(), start_new_session=True)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, env=warm_python.environment(), **pipes)
     deadline = time.monotonic() + 240
     while process.poll() is None and any(
         sum(place // 2 % processes == rank for place in places_of(parts)) < 2 for rank in range(processes)
@@ -257,11 +257,13 @@ def kill_early(command: list[str], parts: Path, processes: int) -> None:
     for pid in children.stdout.split():
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)
-    process.wait()
+    process.communicate()  # when all have ended
 
 
 def run_whole(command: list[str]) -> None:
-    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240, check=False)
+    result = subprocess.run(
+        command, env=warm_python.environment(), capture_output=True, text=True, timeout=240, check=False
+    )
     assert result.returncode == 0, result.stderr
 
 

@@ -47,6 +47,11 @@ def test_what_a_model_is_is_told_without_a_compiler() -> None:
     assert loaded("info") == (0, {"torch"})
 
 
+def test_what_a_model_is_is_told_without_the_readers_of_data_sets() -> None:
+    program = "import sys; from flowmo.cli.main import main; main(['info']); sys.exit('flowmo.data' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
 def test_a_token_file_is_told_without_one_too(tmp_path: Path) -> None:
     import torch
 

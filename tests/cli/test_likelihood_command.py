@@ -5,9 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from command_support import CAT, Command
+from torch import Tensor
 
 from flowmo.evaluation.results import read_result
+from flowmo.experiments.likelihood import LikelihoodSettings
+from flowmo.flow import Solver
+from flowmo.flow.likelihood import likelihood_grid, log_likelihood
+from flowmo.flow.solvers import asked_levels
 
 FOLDER = CAT.parent
 
@@ -27,6 +33,20 @@ def test_the_right_code_makes_a_picture_likelier(flowmo: Command) -> None:
         assert numbers["own"]["nats"] > numbers["other"]["nats"]
         assert 0 < numbers["own"]["standard_error_nats"] < 1000
     assert flowmo(*run, model=False).code == 2, "a result was overwritten"
+
+
+@pytest.mark.parametrize(("solver", "expected"), [("euler", 7), ("heun", 14)])
+def test_its_passes_are_those_that_happen(solver: Solver, expected: int) -> None:
+    """Counted where the sampler's are; every step of Heun's is corrected here, since none ends at t = 0."""
+    settings, asked = LikelihoodSettings(num_steps=7, solver=solver), []
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        asked.append(float(t[0]))
+        return x
+
+    log_likelihood(velocity, torch.zeros(1, 3), likelihood_grid(7, settings.rho, settings.start), [0], solver)
+    assert settings.evaluations == expected == len(asked)
+    assert asked == pytest.approx(asked_levels(likelihood_grid(7, settings.rho, settings.start).tolist(), solver))
 
 
 def test_a_model_without_training_and_other_settings(flowmo: Command, weights: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from command_support import Command
 from PIL import Image
 
 import flowmo as package
+import warm_python
 from flowmo import samples
 from flowmo.codec import read_shard
 
@@ -68,8 +68,8 @@ def test_a_gpt_learns_these_tokens_and_samples(flowmo: Command, pictures: Path) 
     package.weights.save_model(package.FlowMo(package.presets.tiny()), weights, torch.float32)
     assert flowmo("tokenize", pictures, "--labels", "--model", weights, "--out", "tokens.npy", model=False).code == 1
     settings = ["--steps", "60", "--batch-size", "4", "--width", "64", "--depth", "2", "--samples", "3", "--label", "1"]
-    command = [sys.executable, EXAMPLE, "tokens.npy", "--model", weights, *settings, "--out", "drawn.png"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    command = [warm_python.python(), EXAMPLE, "tokens.npy", "--model", weights, *settings, "--out", "drawn.png"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=warm_python.environment())
     assert result.returncode == 0, result.stderr
     losses = [float(line.split()[2]) for line in result.stdout.splitlines() if line.startswith("step")]
     assert losses[0] > 6 > losses[-1]  # ln 512 is 6.24; eight images are soon known by heart

@@ -35,6 +35,20 @@ def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., s
     return run
 
 
+@pytest.mark.parametrize("out", [".", "run"])
+def test_a_run_does_not_write_its_pictures_among_those_it_trains_on(
+    pictures: Path, out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(pictures), str(pictures / out), "--preset", "tiny", *SHORT]) == 2
+    assert "give a folder outside" in capsys.readouterr().err
+    assert len(list(pictures.iterdir())) == 3
+
+
+def test_a_setting_of_the_model_is_not_one_of_the_training(pictures: Path, fails: Callable[..., str]) -> None:
+    said = fails(pictures, "--set", "encoder.width=12", "--dry-run")
+    assert "encoder.width is a setting of the model; flowmo train takes it as --config encoder.width=VALUE" in said
+
+
 def test_a_device_that_is_not_there(pictures: Path, fails: Callable[..., str]) -> None:
     assert "--device nowhere cannot be used here" in fails(pictures, "--device", "nowhere")
 

@@ -131,3 +131,12 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
     with pytest.raises(ConfigError, match=r"flowmo\[codecs\]"):
         get_codec("jpegxl")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "jpegxl"])
+def test_threads_that_code_the_same_picture_do_not_see_the_settings_of_one_another(name: str) -> None:
+    """Pillow keeps the settings of a saving in the image itself, where another thread's would be taken for them."""
+    picture = photographs(1)[0]
+    before = dict(vars(picture))
+    codec_or_skip(name).encode(picture, 3)
+    assert vars(picture) == before

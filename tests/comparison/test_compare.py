@@ -25,7 +25,7 @@ from flowmo.comparison.compare import (
     peer_method,
 )
 from flowmo.comparison.published import TABLE_1
-from flowmo.comparison.table import markdown, table
+from flowmo.comparison.table import code_costs, markdown, table
 from flowmo.data import to_tensor, to_uint8
 from flowmo.errors import ConfigError
 from flowmo.evaluation.evaluator import Evaluator
@@ -118,6 +118,25 @@ def test_rows_are_what_one_measures_by_hand(
     assert sum((rows[4].scales or {}).values()) == 8
 
 
+def test_every_method_stands_beside_the_closed_form_code(
+    evaluator: Evaluator, images: Tensor, alex: LPIPS, model: FlowMo, tmp_path: Path
+) -> None:
+    """Of as many bytes or fewer, itself apart."""
+    linear = [FlowMoPeer("transform", model, {"num_steps": 4})]  # of 36 bytes
+    ours = FlowMoPeer("ours", model, {"num_steps": 1})
+    methods = [peer_method(peer, (32, 32), SEEDS) for peer in (ours, *linear, ThumbnailPeer(70), ThumbnailPeer(30))]
+    store = ResultStore(tmp_path / "l")
+    rows = compare(evaluator, methods, store, lambda row: None, linear)
+    x = images.float() / 127.5 - 1
+    near = [
+        alex(to_uint8(model.reconstruct(x, num_steps=steps, seed=list(seeds))).float() / 127.5 - 1, x)
+        for steps, seeds in ((1, SEEDS), (4, range(8)))
+    ]
+    assert rows[0].metrics["beats_transform"] == float((near[0] < near[1]).double().mean())
+    assert ["beats_transform" in row.metrics for row in rows] == [True, False, True, False]
+    assert "beats_transform" not in compare(evaluator, methods[:1], store, lambda row: None)[0].metrics
+
+
 def test_controls_are_one_step_and_the_code_of_the_picture_before(
     evaluator: Evaluator, images: Tensor, model: FlowMo, tmp_path: Path
 ) -> None:
@@ -134,6 +153,9 @@ def test_controls_are_one_step_and_the_code_of_the_picture_before(
         assert row.metrics["psnr"] == pytest.approx(float(psnr(again, x).mean()), rel=1e-4)
         assert set(row.metrics) == {"psnr", "ssim", "lpips_alex", "beats_thumbnail"}
         assert row.payload_bytes == 36
+    itself = compare(evaluator, [peer_method(peer, (32, 32), SEEDS)], ResultStore(tmp_path / "m"), lambda row: None)
+    lost = itself[0].metrics["psnr"] - rows[1].metrics["psnr"]
+    assert code_costs([*itself, *rows]) == [f"ours at 36 bytes: another picture's code costs {lost:.2f} dB"]
 
 
 def test_a_row_that_some_pictures_do_not_reach_has_no_numbers(

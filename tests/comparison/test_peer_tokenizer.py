@@ -92,6 +92,21 @@ def test_an_evaluation_measures_what_the_network_gives(spec: str, tmp_path: Path
     assert main(command) == 0, "what is measured is known"
 
 
+def test_the_command_compares_it(spec: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["compare", str(PICTURES), "--model", "--peers", spec, "--metrics", "--count", "2", "--size", "32"]
+    assert main([*words, "--out", str(out), "--device", "cpu"]) == 0
+    rows = read_result(out / "comparison.json").content["rows"]
+    (row,) = [row for row in rows if row["name"] == "MaskBit, 18 bits"]
+    assert row["payload_bytes"] == 8 * 8 * 5 / 8
+    source, network = open_images(PICTURES, 2), open_tokenizer(spec, 32).network
+    images = torch.stack([to_tensor(fit_picture(source[i], 32, 32)) for i in range(2)])
+    shown = network.detokenize(network.tokenize(images))
+    eight = [((x + 1) * 127.5).round() for x in (images, shown)]
+    errors = (eight[0] - eight[1]).square().flatten(1).mean(1)
+    assert row["metrics"]["psnr"] == pytest.approx(float((10 * (255**2 / errors).log10()).mean()), abs=1e-2)
+
+
 def test_an_evaluation_of_nothing_is_refused(tmp_path: Path) -> None:
     assert main(["evaluate", str(PICTURES), "--out", str(tmp_path / "out")]) == 2
     assert main(["evaluate", str(PICTURES), "--peers", "mine=file", "--out", str(tmp_path / "out")]) == 2

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+import warm_python
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "flowmo"
@@ -127,8 +127,8 @@ def test_a_metric_and_a_quantizer_take_the_files_that_are_named(tmp_path: Path) 
     insert(copy / quantizer[2], '"continuous"] = "lfq"', '"scaled", ')
     insert(copy / quantizer[2], "    tanh_bound: bool", "    first_scale: float = 1.0\n")
 
-    environment = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", USE, str(tmp_path)]
+    environment = warm_python.environment() | {"PYTHONPATH": str(tmp_path)}
+    command = [warm_python.python(), "-c", USE, str(tmp_path)]
     ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
 

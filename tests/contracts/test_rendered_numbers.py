@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import flowmo
+import warm_python
 from flowmo.evaluation.results import read_result
 from flowmo.provenance import weights_checksum
+from flowmo.weights.load import PACKAGED
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("flowmo-mini-64-standard", "flowmo-mini-64-published", "comparison", "curves")
+NAMES = (f"{PACKAGED}-standard", f"{PACKAGED}-published", "comparison", "curves")
 
 
 def test_documents_say_what_the_results_say() -> None:
-    program = [sys.executable, ROOT / "tools" / "render_readme.py", "--check"]
-    done = subprocess.run(program, capture_output=True, text=True)
+    program = [warm_python.python(), ROOT / "tools" / "render_readme.py", "--check"]
+    done = subprocess.run(program, env=warm_python.environment(), capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}run python tools/render_readme.py"
 
 
@@ -31,6 +32,15 @@ def test_results_are_whole_and_of_the_packaged_model(name: str) -> None:
     assert result.models[0].sha256 == weights_checksum(flowmo.load())
 
 
+def test_half_precision_is_measured_on_the_same_pictures() -> None:
+    folder = ROOT / "results" / "precision"
+    full, half = (read_result(folder / name / "flowmo-mini-64-standard.json") for name in ("fp32", "bf16"))
+    assert full.code["modified"] is half.code["modified"] is False
+    assert (full.data, full.models) == (half.data, half.models)
+    assert (full.content.get("precision"), half.content["precision"]) == (None, "bf16")
+    assert full.content["metrics"].keys() == half.content["metrics"].keys()
+
+
 def test_the_results_are_of_the_same_pictures() -> None:
-    whole = [read_result(ROOT / "results" / f"flowmo-mini-64-{name}.json").data for name in ("standard", "published")]
+    whole = [read_result(ROOT / "results" / f"{PACKAGED}-{name}.json").data for name in ("standard", "published")]
     assert whole[0] == whole[1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import warm_python
 from flowmo import samples
 from flowmo.cli.main import main
 from flowmo.errors import DataError
@@ -77,8 +77,8 @@ def test_what_does_not_compare_is_refused(folder: Path) -> None:
 def test_the_tool_and_the_table_of_the_readme(folder: Path, tmp_path: Path, render_readme: ModuleType) -> None:
     out = tmp_path / "posttraining.json"
     models = [f"{label}={','.join(map(str, results(folder, name)))}" for label, name in (("before", "a"), ("1b", "b"))]
-    tool = [sys.executable, str(ROOT / "tools" / "compare_posttraining.py"), str(out), *models]
-    subprocess.run(tool, check=True, capture_output=True)
+    tool = [warm_python.python(), str(ROOT / "tools" / "compare_posttraining.py"), str(out), *models]
+    subprocess.run(tool, env=warm_python.environment(), check=True, capture_output=True)
     content = json.loads(out.read_text())
     lines = render_readme.posttraining_table(content).splitlines()
     assert lines[2:4] == ["| | PSNR dB | SSIM, 1 seed |", "|---|---:|---:|"]

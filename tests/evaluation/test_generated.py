@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,33 @@ def test_distances_in_closed_form(pictures: Path, tmp_path: Path) -> None:
     before, after = (np.square(m - reference.pool.mean).sum() for m in (mean, mean + 8 / 127.5))
     moved = after - before
     assert shifted["fid"] - unshifted["fid"] == pytest.approx(moved, abs=1e-6)
+
+
+def test_the_inception_score_has_a_short_last_part_as_adms(pictures: Path, tmp_path: Path) -> None:
+    """12,345 samples are parts of 5,000, 5,000 and 2,345; ten equal parts, or three, would give another number."""
+
+    class WithLogits(Colours):
+        def __call__(self, images: Tensor) -> dict[str, Tensor]:
+            found = super().__call__(images)
+            return found | {"logits": 40 * found["spatial"][:, :6]}
+
+    random = np.random.RandomState(0)
+    drift = np.linspace(0, 100, 12_345)[:, None, None, None] * np.array([1, 0, 0])  # so that no part is like the whole
+    pixels = (random.randint(0, 156, (12_345, 4, 4, 3)) + drift).astype(np.uint8)
+    reference = reference_of(open_images(pictures), 32, Colours(), CPU, cache=tmp_path)
+    reference = replace(reference, features=None)  # no precision and recall, which take long for so many
+    found = measure_generated(Samples(pixels, None, "made"), reference, WithLogits(), CPU)["inception_score"]
+    quarters = pixels.reshape(-1, 2, 2, 2, 2, 3).mean((2, 4)).transpose(0, 3, 1, 2).reshape(-1, 12) / 127.5 - 1
+    p = np.exp(40 * quarters[:, :6])
+    p /= p.sum(1, keepdims=True)
+
+    def score(part: np.ndarray) -> float:
+        return float(np.exp((part * (np.log(part) - np.log(part.mean(0)))).sum(1).mean()))
+
+    expected = np.mean([score(p[:5000]), score(p[5000:10_000]), score(p[10_000:])])
+    assert found == pytest.approx(expected, rel=1e-5)
+    for parts in (1, 3, 10):
+        assert abs(np.mean([score(part) for part in np.array_split(p, parts)]) / expected - 1) > 5e-4
 
 
 def test_statistics_are_made_once_and_for_these_pictures(pictures: Path, tmp_path: Path) -> None:

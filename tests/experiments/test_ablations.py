@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import warm_python
 from flowmo.cli.main import main
 from flowmo.errors import ConfigError, WeightsError
 from flowmo.experiments.ablation_results import agreement, differences, gather, summary, table
@@ -107,8 +106,13 @@ def test_one_model_is_trained_measured_gathered_and_not_done_twice(shared: Path,
     except WeightsError as error:
         pytest.skip(str(error))
     out, result = tmp_path / "out", tmp_path / "ablations.json"
-    environment = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    environment |= {"IMAGES": "32", "POST_IMAGES": "16", "COUNT": "4", "SEEDS": "1", "RESULT": str(result)}
+    environment = warm_python.environment() | {
+        "IMAGES": "32",
+        "POST_IMAGES": "16",
+        "COUNT": "4",
+        "SEEDS": "1",
+        "RESULT": str(result),
+    }
     command = ["bash", str(ROOT / "runs" / "ablations.sh"), str(shared / "data" / "tiny64"), str(out), "--only", "base"]
 
     def run() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import warm_python
 from flowmo import samples
 from flowmo.cli.main import main
 from flowmo.config import SamplerConfig
@@ -104,8 +104,9 @@ def test_the_papers_sampler_takes_31_passes() -> None:
 def test_the_tool_and_the_table_of_the_readme(folder: Path, tmp_path: Path, render_readme: ModuleType) -> None:
     out = tmp_path / "decoding.json"
     rows = [f"{label}={folder / name}.safetensors={result_of(folder, label)}" for label, (name, _, _) in ROWS.items()]
-    tool = [sys.executable, str(ROOT / "tools" / "compare_decoding.py"), str(out), *rows]
-    done = subprocess.run([*tool, "--batch-size", "2", "--repeats", "1"], capture_output=True, text=True)
+    tool = [warm_python.python(), str(ROOT / "tools" / "compare_decoding.py"), str(out), *rows]
+    command = [*tool, "--batch-size", "2", "--repeats", "1"]
+    done = subprocess.run(command, env=warm_python.environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("eight: 15 passes, ")
     content = json.loads(out.read_text())

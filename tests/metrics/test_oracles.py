@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import warm_python
 from flowmo.data import to_uint8
 from flowmo.errors import WeightsError
 from flowmo.metrics.distances import frechet, frechet_of_features, inception_score, kid, precision_recall
@@ -36,8 +37,8 @@ def oracle(tmp_path: Path) -> Oracle:
         for file, content in zip(files, weights, strict=True):
             torch.save(content, file)
         program = [Path(__file__).parent / "oracle_program.py", task, tmp_path / "in.npz", tmp_path / "out.npz", *files]
-        environment = os.environ | {"PYTHONPATH": str(ORACLES), "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([sys.executable, *program], env=environment, capture_output=True, text=True)
+        environment = warm_python.environment() | {"PYTHONPATH": str(ORACLES), "HOME": str(tmp_path)}
+        done = subprocess.run([warm_python.python(), *program], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
         with np.load(tmp_path / "out.npz") as found:
             return dict(found)

@@ -12,6 +12,7 @@ from flowmo.cli.main import main
 from flowmo.errors import ConfigError
 from flowmo.evaluation.results import read_result
 from flowmo.metrics import table
+from flowmo.metrics.networks import Networks
 from flowmo.metrics.table import (
     METRICS,
     Measurements,
@@ -21,6 +22,7 @@ from flowmo.metrics.table import (
     compute,
     default_families,
     families,
+    in_one_line,
     spaces,
 )
 
@@ -28,7 +30,7 @@ PICTURES = Path(table.__file__).parents[1] / "samples"
 
 
 def test_names_are_unique_and_formats_work() -> None:
-    assert len(columns()) == len({column.name for column in columns().values()}) == len(METRICS) + 5
+    assert len(columns()) == len({column.name for column in columns().values()}) == len(METRICS) + 6
     for column in columns().values():
         assert column.text(0.5)
         assert column.text(None, "n/a") == "n/a"
@@ -43,7 +45,7 @@ def test_what_other_lists_follow_from_the_table() -> None:
     assert table.of_all_images()[:3] == ["rfid", "kid", "sfid"]
     assert table.with_companions(["psnr", "rfid", "fd_efflite0"])[3:] == ["kid", "kd_efflite0"]
     assert {name for name, shown in columns().items() if not shown.plotted} == {
-        "bits_per_pixel", "kd_efflite0", "beats_thumbnail",
+        "bits_per_pixel", "kd_efflite0", "beats_thumbnail", "beats_transform",
     }  # fmt: skip
 
 
@@ -122,3 +124,17 @@ def test_a_new_metric_is_one_entry(
     heading, line, *_ = capsys.readouterr().out.splitlines()
     assert "worst PSNR" in heading
     assert f"{result.content['metrics']['psnr_worst']:.1f}" in line
+
+
+def test_numbers_in_a_line_have_the_headings_of_tables() -> None:
+    assert in_one_line({"kid": 0.04759, "psnr": 22.654, "unheard_of": 1.0}) == "PSNR dB 22.65, KID x 1000 47.59"
+
+
+def test_metrics_that_lack_one_network_are_named_in_one_line() -> None:
+    networks = Networks(
+        ("psnr",), left_out={"rfid": "no Inception", "fd_efflite0": "no classifier", "kid": "no Inception"}
+    )
+    assert networks.notes() == [
+        "note: rfid, kid are left out: no Inception",
+        "note: fd_efflite0 is left out: no classifier",
+    ]

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import warm_python
 from flowmo.cli.main import main
 from flowmo.errors import WeightsError
 from flowmo.metrics import inception_port
@@ -134,8 +135,8 @@ def test_the_order_of_its_convolutions_is_that_of_torch_fidelity() -> None:
         "network = F('inception-v3-compat', ['2048'], feature_extractor_weights_path='given')\n"
         "print(*[n for n, m in network.named_modules() if hasattr(m, 'conv') and hasattr(m, 'bn')])\n"
     )
-    environment = dict(os.environ) | {"PYTHONPATH": str(ORACLES)}
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    environment = warm_python.environment() | {"PYTHONPATH": str(ORACLES)}
+    result = subprocess.run([warm_python.python(), "-c", program], capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == list(inception_port.CONVOLUTIONS)
 

@@ -116,6 +116,9 @@ def test_operations_of_the_perceptual_networks(network: Network, size: int) -> N
     assert flops_per_image(config, network).perceptual == counter.get_total_flops()
     assert flops_per_image(config, network, 0.5).perceptual == counter.get_total_flops() // 2
     assert flops_per_image(config, None).perceptual == 0
+    larger = replace(config, image_size=2 * size)
+    assert flops_per_image(larger, network, perceptual_crop=size).perceptual == counter.get_total_flops()
+    assert flops_per_image(config, network, perceptual_crop=2 * size).perceptual == counter.get_total_flops()
 
 
 def test_parameters_are_counted_without_memory() -> None:

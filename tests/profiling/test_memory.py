@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import warm_python
 from flowmo.config import FlowMoConfig, from_dict
 from flowmo.data import Batch, to_uint8
 from flowmo.presets import PRESETS, flowmo_lo, tiny
@@ -40,6 +39,7 @@ def pictures(samples: Callable[[int], Tensor], size: int) -> Batch:
         ("tiny", {"stage": "autoencode", "recompute_blocks": True}),
         ("tiny", {"precision": "bf16"}),
         ("flowmo-mini-64", {"recompute_blocks": True, "freeze_encoder_after": 0}),
+        ("flowmo-mini-64", {"losses": LossWeights(), "perceptual_crop": 32}),
     ],
 )
 def test_the_estimate_is_what_real_steps_take(
@@ -56,9 +56,9 @@ def test_the_estimate_is_what_two_processes_take(tmp_path: Path) -> None:
     """DDP with three micro-batches an update, of 1 image and of 4: the most of all updates, and the first and the last
     where activations outweigh the weights. A second copy of the gradients would be 15 % there."""
     program = [str(Path(__file__).with_name("memory_program.py")), str(tmp_path), "1", "4"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launcher, *program], env=environment, capture_output=True, text=True, timeout=240)
+    launcher = [warm_python.python(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words, environment = [*launcher, *program], warm_python.environment()
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     for rank in range(2):
         found = json.loads((tmp_path / f"{rank}.json").read_text())

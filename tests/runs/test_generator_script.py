@@ -4,13 +4,12 @@ take minutes; they are commands that tests/cli and tests/evaluation hold."""
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 
+import warm_python
 from flowmo.codec import read_shard
 from flowmo.data import open_images
 
@@ -26,13 +25,12 @@ def test_the_generators_pipeline_stops_and_goes_on(shared: Path, tmp_path: Path)
             (data / part / name).mkdir(parents=True)
             for place in np.flatnonzero(labels == label)[:6]:
                 source[int(place)].save(data / part / name / f"{place}.png")
-    settings = {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    settings |= {"PRESET": "tiny", "IMAGES": "48", "COOLDOWN": "16", "BATCH": "8", "LIMIT": "0s", "FLIP": "1"}
+    settings = {"PRESET": "tiny", "IMAGES": "48", "COOLDOWN": "16", "BATCH": "8", "LIMIT": "0s", "FLIP": "1"}
 
     def run() -> str:
         done = subprocess.run(
             ["bash", str(ROOT / "runs" / "generator.sh"), str(data), str(out)],
-            env=os.environ | settings,
+            env=warm_python.environment() | settings,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -6,8 +6,9 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
+
+import warm_python
 
 ROOT = Path(__file__).parents[2]
 PARTS = {"device", "train-tiny", "decode-tiny"}
@@ -18,7 +19,7 @@ def test_the_day_on_a_gpu_is_rehearsed(tmp_path: Path) -> None:
     for folder in ("src", "runs", "tools"):
         shutil.copytree(ROOT / folder, bare / folder, ignore=shutil.ignore_patterns("__pycache__"))
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and not k.startswith("FLOWMO")} | {
-        "PYTHON": sys.executable,
+        "PYTHON": warm_python.python(),
         "DEVICE": "cpu",
         "SIZE": "tiny",
         "MINUTES": "30",
@@ -34,7 +35,7 @@ def test_the_day_on_a_gpu_is_rehearsed(tmp_path: Path) -> None:
             command, env=environment | more, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path
         )
 
-    first = day(REST="25")
+    first = day(REST="6")
     assert first.returncode == 0, first.stdout[-4000:]
     out = tmp_path / "out"
     parts = {path.stem: json.loads(path.read_text()) for path in out.glob("*.json")}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import warm_python
 from flowmo.data import open_images
 from flowmo.weights import load_model
 
@@ -20,7 +19,7 @@ MODEL = (
     "image_size=64 num_tokens=64"
 )
 TINY = {
-    "PRESET": "flowmo-mini-8", "MODEL": MODEL, "CROP": "32", "BATCH": "8", "WORKERS": "0", "PERCEPTUAL": "0",
+    "PRESET": "flowmo-mini-8", "MODEL": MODEL, "CROP": "32", "BATCH": "4", "WORKERS": "0", "PERCEPTUAL": "0",
     "CROPS": "16", "LPIPS": "16", "WHOLE": "16", "COOL": "8", "SEEKING": "8", "WEIGHT": "0", "CHECKS": "4",
     "RATES": "9 18", "METRICS": "psnr", "COUNT": "4",
 }  # fmt: skip
@@ -34,12 +33,12 @@ def test_all_phases_of_the_packaged_model(last: str, shared: Path, tmp_path: Pat
         (data / part).mkdir(parents=True)
         for place in np.linspace(0, len(source) - 1, count, dtype=int):
             source[int(place)].save(data / part / f"{place}.png")
-    settings = {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "LAST": last} | TINY
+    settings = {"LAST": last} | TINY
 
     def run() -> str:
         done = subprocess.run(
-            ["bash", str(ROOT / "runs" / "packaged.sh"), str(data), str(out), "20m"],
-            env=os.environ | settings,
+            ["bash", str(ROOT / "runs" / "packaged.sh"), str(data), str(out), "3h"],
+            env=warm_python.environment() | settings,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

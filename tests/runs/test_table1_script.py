@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import torch
 
+import warm_python
 from flowmo import samples
 from flowmo.comparison.peers.maskbit import Decoder, Encoder
 from flowmo.evaluation.results import read_result
@@ -22,12 +21,7 @@ def test_one_small_tokenizer_gets_its_row(tmp_path: Path) -> None:
     folder = tmp_path / "weights" / "maskbit-10"
     folder.mkdir(parents=True)
     torch.save(parts.state_dict(), folder / "maskbit_tokenizer_10bit.bin")
-    environment = os.environ | {
-        "FLOWMO": f"{sys.executable} -m flowmo",
-        "PYTHONPATH": str(ROOT / "src"),
-        "SIZE": "64",
-        "OMP_NUM_THREADS": "1",
-    }
+    environment = warm_python.environment() | {"FLOWMO": f"{warm_python.python()} -m flowmo", "SIZE": "64"}
     data, weights = samples.paths()[0].parent, tmp_path / "weights"
     command = [ROOT / "runs" / "table1.sh", data, tmp_path / "out", weights, "--count", "3", "--metrics"]
     command += ["psnr", "ssim", "code"]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-SOURCE = Path(__file__).parents[2] / "src"
+import warm_python
+
 BATCH, STEPS = 8, 40
 SETTINGS = {
     "images": BATCH * STEPS,
@@ -27,6 +26,7 @@ SETTINGS = {
     "keep": 3,
     "workers": 1,
 }
+SELDOM = {"checkpoint_minutes": 10}  # for the end of a run whose checkpoints nobody looks at: one takes 0.2 s
 CLOCK = ("images_per_s", "hours_left", "data_wait", "memory_mb", "utilisation", "checkpoint_seconds", "checkpoint_wait")
 
 
@@ -48,20 +48,27 @@ def command(data: Path, out: Path, *more: str, **settings: object) -> list[str]:
     ]
 
 
-def start(arguments: list[str], *launcher: str) -> subprocess.Popen[str]:
-    """``flowmo`` as a process of its own; launcher: arguments of torchrun, for several."""
-    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+def start(arguments: list[str], *launcher: str, python: str | None = None) -> subprocess.Popen[str]:
+    """``flowmo`` as a process of its own; launcher: arguments of torchrun, for several; python: of the first process,
+    where it has to be a plain one."""
     begin = ["-m", "torch.distributed.run", *launcher, "-m", "flowmo"] if launcher else ["-m", "flowmo"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
-    return subprocess.Popen([sys.executable, *begin, *arguments], **pipes)  # type: ignore[call-overload,no-any-return]
+    return _process([python or warm_python.python(), *begin, *arguments])
 
 
 def start_several(commands: list[list[str]], *launcher: str) -> subprocess.Popen[str]:
     """The same for several commands one after the other."""
-    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
-    script = [str(Path(__file__).with_name("several.py")), *map(json.dumps, commands)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
-    return subprocess.Popen([sys.executable, "-m", "torch.distributed.run", *launcher, *script], **pipes)  # type: ignore[call-overload,no-any-return]
+    return start_script("several.py", *map(json.dumps, commands), launcher=launcher)
+
+
+def start_script(name: str, *arguments: str, launcher: tuple[str, ...]) -> subprocess.Popen[str]:
+    """Processes that run a file of this folder."""
+    script = [str(Path(__file__).with_name(name)), *arguments]
+    return _process([warm_python.python(), "-m", "torch.distributed.run", *launcher, *script])
+
+
+def _process(words: list[str]) -> subprocess.Popen[str]:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(words, env=warm_python.environment(), **pipes)
 
 
 def finish(process: subprocess.Popen[str], code: int = 0, timeout: int = 240) -> str:

@@ -9,6 +9,7 @@ import os
 import pathlib
 import pickle
 import random
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -177,6 +178,27 @@ def test_a_table_of_contents_that_points_elsewhere(tmp_path: Path, state: TrainS
     (path / ".metadata").write_bytes(pickle.dumps(metadata))
     signed(path)
     with pytest.raises(TrainingError, match="does not list"):
+        read_checkpoint(path)
+
+
+def test_a_table_of_contents_of_ten_million_marks(tmp_path: Path, state: TrainState) -> None:
+    path = save(tmp_path / "run", state, 8)
+    (path / ".metadata").write_bytes(b"(" * 10**7)
+    signed(path)
+    began = time.monotonic()
+    with pytest.raises(TrainingError, match="nested too deeply"):
+        read_checkpoint(path)
+    assert time.monotonic() - began < 5  # 30 s and 600 MB before
+
+
+def test_a_table_of_contents_that_repeats_its_pieces(tmp_path: Path, state: TrainState) -> None:
+    path = save(tmp_path / "run", state, 8)
+    metadata = pickle.loads((path / ".metadata").read_bytes())
+    for entry in metadata.state_dict_metadata.values():
+        entry.chunks.extend(entry.chunks * 1000)  # two bytes each, and each would be read
+    (path / ".metadata").write_bytes(pickle.dumps(metadata))
+    signed(path)
+    with pytest.raises(TrainingError, match="more pieces than it stores"):
         read_checkpoint(path)
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from run_support import SOURCE
 from torch import nn
 
+import warm_python
 from flowmo.cli.main import main
 from flowmo.codec import read_shard
 from flowmo.data import PictureList, open_images, to_tensor
@@ -103,15 +101,15 @@ def test_killed_it_goes_on_and_ends_the_same(
     many: Path, weights: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "all.shard"
-    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-m", "flowmo", *command(many, weights, out)], env=environment)
+    words = [warm_python.python(), "-m", "flowmo", *command(many, weights, out)]
+    process = subprocess.Popen(words, env=warm_python.environment(), stdout=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob(".all.shard.parts/*.shard")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert not out.exists()
     assert main([*command(many, weights, out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 2 * PART + 100
@@ -166,11 +164,10 @@ def test_parts_of_another_job_are_refused(many: Path, weights: Path, tmp_path: P
 
 
 def test_two_processes_write_what_one_writes(many: Path, weights: Path, whole: Path, tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "flowmo"]
     result = subprocess.run(
-        [sys.executable, *launcher, *command(many, weights, tmp_path / "all.shard"), "--json"],
-        env=environment,
+        [warm_python.python(), *launcher, *command(many, weights, tmp_path / "all.shard"), "--json"],
+        env=warm_python.environment(),
         capture_output=True,
         text=True,
         timeout=240,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from itertools import islice
@@ -14,7 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from run_support import BATCH, checkpoints_of, command, finish, lines_of, log_of, start, start_several, wait_for_step
+from run_support import (
+    BATCH,
+    SELDOM,
+    checkpoints_of,
+    command,
+    finish,
+    lines_of,
+    log_of,
+    start,
+    start_script,
+    start_several,
+    wait_for_step,
+)
 
 from flowmo import samples
 from flowmo.cli.main import main
@@ -26,7 +37,8 @@ from flowmo.training.checkpoint import read_checkpoint
 
 PHOTO = samples.paths()[0]
 TWO = ("--standalone", "--nproc-per-node", "2")
-SHORT = {"images": 64, "cooldown_images": 16, "gradient_clip": 1.0, "check_images": 48, "keep": 20}
+SHORT = {"images": 64, "cooldown_images": 16, "gradient_clip": 1.0, "check_images": 48, "keep": 20} | SELDOM
+EVERY = {"checkpoint_minutes": 0}
 NAMES = ("total", "flow", "sample_entropy", "codebook_entropy", "commitment", "gradient_norm")
 MICRO = {"micro_batch": 4}
 RUNS = {
@@ -37,7 +49,7 @@ RUNS = {
     "together": {"images": BATCH, "entropy_over": "processes", "strategy": "fsdp"},
     "apart": {"images": BATCH},
     "broken": {"images": 4 * BATCH, "cooldown_images": 0, "strategy": "fsdp"},
-    "freezing": MICRO | {"freeze_encoder_after": 40, "strategy": "fsdp"},
+    "freezing": MICRO | EVERY | {"freeze_encoder_after": 40, "strategy": "fsdp"},
 }
 """Settings of the runs that two processes make."""
 
@@ -140,7 +152,7 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes(data: Path, two: 
 
 def test_an_encoder_freezes_and_the_optimizer_is_built_anew(data: Path, two: Path, tmp_path: Path) -> None:
     """A14, sharded and alone: from then on the encoder stays bit for bit, and the decoder's moments begin again."""
-    freezing = alone(data, tmp_path / "freezing", **MICRO, freeze_encoder_after=40)
+    freezing = alone(data, tmp_path / "freezing", **MICRO, **EVERY, freeze_encoder_after=40)
     assert losses(two / "freezing") == pytest.approx(losses(freezing), rel=1e-3, abs=1e-6)
     for folder in (freezing, two / "freezing"):
         at, after = (read_checkpoint(checkpoints_of(folder)[k - 1]) for k in (5, 7))
@@ -159,8 +171,8 @@ def test_an_encoder_freezes_and_the_optimizer_is_built_anew(data: Path, two: Pat
 
 def test_a_rank_that_dies_comes_back(data: Path, one: Path, tmp_path: Path) -> None:
     """torchrun starts the processes again, and they go on from the newest checkpoint."""
-    arguments = command(data, tmp_path / "run", **(SHORT | {"micro_batch": 4}))
-    process = start(arguments, *TWO, "--max-restarts", "2")
+    arguments = command(data, tmp_path / "run", **(SHORT | MICRO | EVERY))
+    process = start(arguments, *TWO, "--max-restarts", "2", python=sys.executable)
     wait_for_step(process, tmp_path / "run", 3)
     victim = _children(process.pid)[-1]
     os.kill(victim, signal.SIGKILL)
@@ -170,7 +182,7 @@ def test_a_rank_that_dies_comes_back(data: Path, one: Path, tmp_path: Path) -> N
 
 
 def test_sigterm_reaches_all_and_ends_with_a_checkpoint(data: Path, tmp_path: Path) -> None:
-    process = start(command(data, tmp_path, **(SHORT | {"images": 10**6, "cooldown_images": 0})), *TWO)
+    process = start(command(data, tmp_path, **(SHORT | EVERY | {"images": 10**6, "cooldown_images": 0})), *TWO)
     wait_for_step(process, tmp_path, 3)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
@@ -180,11 +192,8 @@ def test_sigterm_reaches_all_and_ends_with_a_checkpoint(data: Path, tmp_path: Pa
 
 
 def test_waits_for_the_main_process_outlast_those_of_a_step() -> None:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
-    script = [str(Path(__file__).with_name("patience.py"))]
-    command = [sys.executable, "-m", "torch.distributed.run", *TWO, *script]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert {"0 was told", "1 was told", "1 waited no longer"} <= set(done.stdout.splitlines()), done.stderr
+    output, _ = start_script("patience.py", launcher=TWO).communicate(timeout=240)
+    assert {"0 was told", "1 was told", "1 waited no longer"} <= set(output.splitlines()), output
 
 
 def test_broken_pictures_of_either_process_are_counted(two: Path) -> None:

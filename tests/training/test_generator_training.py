@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from run_support import checkpoints_of, finish, kill, lines_of, log_of, start, start_several, wait_for_step
+from run_support import SELDOM, checkpoints_of, finish, kill, lines_of, log_of, start, start_several, wait_for_step
 from token_support import coded
 
 from flowmo.cli.main import main
@@ -149,7 +149,7 @@ def test_killed_and_resumed_a_generator_is_the_same(shard: Path, whole: Path, tm
     wait_for_step(process, tmp_path, 3)
     kill(process)
     assert len(log_of(tmp_path)) < 12
-    assert main(command(shard, tmp_path)) == 0
+    assert main(command(shard, tmp_path, **SELDOM)) == 0
     assert log_of(tmp_path) == log_of(whole)
     ours, theirs = load_generator(tmp_path), load_generator(whole)
     assert all(torch.equal(p, theirs.get_parameter(name)) for name, p in ours.named_parameters())
@@ -188,10 +188,10 @@ def test_a_time_limit_stops_a_generator_with_a_checkpoint(
 
 def test_two_processes_are_one_with_accumulation(shard: Path, tmp_path: Path) -> None:
     """By DDP and by FSDP2, and what they write is what one process goes on from."""
-    runs = {"ddp": {"micro_batch": 4}, "fsdp": {"micro_batch": 4, "strategy": "fsdp"}}
+    runs = {"ddp": SELDOM | {"micro_batch": 4}, "fsdp": SELDOM | {"micro_batch": 4, "strategy": "fsdp"}}
     commands = [command(shard, tmp_path / name, **(settings | {"images": 32})) for name, settings in runs.items()]
     finish(start_several(commands, "--standalone", "--nproc-per-node", "2"), timeout=300)
-    assert main(command(shard, tmp_path / "one", images=32, micro_batch=4)) == 0
+    assert main(command(shard, tmp_path / "one", images=32, micro_batch=4, **SELDOM)) == 0
     names = ("total", "accuracy", "masked", "gradient_norm")
     expected = [[line[name] for name in names] for line in log_of(tmp_path / "one").values()]
     for name in runs:

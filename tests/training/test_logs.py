@@ -8,6 +8,7 @@ import pytest
 
 from flowmo.training import Log
 from flowmo.training.early_stopping import DISTANCE, validations_of
+from flowmo.training.logs import duration
 
 WHOLE = f'{{"images": 8, "{DISTANCE}": 0.5}}'.encode()
 BROKEN = [b"\xff\xfe", WHOLE.replace(b"images", b"im\xffges"), WHOLE[:-3], b"[" * 5000, b"3", b"null"]
@@ -30,3 +31,11 @@ def test_numbers_keep_their_digits(tmp_path: Path) -> None:
     Log(tmp_path, resumed_at=8, tensorboard=False).close()
     assert (tmp_path / "log.jsonl").read_text() == once
     assert "0.12345678901234568" in once
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.013, "0.013 s"), (2.62, "2.6 s"), (61.0, "61 s"), (125.0, "2.08 min"), (5730.0, "1.59 h"), (86400.0, "24 h")],
+)
+def test_times_are_said_in_the_unit_of_their_size(seconds: float, said: str) -> None:
+    assert duration(seconds) == said

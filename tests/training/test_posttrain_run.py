@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from run_support import checkpoints_of, finish, kill, lines_of, log_of, start, wait_for_step
+from run_support import SELDOM, checkpoints_of, finish, kill, lines_of, log_of, start, wait_for_step
 from torch import nn
 
 from flowmo.cli.main import main
@@ -117,7 +117,7 @@ def test_killed_and_resumed_it_is_the_same_run(data: Path, weights: Path, whole:
     wait_for_step(process, tmp_path, random.Random(0).randrange(3, 9))
     kill(process)
     assert len(log_of(tmp_path)) < STEPS
-    output = finish(start(command(data, tmp_path, weights)))
+    output = finish(start(command(data, tmp_path, weights, **SELDOM)))
     assert "resuming at" in output
     assert log_of(tmp_path) == log_of(whole)
     assert validations_of(tmp_path / "log.jsonl") == validations_of(whole / "log.jsonl")

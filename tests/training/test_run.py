@@ -10,7 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from run_support import BATCH, STEPS, checkpoints_of, command, finish, kill, lines_of, log_of, start, wait_for_step
+from run_support import (
+    BATCH,
+    SELDOM,
+    STEPS,
+    checkpoints_of,
+    command,
+    finish,
+    kill,
+    lines_of,
+    log_of,
+    start,
+    wait_for_step,
+)
 
 from flowmo.cli.main import main
 from flowmo.presets import tiny
@@ -52,7 +64,7 @@ def test_killed_and_resumed_it_is_the_same_run(data: Path, whole: Path, tmp_path
     if seed == 0:  # the newest is also cut in half, as by a failing disk: the one before it serves
         newest = checkpoints_of(tmp_path)[-1] / "__0_0.distcp"
         newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
-    output = finish(start(command(data, tmp_path)))
+    output = finish(start(command(data, tmp_path, **SELDOM)))
     assert ("is damaged: __0_0.distcp is not as it was written" in output) == (seed == 0)
     assert "resuming at" in output
     assert log_of(tmp_path) == log_of(whole)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_support import checkpoints_of, command, finish, kill, lines_of, log_of, start
+from run_support import SELDOM, checkpoints_of, command, finish, kill, lines_of, log_of, start
 from test_health import CONFIG, real_run
 
 from flowmo.errors import TrainingError
@@ -89,7 +89,7 @@ def test_killed_in_the_middle_of_writing(data: Path, whole: Path, tmp_path: Path
             break
     kill(process)
     assert read_newest(tmp_path) is not None
-    assert "resuming at" in finish(start(command(data, tmp_path)))
+    assert "resuming at" in finish(start(command(data, tmp_path, **SELDOM)))
     assert log_of(tmp_path) == log_of(whole)
     ours, theirs = load_model(tmp_path / "model.safetensors"), load_model(whole / "model.safetensors")
     assert all(torch.equal(ours.get_parameter(n), p) for n, p in theirs.named_parameters())

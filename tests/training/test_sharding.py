@@ -4,9 +4,6 @@ one process makes of the same."""
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from run_support import BATCH, SOURCE, checkpoints_of, command, finish, log_of, start_several
+from run_support import BATCH, checkpoints_of, command, finish, log_of, start_script, start_several
 from torch import nn
 
 from flowmo.cli.main import main
@@ -35,11 +32,8 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what four processes, two nodes of two, found of models that are cut, and a run of theirs."""
     folder = tmp_path_factory.mktemp("sharded")
     run = json.dumps(command(data, folder / "run", **SHORT, strategy="fsdp"))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
-    script = [str(Path(__file__).with_name("sharded.py")), str(folder / "found.pt"), run]
-    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
-    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    finish(subprocess.Popen([*launcher, *script], env=environment, **pipes), timeout=400)
+    four = ("--standalone", "--nproc-per-node", "4")
+    finish(start_script("sharded.py", str(folder / "found.pt"), run, launcher=four), timeout=400)
     return folder
 
 

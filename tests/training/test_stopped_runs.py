@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from flowmo.cli.models import load_named
 from flowmo.errors import WeightsError
 from flowmo.generation import load_generator
 from flowmo.tokenizer import FlowMo
-from flowmo.training import TrainConfig, TrainState, World, averaged_model, health, read_newest
+from flowmo.training import TrainConfig, TrainState, World, averaged_model, health, loop, read_newest
 from flowmo.training.start import stored_model_config
 from flowmo.weights import load_model, read_about
 
@@ -59,7 +60,7 @@ def test_a_time_limit_leaves_the_averaged_weights(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_the_averaged_weights(data: Path, tmp_path: Path, number: signal.Signals) -> None:
-    process = start(command(data, tmp_path, images=10**6))
+    process = start(command(data, tmp_path, images=10**6), python=sys.executable)
     wait_for_step(process, tmp_path, 2)
     process.send_signal(number)
     assert "model.safetensors" in finish(process, timeout=60)
@@ -115,3 +116,32 @@ def test_a_generator_whose_run_was_killed_says_what_to_do(tmp_path: Path) -> Non
         load_generator(tmp_path)
     with pytest.raises(WeightsError, match="flowmo train-generator"):
         load_generator(tmp_path / "nothing")
+
+
+def test_an_update_that_the_time_limit_cuts_off_is_taken_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def settings(folder: str) -> list[str]:
+        return command(data, tmp_path / folder, images=16, cooldown_images=0, micro_batch=4)
+
+    assert main(settings("whole")) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "LATE", 0.0)
+        assert main([*settings("cut"), "--time-limit", "0s"]) == 0
+    said = "".join(capsys.readouterr())
+    assert "the time limit came within an update of 8 images, which is not counted" in said
+    assert "time limit before the first update; " in said
+    assert "--cooldown" not in said
+    assert read_about(tmp_path / "cut/model.safetensors")["images"] == 0
+    assert main(settings("cut")) == 0
+    whole, cut = (load_model(tmp_path / name / "model.safetensors").state_dict() for name in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_no_update_begins_after_the_time_limit(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the first update, whose length nobody knows before, was begun in time and ended after the limit."""
+    monkeypatch.setattr(loop.Run, "signals", lambda *_: loop.NO_SIGNALS)
+    assert main(command(data, tmp_path, "--time-limit", "0s", images=32, cooldown_images=0)) == 0
+    assert "time limit after 8 images of 32" in capsys.readouterr().out

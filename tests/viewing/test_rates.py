@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from flowmo.viewing.rates import QuotedPoint, RatePoint, bar_figure, figure_one
 
 
@@ -37,3 +39,18 @@ def test_one_number_of_bytes_is_drawn_as_bars() -> None:
         assert [bar.get_width() for bar in axes.patches] == [21.5, 20.25]
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["ours", "webp", "not brought to it"]
+
+
+@pytest.mark.parametrize(("low", "high"), [(408.0, 473.0), (0.56, 412.0)])
+def test_the_axes_of_figure_1_have_plain_numbers(low: float, high: float) -> None:
+    rows = [RatePoint("ours", True, 168, 144, {"rfid": high}), RatePoint("webp", False, 150, 129, {"rfid": low})]
+    figure = figure_one(rows, [], 64 * 64, "Figure 1", "a note")
+    figure.draw_without_rendering()
+    for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis):
+        low_end, high_end = sorted(axis.get_view_interval())
+        ticks = [
+            tick for tick in axis.get_major_ticks() + axis.get_minor_ticks() if low_end <= tick.get_loc() <= high_end
+        ]
+        words = [tick.label1.get_text() for tick in ticks]
+        assert len(words) >= 2
+        assert all(float(word) for word in words), words

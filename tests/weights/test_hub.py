@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import torch
 from hub_support import Hub, add_folder, serving
 
 import flowmo
+import warm_python
 from flowmo.config import FlowMoConfig, TransformerConfig
 from flowmo.errors import WeightsError
 from flowmo.generation import Generator, load_generator
@@ -43,16 +43,15 @@ def home(tmp_path: Path) -> Path:
 
 def run(program: str, home: Path, endpoint: str, offline: bool = False) -> subprocess.CompletedProcess[str]:
     """A program after ``import flowmo``, with caches of its own."""
-    environment = dict(os.environ) | {
+    environment = warm_python.environment() | {
         "HF_HOME": str(home / "hf"),
         "FLOWMO_CACHE": str(home / "flowmo"),
         "HF_ENDPOINT": endpoint,
         "HF_HUB_OFFLINE": str(int(offline)),
         "HF_TOKEN": "hf_secret",
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-c", f"import flowmo\n{program}"]
+    command = [warm_python.python(), "-c", f"import flowmo\n{program}"]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
 
 

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any, get_args
 
-from ..data import FITS
 from ..devices import AUTO, best_device, resolve_device
 from ..flow import Solver
+from ..image_utils.fit import FITS
 from ..weights.load import PACKAGED
 from .fields import add_flag
 from .flags import add_pth_arguments

@@ -11,12 +11,12 @@ from typing import Any
 
 from ..comparison.adapters import Peer, open_peer
 from ..comparison.codecs import CODECS, COUNTED, get_codec
-from ..comparison.inputs import DEFAULT, METRICS
+from ..comparison.inputs import ALWAYS, DEFAULT, METRICS
 from ..comparison.peers.adapter import list_peers, published_peer
 from ..comparison.published import COMPARABILITY
 from ..comparison.report import RESULT
 from ..comparison.session import Request, compare_all
-from ..comparison.table import NOTES, table
+from ..comparison.table import NOTES, code_costs, table
 from ..comparison.transform_code import NAME as TRANSFORM
 from ..comparison.transform_code import check_closed_form
 from ..devices import usable_device
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "--size", size, "of the pictures (default: what the models were trained on)")
     add_flag(parser, "--seed", seed, "picture i is sampled from seed N + i", 0)
     what = f"beside PSNR, SSIM and LPIPS (Alex), of {', '.join(METRICS)}"
-    add_flag(parser, "--metrics", METRICS, what, list(DEFAULT), nargs="*", metavar="NAME")
+    add_flag(parser, "--metrics", (*ALWAYS, *METRICS), what, list(DEFAULT), nargs="*", metavar="NAME")
     add_flag(parser, "--workers", positive, "threads that code (default: one a core)")
     common.add_output_arguments(parser, OUT, force="overwrite a finished comparison in that folder")
     common.add_run_arguments(parser)
@@ -125,6 +125,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         rows = [asdict(row) for row in found.rows]
         print_json({"result": str(a.out / RESULT), "rows": rows, "bad": progress.bad})
     else:
-        print_table(*table(found.rows))
+        print_table(*table(found.rows), names=2)
+        print("", *code_costs(found.rows), sep="\n")
         print(f"\n{NOTES}\n{COMPARABILITY}\n\n{', '.join(files)} are in {a.out}")
     return code

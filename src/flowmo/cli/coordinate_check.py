@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "folder of pictures, Parquet files, or .npy (default: the sample pictures)"
     parser.add_argument("data", nargs="?", metavar="DATA", help=what)
     add_flag(parser, "--preset", str, f"the base model, one of {', '.join(PRESETS)}", "tiny")
-    parser.add_argument("--model", nargs="+", default=[], metavar="NAME=VALUE", help="model settings to change")
+    parser.add_argument(
+        "--model", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="model settings to change"
+    )
     add_flag(parser, "--widths", positive, "multiples of the base width", [1, 2, 4, 8])
     add_flag(parser, "--widen", ("head-dim", "heads"), "by wider heads, or more", "head-dim")
     add_flag(parser, "--steps", positive, "updates of each model, at least 3", 4)

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..config import to_dict
-from ..data import open_split
 from ..errors import ConfigError, WeightsError
 from ..evaluation.evaluator import FEWEST
 from ..evaluation.validation import load_sampler_validation
@@ -31,7 +30,7 @@ from ..weights import read_about, weights_path
 from ..weights.load import checkpoint_folder
 from . import common, models
 from .fields import add_flag
-from .runs import add_run_arguments, held_out, options_of, tell
+from .runs import add_run_arguments, held_out, options_of, tell, training_source
 from .values import positive, seed
 
 
@@ -73,7 +72,7 @@ def run_decoder(
     if not checkpoints(a.out):
         print(*(f"{what}: {words}" for what, words in named.items()), sep="\n", flush=True)
     options = options_of(a)
-    source = open_split(a.data, a.split, "train")[0]
+    source = training_source(a)
     count = a.check_count if a.validation else min(a.check_count, len(source))
     check = SizedValidation(validation, count, a.out / IMAGES, 1 if a.no_rfid else FEWEST)
     train(replace(plan, validation=check), source, a.out, options)

@@ -25,7 +25,7 @@ from ..evaluation.results import Result, data_name
 from ..evaluation.session import Session, flat, hold
 from ..evaluation.several import Evaluation, evaluate_models, watch_run
 from ..metrics.networks import WeightFiles
-from ..metrics.table import FEW, check_metrics, columns, default_families, families, result_table
+from ..metrics.table import FEW, check_metrics, default_families, families, in_one_line, result_table
 from ..training import World
 from . import common, models
 from .fields import add_flag, fields_of
@@ -130,7 +130,7 @@ def _watch(a: argparse.Namespace, evaluation: Evaluation, progress: Progress) ->
         for images, new in islice(found, a.watch_limit):
             results += new
             for result in new:
-                progress.say(f"{images:,} images, {result.protocol}: {_words(flat(result))}")
+                progress.say(f"{images:,} images, {result.protocol}: {in_one_line(flat(result))}")
     except KeyboardInterrupt:
         progress.say("stopped")
     progress.say(f"a line an evaluation is in {a.out / folder.resolve().name}.jsonl")
@@ -144,7 +144,3 @@ def _print(results: list[Result]) -> None:
     few = min(result.data.count for result in results)
     if few < FEW and any("rfid" in row for row in rows):
         print(f"\nrFID of {few} pictures is far above that of 50,000 and compares with no other number; KID does")
-
-
-def _words(row: dict[str, float]) -> str:
-    return ", ".join(f"{column.heading} {column.text(row[name])}" for name, column in columns().items() if name in row)

@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", help=what)
     parser.add_argument("--out", "-o", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
     parser.add_argument("--preset", default="flowmo-mini", help="a preset with a transform (default: %(default)s)")
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the model to change")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="settings of the model to change"
+    )
     parser.add_argument("--split", help="split of the data (default: train, where there are several)")
     add_flag(parser, "--count", positive, "images to use, spread over the data", 4_000)
     add_flag(parser, "--seed", seed, "of the transformer's weights", 0)

@@ -7,6 +7,7 @@ decoder, ``-o`` the same as ``--out``. What a released .pth file does not say it
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -52,6 +53,15 @@ def tell_old_names(parser: argparse.ArgumentParser, words: Sequence[str]) -> Non
                 continue
             now = f"--pth {action.name}=..." if isinstance(action, _OldPth) else action.option_strings[0]
             print(f"note: {word} is now {now}", file=sys.stderr)
+
+
+def likely_flag(parser: argparse.ArgumentParser, words: Sequence[str], flag: str) -> str | None:
+    """Return the flag of a command line that was probably meant by one that the command does not have, None if none."""
+    known = [name for each in _parsers(parser, words) for name in each._option_string_actions if name[:2] == "--"]
+    parts = flag.strip("-").split("-")
+    inside = [name for name in known if name.strip("-") in parts]
+    near = difflib.get_close_matches(flag.strip("-"), [name.strip("-") for name in known], n=1, cutoff=0.8)
+    return inside[0] if inside else f"--{near[0]}" if near else None
 
 
 def move_model_settings(arguments: argparse.Namespace) -> None:

@@ -28,7 +28,7 @@ from ..files import check_targets
 from ..generation import PACKAGED_GENERATOR, DecodeSettings, Generator, load_generator
 from ..tokenizer import FlowMo
 from ..viewing import captioned_grid, two_columns, write_png
-from ..weights.load import PACKAGED
+from ..weights.load import packaged_names
 from . import common, models
 from .fields import add_fields, add_flag, fields_of
 from .peers import add_decoding_peer, open_peer_of, refuse_our_settings
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "generator, or the folder of its run (default: %(default)s, which is packaged)"
     which.add_argument("--generator", default=PACKAGED_GENERATOR, metavar="FILE", help=what)
     which.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two generators, for the same classes and seeds")
-    what = f"tokenizer whose tokens a generator makes; twice where two generators differ (default: {PACKAGED})"
+    what = "tokenizer whose tokens a generator makes; twice where two generators differ (default: the packaged one)"
     parser.add_argument("--tokenizer", action="append", default=[], metavar="MODEL", help=what)
     add_decoding_peer(parser, action="append", default=[])
     what = "number, name or WordNet id of a class; once for each (default: every class)"
@@ -169,12 +169,16 @@ def _tokenizers(
 ) -> list[Detokenizer]:
     """Return our own and others, the latter for the image size of the generator that names them.
 
+    Where none is named, the packaged one whose tokens the generators make, else the default, which is then refused.
     Raises ConfigError for settings of a decoder that another tokenizer does not have.
     """
     if arguments.peer and not arguments.tokenizer:
         refuse_our_settings(arguments, "--peer", ("decoder_steps", "decoder_guidance", "decoder_solver"))
-    names = arguments.tokenizer or ([] if arguments.peer else [PACKAGED])
+    names = arguments.tokenizer or ([] if arguments.peer else packaged_names())
     own = [models.load_named(None, name, device=device) for name in names]
+    if len(own) > 1 and not arguments.tokenizer:
+        wanted = {generator.config.tokens.fingerprint for generator in generators}
+        own = [model for model in own if f"{model.fingerprint():08x}" in wanted] or own[:1]
     for model in own:
         model.require_tokens()
     found: list[Detokenizer] = [*own]

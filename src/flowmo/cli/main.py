@@ -16,7 +16,7 @@ from types import ModuleType
 
 from .._version import __version__
 from ..errors import FlowMoError
-from .flags import move_model_settings, tell_old_names, unify
+from .flags import likely_flag, move_model_settings, tell_old_names, unify
 from .plain import PlainStream, is_first
 from .subcommands import add_commands
 
@@ -97,6 +97,9 @@ def _main(argv: list[str]) -> int:
     command = next((word for word in argv if not word.startswith("-")), None)
     arguments: argparse.Namespace | None = None
     try:
+        if argv[:1] == ["help"]:
+            argv = [*argv[1:], "--help"]
+            command = argv[0] if argv[1:] else None
         if command is not None and command not in COMMANDS:
             print(f"flowmo: there is no command {command!r}{_suggestion(command)}", file=sys.stderr)
             return 2
@@ -104,7 +107,9 @@ def _main(argv: list[str]) -> int:
             print(f"flowmo {command}: loading PyTorch", file=sys.stderr, flush=True)  # which may take seconds
         parser = build_parser([command] if command else [])
         tell_old_names(parser, argv)
-        arguments = parser.parse_args(argv)
+        arguments, unknown = parser.parse_known_args(argv)
+        if unknown:
+            return _fail(command or "", _not_taken(parser, argv, unknown))
         move_model_settings(arguments)
         arguments.began = began  # of time.monotonic()
         arguments.command_line = shlex.join(["flowmo", *argv])
@@ -139,6 +144,15 @@ def _module(name: str) -> ModuleType:
 def _suggestion(command: str) -> str:
     near = ALSO.get(command.lower()) or next(iter(difflib.get_close_matches(command.lower(), COMMANDS, n=1)), None)
     return f"; did you mean {near!r}?" if near else "; 'flowmo --help' lists them"
+
+
+def _not_taken(parser: argparse.ArgumentParser, argv: list[str], unknown: list[str]) -> str:
+    """What to do about words that a command does not take."""
+    flag = next((word.partition("=")[0] for word in unknown if word.startswith("-")), None)
+    if flag is None:
+        return f"too many names: {shlex.join(unknown)}; '--help' says what the command takes"
+    near = likely_flag(parser, argv, flag)
+    return f"there is no flag {flag}" + (f"; did you mean {near}?" if near else "; '--help' lists them")
 
 
 def _kept(command: str | None, arguments: argparse.Namespace | None) -> str:
@@ -178,7 +192,8 @@ def _summaries() -> str:
 
 
 def _fail(command: str | None, reason: str) -> int:
-    print(f"flowmo {command}: {reason}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # where stderr itself is full
+        print(f"flowmo {command}: {reason}", file=sys.stderr, flush=True)
     return 2
 
 

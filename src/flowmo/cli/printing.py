@@ -60,20 +60,24 @@ class Progress:
         return 1 if self.bad else 0
 
 
-def print_table(header: list[str], rows: list[list[str]], width: int = 100) -> None:
+def print_table(header: list[str], rows: list[list[str]], width: int = 100, names: int = 1) -> None:
     """Print columns as wide as they need, the first to the left, the others to the right.
 
-    A table wider than ``width`` characters comes in several, each with the first column.
+    A table wider than ``width`` characters comes in several, each with the first ``names`` columns, which tell the rows
+    apart; of the later ones rows that have no number are left out.
     """
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     blocks: list[list[int]] = [[]]
-    for i in range(1, len(header)):
-        if blocks[-1] and widths[0] + sum(widths[k] + 2 for k in [*blocks[-1], i]) > width:
+    first = widths[0] + sum(widths[k] + 2 for k in range(1, names))
+    for i in range(names, len(header)):
+        if blocks[-1] and first + sum(widths[k] + 2 for k in [*blocks[-1], i]) > width:
             blocks.append([])
         blocks[-1].append(i)
     for number, block in enumerate(blocks):
-        for row in [[""] * len(header)] * bool(number) + [header, *rows]:
-            print("  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in block)]).rstrip())
+        shown = [row for row in rows if not number or any(row[i] not in ("-", "") for i in block)]
+        for row in [[""] * len(header)] * bool(number) + [header, *shown]:
+            cells = (row[i].rjust(widths[i]) for i in [*range(1, names), *block])
+            print("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
 
 
 def number(value: float | None, spec: str, missing: str = "-") -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..data import open_split, read_images
+from ..data import FileSource, ImageSource, open_split, read_images
 from ..devices import usable_device
 from ..errors import ConfigError
 from ..training import TrainOptions
@@ -33,7 +33,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def add_loop_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what a run can be told whatever it trains on."""
     parser.add_argument("out", type=Path, help="folder of the run: checkpoints, weights, log, sample pictures")
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="training settings to change")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="training settings to change"
+    )
     parser.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="begin OUT from another run's checkpoint")
     parser.add_argument("--cooldown", type=positive, metavar="IMAGES", help="end with a cool-down over the next IMAGES")
     parser.add_argument("--time-limit", metavar="TIME", help="stop with a checkpoint after this long: 90m, 2h, 45s")
@@ -57,6 +59,18 @@ def options_of(arguments: argparse.Namespace) -> TrainOptions:
         bar=True,
         command=arguments.command_line,
     )
+
+
+def training_source(arguments: argparse.Namespace) -> ImageSource:
+    """Return the images to train on. Raises ConfigError where the sample pictures that a run writes would be among
+    them when it goes on."""
+    source = open_split(arguments.data, arguments.split, "train")[0]
+    out, data = Path(arguments.out), Path(arguments.data)
+    if isinstance(source, FileSource) and out.resolve().is_relative_to(data.resolve()):
+        raise ConfigError(
+            f"{out} lies in {data}, whose images the run's own pictures would join; give a folder outside"
+        )
+    return source
 
 
 def tell(line: str) -> None:

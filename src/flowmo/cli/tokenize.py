@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("give either --shard FILE or --out DIR")
     if target is None and arguments.out is not None and arguments.out.suffix in SHARDS:
         target = arguments.out
-    if target is None and arguments.out is not None and arguments.out.suffix == ".flowmo":
+    if target is None and arguments.out is not None and arguments.out.suffix.lower() == ".flowmo":
         raise ConfigError(
             f"--out {arguments.out} is the folder of .flowmo files, one a picture; give a folder's name, or NAME.shard "
             "for all in one file"
@@ -163,7 +163,8 @@ def _say(target: Path, shard: Shard, payload: int, new: int, rate: float) -> Non
         print("without labels, which a generator needs: --labels for class folders, or --label-file")
     else:
         named = [f"{i} {name}" for i, name in enumerate(shard.classes or [])][:5]
-        print(f"labels of {len(shard.labels.unique())} classes" + (": " + ", ".join(named) + " ..." if named else ""))
+        more = " ..." if len(shard.classes or []) > len(named) else ""
+        print(f"labels of {len(shard.labels.unique())} classes" + (": " + ", ".join(named) if named else "") + more)
 
 
 def _to_files(arguments: argparse.Namespace) -> int:

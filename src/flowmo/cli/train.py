@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from ..config import to_json
-from ..data import open_split
 from ..evaluation.validation import make_validation
 from ..perceptual import load_lpips
 from ..presets import PRESETS
@@ -24,7 +23,7 @@ from ..training.start import stored_model_config
 from ..training.validation import IMAGES, SizedValidation, Validation
 from .common import add_device_argument
 from .models import load_named
-from .runs import add_run_arguments, held_out, options_of, tell
+from .runs import add_run_arguments, held_out, options_of, tell, training_source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--time-limit or to --set images; none takes the defaults of docs/TRAINING.md",
     )
     parser.add_argument("--stage", choices=WHOLE, help="Stage 1A, or a plain regression (F5)")
-    parser.add_argument("--model", nargs="+", default=[], metavar="NAME=VALUE", help="model settings to change")
+    parser.add_argument(
+        "--model", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="model settings to change"
+    )
     parser.add_argument("--init", metavar="WEIGHTS", help="start from these weights, with fresh optimizer moments")
     parser.add_argument("--freeze-encoder", action="store_true", help="train the decoder only; the code stays valid")
     parser.add_argument("--lpips", type=Path, metavar="FILE", help="weights of the perceptual network")
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         decode = reconstruct if config.stage == "autoencode" else None
         return make_validation(images, folder, perceptual, decode=decode, processes=world)
 
-    source = open_split(a.data, a.split, "train")[0]
+    source = training_source(a)
     perceptual = load_lpips(config.perceptual_network, a.lpips) if config.losses.perceptual else None
     new_model = partial(request.new_model, begun.recipe)
     plan = TokenizerPlan(config, new_model, fits=fits, cost=tokenizer_cost, perceptual=perceptual)

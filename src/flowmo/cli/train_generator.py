@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     recipes = sorted(GENERATOR_RECIPES)
     parser.add_argument("--recipe", choices=recipes, help="settings to start from; --set changes them")
     parser.add_argument("--init", metavar="FILE", help="start from this generator, with fresh optimizer moments")
-    parser.add_argument("--model", nargs="+", default=[], metavar="NAME=VALUE", help="generator settings to change")
+    parser.add_argument(
+        "--model", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="generator settings to change"
+    )
     parser.add_argument("--class-names", type=Path, metavar="FILE", help="names of the labels: a line each, or JSON")
     parser.add_argument("--validation", metavar="SHARDS", help="held-out tokens to validate on (default: the same)")
     parser.add_argument("--tokenizer", metavar="MODEL", help=f"decode sample images with it: {MODEL_HELP}")

@@ -10,21 +10,24 @@ ORIGINAL = "original"  # a size: that of each picture
 
 
 def positive(text: str) -> int:
-    if not re.fullmatch(r"\d{1,9}", text) or int(text) < 1:
+    number = _whole(text)
+    if number is None or not 1 <= number < 10**9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
+    return number
 
 
 def steps(text: str) -> int:
-    if positive(text) > 10_000:
+    number = positive(text)
+    if number > 10_000:
         raise argparse.ArgumentTypeError(f"{text} steps would take forever and gain nothing; at most 10000")
-    return int(text)
+    return number
 
 
 def seed(text: str) -> int:
-    if not re.fullmatch(r"\d{1,18}", text):
+    number = _whole(text)
+    if number is None or number >= 10**18:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0 (and at most 18 digits)")
-    return int(text)
+    return number
 
 
 def finite(text: str) -> float:
@@ -48,6 +51,14 @@ def size(text: str) -> tuple[int, int] | str:
     if not match or 0 in (int(match[1]), int(match[2] or match[1])):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size; write 256, or, height first, 256x384, or original")
     return int(match[1]), int(match[2] or match[1])
+
+
+def _whole(text: str) -> int | None:
+    """A whole number as people write it, 1_000 and 1e6 too; None for anything else."""
+    if re.fullmatch(r"\d+(_\d+)*", text) and len(text) <= 30:
+        return int(text)
+    match = re.fullmatch(r"(\d{1,9})e\+?(\d{1,2})", text, re.IGNORECASE)
+    return int(match[1]) * 10 ** int(match[2]) if match else None
 
 
 def _number(text: str) -> float:

@@ -173,7 +173,7 @@ def _distances(codec: Codec, image: Image.Image, files: list[bytes], lpips: Dist
 
 def _save(image: Image.Image, kind: str, **settings: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **settings)
+    image.copy().save(buffer, kind, **settings)  # Pillow keeps the settings in the image, which other threads save too
     return buffer.getvalue()
 
 

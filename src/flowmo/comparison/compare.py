@@ -25,7 +25,6 @@ from ..evaluation.evaluator import Evaluator, Reconstruct
 from ..evaluation.result_store import ResultStore
 from ..evaluation.results import list_checksum, picture_checksums
 from ..flow import function_evaluations
-from ..metrics.pixels import thumbnail
 from ..metrics.table import Measurements
 from ..provenance import code_version, weights_checksum
 from ..tokenizer import FlowMo
@@ -33,6 +32,8 @@ from .adapters import FlowMoPeer, Peer, ThumbnailPeer, at_rates
 from .codecs import Codec, CodedPicture, Counted, restore
 from .coded import Choices, Search
 
+ANOTHER = ", another picture's code"
+"""Ends the name of a model's row that is decoded from the codes of other images."""
 Group = Literal["codec", "thumbnail", "model", "tokenizer", "control"]
 
 
@@ -55,7 +56,8 @@ class Row:
     """Means over pictures of psnr (dB), ssim, lpips_alex, lpips_vgg.
 
     Over all of them rfid, kid (and kid_error), fd_efflite0, kd_efflite0.
-    beats_thumbnail is the share nearer by LPIPS (Alex) than a thumbnail of as many bytes.
+    beats_thumbnail is the share nearer by LPIPS (Alex) than a thumbnail of as many bytes, beats_transform than the
+    closed-form code of as many, where that was compared.
     """
     scales: dict[str, int] | None = None  # of a codec, how often each scale was the best
 
@@ -145,9 +147,9 @@ def control_methods(peer: FlowMoPeer, images: Tensor, seeds: Sequence[int]) -> l
         others = images[[place - 1 for place in places]]
         return peer.reconstruct(to_float(others), [seeds[place] for place in places])
 
-    quick = FlowMoPeer(f"{peer.name}, one step", peer.model, {"num_steps": 1, "guidance_scale": 1.0})
+    quick = FlowMoPeer(f"{peer.name}, one step", peer.model, {"num_steps": 1, "guidance_scale": 1.0}, bits=peer.bits)
     one_step, itself = (peer_method(p, size, seeds) for p in (quick, peer))
-    name = f"{peer.name}, another picture's code"
+    name = f"{peer.name}{ANOTHER}"
     controls = [
         replace(one_step, group="control"),
         replace(itself, name=name, group="control", reconstruct=reconstruct),
@@ -157,17 +159,26 @@ def control_methods(peer: FlowMoPeer, images: Tensor, seeds: Sequence[int]) -> l
 
 
 def compare(
-    evaluator: Evaluator, methods: Iterable[Method], store: ResultStore, finished: Callable[[Row], None]
+    evaluator: Evaluator,
+    methods: Iterable[Method],
+    store: ResultStore,
+    finished: Callable[[Row], None],
+    transform: Sequence[FlowMoPeer] = (),
 ) -> list[Row]:
     """Return a row for each method, in order; rows that the store holds are not measured again.
 
     finished: called with each row as soon as it is there.
+    transform: the closed-form code at its rates, beside which all other rows stand too.
     """
     images, networks, rows = evaluator.images, evaluator.networks, []
-    thumbnails = _Thumbnails(evaluator)
+    beaten = [_Beaten("beats_thumbnail", "thumbnail", evaluator, lambda size: ThumbnailPeer(size))]
     pixels = images.shape[2] * images.shape[3]
     pictures = list_checksum(picture_checksums(images))
     measures = [*networks.lpips, *([network.name, network.checksum] for network in networks.features.values())]
+    if transform:
+        name = transform[0].name
+        measures.append([f"nearer than {name}", weights_checksum(transform[0].model)])
+        beaten.append(_Beaten("beats_transform", name, evaluator, lambda size: _largest(transform, size, images.shape)))
     for method in methods:
         reached = len(images) if method.reached is None else method.reached
         place = ["row", method.name, method.group, method.counted, method.target, method.key]
@@ -177,7 +188,9 @@ def compare(
             metrics = {}
             if reached == len(images):
                 measured = evaluator.measure(method.reconstruct, method.group != "control")
-                metrics = evaluator.metrics(measured) | thumbnails.beaten(measured, _thumbnail_of(method))
+                metrics = evaluator.metrics(measured)
+                for other in beaten:
+                    metrics |= other.share(measured, method)
             file_bytes, payload_bytes = method.sizes()
             row = Row(
                 name=method.name,
@@ -203,32 +216,43 @@ def compare(
     return rows
 
 
-def _thumbnail_of(method: Method) -> float | None:
-    """Return the bytes of the thumbnail beside a method: its target, else what it takes; None for a thumbnail."""
-    return None if method.group == "thumbnail" else method.target or method.sizes()[1]
+def _largest(peers: Sequence[FlowMoPeer], size: int, shape: Sequence[int]) -> FlowMoPeer | None:
+    """Return the peer of most bytes that are at most ``size``, None where all take more. shape: of the images."""
+    found = [(peer.bytes_per_image(shape[2], shape[3]) or 0, k) for k, peer in enumerate(peers)]
+    fitting = [(taken, k) for taken, k in found if 0 < taken <= size]
+    return peers[max(fitting)[1]] if fitting else None
 
 
-class _Thumbnails:
-    """How near thumbnails come to the images by LPIPS (Alex), each size measured once."""
+class _Beaten:
+    """How near another method comes to the images by LPIPS (Alex), each number of bytes measured once."""
 
-    def __init__(self, evaluator: Evaluator) -> None:
+    def __init__(self, metric: str, name: str, evaluator: Evaluator, peer_of: Callable[[int], Peer | None]) -> None:
+        """metric: what the share is called. name: of the other method. peer_of: (bytes) -> it, at most so large."""
         alex = {name: lpips for name, lpips in evaluator.networks.lpips.items() if name == "alex"}
         only = replace(evaluator.networks, metrics=("lpips_alex",), lpips=alex, features={})
         self._evaluator = Evaluator(evaluator.images, only, evaluator.batch_size, evaluator.device)
-        self._lpips: dict[int, np.ndarray] = {}
+        self._metric, self._name, self._peer_of = metric, name, peer_of
+        self._lpips: dict[int, np.ndarray | None] = {}
 
-    def beaten(self, measured: Measurements, size: float | None) -> dict[str, float]:
-        """Return the share of images nearer to the original than a thumbnail of ``size`` bytes, by name.
+    def share(self, measured: Measurements, method: Method) -> dict[str, float]:
+        """Return the share of images nearer to the original than the other method at as many bytes, by its name.
 
-        It is empty where there is no size, or no LPIPS (Alex).
+        It is empty where there is no number of bytes, no LPIPS (Alex), and for the other method itself.
         """
-        if not size or "lpips_alex" not in measured.columns:
+        size = method.target or method.sizes()[1]
+        if method.name == self._name or not size or "lpips_alex" not in measured.columns:
             return {}
-        bits = 8 * int(size)
-        if bits not in self._lpips:
-            found = self._evaluator.measure(lambda images, places: thumbnail(images, bits), False)
-            self._lpips[bits] = found.columns["lpips_alex"]
-        return {"beats_thumbnail": float((measured.columns["lpips_alex"] < self._lpips[bits]).mean())}
+        if int(size) not in self._lpips:
+            self._lpips[int(size)] = self._measured(int(size))
+        other = self._lpips[int(size)]
+        return {} if other is None else {self._metric: float((measured.columns["lpips_alex"] < other).mean())}
+
+    def _measured(self, size: int) -> np.ndarray | None:
+        peer = self._peer_of(size)
+        if peer is None:
+            return None
+        found: np.ndarray = self._evaluator.measure(peer.reconstruct, False).columns["lpips_alex"]
+        return found
 
 
 def check_targets(targets: Sequence[int], pixels: int) -> None:

@@ -65,10 +65,10 @@ def comparison_networks(
     """
     names = with_companions([*ALWAYS, *metrics])
     networks = load_networks(check_metrics(names, 1), STANDARD.inception, min(size), device, files)
-    for name, reason in networks.left_out.items():
-        if name == "lpips_alex":
-            raise WeightsError(f"nothing can be compared without LPIPS (Alex): {reason}")
-        say(f"note: {name} is left out: {reason}")
+    if "lpips_alex" in networks.left_out:
+        raise WeightsError(f"nothing can be compared without LPIPS (Alex): {networks.left_out['lpips_alex']}")
+    for note in networks.notes():
+        say(note)
     return networks
 
 

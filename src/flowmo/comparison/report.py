@@ -20,7 +20,7 @@ from ..evaluation.results import (
 )
 from ..files import replacing
 from ..metrics.networks import Networks
-from ..metrics.table import columns
+from ..metrics.table import columns, in_one_line
 from ..provenance import machine
 from ..tokenizer import FlowMo
 from ..viewing.plots import write_plot
@@ -63,7 +63,7 @@ def in_words(row: Row) -> str:
     limit = "" if row.target is None else f", {row.target} bytes" + (f" of {row.counted}" if row.counted else "")
     if row.reached < row.count:
         return f"{row.name}{limit}: only {row.reached} of {row.count} pictures can be so small"
-    return f"{row.name}{limit}: " + ", ".join(f"{name} {value:.4g}" for name, value in row.metrics.items())
+    return f"{row.name}{limit}: " + in_one_line(row.metrics)
 
 
 def write_comparison(out: Path, run: Comparison) -> list[str]:

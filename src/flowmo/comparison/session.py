@@ -20,7 +20,7 @@ from ..evaluation.results import data_name
 from ..evaluation.session import PARTIAL
 from ..metrics.networks import WeightFiles
 from ..tokenizer import FlowMo
-from .adapters import Peer, at_rates
+from .adapters import FlowMoPeer, Peer, at_rates
 from .codecs import COUNTED, Codec, Counted
 from .coded import Search, code_all
 from .compare import Row, all_methods, codec_methods, compare
@@ -96,14 +96,15 @@ def compare_all(
     pictures = read_first(r.data, r.split, size, skip, r.limit, eight_bits=True)
     features = feature_caches(networks, out / PARTIAL)
     evaluator = Evaluator(pictures.images, networks, r.batch_size, r.device, features)
-    models, peers = list(r.models), list(r.peers)
+    models = list(r.models)
+    linear: list[FlowMoPeer] = []
     if r.transform:
         kept = out / f"{TRANSFORM}.safetensors"
         fitted = transform_code(r.data, kept, search.targets, size, say) if r.transform is True else r.transform
         models.append((TRANSFORM, fitted))
-        peers = [*at_rates(TRANSFORM, fitted, search.targets, size), *peers]
+        linear = at_rates(TRANSFORM, fitted, search.targets, size)
     seeds = [r.seed + place for place in pictures.places]
-    methods = all_methods(r.models, peers, search.targets, pictures.images, seeds, r.controls)
+    methods = all_methods(r.models, [*linear, *r.peers], search.targets, pictures.images, seeds, r.controls)
     store = ResultStore(out / STORE)
     distance = nearest(networks.lpips["alex"], r.device)
     coded, total = count(1), len(r.codecs) * len(pictures.images)
@@ -116,7 +117,7 @@ def compare_all(
         say(in_words(row))
         store.add(["seconds", started], time.time() - started)
 
-    rows = compare(evaluator, methods, store, finished)
+    rows = compare(evaluator, methods, store, finished, linear)
     seconds = sum(value for key, value in store.entries.items() if key.startswith('["seconds"'))
     about = (data_name(r.data), bad, seconds, r.seed, r.command, r.device)
     done = Comparison(rows, models, r.codecs, search, networks, pictures, *about)

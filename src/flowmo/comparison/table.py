@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..metrics.table import Column, columns
-from .compare import Row
+from .compare import ANOTHER, Row
 from .published import COMPARABILITY, TABLE_1, Quoted
 
 FIRST = {"model": 0, "control": 1, "tokenizer": 2, "thumbnail": 3, "codec": 4}
@@ -13,7 +13,7 @@ NOTES = """\
 limit: the bytes that were allowed, of the whole file or of what is left of it without headers; "-": not every picture
 could be brought to it (how many could), or there is no such number. "without headers" counts what a reader needs who
 knows size, settings and constant tables beforehand; of a tokenizer its tokens. Bits per pixel are without headers.
-"nearer than thumbnail": in how many pictures, by LPIPS (Alex), beside a thumbnail of as many bytes."""
+"nearer than thumbnail" or "transform": in how many pictures, by LPIPS (Alex), beside it at as many bytes."""
 
 
 def table(rows: Sequence[Row], quoted: bool = True) -> tuple[list[str], list[list[str]]]:
@@ -22,6 +22,18 @@ def table(rows: Sequence[Row], quoted: bool = True) -> tuple[list[str], list[lis
     heading = ["", "limit", "file bytes", "without headers", "bits/pixel", *(column.heading for column in shown)]
     lines = [_line(row, shown) for row in sorted(rows, key=order)]
     return heading, lines + ([_quoted(row, shown) for row in TABLE_1] if quoted else [])
+
+
+def code_costs(rows: Sequence[Row]) -> list[str]:
+    """Return a line for each model that was also decoded from other pictures' codes: how many dB that costs."""
+    costs = []
+    for row in rows:
+        own = [r for r in rows if f"{r.name}{ANOTHER}" == row.name and r.payload_bytes == row.payload_bytes]
+        if row.group == "control" and own and "psnr" in row.metrics:
+            lost = own[0].metrics["psnr"] - row.metrics["psnr"]
+            size = "" if row.payload_bytes is None else f" at {row.payload_bytes:.0f} bytes"
+            costs.append(f"{own[0].name}{size}: another picture's code costs {lost:.2f} dB")
+    return costs
 
 
 def measured_columns(rows: Sequence[Row]) -> list[Column]:
@@ -34,7 +46,8 @@ def markdown(rows: Sequence[Row], caption: str) -> str:
     heading, lines = table(rows)
     rule = ["---", "---", *["---:"] * (len(heading) - 2)]
     text = "\n".join("| " + " | ".join(line) + " |" for line in [heading, rule, *lines])
-    return f"{caption}\n\n{text}\n\n{NOTES}\n\n{COMPARABILITY}\n"
+    costs = "".join(f"{line}\n\n" for line in code_costs(rows))
+    return f"{caption}\n\n{text}\n\n{costs}{NOTES}\n\n{COMPARABILITY}\n"
 
 
 def order(row: Row) -> tuple[float, int, str, str]:

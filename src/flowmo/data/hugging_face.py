@@ -10,7 +10,8 @@ from PIL import Image
 
 from ..errors import DataError, ImageError
 from ..image_utils.decode import decode
-from ..labels import checked_labels
+from ..image_utils.notes import note
+from ..labels import checked_labels, whole_labels
 from .sources import SplitError, classes_text
 
 PREFIX = "hf:"
@@ -48,10 +49,13 @@ class HuggingFaceSource:
         self.labels = None
         label = data.features.get("label")
         self.classes: list[str] | None = getattr(label, "names", None)
-        if label is not None and getattr(label, "dtype", "").startswith(("int", "uint")):
-            found = (-1 if value is None else value for value in data["label"])
-            values = np.array(list(found), object)  # of any size; a null of an unsigned column is -1 too
-            self.labels = checked_labels(values, where, len(data), self.classes)
+        if label is not None:
+            values = np.array([*data["label"], None], object)[:-1]  # of any size, and null of unsigned columns too
+            found = whole_labels(values)
+            if found is None:
+                note(where, "its labels were left out (they are not all whole numbers)")
+            else:
+                self.labels = checked_labels(found, where, len(data), self.classes)
         self.data = data.select_columns(self.column).cast_column(self.column, datasets.Image(decode=False))
 
     def __len__(self) -> int:

@@ -17,7 +17,7 @@ from ..labels import NONE
 from .sources import Texts
 from .tar_index import NOT_PLAIN, TarIndex, read_index
 
-_VERSION = 2
+_VERSION = 3
 _COLUMNS = ("offsets", "sizes", "headers", "labels")
 
 

@@ -12,8 +12,9 @@ from PIL import Image
 
 from ..errors import DataError, ImageError
 from ..image_utils.decode import MAX_ENCODED_BYTES, decode
+from ..image_utils.notes import note
 from ..image_utils.regular import check_regular
-from ..labels import MOST, NONE, checked_labels, merged_labels
+from ..labels import MOST, NONE, checked_labels, merged_labels, whole_labels
 from .sources import classes_text
 
 IN_MEMORY = 2**30
@@ -21,7 +22,7 @@ IN_MEMORY = 2**30
 of its row group (100 images as Hugging Face writes them); the last group read is kept for reading in order."""
 
 
-_MOST_SHRUNK = 50
+_MOST_SHRUNK, _SMALL = 50, 2**26  # how often the packed size, and bytes that any row group may be unpacked to
 _MOST_IN_DICTIONARY = 2**31 - 2  # bytes that an Arrow dictionary can hold; larger row groups are read value by value
 _FEW_ROWS = 100_000
 _MOST_PATH = 4096  # bytes of a path, on average
@@ -128,6 +129,9 @@ class ParquetSource:
                 raise DataError(f"{file}: needs a column 'image' of encoded bytes, found columns {schema.names}")
             rows = parquet.metadata.num_rows
             _check_rows(rows, file)
+            for g in range(parquet.metadata.num_row_groups):
+                # a single column is asked when it was read: pyarrow aborts where its metadata are broken
+                _check_unpacked(file.stat().st_size, parquet.metadata.row_group(g).total_byte_size, "a row group")
             paths, labels = pa.nulls(rows, pa.large_string()), np.full(rows, NONE, np.int32)
             classes = None
             if pa.types.is_struct(kind) and _has(kind, "path", _is_text):
@@ -135,8 +139,10 @@ class ParquetSource:
                     read = [_read_group(repeated, g, "image.path") for g in range(repeated.metadata.num_row_groups)]
                 paths = pa.concat_arrays([pa.nulls(0, pa.large_string()), *map(_written_out, read)])
                 paths.validate(full=True)  # offsets, and that it is UTF-8
-            if "label" in schema.names and pa.types.is_integer(schema.field("label").type):
-                column = parquet.read(columns=["label"], use_threads=False).column("label")
+            column = None
+            if "label" in schema.names:
+                column = _whole_numbers(parquet.read(columns=["label"], use_threads=False).column("label"), file)
+            if column is not None:
                 # Null is none. What does not fit int64 is refused here, since the cast would fail in its own words.
                 if pa.types.is_unsigned_integer(column.type) and (pc.max(column).as_py() or 0) > MOST:
                     checked_labels([pc.max(column).as_py()], str(file))
@@ -207,8 +213,8 @@ def _read_group(parquet: Any, number: int, name: str) -> Any:
 def _check_claims(group: Any, column: str) -> int:
     """Return the bytes of a row group's images when they are unpacked.
 
-    Raises ValueError for one whose images unpack to gigabytes from next to nothing: encoded images do not shrink, and
-    whoever reads it would run out of memory.
+    Raises ValueError for a column that unpacks to much from next to nothing: encoded images do not shrink, and whoever
+    reads it would need a multiple of that.
     """
     claimed = 0
     for number in range(group.num_columns):
@@ -216,9 +222,13 @@ def _check_claims(group: Any, column: str) -> int:
         packed, unpacked = chunk.total_compressed_size, chunk.total_uncompressed_size
         if chunk.path_in_schema == column:
             claimed += unpacked
-            if unpacked > max(MAX_ENCODED_BYTES, _MOST_SHRUNK * packed):
-                raise ValueError(f"{packed:,} bytes claim to hold {unpacked:,} of images")
+            _check_unpacked(packed, unpacked, column)
     return claimed
+
+
+def _check_unpacked(packed: int, unpacked: int, what: str) -> None:
+    if unpacked > max(_SMALL, _MOST_SHRUNK * packed):
+        raise ValueError(f"{packed:,} bytes claim to hold {unpacked:,} of {what}")
 
 
 def _check_rows(rows: int, file: Path) -> None:
@@ -226,6 +236,20 @@ def _check_rows(rows: int, file: Path) -> None:
     takes a few bytes."""
     if rows > max(_FEW_ROWS, file.stat().st_size):
         raise DataError(f"{file}: {file.stat().st_size:,} bytes claim to hold {rows:,} images; fetch it again")
+
+
+def _whole_numbers(column: Any, file: Path) -> Any:
+    """Return a column of labels as integers: of these, of floats and texts that write some, of truth values. None, with
+    a note, for a column of anything else."""
+    import pyarrow as pa
+
+    if pa.types.is_integer(column.type):
+        return column
+    found = whole_labels(np.array([*column.to_pylist(), None], object)[:-1])
+    if found is None:
+        note(str(file), f"its labels were left out (they are of the type {column.type}, and not all whole numbers)")
+        return None
+    return pa.chunked_array([pa.array(checked_labels(found, str(file)), pa.int64())])
 
 
 def _written_out(paths: Any) -> Any:
@@ -246,9 +270,15 @@ def _class_names(metadata: dict[bytes, bytes]) -> list[str] | None:
     """The names of the labels, as Hugging Face writes them beside the columns."""
     try:
         names = json.loads(metadata[b"huggingface"])["info"]["features"]["label"]["names"]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         return None
-    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+    texts = isinstance(names, list) and all(isinstance(name, str) and _is_unicode(name) for name in names)
+    return names if texts else None
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written: JSON may hold one half of a pair of surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _is_binary(kind: Any) -> bool:

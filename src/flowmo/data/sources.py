@@ -13,7 +13,7 @@ from PIL import Image
 from ..errors import DataError
 from ..image_utils.decode import decode
 from ..image_utils.regular import check_regular
-from ..labels import NONE, checked_labels
+from ..labels import NONE, checked_labels, whole_labels
 from .listing import is_image_name, list_files
 
 
@@ -91,11 +91,12 @@ class ArraySource:
         self.images = images[:limit]
         self.labels: np.ndarray | None = None
         label_file = file.with_name(file.stem + ".labels.npy")
-        if label_file.is_file():
+        if os.path.lexists(label_file):
             labels = _load_array(label_file, mmap_mode="r")
-            if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+            found = whole_labels(labels) if labels.shape == images.shape[:1] else None
+            if found is None:
                 raise DataError(f"{label_file}: needs {len(images)} integers, got {labels.dtype} {labels.shape}")
-            self.labels = checked_labels(labels, str(label_file), len(images))[:limit]
+            self.labels = checked_labels(found, str(label_file), len(images))[:limit]
 
     def __len__(self) -> int:
         return len(self.images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,22 +11,27 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from ..errors import DataError
 from ..image_utils.decode import IMAGE_SUFFIXES
+from ..image_utils.notes import note
 from ..image_utils.regular import NotRegularError, check_regular
-from ..labels import NONE, checked_labels, labels_by_name
+from ..labels import NONE, checked_labels, labels_by_name, whole_labels
 from .sources import Texts
 
 WNID = re.compile(r"n\d{8}")
 """A class of ImageNet, as in n01440764."""
 
 _LABEL_SUFFIXES = (".cls", ".json")
-_MOST_LABEL_BYTES = 65536
-_MOST_HEADER_BYTES = 2**24
+_MOST_LABEL_BYTES = 2**20
+_MOST_HEADER_BYTES = 2**20
+_DIGITS, _MOST_DIGITS = re.compile(rb"\d{100,}"), 10**6
+"""In a header: tarfile begins a number at each digit of a row of them, so the squares of their lengths are bounded."""
+_MOST_PADDING = 2**24
+_MAGIC, _MAGIC_AT = re.compile(b"ustar"), 257  # in a header
 NOT_PLAIN = -1
 """As the size of an image: it is stored as a link or with holes, and is not read."""
 
@@ -138,9 +144,12 @@ def _add(found: _Found, file: _Slice, member: tarfile.TarInfo) -> None:
         found.names.append(str(path))
         found.places.append(_place(file, member, 0))
         found.classes.append(path.parent.name if WNID.fullmatch(path.parent.name) else "")
-    elif path.suffix.lower() in _LABEL_SUFFIXES and _is_plain(member) and member.size <= _MOST_LABEL_BYTES:
+    elif path.suffix.lower() in _LABEL_SUFFIXES:
+        if not _is_plain(member) or member.size > _MOST_LABEL_BYTES:
+            note(str(path), f"its label was left out (it is a link, or has more than {_MOST_LABEL_BYTES:,} bytes)")
+            return
         file.seek(member.offset_data)
-        found.add_label(str(path), file.read(member.size))
+        found.add_label(str(path), file.content(member.size))
 
 
 def _place(file: _Slice, image: tarfile.TarInfo, start: int) -> tuple[int, int, int]:
@@ -171,6 +180,13 @@ def _members(file: _Slice) -> Iterator[tarfile.TarInfo]:
     end = file.read(tarfile.BLOCKSIZE)
     if len(end) < tarfile.BLOCKSIZE or any(end):
         raise tarfile.ReadError(f"no end after {archive.offset:,} bytes")
+    for _ in range(_MOST_PADDING // _MOST_HEADER_BYTES):
+        more = file.content(_MOST_HEADER_BYTES)
+        # what fills up the last record may be anything, but no header
+        if any(match.start() % tarfile.BLOCKSIZE == _MAGIC_AT for match in _MAGIC.finditer(more)):
+            raise tarfile.ReadError("more follows after its end, as in two tars put together")
+        if not more:
+            break
 
 
 class _Slice:
@@ -187,10 +203,19 @@ class _Slice:
         return position
 
     def read(self, count: int) -> bytes:
+        """A header, as tarfile asks for it. tarfile.ReadError for one that it would not come to an end with."""
         if count > _MOST_HEADER_BYTES:
             raise tarfile.ReadError(f"a header claims {count:,} bytes")
+        data = self.content(count)
+        if sum(len(digits) ** 2 for digits in _DIGITS.findall(data)) > _MOST_DIGITS:
+            raise tarfile.ReadError("a header is made of digits")
+        return data
+
+    def content(self, count: int) -> bytes:
+        """Bytes of a member, as they are."""
         self.file.seek(self.start + self.position)
-        data = self.file.read(max(0, min(count, self.size - self.position)))
+        size = max(0, min(count, self.size - self.position))
+        data = self.file.content(size) if isinstance(self.file, _Slice) else self.file.read(size)
         self.position += len(data)
         return data
 
@@ -212,14 +237,19 @@ def _stem(name: str) -> str:
 
 
 def _label(data: bytes, name: str) -> int:
-    """The class in a ``.cls`` or ``.json`` member, -1 where it names none. DataError for a number that is no class."""
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        return NONE
+    """The class in a ``.cls`` or ``.json`` member, -1 where it names none, with a note where it has something else.
+    DataError for a number that is no class."""
+    value: Any = data
+    if not data.strip().isdigit():  # which JSON takes neither with zeros before it nor of any length
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(data)
     if isinstance(value, dict):
-        value = next((value[key] for key in ("label", "cls", "class") if key in value), NONE)
-    return int(checked_labels([value], name)[0]) if type(value) is int else NONE
+        value = next((value[key] for key in ("label", "cls", "class") if key in value), None)
+    found = None if isinstance(value, (list, dict)) else whole_labels([value])
+    if found is None:
+        note(name, "its label was left out (it is no whole number)")
+        return NONE
+    return int(checked_labels(found, name)[0])
 
 
 def _why(tar: Path, error: Exception) -> str:

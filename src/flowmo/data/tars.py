@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 import zlib
 from collections.abc import Sequence
@@ -88,7 +89,7 @@ class TarSource:
         if (own >= 0).any():
             return own
         beside = self.tars[0].with_suffix(".labels.txt")
-        if len(self.tars) == 1 and beside.is_file():
+        if len(self.tars) == 1 and os.path.lexists(beside):
             return read_labels(beside, list(self._indexes[0].names))
         classes = [name for tar, index in zip(self.tars, self._indexes, strict=True) for name in _classes(tar, index)]
         if not all(classes):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from ..errors import DataError
 from ..files import replacing
 from ..metrics.networks import Networks
 from ..metrics.table import spaces
+from ..untrusted import load_arrays
 
 _KEYS = "keys"  # the column of names; any other is the caller's
 
@@ -104,7 +104,7 @@ def feature_caches(networks: Networks, folder: Path) -> dict[str, FeatureCache]:
 
 def _load(path: Path, columns: Sequence[str] | None) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in (file.files if columns is None else columns)}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        arrays = load_arrays(path, columns)
+        return arrays if columns is None else {name: arrays[name] for name in columns}
+    except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path}: not a whole chunk of an evaluation ({error}); remove it and measure again") from None

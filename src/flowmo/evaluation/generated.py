@@ -6,7 +6,6 @@ sees the class that was asked.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +16,12 @@ import torch
 from ..data import find_pictures, open_picture
 from ..errors import ConfigError, DataError, ImageError
 from ..files import user_path
+from ..labels import checked_labels
 from ..metrics.distances import frechet_to, inception_score, kid, precision_recall
 from ..metrics.features import FeatureNetwork
 from ..perceptual.classifier import Classifier
 from ..provenance import machine
+from ..untrusted import load_arrays
 from .reference import Reference, check_pixels, features_of_pixels
 from .results import Result, describe_data
 
@@ -54,15 +55,16 @@ def read_samples(path: str | Path) -> Samples:
     if path.is_dir():
         return Samples(_folder(path), None, path.resolve().name)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            pixels = file["arr_0"]
-            labels = file["arr_1"] if "arr_1" in file.files else None
-    except KeyError:
-        raise DataError(f"{path}: has no arr_0; give samples in ADM's layout, uint8 N H W 3") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        arrays = load_arrays(path, ("arr_0", "arr_1"))
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: not an .npz of samples that can be read ({error})") from None
-    if labels is not None and labels.shape != (len(pixels),):
-        raise DataError(f"{path}: {labels.shape} labels arr_1 do not fit {len(pixels)} pictures arr_0")
+    if "arr_0" not in arrays:
+        raise DataError(f"{path}: has no arr_0; give samples in ADM's layout, uint8 N H W 3")
+    pixels, labels = arrays["arr_0"], arrays.get("arr_1")
+    if labels is not None:
+        if labels.shape != pixels.shape[:1]:
+            raise DataError(f"{path}: {labels.shape} labels arr_1 do not fit {len(pixels)} pictures arr_0")
+        labels = checked_labels(labels, f"{path}: arr_1").astype(np.int64)
     return Samples(check_pixels(pixels, path), labels, path.stem)
 
 

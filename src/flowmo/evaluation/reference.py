@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..errors import DataError, ImageError
 from ..files import cache_folder, replacing
 from ..metrics.features import FeatureNetwork
 from ..metrics.statistics import RunningStatistics, Statistics
+from ..untrusted import load_arrays
 from .results import picture_checksums
 
 KEPT = 10_000
@@ -81,9 +81,8 @@ def adm_reference(path: Path, network: FeatureNetwork, device: torch.device) -> 
     Raises DataError for any other file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files if name in ("mu", "sigma", "mu_s", "sigma_s", "arr_0")}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        arrays = load_arrays(path, ("mu", "sigma", "mu_s", "sigma_s", "arr_0"))
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: not an .npz of ADM's evaluator that can be read ({error})") from None
     if "mu" not in arrays and "arr_0" not in arrays:
         raise DataError(f"{path}: has neither mu and sigma nor pictures arr_0; give a reference of ADM's evaluator")
@@ -92,6 +91,9 @@ def adm_reference(path: Path, network: FeatureNetwork, device: torch.device) -> 
 
     def statistics(mean: str, covariance: str, space: str) -> Statistics | None:
         if mean in arrays and covariance in arrays:
+            size, kinds = arrays[mean].shape, arrays[mean].dtype.kind + arrays[covariance].dtype.kind
+            if kinds != "ff" or len(size) != 1 or arrays[covariance].shape != size * 2:
+                raise DataError(f"{path}: {mean} and {covariance} are no mean and covariance of features")
             return Statistics(0, arrays[mean].astype(np.float64), arrays[covariance].astype(np.float64))
         return Statistics.of(found[space]) if space in found else None
 
@@ -103,12 +105,12 @@ def adm_reference(path: Path, network: FeatureNetwork, device: torch.device) -> 
 def read_reference(path: Path) -> Reference | None:
     """Read a file that :func:`reference_of` wrote, which has the names of ADM's files too; None for a damaged one."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            about = json.loads(str(file["about"]))
-            pool = Statistics(int(file["count"]), file["mu"], file["sigma"])
-            spatial = Statistics(int(file["count"]), file["mu_s"], file["sigma_s"])
-            return Reference(pool, spatial, file["pool"], about)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        file = load_arrays(path)
+        about = json.loads(str(file["about"]))
+        pool = Statistics(int(file["count"]), file["mu"], file["sigma"])
+        spatial = Statistics(int(file["count"]), file["mu_s"], file["sigma_s"])
+        return Reference(pool, spatial, file["pool"], about)
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -216,12 +218,12 @@ def _save(path: Path, pool: RunningStatistics, spatial: RunningStatistics, kept:
 def _restore(path: Path, pool: RunningStatistics, spatial: RunningStatistics, kept: list[np.ndarray]) -> int:
     """Restore what a killed call had measured, and return the place to go on from; 0 where there is nothing."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            for name, running in (("pool", pool), ("spatial", spatial)):
-                running.restore({key: file[f"{name}_{key}"] for key in ("count", "shift", "sum", "products")})
-            kept.append(file["kept"])
-            return int(file["place"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        file = load_arrays(path)
+        for name, running in (("pool", pool), ("spatial", spatial)):
+            running.restore({key: file[f"{name}_{key}"] for key in ("count", "shift", "sum", "products")})
+        kept.append(file["kept"])
+        return int(file["place"])
+    except (OSError, ValueError, KeyError):
         return 0
 
 

@@ -53,8 +53,8 @@ class Evaluation:
         if key not in self.networks:
             self.networks[key] = load_networks(self.metrics, protocol.inception, side, model.device, self.files)
             if not self.session.processes.rank and len(self.networks) == 1:
-                for metric, reason in self.networks[key].left_out.items():
-                    self.say(f"note: {metric} is left out: {reason}")
+                for note in self.networks[key].notes():
+                    self.say(note)
         own = model.config.sampler
         sampler = None if own is None else replace(own, **self.sampler)
         how = (self.precision, self.compiled, bits_per_token)

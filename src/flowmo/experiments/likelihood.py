@@ -19,11 +19,11 @@ from ..flow.likelihood import (
     DEQUANTIZATION_T,
     Likelihood,
     Probes,
-    Solver,
     likelihood_grid,
     log_likelihood,
     starting_state,
 )
+from ..flow.solvers import Solver, asked_levels
 from ..metrics.bootstrap import paired_bootstrap
 from ..tokenizer import SMALLEST_TRAINING_T, FlowMo
 from .sampling import codes_of
@@ -50,7 +50,7 @@ class LikelihoodSettings:
     @property
     def evaluations(self) -> int:
         """Return the passes of the decoder for an image and a condition, each with a backward pass for every probe."""
-        return self.num_steps * (2 if self.solver == "heun" else 1)
+        return len(asked_levels(likelihood_grid(self.num_steps, self.rho, self.start).tolist(), self.solver))
 
 
 def default_start(model: FlowMo) -> float:

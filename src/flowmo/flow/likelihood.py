@@ -24,13 +24,13 @@ from ..errors import ConfigError
 from .grids import shifted_grid
 from .guidance import Velocity
 from .path import interpolate
+from .solvers import Solver, corrected
 
 LEVEL_WIDTH = 2 / 255
 """Distance of neighbouring 8-bit levels where 0 ... 255 are -1 ... 1."""
 DEQUANTIZATION_T = LEVEL_WIDTH / math.sqrt(12)
 """The noise level whose noise is as large as that of dequantization: 0.00226."""
 
-Solver = Literal["euler", "heun"]
 Probes = Literal["rademacher", "normal", "exact"]
 
 
@@ -129,7 +129,7 @@ def log_likelihood(
     for now, after in pairwise(levels):
         step = after - now
         v, d = slope(x, now)
-        if solver == "heun":
+        if corrected(after, solver):
             v_after, d_after = slope(x + step * v, after)
             v, d = (v + v_after) / 2, (d + d_after) / 2
         x, divergence = x + step * v, divergence + step * d

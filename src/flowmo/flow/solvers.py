@@ -54,16 +54,21 @@ def corrected(after: float, solver: Solver) -> bool:
     return solver == "heun" and after > 0
 
 
+def asked_levels(levels: Sequence[float], solver: Solver) -> list[float]:
+    """Return the level of each velocity that a solver asks for along ``levels``, up or down, in its order."""
+    asked: list[float] = []
+    for now, after in pairwise(levels):
+        asked += [now, after] if corrected(after, solver) else [now]
+    return asked
+
+
 def evaluations(sampler: SamplerConfig) -> tuple[tuple[float, float], ...]:
     """Return (t, guidance scale) of each velocity that a sampler asks for, in its order; 1 is no guidance.
 
     Samplers with equal evaluations give the same: one step with any rho or solver, a scale of 1 with any interval.
     """
     guidance = Guidance.of(sampler)
-    levels = shifted_grid(sampler.num_steps, sampler.rho).tolist()
-    asked: list[float] = []
-    for now, after in pairwise(levels):
-        asked += [now, after] if corrected(after, sampler.solver) else [now]
+    asked = asked_levels(shifted_grid(sampler.num_steps, sampler.rho).tolist(), sampler.solver)
     return tuple((t, sampler.guidance_scale if guidance.acts(t) else 1.0) for t in asked)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import ImageError
+from .limits import MAX_PIXELS, check_size
 from .modes import Storage, to_srgb
 from .regular import NotRegularError, check_regular
 
@@ -17,10 +18,6 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".jp2"}
     | {".ppm", ".pgm", ".pbm", ".pnm"}
 )
-MAX_PIXELS = 128_000_000
-MAX_BYTES = 2**30
-"""Of larger images, and of those that would take more memory while they are decoded, each is refused before that."""
-
 MAX_ENCODED_BYTES = 2**29
 """Of an image as it is stored in a tar or a Parquet file."""
 
@@ -42,11 +39,6 @@ _UPRIGHT = {
 _ORIENTATION = 0x0112
 
 
-# Bytes a pixel that a format's decoder needs beside the decoded image, at most, from their sources' buffers.
-_DECODER_BYTES = {"WEBP": 12, "AVIF": 12, "JPEG2000": 12, "TIFF": 6, "GIF": 4}
-_PROGRESSIVE_BYTES = 6  # of JPEG: all coefficients are kept until the last scan
-
-
 def decode(file: Path | bytes, name: str) -> Image.Image:
     """Return the picture in a file, or in the bytes of one, as RGB in sRGB.
 
@@ -58,7 +50,7 @@ def decode(file: Path | bytes, name: str) -> Image.Image:
         if not isinstance(file, bytes):
             check_regular(file)
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_FORMATS) as image:
-            _check_size(image)
+            check_size(image)
             storage = Storage.of(image)
             image.load()
             orientation = _orientation(image)
@@ -95,23 +87,6 @@ def _about_folder(folder: Path | bytes) -> str:
     except OSError as error:
         return f"is a folder that cannot be searched ({error.strerror})"
     return "is a folder, not a picture"
-
-
-def _check_size(image: Image.Image) -> None:
-    """Raises DecompressionBombError for an image that would take more than ``MAX_BYTES`` until it is RGB."""
-    pixels = image.width * image.height
-    if pixels > MAX_PIXELS:
-        raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
-    stored = 1 if image.mode in ("1", "L", "P") else 2 if image.mode.startswith("I;16") else 4
-    decoder = _DECODER_BYTES.get(image.format or "", 0)
-    if image.info.get("progressive") or image.info.get("progression"):
-        decoder = _PROGRESSIVE_BYTES
-    # decoded beside the decoder's buffers; then beside the RGB; then, if it must be turned, RGB twice
-    needed = pixels * max(stored + decoder, stored + 4, 8)
-    if needed > MAX_BYTES:
-        raise Image.DecompressionBombError(
-            f"{image.width}x{image.height} pixels of {image.format} need {needed / 10**9:.1f} GB"
-        )
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -13,6 +13,7 @@ from .profiles import lab_transform, srgb_transform
 
 _BAND_PIXELS = 2**20
 _WHITE_IS_ZERO, _BITS, _PHOTOMETRIC, _SIGNED, _SAMPLE_FORMAT = 0, 258, 262, 2, 339  # of TIFF
+_PLANES, _APART, _COLOUR_MAP, _DEPTH = 284, 2, 320, 32997
 _OVERSHOOT = 0.05
 _FEW = 0.001
 
@@ -22,17 +23,19 @@ class Storage:
     """How a file stores what Pillow is about to decode, as told before it does.
 
     raw: Pillow's name of the stored layout. bits: a sample, 0 where unknown. inverted: white is zero, and Pillow leaves
-    that as it is. signed: integers with a sign.
+    that as it is. signed: integers with a sign. palette: that of a TIFF whose colours have eight bits where they should
+    have sixteen, all reds first, then all greens and blues.
     """
 
     raw: str = ""
     bits: int = 0
     inverted: bool = False
     signed: bool = False
+    palette: bytes = b""
 
     @classmethod
     def of(cls, image: Image.Image) -> Storage:
-        """Return that of an image that was opened, but not loaded."""
+        """Return that of an image that was opened, but not loaded. Raises ValueError for one that Pillow misreads."""
         tile = getattr(image, "tile", None) or [None]
         arguments = tile[0][3] if tile[0] is not None else ""
         raw = arguments if isinstance(arguments, str) else arguments[0] if arguments else ""
@@ -41,9 +44,18 @@ class Storage:
             return cls(str(raw))
         deep = image.mode.startswith("I") or image.mode == "F"
         bits, kind = tags.get(_BITS, 0), tags.get(_SAMPLE_FORMAT, 1)
+        samples = len(bits) if isinstance(bits, tuple) else 1
         bits, kind = (value[0] if isinstance(value, tuple) and value else value for value in (bits, kind))
+        if samples > 1 and bits != 8 and tags.get(_PLANES) == _APART:
+            raise ValueError(f"its channels of {bits} bits lie apart; save it with interleaved channels")
+        if kind == _SIGNED and bits == 8:
+            raise ValueError("bytes with a sign; save it as bytes without")
+        if tags.get(_DEPTH, 1) != 1:
+            raise ValueError("an image of three dimensions; save its planes as pages")
+        colours = tags.get(_COLOUR_MAP, ()) if image.mode == "P" else ()
+        small = bytes(colours) if 0 < max(colours, default=0) < 256 else b""
         inverted = deep and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-        return cls(str(raw), int(bits or 0), inverted, kind == _SIGNED)
+        return cls(str(raw), int(bits or 0), inverted, kind == _SIGNED, small)
 
 
 def to_srgb(image: Image.Image, storage: Storage, name: str) -> Image.Image:
@@ -53,6 +65,8 @@ def to_srgb(image: Image.Image, storage: Storage, name: str) -> Image.Image:
 
     Raises ValueError for values that are not an image's. What had to be guessed or left out is noted about ``name``.
     """
+    if storage.palette:
+        image.putpalette(np.frombuffer(storage.palette, np.uint8).reshape(3, -1).T.tobytes())
     deep = image.mode.startswith("I") or image.mode == "F"
     scale = _Scale.of(image, storage, name) if deep else None
     mode = "L" if deep or image.mode in ("1", "L", "LA", "La") else image.mode

@@ -40,6 +40,14 @@ class Networks:
     # The other metrics that were asked for, each with the reason and the way out.
     left_out: Mapping[str, str] = field(default_factory=dict)
 
+    def notes(self) -> list[str]:
+        """Return a line for each reason why metrics are left out, with the names of all that it keeps out."""
+        names: dict[str, list[str]] = {}
+        for name, reason in self.left_out.items():
+            names.setdefault(reason, []).append(name)
+        are = {reason: "are" if len(each) > 1 else "is" for reason, each in names.items()}
+        return [f"note: {', '.join(each)} {are[reason]} left out: {reason}" for reason, each in names.items()]
+
 
 def load_networks(
     metrics: Sequence[str],

@@ -170,11 +170,17 @@ RATE = Column("bits_per_pixel", "bits/pixel", ".3f", "lower", plotted=False)
 FID = Column("fid", "FID", ".2f", "lower")  # of generated images (evaluation/generated.py), as the next
 AGREEMENT = Column("agreement", "agreement", ".1%", "higher")
 BEATS_THUMBNAIL = Column("beats_thumbnail", "nearer than thumbnail", ".1%", "higher", plotted=False)
+BEATS_TRANSFORM = Column("beats_transform", "nearer than transform", ".1%", "higher", plotted=False)
 
 
 def columns() -> dict[str, Column]:
     """Return everything that a table may show, by name and in order."""
-    return {column.name: column for column in (RATE, FID, *METRICS, MSE, AGREEMENT, BEATS_THUMBNAIL)}
+    return {column.name: column for column in (RATE, FID, *METRICS, MSE, AGREEMENT, BEATS_THUMBNAIL, BEATS_TRANSFORM)}
+
+
+def in_one_line(numbers: Mapping[str, float]) -> str:
+    """Return numbers by name as a line for people, under the headings that they have in a table."""
+    return ", ".join(f"{c.heading} {c.text(numbers[name])}" for name, c in columns().items() if name in numbers)
 
 
 def column(name: str) -> Column:

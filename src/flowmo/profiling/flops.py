@@ -52,8 +52,11 @@ def flops_per_image(
     perceptual: Network | None = "vgg",
     perceptual_share: float = 1.0,
     encoder_frozen: bool = False,
+    perceptual_crop: int | None = None,
 ) -> Flops:
     """Return what one image of ``config.image_size`` costs, the same in Stage 1A and in the regression of F5.
+
+    perceptual_share, perceptual_crop: the share of the images that d_perc sees, and the side of the part that it sees.
 
     The networks run on the meta device, which computes shapes and no values, under PyTorch's own counter. A dropped
     code costs as much as any other. The encoder's initial latent, which a batch shares, counts as one an image.
@@ -78,7 +81,8 @@ def flops_per_image(
             (quantized.code.sum() + quantized.losses.entropy + quantized.losses.commitment).backward()
             encoded.sum().backward()
     recomputed = _in_blocks(decoder) + (0 if encoder_frozen else _in_blocks(encoder))
-    distance = 0 if perceptual is None else round(perceptual_share * _distance(perceptual, config.image_size))
+    side = min(config.image_size, perceptual_crop or config.image_size)
+    distance = 0 if perceptual is None else round(perceptual_share * _distance(perceptual, side))
     forward = encoder.get_total_flops(), decoder.get_total_flops()
     return Flops(*forward, training.get_total_flops(), recomputed, distance)
 

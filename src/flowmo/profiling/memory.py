@@ -137,7 +137,9 @@ def _trace(config: FlowMoConfig, train: EndToEnd, device: str) -> Traced:
     """Return what one micro-batch of ``train.batch_size`` images takes."""
     with torch.device("meta"):
         model = FlowMo(config)
-    step = STAGES[train.stage].stage(model, train)
+    # Which part of the images d_perc sees is drawn, and here nothing can be: any part of that size takes as much.
+    part_of = slice(train.perceptual_crop)
+    step = STAGES[train.stage].stage(model, replace(train, perceptual_crop=None))
     if train.freeze_encoder_after == 0:
         model.encoder.requires_grad_(False)
     network = untrained_lpips(train.perceptual_network) if train.losses.perceptual else None
@@ -147,7 +149,7 @@ def _trace(config: FlowMoConfig, train: EndToEnd, device: str) -> Traced:
         nonlocal kept
         before = live.now
         assert network is not None
-        result = network(estimate, image)
+        result = network(estimate[..., part_of, part_of], image[..., part_of, part_of])
         kept = live.now - before
         return result
 
@@ -201,10 +203,8 @@ def untrained_lpips(network: Network) -> LPIPS:
 
 def _what_matters(train: EndToEnd, micro: int) -> EndToEnd:
     """Return the settings that change a pass, the others as they are by default, so that a pass is traced once."""
-    same = {
-        name: getattr(train, name)
-        for name in ("losses", "perceptual_network", "perceptual_share", "precision", "recompute_blocks")
-    }
+    names = "losses", "perceptual_network", "perceptual_share", "perceptual_crop", "precision", "recompute_blocks"
+    same = {name: getattr(train, name) for name in names}
     frozen = 0 if train.freeze_encoder_after == 0 else None
     return replace(type(train)(**same), batch_size=micro, freeze_encoder_after=frozen)
 

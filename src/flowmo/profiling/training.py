@@ -46,7 +46,8 @@ class Measured(NamedTuple):
 def cost(model: FlowMoConfig, train: TrainConfig) -> dict[str, Any]:
     """Return the number of parameters, and the floating-point operations of a training image by part."""
     network = train.perceptual_network if train.losses.perceptual else None
-    flops = flops_per_image(model, network, train.perceptual_share, train.freeze_encoder_after == 0)
+    frozen = train.freeze_encoder_after == 0
+    flops = flops_per_image(model, network, train.perceptual_share, frozen, train.perceptual_crop)
     return {"parameters": parameter_count(model), "flops_per_image": flops._asdict()}
 
 

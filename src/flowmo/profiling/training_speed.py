@@ -75,7 +75,7 @@ def measure_updates(
     rate = len(batch) / seconds
     frozen = train.freeze_encoder_after == 0
     network = train.perceptual_network if perceptual is not None else None
-    flops = flops_per_image(model, network, train.perceptual_share, frozen)
+    flops = flops_per_image(model, network, train.perceptual_share, frozen, train.perceptual_crop)
     ceiling = matrix_ceiling(device, precision(train))
     both = flops.training + flops.perceptual
     return Speed(seconds, rate, memory, rate * flops.training / ceiling, rate * both / ceiling)

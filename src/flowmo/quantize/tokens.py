@@ -19,6 +19,7 @@ from torch import Tensor
 from ..errors import ConfigError, TokenFileError
 from ..files import replacing, user_path
 from ..image_utils import to_pil
+from ..untrusted import load_arrays
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -192,9 +193,9 @@ class Tokens:
         Nothing in the file is executed. Raises TokenFileError for another file.
         """
         try:
-            with np.load(user_path(path), allow_pickle=False) as file:
-                height, width = (int(side) for side in file["image_size"])
-                return cls.from_numpy(file["tokens"], int(file["bits_per_group"]), (height, width))
+            arrays = load_arrays(user_path(path), ("tokens", "bits_per_group", "image_size"))
+            height, width = (int(side) for side in arrays["image_size"])
+            return cls.from_numpy(arrays["tokens"], int(arrays["bits_per_group"]), (height, width))
         except FileNotFoundError:
             raise TokenFileError(f"there is no file {os.fspath(path)}") from None
         except Exception:  # a damaged archive can raise anything, and NumPy's own words recommend what executes files

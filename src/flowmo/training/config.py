@@ -57,7 +57,7 @@ class ImageRunConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.crop_size is None or self.crop_size >= 1, f"crop_size must be at least 1, got {self.crop_size}")
-        require(self.workers >= 0, f"workers must be at least 0, got {self.workers}")
+        require(0 <= self.workers <= 1024, f"workers must be at least 0 and at most 1024, got {self.workers}")
 
 
 @dataclass(frozen=True)

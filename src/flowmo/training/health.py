@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..quantize.usage import bit_usage
-from .distributed import World, norms
+from .distributed import World, local, norms
 from .state import TrainState
 
 
@@ -21,9 +21,9 @@ def gradient_norm(state: TrainState) -> Tensor:
 def clip_gradient(state: TrainState, norm: Tensor, largest: float) -> None:
     """Scale the gradient down to ``largest`` where its ``norm`` is above that."""
     factor = (largest / (norm + 1e-6)).clamp(max=1.0)
-    for parameter in state.trained:
-        if parameter.grad is not None:
-            parameter.grad.mul_(factor)
+    gradients = [local(p.grad) for p in state.trained if p.grad is not None]
+    if gradients:
+        torch._foreach_mul_(gradients, factor)  # one kernel for many of them on a GPU
 
 
 def parameter_norm(state: TrainState) -> float:

@@ -95,6 +95,14 @@ WORDS = {
 """What people are told of a line, in this order, and how it is called; all else is in the JSON lines alone."""
 
 
+def duration(seconds: float) -> str:
+    """Return a time in the unit that people would say it in: 2.6 s, 96 min, 5.2 h."""
+    for size, unit in ((5400, "h"), (120, "min")):
+        if seconds >= size:
+            return f"{seconds / (3600 if unit == 'h' else 60):,.3g} {unit}"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
 def in_words(line: dict[str, Any], planned: int = 0) -> str:
     """Return a line of the log for people.
 
@@ -114,7 +122,10 @@ def in_words(line: dict[str, Any], planned: int = 0) -> str:
             said.append(f"{words} {line[name]:.4g}")
     if "checkpoint_seconds" in line:
         took, held = line["checkpoint_seconds"], line["checkpoint_wait"]
-        said.append(f"checkpoint of {line['checkpoint_mb']:,.1f} MiB in {took:.1f} s, {held:.1f} s of them waited for")
+        said.append(
+            f"checkpoint of {line['checkpoint_mb']:,.1f} MiB written in {took:.1f} s, {held:.1f} s of them "
+            "held the training up"
+        )
     if "images_per_s" in line:
         said.append(f"{line['images_per_s']:.3g} images/s")
     if "hours_left" in line:

@@ -29,6 +29,7 @@ from .trained import Loader, ModelKind, TrainBatch
 from .validation import Validation, Validator
 
 FROZEN = "encoder frozen"
+LATE = 10.0  # seconds after the time limit that an update may still take; the rest of its micro-batches is given up
 NO_SIGNALS = Signals()
 
 
@@ -41,6 +42,10 @@ class Outcome(NamedTuple):
     again: bool = False  # whether the run is to be built anew from its newest checkpoint, and to go on
     planned: int = 0  # images of the whole run
     cooling: bool = False  # whether its cool-down has begun
+
+
+class OutOfTime(Exception):
+    """The time limit was over in the middle of an update."""
 
 
 class Pending(NamedTuple):
@@ -105,7 +110,12 @@ class Run:
             while self.state.images_seen < self.config.images and not early and not reason:
                 began = time.monotonic()
                 batch = self.fetch(batches)
-                signals = self.update(batch, self.signals(bool(stop), batch))
+                try:
+                    signals = self.update(batch, self.signals(bool(stop), batch))
+                except OutOfTime:
+                    reason = "time limit"
+                    self.give_up()
+                    break
                 self.took = time.monotonic() - began
                 if not trained and self.log:
                     self.log.say(self.first_step())
@@ -123,6 +133,15 @@ class Run:
                 if signals.save and not reason:
                     self.save()
         return self.finish(validator, early, reason, trained)
+
+    def give_up(self) -> None:
+        """Forget what was computed of an update that the time limit cuts off, and say so. It is taken again later."""
+        clear_gradients(self.ready, self.state.optimizer)
+        if self.log:
+            self.log.say(
+                f"the time limit came within an update of {self.config.batch_size} images, which is not counted; "
+                "a longer --time-limit or a smaller batch_size lets it end"
+            )
 
     def first_step(self) -> str:
         """Return how long the first update of this call took, in words."""
@@ -215,11 +234,17 @@ class Run:
         return agreed
 
     def differentiate(self, batch: TrainBatch) -> dict[str, torch.Tensor]:
-        """Compute the gradient of a batch's loss; return the means of the loss terms over its micro-batches."""
+        """Compute the gradient of a batch's loss; return the means of the loss terms over its micro-batches.
+
+        Raises OutOfTime where one process alone is well beyond the time limit before the last of them.
+        """
         config, state, world = self.config, self.state, self.world
         parts = config.micro_batches(world.size)
         sums: dict[str, torch.Tensor] = {}
         for k in range(parts):
+            # Several processes would have to agree on it, which an exchange in each micro-batch would cost.
+            if k and world.size == 1 and time.monotonic() > self.deadline + LATE:
+                raise OutOfTime
             part = batch.part(k, parts).to(world.device)
             seed = _seed(config.seed, state.step, world.rank + world.size * k)
             generator = torch.Generator(world.device).manual_seed(seed)
@@ -296,7 +321,8 @@ class Run:
 
         Raises TrainingError, after a checkpoint, where too many steps in a row were not finite.
         """
-        if signals.stop or signals.deadline:
+        alone, left = self.world.size == 1, self.state.images_seen < self.config.images
+        if signals.stop or signals.deadline or (alone and left and time.monotonic() > self.deadline):
             return "stopped on request" if signals.stop else "time limit"
         if self.rebuild_after is not None and self.crossed(self.rebuild_after):
             return FROZEN

@@ -40,7 +40,7 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.init and self.model:
-            raise ConfigError("--model cannot change the model that --init loads")
+            raise ConfigError("--config cannot change the model that --init loads")
 
     def begun(self, stored: short.Begun | None) -> short.Begun:
         """Return what the run begins with, or has begun with.

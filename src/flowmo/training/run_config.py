@@ -79,7 +79,7 @@ class RunConfig:
     seed: int = 0  # of all randomness
     strategy: Literal["ddp", "fsdp"] = "ddp"  # several processes keep the whole model each, or a part of it
     recompute_blocks: bool = False  # activation checkpointing: less memory, more time
-    compile: bool = False  # the blocks by torch.compile, for GPUs; on a CPU it gains nothing
+    compile: bool = False  # the blocks by torch.compile; on a CPU it takes minutes at the start, see docs/TRAINING.md
     most_skipped: int = 10  # steps in a row that are not finite, and change nothing, before the run ends
     log_steps: int = 20  # steps between lines of the log
     check_images: int = 50_000  # images between validations of the averaged model, which is written then too
@@ -91,6 +91,8 @@ class RunConfig:
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("warmup_images", "cooldown_images", "checkpoint_minutes", "seed"):
             require(getattr(self, name) >= 0, f"{name} must be at least 0, got {getattr(self, name)}")
+        for name, most in (("images", 10**10), ("batch_size", 2**24), ("seed", 2**63)):
+            require(getattr(self, name) < most, f"{name} must be below {most:,}, got {getattr(self, name):,}")
         require(0 < self.ema_horizon <= 1, f"ema_horizon must be above 0 and at most 1, got {self.ema_horizon}")
         require(0 < self.learning_rate < math.inf, f"learning_rate must be positive, got {self.learning_rate}")
         require(all(0 <= beta < 1 for beta in self.betas), f"betas must be at least 0 and below 1, got {self.betas}")

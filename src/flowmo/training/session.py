@@ -22,7 +22,7 @@ from ..errors import ConfigError, TrainingError
 from ..provenance import code_version
 from .checkpoint import Checkpoint, checkpoints, read_checkpoint, read_newest
 from .distributed import World
-from .logs import Log
+from .logs import Log, duration
 from .loop import Outcome, Run
 from .plan import Plan
 from .progress import Bar
@@ -86,6 +86,10 @@ def ending(outcome: Outcome, folder: Path, batch_size: int) -> str:
     seen, weights = outcome.images_seen, folder / WEIGHTS
     if outcome.finished:
         return f"{outcome.reason} after {seen:,} images; {weights}"
+    if not seen:
+        return (
+            f"{outcome.reason} before the first update; {weights} is what the run began with. The same command goes on."
+        )
     share = seen / max(outcome.planned, 1)
     lines = [
         f"{outcome.reason} after {seen:,} images of {outcome.planned:,} ({share:.0%}); {weights}",
@@ -172,9 +176,9 @@ class Session:
             most = self.world.share(MOST_OF_LIMIT * limit)
             seconds = made.seconds(run.validator().averaged(), self.world, most) if most else math.inf
             if seconds > most:
-                takes = f"about {seconds:.3g} s" if most else "time, and none is left"
+                takes = f"about {duration(seconds)}" if most else "time, and none is left"
                 self.say(
-                    f"validation is left out: of {made.count:,} images it takes {takes}; it may take {most:.2g} s, "
+                    f"validation is left out: of {made.count:,} images it takes {takes}; it may take {duration(most)}, "
                     f"{MOST_OF_LIMIT:.0%} of what is left"
                 )
                 return

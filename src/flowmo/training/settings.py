@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from ..config import override
+from ..config import FlowMoConfig, override
 from ..errors import ConfigError
 from .config import TokenizerConfig
 from .stored_config import known_settings, settings_of
@@ -37,5 +37,9 @@ def with_settings(config: Config, settings: Iterable[str], say: Callable[[str], 
                 f"distillation has chains of its own: set distill.steps; leave out {', '.join(OWN_CHAINS)}"
             )
         say(f"note: {name} is no setting of the stage {config.stage}, where it changes nothing; leave it out")
+    model = {name for name in settings_of(FlowMoConfig) if name not in own}
+    for name in [setting.partition("=")[0] for setting in kept]:
+        if name in model:
+            raise ConfigError(f"{name} is a setting of the model; flowmo train takes it as --config {name}=VALUE")
     changed: Config = override(config, kept)
     return changed

@@ -82,9 +82,13 @@ def read_table(folder: Path, files: Collection[str]) -> dcp.Metadata:
     entries, places = metadata.state_dict_metadata, metadata.storage_data
     if not isinstance(entries, dict) or not isinstance(places, dict):
         raise pickle.UnpicklingError("its table of contents is of another kind")
+    pieces = 0
     for name, entry in entries.items():
         if not isinstance(name, str) or not isinstance(entry, TensorStorageMetadata):
             raise pickle.UnpicklingError(f"{name} is no tensor")
+        pieces += len(entry.chunks)
+    if pieces > len(places):
+        raise pickle.UnpicklingError("it cuts its tensors into more pieces than it stores")
     sizes = {name: (folder / name).stat().st_size for name in files if DATA_FILE.fullmatch(name)}
     for place in places.values():
         size = sizes.get(place.relative_path)
@@ -117,6 +121,16 @@ class _Unpickler(pickle._Unpickler):
     )  # fmt: skip
     PATHS: ClassVar = {"PosixPath": PurePosixPath, "WindowsPath": PureWindowsPath}
     """The folder that a checkpoint was written to, of any system: such a path opens nothing and can be made on both."""
+
+    MOST_NESTED = 100
+    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)  # what is done for each byte of the pickle
+
+    def load_mark(self: Any) -> None:
+        if len(self.metastack) > self.MOST_NESTED:  # each takes a list
+            raise pickle.UnpicklingError("its table of contents is nested too deeply")
+        pickle._Unpickler.load_mark(self)  # type: ignore[attr-defined]
+
+    dispatch[pickle.MARK[0]] = load_mark
 
     def find_class(self, module: str, name: str) -> Any:
         if module in ("pathlib", "pathlib._local") and name in self.PATHS:

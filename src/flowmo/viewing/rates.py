@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .plots import COLORS, INK, MARKERS, new_figure, styled
 
@@ -71,7 +71,7 @@ def rate_figure(
             axes.set_xlabel("bytes a picture")
             _bytes_axis(axes, ticks, pixels)
             if logarithmic:
-                _plain_logarithm(axes)
+                _plain_logarithm(axes, "y")
             axes.grid(True, which="major")
         all_axes[0].set_ylabel(label)
         handles, labels = all_axes[0].get_legend_handles_labels()
@@ -106,7 +106,7 @@ def bar_figure(
             axes.set_xlabel(label)
             axes.margins(x=0.15)
             if logarithmic:
-                axes.set_xscale("log")
+                _plain_logarithm(axes, "x")
         all_axes[0].set_yticks(range(len(names)), names)
         all_axes[0].invert_yaxis()
     return figure
@@ -135,9 +135,9 @@ def figure_one(
         for point in quoted:
             color = INK if point.emphasis else QUOTED
             axes.plot(point.bits_per_pixel, point.rfid, "*" if point.emphasis else "o", mfc="none", mec=color, ms=9)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
         axes.margins(x=0.08, y=0.08)
+        _plain_logarithm(axes, "x")
+        _plain_logarithm(axes, "y")
         axes.set_xlabel("bits per pixel")
         axes.set_ylabel("rFID, lower is better")
         axes.grid(True, which="major")
@@ -176,14 +176,20 @@ def _bytes_axis(axes: Axes, ticks: Sequence[float], pixels: int) -> None:
     above.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.2g}"))
 
 
-def _plain_logarithm(axes: Axes) -> None:
-    """Set the vertical axis to be logarithmic, its numbers not as powers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator
+def _plain_logarithm(axes: Axes, name: Literal["x", "y"]) -> None:
+    """Set the axis of that name to be logarithmic, its numbers not as powers; a short one at even distances."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-    axes.set_yscale("log")
-    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
-    for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        set_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axes.set(**{f"{name}scale": "log"})
+    axis = axes.xaxis if name == "x" else axes.yaxis
+    low, high = sorted(axis.get_data_interval())
+    if low > 0 and high < 4 * low:
+        axis.set_major_locator(MaxNLocator(6))
+        axis.set_minor_locator(NullLocator())
+    else:
+        axis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+    for set_formatter in (axis.set_major_formatter, axis.set_minor_formatter):
+        set_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _apart(values: Sequence[float], ratio: float) -> list[float]:

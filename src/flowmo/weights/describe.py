@@ -17,7 +17,11 @@ from .official import config_from_shapes, official_layout, open_official, state_
 def describe_config(config: FlowMoConfig) -> dict[str, Any]:
     """Return sizes that follow from a configuration alone; parameters are counted without allocating any."""
     with torch.device("meta"):
-        model = FlowMo(config)
+        return _describe(FlowMo(config))
+
+
+def _describe(model: FlowMo) -> dict[str, Any]:
+    config = model.config
     counts = {side: sum(p.numel() for p in getattr(model, side).parameters()) for side in ("encoder", "decoder")}
     bits = config.num_tokens * config.bits_per_token
     return {
@@ -33,8 +37,11 @@ def describe_config(config: FlowMoConfig) -> dict[str, Any]:
 
 
 def describe_model(model: FlowMo) -> dict[str, Any]:
-    """Return :func:`describe_config` and the fingerprint that its token files carry, eight hexadecimal digits."""
-    return {"fingerprint": f"{model.fingerprint():08x}"} | describe_config(model.config)
+    """Return :func:`describe_config` of a model's configuration, and the fingerprint that its token files carry.
+
+    The fingerprint is eight hexadecimal digits.
+    """
+    return {"fingerprint": f"{model.fingerprint():08x}"} | _describe(model)
 
 
 def describe_official(path: Path) -> dict[str, Any]:

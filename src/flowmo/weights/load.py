@@ -115,6 +115,12 @@ def packaged_path(name: str) -> Path:
     )
 
 
+def packaged_names() -> list[str]:
+    """Return the names of all packaged tokenizers, the default first."""
+    names = {path.stem for path in packaged_path(PACKAGED).parent.glob("*.safetensors")}
+    return [PACKAGED, *sorted(names - {PACKAGED})]
+
+
 def _check_name(name: object) -> None:
     if isinstance(name, bytes) or not isinstance(name, (str, os.PathLike)) or not os.fspath(name):
         raise WeightsError(f"a model is named by text or a path, not {name!r}; flowmo.load() alone is {PACKAGED!r}")

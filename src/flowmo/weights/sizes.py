@@ -1,4 +1,4 @@
-"""What the packaged model loses at sizes that it was not trained at, as measured by ``tools/measure_sizes.py``."""
+"""What the packaged model loses at sizes that it was not trained at, where it is a model of one size."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ FILE = Path(__file__).parent / "packaged" / "sizes.json"
 
 
 @cache
-def size_table() -> dict[str, Any]:
-    """Return the table: the model and its fingerprint, the data, and PSNR in dB and LPIPS of each side in pixels."""
-    return json.loads(FILE.read_text())  # type: ignore[no-any-return]
+def size_table() -> dict[str, Any] | None:
+    """Return the table: the model and its fingerprint, the data, and PSNR in dB and LPIPS of each side in pixels; None
+    where no packaged model has one."""
+    return json.loads(FILE.read_text()) if FILE.exists() else None
 
 
 def loss_at(ratio: float) -> str:
-    """Return in words how quality fell in the table at ``ratio`` times the side that the model was trained at; of the
-    measured sizes the nearest is told."""
+    """Return in words, to go on after a sentence, how quality fell in the table at ``ratio`` times the side that the
+    model was trained at; of the measured sizes the nearest is told. Empty where there is no table."""
     table = size_table()
+    if table is None:
+        return ""
     own = table["image_size"]
     trained = next(row for row in table["rows"] if row["side"] == own)
     others = [row for row in table["rows"] if row["side"] != own]
     nearest = min(others, key=lambda row: abs(math.log(row["side"] / own) - math.log(ratio)))
     return (
-        f"in our table {table['model']} falls from {trained['psnr']:.1f} dB PSNR at {own}x{own} to "
+        f"; in our table {table['model']} falls from {trained['psnr']:.1f} dB PSNR at {own}x{own} to "
         f"{nearest['psnr']:.1f} dB at {nearest['side']}x{nearest['side']}"
     )
 
@@ -39,6 +42,6 @@ def size_warning(size: tuple[int, int], config: FlowMoConfig) -> str | None:
     if config.transform is not None or size == (own, own):
         return None
     return (
-        f"the model was trained at {own}x{own} pixels, and its images are worse the further a size is from that; "
+        f"the model was trained at {own}x{own} pixels, and its images are worse the further a size is from that"
         f"{loss_at(math.sqrt(size[0] * size[1]) / own)}"
     )

@@ -10,6 +10,7 @@ from typing import Any
 from ...errors import ConfigError
 from ...presets import PRESETS, preset
 from ...profiling.evaluation import evaluation_plan
+from ..common import add_solver_argument
 from ..fields import add_flag
 from ..printing import print_table
 from ..values import finite, positive, steps
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "--utilisation", finite, UTILISATION, 0.35, metavar="SHARE")
     add_flag(parser, "--steps", steps, "steps of the decoder (default: the preset's)")
     add_flag(parser, "--guidance", finite, "guidance (default: the preset's)", metavar="SCALE")
+    add_solver_argument(parser)
     shared.add_arguments(parser)
 
 
@@ -36,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not 0 < a.utilisation <= 1 or a.tflops <= 0:
         raise ConfigError("--tflops must be positive, and --utilisation above 0 and at most 1")
     config = preset(a.preset)
-    asked = {"num_steps": a.steps, "guidance_scale": a.guidance}
+    asked = {"num_steps": a.steps, "guidance_scale": a.guidance, "solver": a.solver}
     sampler = replace(config.sampler, **{name: value for name, value in asked.items() if value is not None})
     plan = evaluation_plan(replace(config, sampler=sampler), a.images, a.tflops * 1e12, a.utilisation)
     seconds = {count: plan.seconds / count for count in a.gpus}

@@ -35,8 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", nargs="?", metavar="DATA", help="as for flowmo train (default: the sample pictures)")
     parser.add_argument("--preset", default="flowmo-mini-64", help=f"one of {', '.join(PRESETS)}")
     parser.add_argument("--recipe", choices=sorted(RECIPES), help="settings to start from; --set changes them")
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="training settings to change")
-    parser.add_argument("--model", nargs="+", default=[], metavar="NAME=VALUE", help="model settings to change")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="training settings to change"
+    )
+    parser.add_argument(
+        "--model", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="model settings to change"
+    )
     parser.add_argument("--split", help="split of the data (default: train, where the data have several)")
     what = "images of one update, several to compare (default: those of the settings)"
     add_flag(parser, "--micro-batch", positive, what, nargs="+")

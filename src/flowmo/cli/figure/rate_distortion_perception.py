@@ -1,7 +1,7 @@
 """``flowmo figure rate-distortion-perception``: sweeps the norm of x_1, the starting noise, for one or two models of
 different rates (Appendix C, Figure 9). Less noise gives a likelier, smoother picture: distortion falls, and for a good
-model the distribution of the pictures moves away from that of the originals. The paper uses 5,000 pictures; distances
-of distributions depend on their number, so that only numbers of equal count compare."""
+model the distribution of the pictures moves away from that of the originals. 5,000 pictures by default, as in the
+paper, or as many as there are; distances of distributions depend on their number: only equal counts compare."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PERCEPTION = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    shared.add_data_arguments(parser, count=1000)
+    shared.add_data_arguments(parser, count=5000)
     add_flag(parser, "--scales", _scale, "factors of the norm of x_1; 1 is ordinary sampling", SCALES, metavar="F")
     add_flag(parser, "--distortion", ("psnr", "mse"), "axis of distortion", "psnr")
     add_flag(parser, "--perception", ("rfid", "fd_efflite0"), PERCEPTION, "rfid")
