@@ -61,7 +61,7 @@ def test_a_comparison_and_the_same_again(request_: Request, tmp_path: Path) -> N
     said: list[str] = []
     again, _ = compare_all(request_, tmp_path / "out", skip, said.append)
     assert again.rows == found.rows
-    assert said[0].startswith("tiny: psnr")
+    assert said[0].startswith("tiny: PSNR dB")
 
 
 def test_what_does_not_compare_is_refused_before_any_work(request_: Request, tmp_path: Path) -> None:
