@@ -1,4 +1,4 @@
-"""Write the tables of numbers into README.md and docs/EVALUATION.md from results/*.json: python tools/render_readme.py
+"""Write the tables of numbers into README.md and docs/ from results/*.json: python tools/render_readme.py
 
 Each table stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`; what is between them is replaced.
 --check writes nothing and ends with 1 where a document says something else than the results.
@@ -23,7 +23,8 @@ from flowmo.weights.load import PACKAGED
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
-DOCUMENTS = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("EVALUATION", "ABLATIONS", "GENERATION")))
+NAMES = ("EVALUATION", "ABLATIONS", "GENERATION", "LOG")
+DOCUMENTS = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES))
 SPEED_OF = f"train-{PACKAGED}"
 POSTTRAINING = ("rfid", "kid", "psnr", "ssim", "lpips_alex", "lpips_vgg")
 DECODING = {"passes": ("passes", "d"), "images_per_second": ("images/s", ".1f"), "speedup": ("times as fast", ".1f")}
@@ -76,6 +77,20 @@ def comparison() -> str:
         cells = [each.text(row.metrics.get(each.name)) for each in shown]
         lines.append(f"| {name} | {size} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", f"{_conditions(result)} Codecs: at most that many bytes, without headers."])
+
+
+def half_precision() -> str:
+    """What weights in bf16 change in each metric of the packaged model."""
+    full, half = (
+        read_result(RESULTS / "precision" / name / "flowmo-mini-64-standard.json") for name in ("fp32", "bf16")
+    )
+    lines = ["| | fp32 | bf16 | difference |", "|---|---:|---:|---:|"]
+    for metric in METRICS:
+        a, b = (result.content["metrics"].get(metric.name) for result in (full, half))
+        if a is not None and b is not None:
+            changed = f"{metric.factor * (b - a):+.2g}"
+            lines.append(f"| {metric.heading} | {metric.text(a)} | {metric.text(b)} | {changed} |")
+    return "\n".join([*lines, "", _conditions(full)])
 
 
 def speed() -> str:
@@ -273,6 +288,7 @@ TABLES = {
     "speed": speed,
     "sizes": sizes,
     "protocols": protocols,
+    "half precision": half_precision,
     "comparison": comparison,
     "posttraining": posttraining,
     "decoding": decoding,

@@ -52,6 +52,8 @@ def whole_labels(values: Any) -> np.ndarray | None:
     array = np.asarray(values)
     if array.dtype.kind in "iu":
         return array
+    if array.dtype.kind not in "bfSUO":  # times without a unit look like integers
+        return None
     found = [_whole(value) for value in array.ravel().tolist()]
     if any(value is None for value in found):
         return None

@@ -98,7 +98,7 @@ def test_headers_of_digits_do_not_hang(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(DataError, match="digits"):
         open_images(tmp_path / "a.tar")
-    assert time.monotonic() - began < 30  # 2,000 s before
+    assert time.monotonic() - began < 30  # before: 26 s for 50 kB on a busy machine, and that in its square
 
 
 def test_what_follows_the_end_of_a_tar_is_not_left_out(tmp_path: Path) -> None:
@@ -173,9 +173,10 @@ def test_labels_of_arrays(tmp_path: Path) -> None:
         expected = whole_labels(values)
         assert expected is not None
         assert labels(tmp_path / "a.npy") == [None if v < 0 else v for v in expected.tolist()]
-    np.save(tmp_path / "a.labels.npy", np.array([1, 2], "m8[s]"))
-    with pytest.raises(DataError, match="2 integers"):
-        open_images(tmp_path / "a.npy")
+    for kind in ("m8[s]", "m8", "c8"):
+        np.save(tmp_path / "a.labels.npy", np.array([1, 2], kind))
+        with pytest.raises(DataError, match="2 integers"):
+            open_images(tmp_path / "a.npy")
 
 
 class TestArchivesOfArrays:

@@ -21,6 +21,7 @@ from flowmo.profiling.memory import memory_per_rank
 from flowmo.profiling.training import measured
 from flowmo.stages import LossWeights
 from flowmo.training import TrainConfig
+from flowmo.training.recipes import published
 
 ROOT = Path(__file__).parents[2]
 RESULTS = sorted((ROOT / "results").glob("bench-train-*.json"))
@@ -39,6 +40,7 @@ def pictures(samples: Callable[[int], Tensor], size: int) -> Batch:
         ("tiny", {"stage": "autoencode", "recompute_blocks": True}),
         ("tiny", {"precision": "bf16"}),
         ("flowmo-mini-64", {"recompute_blocks": True, "freeze_encoder_after": 0}),
+        ("flowmo-mini-64", {"recompute_blocks": 0.5}),
         ("flowmo-mini-64", {"losses": LossWeights(), "perceptual_crop": 32}),
     ],
 )
@@ -112,6 +114,19 @@ def test_what_saves_memory() -> None:
     assert shards[8].optimizer == pytest.approx(base.optimizer / 8, rel=1e-6)
     assert shards[64].optimizer == shards[8].optimizer
     assert shards[64].total < shards[8].total
+
+
+@pytest.mark.parametrize("preset", ["flowmo-lo", "flowmo-hi"])
+def test_published_recipes_fit_gpus_of_80_gb(preset: str) -> None:
+    """With a tenth to spare, whole on each of 8 GPUs, as their docstring says, which tells how much it is."""
+    model, train = PRESETS[preset](), published(preset)
+    found = memory_per_rank(model, train, 8)
+    assert found.total < 0.9 * 80e9
+    assert f"{found.total / 2**30:.1f} GiB a GPU" in str(published.__doc__)
+    if preset == "flowmo-lo":
+        plain = memory_per_rank(model, replace(train, recompute_blocks=False), 8)
+        assert plain.total > 0.9 * 80e9
+        assert f"{plain.total / 2**30:.1f} without" in str(published.__doc__)
 
 
 def test_weights_are_cut_within_a_node_and_whole_on_each() -> None:

@@ -135,7 +135,8 @@ for name, where in (("cut", world), ("one", World())):
                 where, modulation, precision=precision, strategy="fsdp"
             )
         found[f"{name} {precision} generator"] = of_generator(where, precision, "fsdp")
-    for recompute in (False, True):
+    for recompute in (False, True, 0.5):
+        torch._dynamo.reset()  # as in a process of its own
         found[f"{name} compiled {recompute}"] = of_tokenizer(
             where, "per_block", precision="bf16", strategy="fsdp", compile=True, recompute_blocks=recompute
         )

@@ -199,3 +199,36 @@ def test_a_cool_down_from_any_checkpoint(data: Path, whole: Path, tmp_path: Path
     assert list(rates) == list(range(start + BATCH, start + 41, BATCH))
     expected = [1e-3 * (40 - BATCH * k) / 40 for k in range(1, 6)]
     assert list(rates.values()) == pytest.approx(expected)
+
+
+def test_every_file_is_hashed_once_and_each_process_reads_its_share(
+    tmp_path: Path, state: TrainState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it is written, and when it is read: files are as large as the model."""
+    hashed: list[str] = []
+    digest = checkpoint._digest
+    monkeypatch.setattr(checkpoint, "_digest", lambda path: (hashed.append(path.name), digest(path))[1])
+    path = save(tmp_path, state, 8)
+    files = sorted(file.name for file in path.iterdir() if file.name != "checkpoint.json")
+    assert len(files) > 2
+    assert sorted(hashed) == files
+    hashed.clear()
+    found = read_checkpoint(path)
+    assert sorted(hashed) == files
+
+    class Half(World):
+        """One of two processes, of which the other finds nothing wrong."""
+
+        def share(self, value: object) -> object:
+            return found.about if value is None else value
+
+        def gather(self, value: object) -> list[object]:
+            return [value]
+
+    parts = []
+    for rank in range(2):
+        hashed.clear()
+        read_checkpoint(path, Half(rank, 2))
+        parts.append(sorted(hashed))
+    assert sorted(parts[0] + parts[1]) == files
+    assert min(map(len, parts)) >= 1

@@ -188,7 +188,7 @@ def test_a_table_of_contents_of_ten_million_marks(tmp_path: Path, state: TrainSt
     began = time.monotonic()
     with pytest.raises(TrainingError, match="nested too deeply"):
         read_checkpoint(path)
-    assert time.monotonic() - began < 5  # 30 s and 600 MB before
+    assert time.monotonic() - began < 5  # before: more than a minute on a busy machine
 
 
 def test_a_table_of_contents_that_repeats_its_pieces(tmp_path: Path, state: TrainState) -> None:

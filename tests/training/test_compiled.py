@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,10 +15,11 @@ from torch import Tensor, nn
 from torch._dynamo.backends.common import aot_autograd
 
 from flowmo.config import TransformerConfig
+from flowmo.data import open_images
 from flowmo.presets import tiny
 from flowmo.stages import LossWeights, SampleLossConfig
 from flowmo.tokenizer import FlowMo
-from flowmo.training import PostTrainConfig, TrainConfig, World, assemble
+from flowmo.training import PostTrainConfig, TokenizerPlan, TrainConfig, TrainOptions, World, assemble, session, train
 
 SMALL = TransformerConfig(patch_size=8, width=32, depth=1, heads=2)
 STEPS = 2
@@ -58,11 +61,11 @@ def gradients(
     return [p.grad for p in stage.model.parameters() if p.grad is not None]
 
 
-@pytest.mark.parametrize("recompute_blocks", [False, True])
+@pytest.mark.parametrize("recompute_blocks", [False, True, 0.5])
 @pytest.mark.parametrize("stage", ["1A", "1B", "1B, its chain recomputed"])
 def test_every_pass_of_every_block_is_compiled(
     stage: str,
-    recompute_blocks: bool,
+    recompute_blocks: bool | float,
     calls: dict[str, int],
     samples: Callable[[int], Tensor],
     lively: Callable[[nn.Module], nn.Module],
@@ -85,3 +88,32 @@ def test_every_pass_of_every_block_is_compiled(
     assert len(compiled) == len(plain) > 10
     for a, b in zip(compiled, plain, strict=True):
         assert float((a - b).norm()) <= 1e-4 * float(b.norm()) + 1e-9
+
+
+def test_blocks_stay_compiled_when_the_encoder_freezes(
+    calls: dict[str, int], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is built anew in the same process, and the compiler keeps a limited number of versions of a block. What
+    was compiled keeps nothing of the old model alive."""
+    models: list[weakref.ref[nn.Module]] = []
+    alive: list[int] = []
+    begin = session.Session.begin
+
+    def spied(self: session.Session, fresh: list[Any]) -> Any:
+        alive.append(sum(model() is not None for model in models))
+        result = begin(self, fresh)
+        models.append(weakref.ref(result[0].stage.model))
+        return result
+
+    monkeypatch.setattr(session.Session, "begin", spied)
+    deep = replace(SMALL, depth=3)
+    config = TrainConfig(
+        images=32, batch_size=8, warmup_images=0, cooldown_images=0, precision="bf16", workers=0, compile=True,
+        losses=LossWeights(perceptual=0), freeze_encoder_after=16, check_images=1000,
+    )  # fmt: skip
+    plan = TokenizerPlan(config, lambda: FlowMo(replace(tiny(), encoder=deep, decoder=deep)))
+    assert train(plan, open_images(str(data)), tmp_path, TrainOptions(say=lambda _: None)).finished
+    assert alive == [0, 0]
+    blocks, updates = 6, 4
+    assert calls["forward"] == blocks * updates
+    assert calls["backward"] == blocks * 2 + 3 * 2  # of the decoder alone once the encoder is frozen

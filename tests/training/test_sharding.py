@@ -74,8 +74,8 @@ def test_weights_are_gathered_in_bfloat16_as_autocast_casts_them(found: dict[str
     assert cut["units"] == cut["blocks"] + len(types.keys() - inside - {n for n in types if "blocks." not in n})
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_blocks_are_compiled_and_cut(found: dict[str, dict[str, Any]], recompute: bool) -> None:
+@pytest.mark.parametrize("recompute", [False, True, 0.5])
+def test_blocks_are_compiled_and_cut(found: dict[str, dict[str, Any]], recompute: bool | float) -> None:
     """One whole graph a block, called once for each image; the gradients are those of plain blocks in one process."""
     cut, one = found[f"cut compiled {recompute}"], found[f"one compiled {recompute}"]
     assert cut["calls"] == cut["blocks"] == 4

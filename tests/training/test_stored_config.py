@@ -43,7 +43,7 @@ OLD = {
 }  # fmt: skip
 """What version 0.1.0 stored of the run of ``run_support.command``."""
 
-LATER = {"perceptual_crop", "rates", "learning_rates", "optimizer", "noise_sync", "losses.flow", "sample.crop"}
+LATER = {"tf32", "perceptual_crop", "rates", "learning_rates", "optimizer", "noise_sync", "losses.flow", "sample.crop"}
 """Settings that came later; an old run takes their defaults."""
 
 

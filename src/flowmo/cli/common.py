@@ -124,8 +124,8 @@ def add_json_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, to stdout")
 
 
-def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
+def add_precision_arguments(parser: Any, of: str = "the weights", passes: str = "the model's passes") -> None:
     """Add ``--precision`` and ``--compile``."""
-    shown = "compile the model's passes for whole batches; the last is filled up"
-    add_flag(parser, "--precision", ("fp32", "bf16"), "of the weights", "fp32")
+    shown = f"compile {passes} for whole batches; the last is filled up"
+    add_flag(parser, "--precision", ("fp32", "bf16"), f"of {of}", "fp32")
     parser.add_argument("--compile", action="store_true", help=shown)

@@ -61,6 +61,14 @@ class Processes(typing.Protocol):
         """Return in all processes what each has, by rank."""
         ...
 
+    def collect(self, value: Any) -> list[Any] | None:
+        """Return in the first process what each has, by rank; None in the others."""
+        ...
+
+    def share(self, value: Any) -> Any:
+        """Return in all processes what the first one has."""
+        ...
+
 
 @dataclass(frozen=True)
 class Alone:
@@ -72,6 +80,14 @@ class Alone:
     def gather(self, value: Any) -> list[Any]:
         """Return the value alone in a list."""
         return [value]
+
+    def collect(self, value: Any) -> list[Any]:
+        """Return the value alone in a list."""
+        return [value]
+
+    def share(self, value: Any) -> Any:
+        """Return the value."""
+        return value
 
 
 class Measured(NamedTuple):

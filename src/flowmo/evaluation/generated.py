@@ -6,12 +6,13 @@ sees the class that was asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..data import find_pictures, open_picture
 from ..errors import ConfigError, DataError, ImageError
@@ -19,12 +20,15 @@ from ..files import user_path
 from ..labels import checked_labels
 from ..metrics.distances import frechet_to, inception_score, kid, precision_recall
 from ..metrics.features import FeatureNetwork
-from ..perceptual.classifier import Classifier
+from ..perceptual.classifier import CLASSES
 from ..provenance import machine
 from ..untrusted import load_arrays
-from .reference import Reference, check_pixels, features_of_pixels
+from .evaluate import Processes
+from .reference import ALONE, Reference, check_pixels, features_of_pixels, pixel_batches
 from .results import Result, describe_data
 
+Logits = Callable[[Tensor], Tensor]
+"""A classifier: images B 3 H W in [-1, 1] -> logits (B, 1000)."""
 SPLIT = 5_000
 """How many pictures a part of the Inception Score has, as in ADM's evaluator; the last part has those that are left."""
 CONVENTIONS = {
@@ -82,13 +86,17 @@ def measure_generated(
     network: FeatureNetwork,
     device: torch.device,
     on_done: Callable[[int], None] = lambda count: None,
+    processes: Processes = ALONE,
 ) -> dict[str, float]:
-    """Return the metrics that can be had, by name.
+    """Return the metrics that can be had, by name; none but in the first of several processes.
 
     The Inception Score needs a classifier's last layer; precision, recall and KID need pictures in the reference.
     on_done: called with a number of pictures whose features are there.
+    processes: those that share the samples, each of which has all of them.
     """
-    found = features_of_pixels(samples.pixels, network, device, on_done)
+    found = features_of_pixels(samples.pixels, network, device, on_done, processes)
+    if found is None:
+        return {}
     pool = found["pool"]
     metrics = {"fid": frechet_to(pool, reference.pool)}
     if reference.spatial is not None:
@@ -134,13 +142,10 @@ def class_places(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def logits_of(pixels: np.ndarray, classifier: Classifier, device: torch.device, batch: int = 32) -> np.ndarray:
-    """Return the classifier's logits (N, 1000) of pixels, uint8 N H W 3."""
-    parts = []
-    for i in range(0, len(pixels), batch):
-        part = torch.from_numpy(np.array(pixels[i : i + batch])).permute(0, 3, 1, 2).to(device).float() / 127.5 - 1
-        parts.append(classifier.logits(part).cpu().numpy())
-    return np.concatenate(parts)
+def logits_of(pixels: np.ndarray, logits: Logits, device: torch.device, processes: Processes = ALONE) -> np.ndarray:
+    """Return the classifier's logits (n, 1000) of this process's share of pixels, uint8 N H W 3."""
+    parts = [logits(images).cpu().numpy() for images in pixel_batches(pixels, device, processes)]
+    return np.concatenate(parts) if parts else np.zeros((0, CLASSES), np.float32)
 
 
 def agreement(logits: np.ndarray, asked: np.ndarray, places: np.ndarray) -> float:
@@ -163,11 +168,13 @@ def generated_result(
     device: torch.device,
     seconds: float,
     command: str = "",
+    how: Mapping[str, Any] | None = None,
 ) -> Result:
     """Return the result of samples, with their metrics, the conventions and the reference.
 
     split: of the data set that the reference is of.
     seconds: of work.
+    how: what it says of precision and compilation.
     """
     content = {
         "metrics": metrics,
@@ -181,7 +188,7 @@ def generated_result(
         data=describe_data(f"samples {samples.name}", torch.from_numpy(np.array(samples.pixels)).permute(0, 3, 1, 2)),
         models=(),
         seed="as the samples were made",
-        content=content,
+        content=content | dict(how or {}),
         seconds=seconds,
         command=command,
         machine=machine(device),

@@ -22,13 +22,16 @@ from ..files import cache_folder, replacing
 from ..metrics.features import FeatureNetwork
 from ..metrics.statistics import RunningStatistics, Statistics
 from ..untrusted import load_arrays
+from .evaluate import Alone, Processes
 from .results import picture_checksums
 
 KEPT = 10_000
 """How many pictures' features are kept for precision and recall; ADM's own reference file has as many."""
 _LOOKED_AT = 64
 _SAVE_EVERY = 10_000
-_BATCH = 32
+BATCH = 32
+"""How many pictures networks are given at a time."""
+ALONE = Alone()
 
 Crop = Literal["model", "adm"]
 """A data set's pictures become squares as the model sees them (C1), or as ADM's reference batches were made."""
@@ -52,32 +55,39 @@ def reference_of(
     on_done: Callable[[int], None] = lambda count: None,
     cache: Path | None = None,
     crop: Crop = "model",
+    processes: Processes = ALONE,
 ) -> Reference:
     """Return the reference of every picture that can be read, brought to ``size`` pixels by ``crop``.
 
     It is read from the cache (FLOWMO_CACHE) where these pictures were measured before. Its key there is content, the
     names of all pictures and the pixels of some of them. A call that was killed goes on where it was.
     on_done: called with a number of pictures that are done.
+    processes: those that share the pictures; all of them get the reference.
     Raises DataError without pictures.
     """
     folder = cache or cache_folder() / "statistics"
-    key = _key(source, size, network, crop)
-    path, part = folder / f"{key}.npz", folder / f"{key}.part.npz"
-    if not path.exists():
-        _measure(source, size, network, device, on_done, path, part, crop)
-    else:
-        on_done(len(source))
-    reference = read_reference(path)
-    if reference is None:  # damaged
-        path.unlink()
-        return reference_of(source, size, network, device, on_done, cache, crop)
-    return reference
+    path = folder / f"{_key(source, size, network, crop)}.npz"
+    reference: Reference | None = processes.share(None if processes.rank or not path.exists() else read_reference(path))
+    if reference is not None:
+        on_done(len(own_places(len(source), processes)))
+        return reference
+    _measure(source, size, network, device, on_done, path, crop, processes)
+    made: Reference = processes.share(None if processes.rank else read_reference(path))
+    return made
 
 
-def adm_reference(path: Path, network: FeatureNetwork, device: torch.device) -> Reference:
+def own_places(count: int, processes: Processes) -> range:
+    """Return this process's share of ``count`` pictures in a row: whole batches, so that each is one process's too."""
+    batches = -(-count // BATCH)
+    first, last = (batches * rank // processes.size for rank in (processes.rank, processes.rank + 1))
+    return range(first * BATCH, min(last * BATCH, count))
+
+
+def adm_reference(path: Path, network: FeatureNetwork, device: torch.device, processes: Processes = ALONE) -> Reference:
     """Read a reference batch of ADM's evaluator, or a file of pictures alone, such as samples.
 
     The batch has ``mu``, ``sigma``, ``mu_s``, ``sigma_s``, and pictures ``arr_0`` for precision and recall.
+    processes: those that share the pictures; all of them get the reference.
     Raises DataError for any other file.
     """
     try:
@@ -86,7 +96,16 @@ def adm_reference(path: Path, network: FeatureNetwork, device: torch.device) -> 
         raise DataError(f"{path}: not an .npz of ADM's evaluator that can be read ({error})") from None
     if "mu" not in arrays and "arr_0" not in arrays:
         raise DataError(f"{path}: has neither mu and sigma nor pictures arr_0; give a reference of ADM's evaluator")
-    found = features_of_pixels(check_pixels(arrays["arr_0"], path), network, device) if "arr_0" in arrays else {}
+    found: dict[str, np.ndarray] | None = {}
+    if "arr_0" in arrays:
+        found = features_of_pixels(check_pixels(arrays["arr_0"], path), network, device, processes=processes)
+    made: Reference = processes.share(None if found is None else _adm_reference(path, arrays, found, network))
+    return made
+
+
+def _adm_reference(
+    path: Path, arrays: dict[str, np.ndarray], found: dict[str, np.ndarray], network: FeatureNetwork
+) -> Reference:
     about = {"file": path.name, "network": network.name}
 
     def statistics(mean: str, covariance: str, space: str) -> Statistics | None:
@@ -119,18 +138,31 @@ def features_of_pixels(
     network: FeatureNetwork,
     device: torch.device,
     on_done: Callable[[int], None] = lambda count: None,
-) -> dict[str, np.ndarray]:
+    processes: Processes = ALONE,
+) -> dict[str, np.ndarray] | None:
     """Return each space's features (N, D) of pixels, uint8 N H W 3.
 
     on_done: called with a number of pictures that are done.
+    processes: those that share the pictures, each of which has all of them; None is returned but in the first.
     """
     spaces: dict[str, list[np.ndarray]] = {}
-    for i in range(0, len(pixels), _BATCH):
-        part = torch.from_numpy(np.array(pixels[i : i + _BATCH])).permute(0, 3, 1, 2)
-        for space, values in network(part.to(device).float() / 127.5 - 1).items():
+    for images in pixel_batches(pixels, device, processes):
+        for space, values in network(images).items():
             spaces.setdefault(space, []).append(values.cpu().numpy())
-        on_done(len(part))
-    return {space: np.concatenate(values) for space, values in spaces.items()}
+        on_done(len(images))
+    parts = processes.collect(spaces)
+    if parts is None:
+        return None
+    every = [values for part in parts for values in part.items()]
+    return {space: np.concatenate([rows for name, own in every if name == space for rows in own]) for space, _ in every}
+
+
+def pixel_batches(pixels: np.ndarray, device: torch.device, processes: Processes = ALONE) -> Iterator[Tensor]:
+    """Yield this process's share of pixels, uint8 N H W 3, in batches B 3 H W in [-1, 1] on the device."""
+    places = own_places(len(pixels), processes)
+    for i in range(places.start, places.stop, BATCH):
+        part = torch.from_numpy(np.array(pixels[i : min(i + BATCH, places.stop)])).permute(0, 3, 1, 2)
+        yield part.to(device).float() / 127.5 - 1
 
 
 def check_pixels(pixels: np.ndarray, path: Path) -> np.ndarray:
@@ -147,32 +179,49 @@ def _measure(
     device: torch.device,
     on_done: Callable[[int], None],
     path: Path,
-    part: Path,
     crop: Crop,
+    processes: Processes,
 ) -> None:
+    """Measure this process's share, and write the reference of all in the first one."""
+    name = ".part.npz" if processes.size == 1 else f".{processes.rank}-of-{processes.size}.part.npz"
+    part, own = path.with_suffix(name), own_places(len(source), processes)
     pool, spatial = RunningStatistics(), RunningStatistics()
     kept: list[np.ndarray] = []
-    place = _restore(part, pool, spatial, kept)
-    on_done(place)
+    saved = _restore(part, pool, spatial, kept) or own.start
+    on_done(saved - own.start)
     stride = max(1, len(source) // KEPT)
-    saved = place
-    for places, images in _batches(source, size, place, crop):
+    for places, images in _batches(source, size, range(saved, own.stop), crop):
         if images:
             batch = torch.stack([image for _, image in images]).to(device)
             found = {space: values.cpu().numpy() for space, values in network(batch).items()}
             pool.add(found["pool"])
             spatial.add(found["spatial"])
             kept.append(found["pool"][[n for n, (p, _) in enumerate(images) if p % stride == 0]])
-        place = places.stop
         on_done(len(places))
-        if place - saved >= _SAVE_EVERY and place < len(source):
-            _save(part, pool, spatial, kept, place=np.array(place))
-            saved = place
-    if not pool.count:
+        if places.stop - saved >= _SAVE_EVERY and places.stop < own.stop:
+            _save(part, pool, spatial, kept, place=np.array(places.stop))
+            saved = places.stop
+    parts = processes.gather((pool.state(), spatial.state(), kept))
+    if not any(int(state["count"]) for state, _, _ in parts):
         raise DataError(f"none of the pictures can be read: {source.describe()}")
-    p, s = pool.statistics(), spatial.statistics()
-    about = {"data": source.describe().rpartition("/")[2], "count": p.count, "size": size, "network": network.name}
-    about |= {"crop": crop, "sha256": network.checksum, "key": path.stem}
+    if not processes.rank:
+        statistics = [_merged([states[k] for states in parts]) for k in (0, 1)]
+        about = {"data": source.describe().rpartition("/")[2], "count": statistics[0].count, "size": size}
+        about |= {"network": network.name, "crop": crop, "sha256": network.checksum, "key": path.stem}
+        _write(path, statistics[0], statistics[1], [rows for _, _, each in parts for rows in each], about)
+    part.unlink(missing_ok=True)
+
+
+def _merged(states: list[dict[str, np.ndarray]]) -> Statistics:
+    whole = RunningStatistics()
+    for state in states:
+        one = RunningStatistics()
+        one.restore(state)
+        whole.merge(one)
+    return whole.statistics()
+
+
+def _write(path: Path, p: Statistics, s: Statistics, kept: list[np.ndarray], about: dict[str, Any]) -> None:
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
@@ -184,14 +233,13 @@ def _measure(
             count=np.array(p.count),
             about=np.array(json.dumps(about)),
         )
-    part.unlink(missing_ok=True)
 
 
 def _batches(
-    source: ImageSource, size: int, start: int, crop: Crop
+    source: ImageSource, size: int, own: range, crop: Crop
 ) -> Iterator[tuple[range, list[tuple[int, Tensor]]]]:
-    for i in range(start, len(source), _BATCH):
-        places, images = range(i, min(i + _BATCH, len(source))), []
+    for i in range(own.start, own.stop, BATCH):
+        places, images = range(i, min(i + BATCH, own.stop)), []
         for place in places:
             try:
                 images.append((place, prepared(source, place, size, crop)))

@@ -82,6 +82,21 @@ class RunningStatistics:
         self.sum = self.sum + rows.sum(0)
         self.products = self.products + rows.T @ rows
 
+    def merge(self, other: RunningStatistics) -> None:
+        """Add the rows that another one has seen. Raises DataError for rows of another length."""
+        if not other.count:
+            return
+        if not self.count:
+            self.restore(other.state())
+            return
+        if other.shift.shape != self.shift.shape:
+            raise DataError(f"statistics of {self.shift.shape} and of {other.shift.shape} numbers do not add up")
+        moved, total = other.shift - self.shift, other.sum
+        between = np.outer(total, moved)
+        self.count += other.count
+        self.sum = self.sum + total + other.count * moved
+        self.products = self.products + other.products + between + between.T + other.count * np.outer(moved, moved)
+
     def statistics(self) -> Statistics:
         """Return the statistics of all rows so far. Raises DataError below 2 rows."""
         if self.count < 2:

@@ -14,6 +14,7 @@ import torch
 
 from ..config import FlowMoConfig
 from ..data import Batch, BatchLoader, ImageSource
+from ..devices import tf32_products
 from ..stages.mode_matching import PerceptualDistance
 from ..tokenizer import FlowMo
 from ..training.config import TrainConfig
@@ -54,7 +55,8 @@ def measure_updates(
 
     def update() -> float:
         start = time.perf_counter()
-        run.update(batch)
+        with tf32_products(train.tf32):
+            run.update(batch)
         synchronize(device)
         return time.perf_counter() - start
 

@@ -120,6 +120,14 @@ class World:
         dist.all_gather_object(values, value, group=self.group)
         return values
 
+    def collect(self, value: Any) -> list[Any] | None:
+        """Return, in the main process, what every one has, by rank; None in the others."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.size if self.main else None
+        dist.gather_object(value, values, dst=0, group=self.group)
+        return values
+
     def part(self, count: int) -> slice:
         """Return this process's share of ``count`` things in a row."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
@@ -179,19 +187,22 @@ def spread(
     step: nn.Module,
     world: World,
     strategy: Strategy = "ddp",
-    recompute: bool = False,
+    recompute: bool | float = False,
     compile_blocks: bool = False,
     precision: str = "fp32",
 ) -> nn.Module:
     """Return ``step`` ready to run: replicated (DDP) or sharded (FSDP2) over the world, on several nodes within each.
 
-    Its blocks are recomputed in the backward pass and compiled if asked for. What is compiled is the forward pass of
+    Its blocks are recomputed in the backward pass, all or the share ``recompute`` of them, and compiled if asked for.
+    The first blocks are those recomputed, rounded up: their backward pass comes last, when the tensors of the others
+    are gone, and the encoder's cost nothing more once it is frozen. What is compiled is the forward pass of
     the recomputed block, so that both hold, and what gathers its weights stays outside. Parameters keep their names;
     sharded ones become DTensors, so optimizers and EMA are made after this.
     precision: of the forward pass under FSDP2, see ``sharding.shard``.
     """
-    for block in blocks(step):
-        if recompute:
+    every = blocks(step)
+    for place, block in enumerate(every):
+        if place < round(recompute * len(every), 6):
             block.forward = recomputed(block.forward)  # type: ignore[method-assign]
         if compile_blocks:
             block.forward = torch.compile(block.forward)  # type: ignore[method-assign]
@@ -199,7 +210,7 @@ def spread(
         return step
     if strategy == "fsdp":
         mesh = sharding_mesh(world.device.type, world.size, world.gather(processes_here()))
-        shard(step, blocks(step), mesh, precision)
+        shard(step, every, mesh, precision)
         return step
     for parameter in step.parameters():  # there from the beginning, so that DDP makes them views of its buckets
         if parameter.requires_grad:

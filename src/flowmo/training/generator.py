@@ -57,6 +57,7 @@ def published() -> GeneratorTrainConfig:
         cooldown_images=0,
         ema_decay=0.9999,
         precision="bf16",
+        tf32=True,
         check_images=10_000 * 128,
     )
 

@@ -76,9 +76,11 @@ class RunConfig:
     ema_decay: float | None = None  # or a fixed decay a step, 0.9999 as published (A16)
     ema_every: int = 1  # steps that are averaged at once
     precision: Literal["bf16", "fp32"] = field(default_factory=fast_precision)  # of matrix products
+    tf32: bool = False  # products that stay in float32 as TF32, on GPUs that have it (A17)
     seed: int = 0  # of all randomness
     strategy: Literal["ddp", "fsdp"] = "ddp"  # several processes keep the whole model each, or a part of it
-    recompute_blocks: bool = False  # activation checkpointing: less memory, more time
+    recompute_blocks: bool | float = False
+    """Activation checkpointing, less memory for more time: of all blocks, or of this share of them, the first ones."""
     compile: bool = False  # the blocks by torch.compile; on a CPU it takes minutes at the start, see docs/TRAINING.md
     most_skipped: int = 10  # steps in a row that are not finite, and change nothing, before the run ends
     log_steps: int = 20  # steps between lines of the log
@@ -100,6 +102,8 @@ class RunConfig:
             self.optimizer == "adam" or self.strategy != "fsdp",
             "optimizer=muon needs whole matrices, which strategy=fsdp cuts; use strategy=ddp or optimizer=adam",
         )
+        share = self.recompute_blocks
+        require(0 <= share <= 1, f"recompute_blocks must be false, true or a share from 0 to 1, got {share}")
         micro, decay, clip = self.micro_batch, self.ema_decay, self.gradient_clip
         require(micro is None or micro >= 1, f"micro_batch must be at least 1, got {micro}")
         require(decay is None or 0 <= decay < 1, f"ema_decay must be at least 0 and below 1, got {decay}")

@@ -18,6 +18,7 @@ import torch
 
 from ..config import to_dict
 from ..data import DataFingerprint, changes
+from ..devices import tf32_products
 from ..errors import ConfigError, TrainingError
 from ..provenance import code_version
 from .checkpoint import Checkpoint, checkpoints, read_checkpoint, read_newest
@@ -69,12 +70,16 @@ def train(plan: Plan[Any, Any, Any], source: Any, folder: Path, options: TrainOp
         plan.config.micro_batches(world.size)  # tells early that a batch cannot be split
         plan.to(world.device)
         fresh = [] if checkpoints(folder) or options.resume else [plan.seeded_model()]  # before the folder is made
-        with run_folder(folder, world):
+        with tf32_products(plan.config.tf32), run_folder(folder, world):
             say(f"training on {source.describe()}")
             session = Session(plan, source, folder, options, world, say, deadline)
             while (outcome := session.run(fresh)).again:
                 say(f"{outcome.reason} after {outcome.images_seen:,} images")
                 free_memory(world.device)
+                if (
+                    plan.config.compile
+                ):  # else versions of blocks add up to more than are kept, and some run as they are
+                    torch.compiler.reset()
     finally:
         world.leave()
     say(ending(outcome, folder, plan.config.batch_size))

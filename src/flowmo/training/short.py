@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config import SamplerConfig
+from ..devices import tf32_products
 from ..errors import TrainingError
 from ..flow import function_evaluations
 from ..stages import LossWeights, NoiseLevelConfig
@@ -158,7 +159,7 @@ def _updates(run: Run, plan: Plan[Any, Any, Any], source: Any, batch_size: int) 
     world = run.world
     micro = plan.config.micro_batch if batch_size == plan.config.batch_size else None
     run.config = replace(plan.config, batch_size=batch_size, micro_batch=micro)
-    with plan.loader(source, run.state.model, run.config, world, 0) as loader:
+    with tf32_products(run.config.tf32), plan.loader(source, run.state.model, run.config, world, 0) as loader:
         batches = iter(loader)
 
         def update() -> float:

@@ -26,10 +26,14 @@ from .trained import ModelKind
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 AnyStage = TypeVar("AnyStage", bound=Stage)
 MAY_CHANGE = frozenset(
-    {"images", "cooldown_images", "strategy", "recompute_blocks", "compile", "workers", "most_skipped"}
+    {"images", "cooldown_images", "strategy", "recompute_blocks", "compile", "tf32", "workers", "most_skipped"}
     | {"log_steps", "check_images", "checkpoint_minutes", "keep"}
 )
-"""Settings that a run may be continued with other values of: they change its length or how it runs, not what it is."""
+"""Settings that a run may be continued with other values of: they change its length or how it runs, not what it is.
+
+``tf32`` is one, unlike ``precision``: it rounds differently on some GPUs only, as another GPU or ``compile`` does, and
+runs that began before there was such a setting go on by the same recipe.
+"""
 
 
 class Assembled(NamedTuple, Generic[AnyStage]):
