@@ -23,8 +23,8 @@ from torch import Tensor
 
 import flowmo
 from flowmo import samples
-from flowmo.cli.common import print_table
 from flowmo.cli.main import main as command
+from flowmo.cli.printing import print_table
 from flowmo.comparison.adapters import ThumbnailPeer, at_rates
 from flowmo.comparison.codecs import CODECS, Codec, Distance, get_codec
 from flowmo.comparison.coded import Search, code_all

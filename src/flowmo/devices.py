@@ -27,6 +27,16 @@ def best_device() -> str:
     return next((name for name in ORDER if getattr(torch, name).is_available()), "cpu")
 
 
+def usable_device(name: str) -> torch.device:
+    """Return the device of a name, on which tensors can be put. Raises ConfigError for another."""
+    try:
+        device = torch.device(resolve_device(name))
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
+        raise ConfigError(f"--device {name} cannot be used here ({_first_line(error)}); try --device cpu") from None
+    return device
+
+
 def put_on(model: Module, device: str | torch.device | None, dtype: torch.dtype | None = None) -> Module:
     """Move a model to a device, ``auto`` too, and to a type of weights, in place, and return it.
 
@@ -35,9 +45,9 @@ def put_on(model: Module, device: str | torch.device | None, dtype: torch.dtype 
     try:
         return model.to(None if device is None else resolve_device(device), dtype)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(
-            f'the model cannot be put on {device} ({reason[:90]}); try device="cpu", or "auto" for the best there is'
+            f'the model cannot be put on {device} ({_first_line(error)}); try device="cpu", or "auto" for the best '
+            "there is"
         ) from None
 
 
@@ -58,6 +68,10 @@ def tf32_products(on: bool) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(products)
         torch.backends.cudnn.allow_tf32 = convolutions
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:90]
 
 
 def peak_memory_mb(device: torch.device) -> float | None:

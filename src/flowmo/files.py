@@ -6,7 +6,7 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 from filelock import FileLock, Timeout
+
+from .errors import ConfigError
 
 
 def cache_folder() -> Path:
@@ -124,3 +126,31 @@ def only_one(path: Path) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+def check_targets(targets: Iterable[Path], sources: Iterable[Path] = (), force: bool = False) -> None:
+    """Raise ConfigError, before any work and naming files, where results must not be written.
+
+    That is where they exist already and may not be overwritten (``force``), and always where one would fall on a file
+    that it is made from (``sources``).
+    """
+    targets = list(targets)
+    for folder in {path.parent for path in targets}:
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder} is a file, so no results can go into it; give another folder")
+    existing = [path for path in targets if path.exists()]
+    originals = {path.resolve() for path in sources} if existing else set()
+    own = [path for path in existing if path.resolve() in originals]
+    if own:
+        raise ConfigError(f"a result would overwrite its own source ({_some(own)}); give another --out")
+    if existing and not force:
+        raise ConfigError(
+            f"{len(existing)} result{'s exist' if len(existing) > 1 else ' exists'} already ({_some(existing)}) and "
+            "nothing was done; give another --out, or --force to overwrite"
+        )
+
+
+def _some(paths: list[Path], count: int = 5) -> str:
+    """Return the first names of a list, and how many more there are."""
+    more = f" and {len(paths) - count} more" if len(paths) > count else ""
+    return ", ".join(map(str, paths[:count])) + more

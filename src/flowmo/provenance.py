@@ -1,9 +1,11 @@
-"""The code and the machine that made a result, written into every checkpoint and every measured number."""
+"""The code, the machine and the weights that made a result, written into every checkpoint and every measured number."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -13,6 +15,7 @@ from typing import Any
 import torch
 
 from ._version import __version__
+from .config import QuantizerConfig, to_dict
 
 
 @functools.cache
@@ -41,6 +44,27 @@ def machine(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(device)
     return facts
+
+
+def weights_checksum(model: Any) -> str:
+    """Return the SHA-256 of a model's configuration without its sampler, and of its weights by name, in float32.
+
+    It is equal for equal functions, whichever file they were read from.
+    model: a tokenizer or a generator, which has ``config`` and ``state_dict``.
+    """
+    config = {key: value for key, value in to_dict(model.config).items() if key != "sampler"}
+    if config.get("transform", "") is None:  # of models from before there was one, whose sums must not change
+        del config["transform"]
+    if "quantizer" in config:  # likewise
+        added = {name: getattr(QuantizerConfig(), name) for name in ("normalize", "straight_through")}
+        config["quantizer"] = {k: v for k, v in config["quantizer"].items() if k not in added or v != added[k]}
+    if "tokens" in config:  # likewise, of generators
+        config["tokens"] = {k: v for k, v in config["tokens"].items() if k not in ("tokenizer", "num_codes") or v}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from flowmo import FlowMo
 from flowmo.arch.transform import TransformEncoder
-from flowmo.config import FlowMoConfig, SamplerConfig, TransformerConfig
+from flowmo.config import FlowMoConfig, SamplerConfig, TransformConfig, TransformerConfig
 from flowmo.errors import ConfigError, DataError
 from flowmo.tiles import OVERLAP, TILE_SIDE, WHOLE_TOKENS, decode_tiled, spans, tiles
-from flowmo.training.fit_transform import errors, fit_transform, plan_bits, transform_config
+from flowmo.training.fit_transform import default_rates, errors, fit_transform, plan_bits
 
 BITS = 24
 
@@ -33,7 +33,7 @@ def small() -> FlowMoConfig:
         prediction="clean",
         modulation="shared",
         latent_positions="patches",
-        transform=transform_config(8, BITS, linear_channels=48),
+        transform=TransformConfig(8, tuple(range(BITS)), default_rates(BITS), 48),
     )
 
 

@@ -83,7 +83,7 @@ def test_wrong_use_is_told_before_anything_is_trained(
 
 
 @pytest.mark.parametrize("target", ["teacher", "image"])
-def test_old_token_files_are_painted_in_one_pass(target: str, flowmo: Command, weights: Path, lpips: None) -> None:
+def test_old_token_files_are_decoded_in_one_pass(target: str, flowmo: Command, weights: Path, lpips: None) -> None:
     result = flowmo("tokenize", CAT, "--model", weights, "--out", "tokens", model=False)
     assert result.code == 0, result.err
     settings = ("--set", *QUICK, f"distill.target={target}", "sample.weight=0.5")

@@ -109,7 +109,7 @@ def test_pretty_and_measured_already(flowmo: Command, weights: Path) -> None:
 
 
 def test_several_models_in_one_call_can_be_compared(flowmo: Command, weights: Path) -> None:
-    """The same weights but for the decoder's readout, which then paints grey noise: worse, and surely so."""
+    """The same weights but for the decoder's readout, which then decodes to grey noise: worse, and surely so."""
     worse = load_model(weights)
     with torch.no_grad():
         for parameter in worse.decoder.parameters():

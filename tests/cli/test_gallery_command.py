@@ -32,10 +32,10 @@ def test_a_page_of_files_that_a_comparison_chose(flowmo: Command, weights: Path)
     assert result.json["panes"] == ["Original", "small", "RGB thumbnail", "WebP", "JPEG"]
     assert result.json["page_bytes"] == Path("page.html").stat().st_size
     found = data_of("page.html")
-    ledger = [json.loads(line) for line in Path("c/progress.jsonl").read_text().splitlines()]
+    entries = [json.loads(line) for line in Path("c/progress.jsonl").read_text().splitlines()]
     chosen = {
         (key[2], i // 2): choice
-        for i, (key, value) in enumerate(entry for entry in ledger if entry[0][0] == "coded")
+        for i, (key, value) in enumerate(entry for entry in entries if entry[0][0] == "coded")
         for choice in value
         if choice[:2] == ["payload", 200]
     }

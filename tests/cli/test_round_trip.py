@@ -28,7 +28,7 @@ def pixels(path: Path) -> bytes:
         return bytes(f"{image.mode} {image.size}", "ascii") + image.tobytes()
 
 
-def test_files_of_the_stated_size_come_back_as_reconstruct_paints_them(flowmo: Command, weights: Path) -> None:
+def test_files_of_the_stated_size_come_back_as_reconstruct_makes_them(flowmo: Command, weights: Path) -> None:
     assert flowmo("tokenize", *FEW, "--out", "tokens").code == 0
     for picture in FEW:
         assert Path("tokens", picture.stem + ".flowmo").stat().st_size == 24 + PAYLOAD == 24 + 36

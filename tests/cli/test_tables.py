@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowmo.cli.common import print_table
+from flowmo.cli.printing import print_table
 
 
 def test_a_wide_table_comes_in_several(capsys: pytest.CaptureFixture[str]) -> None:

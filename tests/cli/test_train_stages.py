@@ -42,7 +42,7 @@ def test_regression_then_stage_1a_on_the_frozen_code(flowmo: Command) -> None:
     assert losses[-1] < losses[0]
     assert "psnr_one_step" in log[-1]
     before, after = package.load("a/model.safetensors"), package.load("b/model.safetensors")
-    assert after.fingerprint() == before.fingerprint()  # token files of the one are painted by the other
+    assert after.fingerprint() == before.fingerprint()  # token files of the one are decoded by the other
     moved = [not a.equal(b) for a, b in zip(before.decoder.parameters(), after.decoder.parameters(), strict=True)]
     assert sum(moved) > 0.9 * len(moved)
 

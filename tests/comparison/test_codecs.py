@@ -106,23 +106,23 @@ def test_the_choice_is_the_best_of_all_scales(alex: LPIPS) -> None:
     assert max(best.values()) > 1.2 * choice.lpips
 
 
-def test_nothing_is_coded_or_judged_twice(alex: LPIPS) -> None:
+def test_nothing_is_coded_or_measured_twice(alex: LPIPS) -> None:
     """The calls are counted, and pass through to the real things."""
-    codec, coded, judged = get_codec("jpeg"), [], []
+    codec, coded, measured = get_codec("jpeg"), [], []
 
     def encode(image: Image.Image, level: int) -> list[bytes]:
         coded.append((image.size, level))
         return codec.encode(image, level)
 
     def lpips(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        judged.append(len(a))
+        measured.append(len(a))
         return alex(a, b)
 
     counting = type(codec)(codec.name, codec.about, codec.levels, encode, codec.decode)
     best_files(counting, photographs(1)[0], TARGETS, lpips)
     assert len(set(coded)) == len(coded) < 0.5 * len(SCALES) * codec.levels
-    assert len(judged) == 1
-    assert judged[0] <= len(SCALES) * len(COUNTED) * len(TARGETS)
+    assert len(measured) == 1
+    assert measured[0] <= len(SCALES) * len(COUNTED) * len(TARGETS)
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,7 +200,7 @@ def test_links_lead_somewhere(document: Path) -> None:
     packaged = any((PACKAGE / "weights" / "packaged").glob("*.safetensors"))
     for target in re.findall(r"\]\(([^)#]+)", document.read_text()):
         if target.startswith("http") or (target == "docs/images/demo.png" and not packaged):
-            continue  # the picture is painted by the packaged model
+            continue  # the picture is sampled by the packaged model
         assert (document.parent / target).exists(), target
 
 

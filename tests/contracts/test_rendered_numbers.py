@@ -9,7 +9,8 @@ import pytest
 
 import flowmo
 import warm_python
-from flowmo.evaluation.results import read_result, weights_checksum
+from flowmo.evaluation.results import read_result
+from flowmo.provenance import weights_checksum
 from flowmo.weights.load import PACKAGED
 
 ROOT = Path(__file__).parents[2]

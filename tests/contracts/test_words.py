@@ -11,14 +11,16 @@ ROOT = Path(__file__).parents[2]
 SUFFIXES = (".py", ".md", ".sh", ".js", ".html")
 FILES = sorted(
     path
-    for folder in ("src", "docs", "tools", "runs")
+    for folder in ("src", "tests", "docs", "tools", "runs", "examples")
     for path in (ROOT / folder).rglob("*")
-    if path.suffix in SUFFIXES and path.is_file()
+    if path.suffix in SUFFIXES and path.is_file() and path != Path(__file__)
 )
 OURS = re.compile(r"paint|judg|ledger|levers|wishes|make_check|make_sampler_check", re.IGNORECASE)
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *FILES], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *FILES], ids=lambda path: path.name
+)
 def test_words_of_our_own_are_not_used(path: Path) -> None:
     """Images are sampled or decoded, models evaluated, settings ablated; results are stored and signals exchanged."""
     lines = path.read_text(encoding="utf-8").splitlines()

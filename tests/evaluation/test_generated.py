@@ -18,12 +18,13 @@ from torch import Tensor
 from flowmo import samples
 from flowmo.cli.main import main
 from flowmo.data import FileSource, adm_crop, open_images, open_picture, to_uint8
-from flowmo.errors import DataError
+from flowmo.errors import ConfigError, DataError
 from flowmo.evaluation import reference as reference_file
 from flowmo.evaluation.generated import (
     Samples,
     agreement,
     class_places,
+    common_side,
     measure_generated,
     read_samples,
 )
@@ -334,3 +335,13 @@ def test_the_command_tells_photographs_from_noise(
     assert len(list((tmp_path / "cache" / "statistics").glob("*.npz"))) == 1
     assert main(arguments) == 2
     assert "exist already" in capsys.readouterr().err
+
+
+def test_samples_are_square_and_of_one_size() -> None:
+    def samples(height: int, width: int) -> Samples:
+        return Samples(np.zeros((2, height, width, 3), np.uint8), None, "zeros")
+
+    assert common_side([samples(32, 32), samples(32, 32)]) == 32
+    for others in ([samples(32, 32), samples(64, 64)], [samples(32, 64)]):
+        with pytest.raises(ConfigError, match="square and of one size"):
+            common_side(others)

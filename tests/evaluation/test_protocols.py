@@ -1,4 +1,4 @@
-"""Both protocols against the plainest possible loop over pictures, with scikit-image as the judge."""
+"""Both protocols against the plainest possible loop over pictures, measured by scikit-image."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def measured(model: FlowMo, source: ImageSource, protocol, folder: Path, batch_s
     return result.content["metrics"], read_table(folder / f"m-{protocol.name}.csv")[1]
 
 
-def paint(model: FlowMo, images: Tensor, noise: Tensor) -> Tensor:
+def sample(model: FlowMo, images: Tensor, noise: Tensor) -> Tensor:
     code = model.quantize(model.encode(images)).code
     s = SAMPLER
     with torch.no_grad():
@@ -50,7 +50,7 @@ def test_published_is_the_released_loop(
     torch.manual_seed(5)
     psnr, ssim, lpips = [], [], []
     for batch in images.split(5):
-        again = paint(model, batch, torch.randn(batch.shape))
+        again = sample(model, batch, torch.randn(batch.shape))
         theirs, ours = (((x + 1) / 2 * 255).to(torch.uint8).permute(0, 2, 3, 1).numpy() / 255 for x in (batch, again))
         psnr.append(metrics.peak_signal_noise_ratio(theirs, ours, data_range=1))
         ssim += [

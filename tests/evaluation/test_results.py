@@ -21,10 +21,10 @@ from flowmo.evaluation.results import (
     picture_checksums,
     read_result,
     short_name,
-    weights_checksum,
     write_result,
 )
 from flowmo.presets import tiny
+from flowmo.provenance import weights_checksum
 from flowmo.tokenizer import FlowMo
 from flowmo.weights import load_model, save_model
 

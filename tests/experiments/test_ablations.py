@@ -1,4 +1,4 @@
-"""The rows of the paper's ablations, their commands, and how their numbers are judged."""
+"""The rows of the paper's ablations, their commands, and how their numbers are compared."""
 
 from __future__ import annotations
 

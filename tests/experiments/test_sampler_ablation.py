@@ -1,4 +1,4 @@
-"""The bench of the sampler: every path paints the same pictures, and the plain one is plain."""
+"""The bench of the sampler: every path samples the same pictures, and the plain one is plain."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from flowmo.config import SamplerConfig
 from flowmo.experiments import sampler_ablation as ablation
 from flowmo.flow import seeded_noise
 from flowmo.presets import tiny
+from flowmo.profiling.flops import flops_per_image
 from flowmo.tokenizer import FlowMo
 from plain_sampler import plain_sample
 
@@ -35,7 +36,7 @@ def test_each_part_alone_samples_what_the_plain_path_samples(model: FlowMo, samp
         assert one.seconds_per_pass == pytest.approx(one.seconds / 8)  # five steps, three of them guided
 
 
-def test_a_lever_saves_what_it_says(model: FlowMo, samples: Callable[[int], Tensor]) -> None:
+def test_each_part_saves_what_it_says(model: FlowMo, samples: Callable[[int], Tensor]) -> None:
     code, noise = torch.ones(2, 16, model.config.latent_dim), seeded_noise(0, 2, (3, 32, 32))
     calls = {"image_in": 0, "time_embedding": 0}
     for name in calls:
@@ -52,3 +53,16 @@ def test_a_lever_saves_what_it_says(model: FlowMo, samples: Callable[[int], Tens
             torch.testing.assert_close(sample(model, code, noise, SAMPLER), expected, atol=1e-4, rtol=1e-4)
             counts[sample.__name__] = (calls["image_in"], calls["time_embedding"])
     assert counts == {"plain_sample": (8, 8), "one_pass_sample": (5, 5), "levels_once_sample": (8, 1)}
+
+
+def test_utilisation_is_of_square_images(model: FlowMo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operations of the passes at the measured speed, as a share of what the device reaches in that precision."""
+    ceilings = {torch.float32: 1e9, torch.bfloat16: 4e9}
+    monkeypatch.setattr(ablation, "matrix_ceiling", lambda device, dtype: ceilings[dtype])
+    found = [ablation.Ablation(name, 1.0, 0.125, 2.0, 1.0, 0.0) for name in ("plain", "all, weights in bf16")]
+    plain, half = ablation.with_utilisation(found, model, (32, 32), SAMPLER)
+    a_pass = flops_per_image(model.config, None).decoder
+    assert plain["utilisation"] == pytest.approx(8 * a_pass * 2.0 / 1e9)
+    assert half["utilisation"] == pytest.approx(plain["utilisation"] / 4)
+    assert plain["name"] == "plain"
+    assert not any("utilisation" in row for row in ablation.with_utilisation(found, model, (32, 64), SAMPLER))

@@ -68,7 +68,7 @@ def test_other_seeds_have_variance_where_the_code_leaves_room(model: FlowMo, pic
     assert len({one.deviation for one in found}) == 3
 
 
-def test_the_samples_are_what_the_model_paints(model: FlowMo, pictures: Tensor) -> None:
+def test_the_samples_are_what_the_model_samples(model: FlowMo, pictures: Tensor) -> None:
     (one,) = seed_variance(model, pictures[:1], [3, 9])
     expected = model.reconstruct(pictures[:1].expand(2, -1, -1, -1), seed=[3, 9])
     assert torch.equal(one.samples, expected)
@@ -152,10 +152,10 @@ def test_samplers_of_equal_effect() -> None:
 
 def test_the_best_of_the_grid(model: FlowMo, pictures: Tensor) -> None:
     lpips = load_lpips("alex")
-    painted: list[Tensor] = []
+    sampled: list[Tensor] = []
 
     def keep(images: Tensor) -> dict[str, float]:
-        painted.append(images)
+        sampled.append(images)
         return {}
 
     samplers = candidates([1, 2], [1.0, 4.0], guidances([1.0, 2.0], [(0.1, 0.9)]))
@@ -164,7 +164,7 @@ def test_the_best_of_the_grid(model: FlowMo, pictures: Tensor) -> None:
     rows = list(sampler_grid(model, pictures, samplers, [0, 1, 2], measures, batch_size=2))
     assert [row.sampler for row in rows] == samplers
     assert (
-        len(painted) == len({evaluations(s) for s in samplers}) == 4
+        len(sampled) == len({evaluations(s) for s in samplers}) == 4
     )  # one step is one step, whatever rho and guidance
     chosen = best(rows)
     assert chosen.measures["lpips"] == min(row.measures["lpips"] for row in rows)
@@ -191,7 +191,7 @@ def test_the_rule_of_half_a_decibel_and_ties() -> None:
 
 def test_what_was_measured_is_not_measured_again(model: FlowMo, pictures: Tensor, tmp_path: Path) -> None:
     def refuse(images: Tensor) -> dict[str, float]:
-        raise AssertionError("painted again")
+        raise AssertionError("sampled again")
 
     def mean(images: Tensor) -> dict[str, float]:
         return {"mean": float(images.mean())}
@@ -202,7 +202,7 @@ def test_what_was_measured_is_not_measured_again(model: FlowMo, pictures: Tensor
     rows = list(sampler_grid(model, pictures, samplers, seeds, [mean], ResultStore(path), "these"))
     assert [row.seconds > 0 for row in rows] == [True, False, True, False]
     assert list(sampler_grid(model, pictures, samplers, seeds, [refuse], ResultStore(path), "these")) == rows
-    with pytest.raises(AssertionError, match="painted again"):
+    with pytest.raises(AssertionError, match="sampled again"):
         next(sampler_grid(model, pictures, samplers, seeds, [refuse], ResultStore(path), "others"))
 
 
@@ -223,8 +223,8 @@ def test_discoloration_follows_the_sampler(model: FlowMo, pictures: Tensor) -> N
     sampler = SamplerConfig(3, 2.0, 1.5, (0.1, 0.9))
     found = discoloration(model, pictures, [1, 2, 3], sampler, batch_size=2)
     codes = codes_of(model, pictures, batch_size=2)
-    painted = sample_codes(model, codes, SIZE, [1, 2, 3], sampler, batch_size=2)
-    assert (found.images - painted).abs().max() < 1e-4  # the sampler takes its steps in other operations
+    sampled = sample_codes(model, codes, SIZE, [1, 2, 3], sampler, batch_size=2)
+    assert (found.images - sampled).abs().max() < 1e-4  # the sampler takes its steps in other operations
     assert found.levels == pytest.approx([1, 4 / 9, 1 / 9])
     assert len(found.along_steps) == 3
     assert found.along_steps[-1].per_picture == pytest.approx(found.error.per_picture, abs=1e-3)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 import warm_python
-from flowmo.cli import weights as command
 from flowmo.cli.main import main
 from flowmo.errors import WeightsError
 from flowmo.metrics import inception_port
+from flowmo.metrics import weight_files as command
 from flowmo.metrics.features import load_inception
 from flowmo.metrics.inception import SOURCE as INCEPTION
 from flowmo.metrics.inception import Inception, _Convolution

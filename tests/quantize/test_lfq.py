@@ -164,7 +164,7 @@ def test_named_loss_terms() -> None:
     assert all(value.shape == () and value.isfinite() for value in losses)
 
 
-def test_half_precision_latents_are_judged_in_single() -> None:
+def test_half_precision_latents_are_quantized_in_single() -> None:
     latent = torch.randn(2, 3, 8).bfloat16()
     quantized = quantize_lfq(latent, 4)
     assert quantized.code.dtype == torch.float32

@@ -53,7 +53,7 @@ def test_the_gradient_reaches_both_sides(images: Tensor, lively: Callable[[nn.Mo
 
 
 def test_it_learns_and_stage_1a_goes_on_with_its_code(photographs: Callable[[str, int], Tensor]) -> None:
-    """A hundred steps on real photographs paint pictures out of the code, each out of its own; then Stage 1A trains
+    """After a hundred steps on real photographs the code is decoded to its own picture; then Stage 1A trains
     the decoder while the frozen encoder keeps its tokens."""
     images = photographs("train", 256)
     config = replace(tiny(), modulation="shared", initial_latent="learned", latent_positions="grid")
@@ -77,8 +77,8 @@ def test_it_learns_and_stage_1a_goes_on_with_its_code(photographs: Callable[[str
     train(lambda batch: autoencode_loss(model, batch, weights).total, 100)
     with torch.no_grad():
         code = model.quantize(model.encode(images)).code
-        painted = regress(model, code, images.shape)
-        error = (painted - images).square().mean()
+        decoded = regress(model, code, images.shape)
+        error = (decoded - images).square().mean()
         blank = images.var(dim=0).mean()  # the best that a picture without a code could do
         wrong = (regress(model, code.roll(1, 0), images.shape) - images).square().mean()
     assert error < 0.7 * blank < wrong

@@ -1,5 +1,5 @@
 """``flowmo distill`` as users start it (O11): a small tokenizer that has learned something becomes the teacher, and its
-student paints in one step, or in one and two. Sample pictures, LPIPS for the checks."""
+student samples in one step, or in one and two. Sample pictures, LPIPS for the checks."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from flowmo import samples as pictures
 from flowmo.cli.main import main
 from flowmo.config import SamplerConfig
 from flowmo.errors import WeightsError
-from flowmo.evaluation.results import weights_checksum
 from flowmo.flow import ThickTailedLogitNormal
 from flowmo.perceptual import load_lpips
 from flowmo.presets import tiny
+from flowmo.provenance import weights_checksum
 from flowmo.stages import LossWeights, draw, mode_matching_loss
 from flowmo.tokenizer import FlowMo
 from flowmo.training import Run, Signals, TrainConfig, TrainState, World, read_newest

@@ -16,8 +16,8 @@ from PIL import Image
 from run_support import BATCH, STEPS, checkpoints_of, command, finish, start, wait_for_step
 
 import flowmo
-from flowmo.cli.common import load_named
 from flowmo.cli.main import main
+from flowmo.cli.models import load_named
 from flowmo.errors import WeightsError
 from flowmo.generation import load_generator
 from flowmo.tokenizer import FlowMo

@@ -79,7 +79,7 @@ class Browser:
         self.settle()
 
     def settle(self) -> None:
-        """Until every picture is decoded and the page has been painted."""
+        """Until every picture is decoded and the page has been drawn."""
         self.driver.execute_async_script(
             "const done = arguments[0];"
             "Promise.allSettled([...document.images].filter((i) => i.src).map((i) => i.decode()))"

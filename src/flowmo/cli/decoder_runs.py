@@ -6,22 +6,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from .. import config as configs
-from ..errors import ConfigError, TrainingError, WeightsError
+from ..config import to_dict
+from ..errors import ConfigError, WeightsError
 from ..evaluation.evaluator import FEWEST
-from ..evaluation.results import weights_checksum
 from ..evaluation.validation import load_sampler_validation
 from ..perceptual import load_distance
-from ..presets import PRESETS
+from ..presets import PRESETS, preset
 from ..profiling.flops import tokenizer_cost
 from ..tokenizer import FlowMo
-from ..training import Checkpoint, DistillTrainConfig, PostTrainConfig, TokenizerPlan, World, train
+from ..training import DistillTrainConfig, PostTrainConfig, World, train
 from ..training.checkpoint import checkpoints
+from ..training.decoder_plan import decoder_plan, in_words
 from ..training.early_stopping import best, validations_of
 from ..training.logs import NAME as LOG
 from ..training.start import raw_model
@@ -30,28 +28,25 @@ from ..viewing.plots import write_plot
 from ..viewing.validation_curves import validation_figure
 from ..weights import read_about, weights_path
 from ..weights.load import checkpoint_folder
-from . import common
+from . import common, models
+from .fields import add_flag
 from .runs import add_run_arguments, held_out, options_of, tell, training_source
+from .values import positive, seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
-    parser.add_argument(
-        "--init", required=True, metavar="MODEL", help=f"the tokenizer to start from: {common.MODEL_HELP}"
-    )
+    what = f"the tokenizer to start from: {common.MODEL_HELP}"
+    parser.add_argument("--init", required=True, metavar="MODEL", help=what)
     parser.add_argument("--preset", choices=sorted(PRESETS), help="refuse weights of another configuration than this")
     checks = parser.add_argument_group("checks", "of the averaged weights, every check_images; rFID needs many images")
-    checks.add_argument(
-        "--check-count", type=common.positive, default=256, metavar="N", help="held-out images (default: 256)"
-    )
-    checks.add_argument(
-        "--check-skip", type=common.seed, default=0, metavar="N", help="leave out the first N of them, kept for the end"
-    )
+    add_flag(checks, "--check-count", positive, "held-out images", 256)
+    add_flag(checks, "--check-skip", seed, "leave out the first N of them, kept for the end", 0)
     checks.add_argument("--no-rfid", action="store_true", help="leave rFID out, which costs most on a CPU")
     files = parser.add_argument_group("networks", "files of weights where none are installed")
-    files.add_argument("--network", type=Path, metavar="FILE", help="weights of the network that is minimised")
-    files.add_argument("--lpips", type=Path, metavar="FILE", help="weights of LPIPS (Alex), for checks")
-    files.add_argument("--inception", type=Path, metavar="FILE", help="weights of Inception, for checks")
+    add_flag(files, "--network", Path, "weights of the network that is minimised")
+    add_flag(files, "--lpips", Path, "weights of LPIPS (Alex), for checks")
+    add_flag(files, "--inception", Path, "weights of Inception, for checks")
     common.add_model_arguments(parser, flag=False)
 
 
@@ -61,64 +56,27 @@ def run_decoder(
     new_model: Callable[[], FlowMo],
     teacher: FlowMo | None = None,
 ) -> int:
-    """Train after the settings are known; return the exit code. new_model: from --init; it is asked again on
-    resume, for its weights. teacher: on the CPU, the same on resume."""
-    s = config.sample
-    tell(f"training the decoder of {arguments.init} into {arguments.out} on {arguments.device}")
-    network, described = load_distance(s.network, arguments.network, s.network_side)
-    about: dict[str, Any] = {"sample_network": described}
-    named = {"network": _words(described)}
-    if teacher is not None:
-        sampler = teacher.config.sampler
-        about["teacher"] = {"sha256": weights_checksum(teacher), "sampler": configs.to_dict(sampler)}
-        named["teacher"] = (
-            f"sha256 {about['teacher']['sha256'][:8]}, {sampler.num_steps} steps, rho {sampler.rho:g}, guidance "
-            f"{sampler.guidance_scale:g}"
-        )
-
-    def begin() -> FlowMo:
-        model = new_model()
-        side = model.config.image_size
-        network(*torch.zeros(2, 1, 3, side, side))  # tells early that images are too small for it
-        about["init"] = weights_checksum(model)
-        return model
-
-    def fits(checkpoint: Checkpoint) -> bool:
-        """Return whether the weights are those that the run began from; those that are gone are no longer needed."""
-        if checkpoint.about.get("teacher") != about.get("teacher"):
-            raise TrainingError(
-                f"{checkpoint.path} is of a run with another teacher, or another sampler of it; give the run's own, or "
-                "another folder"
-            )
-        about["init"] = checkpoint.about.get("init")
-        try:
-            return weights_checksum(new_model()) == about["init"]
-        except WeightsError:
-            return True
+    """Train after the settings are known; return the exit code. The others are as ``decoder_plan`` takes them."""
+    a, s = arguments, config.sample
+    tell(f"training the decoder of {a.init} into {a.out} on {a.device}")
+    network = load_distance(s.network, a.network, s.network_side)
+    plan = decoder_plan(config, new_model, network, teacher, cost=tokenizer_cost)
+    named = in_words(plan)
 
     def validation(model: FlowMo, world: World, count: int, folder: Path) -> Validation:
-        images = held_out(arguments, model.config.image_size, count, arguments.check_skip)
-        measure = load_sampler_validation(
-            images.to(world.device),
-            folder,
-            network,
-            arguments.lpips,
-            arguments.inception,
-            not arguments.no_rfid and count >= FEWEST,
-            tell,
-            world,
-        )
+        images = held_out(a, model.config.image_size, count, a.check_skip).to(world.device)
+        rfid = not a.no_rfid and count >= FEWEST
+        measure = load_sampler_validation(images, folder, network[0], a.lpips, a.inception, rfid, tell, world)
         return lambda model, seen: measure(model, seen) | named
 
-    if not checkpoints(arguments.out):
+    if not checkpoints(a.out):
         print(*(f"{what}: {words}" for what, words in named.items()), sep="\n", flush=True)
-    options = options_of(arguments)
-    source = training_source(arguments)
-    count = arguments.check_count if arguments.validation else min(arguments.check_count, len(source))
-    check = SizedValidation(validation, count, arguments.out / IMAGES, 1 if arguments.no_rfid else FEWEST)
-    plan = TokenizerPlan(config, begin, check, fits, about, tokenizer_cost, perceptual=network, teacher=teacher)
-    train(plan, source, arguments.out, options)
-    _draw(arguments.out)
+    options = options_of(a)
+    source = training_source(a)
+    count = a.check_count if a.validation else min(a.check_count, len(source))
+    check = SizedValidation(validation, count, a.out / IMAGES, 1 if a.no_rfid else FEWEST)
+    train(replace(plan, validation=check), source, a.out, options)
+    _draw(a.out)
     return 0
 
 
@@ -145,20 +103,15 @@ def load_init(arguments: argparse.Namespace, raw: bool = False) -> FlowMo:
                 f"{arguments.init} holds averaged weights, and raw ones are wanted; give a released .pth file, the "
                 "folder of a run with its checkpoints, or raw_before_cooldown.safetensors; or leave out --recipe"
             )
-        model = common.load_named(arguments, arguments.init, wants_raw and released)
-    if arguments.preset and PRESETS[arguments.preset]() != model.config:
-        raise WeightsError(
-            f"{arguments.init} is not of the configuration {arguments.preset} "
-            f"({_difference(arguments.preset, model)}); give its own weights, or leave --preset out"
-        )
+        model = models.load_named(arguments, arguments.init, wants_raw and released)
+    if arguments.preset:
+        wanted, found = to_dict(preset(arguments.preset)), to_dict(model.config)
+        other = [
+            f"{name}: {found[name]} there, {wanted[name]} wanted" for name in wanted if wanted[name] != found[name]
+        ]
+        if other:
+            raise WeightsError(
+                f"{arguments.init} is not of the configuration {arguments.preset} ({', '.join(other)}); give its own "
+                "weights, or leave --preset out"
+            )
     return model
-
-
-def _difference(preset: str, model: FlowMo) -> str:
-    wanted, found = configs.to_dict(PRESETS[preset]()), configs.to_dict(model.config)
-    return ", ".join(f"{n}: {found[n]} there, {wanted[n]} wanted" for n in wanted if wanted[n] != found[n])
-
-
-def _words(described: dict[str, Any]) -> str:
-    side = f" at {described['side']} px" if "side" in described else ""
-    return f"{described['name']}{side} (sha256 {described['sha256'][:8]})"

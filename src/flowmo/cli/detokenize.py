@@ -12,17 +12,26 @@ import torch
 from ..codec import Entry, check_decodable, coded_images, entries_of, is_shard, read_shard, token_batches
 from ..comparison.peers.tokenizer import PeerTokenizer
 from ..data import find_token_files, output_stems, relative_names, restore_size, safe_name, to_image
+from ..devices import usable_device
 from ..errors import ConfigError, FlowMoError, TokenFileError
+from ..files import check_targets
 from ..quantize.tokens import Tokens
 from ..tokenizer import FlowMo
 from ..viewing import write_png
-from . import common
+from . import common, models
+from .fields import add_flag
 from .peers import add_decoding_peer, open_peer_of, refuse_our_settings
+from .printing import Progress, pictures_in_words, print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "files", nargs="+", metavar="FILE", help=".flowmo files, shards, folders of .flowmo files, or quoted patterns"
+    add_flag(
+        parser,
+        "files",
+        str,
+        ".flowmo files, shards, folders of .flowmo files, or quoted patterns",
+        nargs="+",
+        metavar="FILE",
     )
     common.add_output_arguments(parser)
     parser.add_argument(
@@ -42,12 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.peer:
         sampler = ("steps", "rho", "guidance", "interval", "solver", "raw_weights")
         refuse_our_settings(arguments, "--peer", sampler)
-        model = open_peer_of(arguments.peer, _image_size(files), common.find_device(arguments.device))
+        model = open_peer_of(arguments.peer, _image_size(files), usable_device(arguments.device))
     else:
-        model = common.load_tokenizer(arguments)
+        model = models.load_model(arguments, tokens=True)
     if isinstance(model, FlowMo) and arguments.guidance is not None:
-        common.tell_idle_guidance(common.sampler_of(arguments, model), "--guidance")
-    progress = common.Progress(len(files))
+        models.tell_idle_guidance(models.sampler_of(arguments, model), "--guidance")
+    progress = Progress(len(files))
     entries: list[Entry] = []
     names: list[Path] = []
     for file, name in zip(files, relative_names(arguments.files, files), strict=True):
@@ -59,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         entries += found
         names += [name if entry.row is None else safe_name(entry.name) for entry in found]
     targets = [arguments.out / f"{stem}.png" for stem in output_stems(names, [".png"])]
-    common.check_targets(targets, files, arguments.force)
+    check_targets(targets, files, arguments.force)
 
     progress.expect(len(entries) + len(progress.bad))
     written = []
@@ -68,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     for batch in token_batches(images, arguments.batch_size):
         first = batch[0].tokens
         tokens = Tokens(torch.cat([item.tokens.indices for item in batch]), first.bits_per_group, first.image_size)
-        for item, tensor in zip(batch, model.detokenize(tokens, **common.sampling(arguments)).cpu(), strict=True):
+        for item, tensor in zip(batch, model.detokenize(tokens, **models.sampling(arguments)).cpu(), strict=True):
             entry, picture = entries[item.index], to_image(tensor)
             try:
                 if (arguments.original_size or item.fit == "whole") and item.original_size is not None:
@@ -82,14 +91,14 @@ def run(arguments: argparse.Namespace) -> int:
     code = progress.finish()
     if arguments.json:
         name = arguments.peer.partition("=")[0] if arguments.peer else arguments.model
-        common.print_json({"model": name, "pictures": written, "bad": progress.bad})
+        print_json({"model": name, "pictures": written, "bad": progress.bad})
     elif written:
-        print(f"{len(written)} picture{'s' * (len(written) != 1)} in {arguments.out}")
+        print(f"{pictures_in_words(len(written))} in {arguments.out}")
     return code
 
 
 def _image_size(files: list[Path]) -> tuple[int, int]:
-    """The (height, width) of the first shard's images."""
+    """Return the (height, width) of the first shard's images. Raises ConfigError where there is none."""
     for file in files:
         if is_shard(file):
             return read_shard(file).tokens.image_size

@@ -15,14 +15,19 @@ from ..training import DistillTrainConfig
 from ..training.distillation import check_pair, student_of, teacher_of
 from ..training.recipes import distillation
 from ..training.settings import with_settings
-from . import common, decoder_runs
+from . import decoder_runs, models
+from .fields import add_flag
 from .runs import tell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     decoder_runs.add_arguments(parser)
-    parser.add_argument(
-        "--teacher", metavar="MODEL", help="whose samples are learned, with the same encoder (default: that of --init)"
+    add_flag(
+        parser,
+        "--teacher",
+        str,
+        "whose samples are learned, with the same encoder (default: that of --init)",
+        metavar="MODEL",
     )
 
 
@@ -51,4 +56,4 @@ def _teacher(arguments: argparse.Namespace, config: DistillTrainConfig) -> FlowM
         return None
     if arguments.teacher is None:
         return teacher_of(decoder_runs.load_init(arguments), config)
-    return teacher_of(common.load_named(arguments, arguments.teacher, arguments.raw_weights), config)
+    return teacher_of(models.load_named(arguments, arguments.teacher, arguments.raw_weights), config)

@@ -12,49 +12,44 @@ import contextlib
 from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from ..comparison.peers.tokenizer import open_tokenizer
 from ..config import to_dict
 from ..data import open_split
+from ..devices import usable_device
 from ..errors import ConfigError, ImageError
 from ..evaluation.measurable import Measurable
 from ..evaluation.protocols import PROTOCOLS, Protocol, get_protocol
-from ..evaluation.results import Result
+from ..evaluation.results import Result, data_name
 from ..evaluation.session import Session, flat, hold
 from ..evaluation.several import Evaluation, evaluate_models, watch_run
 from ..metrics.networks import WeightFiles
 from ..metrics.table import FEW, check_metrics, default_families, families, in_one_line, result_table
 from ..training import World
-from . import common
-from .fields import fields_of
+from . import common, models
+from .fields import add_flag, fields_of
 from .peers import add_peer_arguments
-from .rates import add_rates_arguments, rates_of
+from .printing import Progress, print_json, print_table
+from .rates import add_rate_arguments, rates_of
+from .values import finite, positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"{common.MODEL_HELP}; one or several")
     common.add_data_arguments(parser)
     add_peer_arguments(parser, "--peers", "measure other people's tokenizers too", nargs="+", default=[])
-    parser.add_argument(
-        "--protocol", choices=(*PROTOCOLS, "both"), default="standard", help="how to measure (default: standard)"
-    )
-    parser.add_argument(
-        "--metrics",
-        nargs="+",
-        default=default_families(),
-        metavar="NAME",
-        help=f"of {', '.join(families())} (default: all but kd_efflite0)",
-    )
+    add_flag(parser, "--protocol", (*PROTOCOLS, "both"), "how to measure", "standard")
+    what = f"of {', '.join(families())} (default: all but kd_efflite0)"
+    parser.add_argument("--metrics", nargs="+", default=default_families(), metavar="NAME", help=what)
     common.add_output_arguments(parser, "results", force="overwrite results of other settings or code")
-    add_rates_arguments(parser)
+    add_rate_arguments(parser, several=True)
     common.add_run_arguments(parser)
     common.add_precision_arguments(parser)
     watch = parser.add_argument_group("training in progress")
     watch.add_argument("--watch", action="store_true", help="measure each new model.safetensors until training ends")
-    watch.add_argument("--watch-limit", type=common.positive, metavar="N", help="stop after N of them")
-    watch.add_argument(
-        "--watch-every", type=common.finite, default=10.0, metavar="SECONDS", help="between looks (default: 10)"
-    )
+    add_flag(watch, "--watch-limit", positive, "stop after N of them")
+    add_flag(watch, "--watch-every", finite, "between looks", 10.0, metavar="SECONDS")
     common.add_sampling_arguments(parser, "starting noise: picture i is sampled from this plus i")
     common.add_model_arguments(parser, flag=False)
     common.add_weights_arguments(parser, *(f.name for f in fields(WeightFiles)))
@@ -63,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if not arguments.models and not arguments.peers:
         raise ConfigError("say what to measure: flowmo evaluate MODEL DATA, or --peers NAME=FILE")
-    device = common.find_device(arguments.device)
+    device = usable_device(arguments.device)
     protocols = [get_protocol(p) for p in PROTOCOLS if arguments.protocol in (p, "both")]
     check_metrics(arguments.metrics, 1)
     world = World.join(str(device))
@@ -78,11 +73,12 @@ def _run(a: argparse.Namespace, protocols: list[Protocol], world: World) -> int:
     if a.watch and (len(a.models) != 1 or a.peers or world.size > 1):
         raise ConfigError("--watch takes the folder of one run, in one process")
     source, split = open_split(a.data, a.split, "validation", a.limit)
-    rates = max(len(given or (1,)) for given in (a.bits_per_token, a.bytes, a.bits_per_pixel))
-    if a.peers and (a.precision != "fp32" or a.compile or a.bits_per_token or a.bytes or a.bits_per_pixel):
+    rates = a.bits_per_token or a.bytes or a.bits_per_pixel
+    if a.peers and (a.precision != "fp32" or a.compile or rates):
         raise ConfigError("--precision, --compile and rates are for our own models; leave them or --peers out")
-    models = len(a.models) + len(a.peers)
-    progress = common.Progress(len(source) * len(protocols) * models * rates // world.size)
+    files = {spec.partition("=")[0]: spec for spec in a.peers}
+    names = [*a.models, *files]
+    progress = Progress(len(source) * len(protocols) * (len(a.models) + len(a.peers)) * len(rates or [1]) // world.size)
     named: set[str] = set()
 
     def bad(name: str, error: ImageError) -> None:
@@ -92,59 +88,41 @@ def _run(a: argparse.Namespace, protocols: list[Protocol], world: World) -> int:
             named.add(name)
             progress.skip(name, error)
 
-    session = Session(
-        a.out,
-        source,
-        common.data_name(a.data),
-        split,
-        a.force,
-        a.command_line,
-        world,
-        bad,
-        lambda count, _: progress.advance(count),
-    )
-    metrics, files = check_metrics(a.metrics, len(source)), WeightFiles(**fields_of(a, WeightFiles))
-    sampler = common.sampler_given(a)
-    evaluation = Evaluation(
-        session,
-        protocols,
-        metrics,
-        files,
-        sampler,
-        a.seed,
-        a.batch_size,
-        progress.say,
-        a.precision,
-        a.compile,
-        lambda model: model if a.peers else common.made_ready(model, a),
-        rates_of(a),
-    )
+    def load(name: str) -> Measurable:
+        if name in files:
+            return open_tokenizer(files[name], a.peer_size, world.device)
+        return models.load_named(a, name, a.raw_weights, world.device)
+
+    about = (data_name(a.data), split, a.force, a.command_line)
+    made: dict[str, Any] = {
+        "session": Session(a.out, source, *about, world, bad, lambda count, _: progress.advance(count)),
+        "protocols": protocols,
+        "metrics": check_metrics(a.metrics, len(source)),
+        "files": WeightFiles(**fields_of(a, WeightFiles)),
+        "sampler": models.sampler_given(a),
+        "say": progress.say,
+        "compiled": a.compile,
+        "ready": lambda model: model if a.peers else models.made_ready(model, a),
+        "rates": rates_of(a),
+    }
+    evaluation = Evaluation(**fields_of(a, Evaluation) | made)
     if a.watch:
         results = _watch(a, evaluation, progress)
     else:
-        specs = {spec.partition("=")[0]: spec for spec in a.peers}
-
-        def load(name: str) -> Measurable:
-            if name in specs:
-                return open_tokenizer(specs[name], a.peer_size, world.device)
-            return common.load_named(a, name, a.raw_weights, world.device)
-
-        results = evaluate_models(evaluation, [*a.models, *(spec.partition("=")[0] for spec in a.peers)], load)
+        results = evaluate_models(evaluation, names, load)
         progress.expect(len(source))
     code = progress.finish()
     if not world.main:
         return code
     if a.json:
-        common.print_json(
-            {"results": [to_dict(replace(result, content={})) | {"content": result.content} for result in results]}
-        )
+        print_json({"results": [to_dict(replace(r, content={})) | {"content": r.content} for r in results]})
     elif results:
         _print(results)
         print(f"\nresults and tables of pictures are in {a.out}")
     return code
 
 
-def _watch(a: argparse.Namespace, evaluation: Evaluation, progress: common.Progress) -> list[Result]:
+def _watch(a: argparse.Namespace, evaluation: Evaluation, progress: Progress) -> list[Result]:
     folder, results = Path(a.models[0]), []
     found = watch_run(evaluation, folder, a.device, a.watch_every)
     progress.say(f"watching {folder}; Ctrl-C ends it, the same command goes on")
@@ -162,7 +140,7 @@ def _watch(a: argparse.Namespace, evaluation: Evaluation, progress: common.Progr
 def _print(results: list[Result]) -> None:
     rows = [flat(result) for result in results]
     names = [[result.models[0].name, result.protocol, str(result.data.count)] for result in results]
-    common.print_table(*result_table(["model", "protocol", "pictures"], names, rows))
+    print_table(*result_table(["model", "protocol", "pictures"], names, rows))
     few = min(result.data.count for result in results)
     if few < FEW and any("rfid" in row for row in rows):
         print(f"\nrFID of {few} pictures is far above that of 50,000 and compares with no other number; KID does")

@@ -15,16 +15,20 @@ import torch
 from torch import Tensor
 
 from ..data import ImageSource, open_split
+from ..devices import usable_device
 from ..errors import ConfigError, DataError, WeightsError
-from ..evaluation.class_agreement import class_agreement
-from ..evaluation.generated import Samples, generated_result, measure_generated, read_samples
+from ..evaluation.class_agreement import class_agreement, has_labels
+from ..evaluation.generated import Samples, common_side, generated_result, measure_generated, read_samples
 from ..evaluation.reference import BATCH, adm_reference, reference_of
 from ..evaluation.results import write_result
+from ..files import check_targets
 from ..metrics.features import Faster, FeatureNetwork, faster, load_inception
 from ..metrics.table import FEW, result_table
 from ..perceptual.classifier import load_classifier
 from ..training import World
 from . import common
+from .printing import Progress, print_json, print_table
+from .values import positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how the data set's pictures become squares: as the model sees them (bilinear), or adm as the reference "
         "batches of ADM's evaluator (halved by a box filter, then bicubic) (default: model)",
     )
-    parser.add_argument("--limit", type=common.positive, metavar="N", help="of the data set, the first N pictures only")
+    parser.add_argument("--limit", type=positive, metavar="N", help="of the data set, the first N pictures only")
     common.add_output_arguments(parser, "results")
     parser.add_argument("--no-agreement", action="store_true", help="do not ask the classifier for the classes")
     common.add_json_argument(parser)
@@ -53,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    device = common.find_device(arguments.device)
+    device = usable_device(arguments.device)
     world = World.join(str(device))
     try:
         return _run(arguments, world)
@@ -64,13 +68,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace, world: World) -> int:
     device, start = world.device, time.perf_counter()
     samples = [read_samples(path) for path in arguments.samples]
-    sizes = {s.pixels.shape[1:3] for s in samples}
-    if len(sizes) > 1 or len(set(next(iter(sizes)))) > 1:
-        raise ConfigError(f"samples must be square and of one size, got {', '.join(map(str, sorted(sizes)))}")
+    size = common_side(samples)
     targets = [arguments.out / f"{s.name}.json" for s in samples]
     if len(set(targets)) < len(targets):
         raise ConfigError("two of the samples would have results of the same name; measure them one by one, by --out")
-    common.check_targets(targets, map(Path, arguments.samples), arguments.force)
+    check_targets(targets, map(Path, arguments.samples), arguments.force)
     network = _network(arguments, device)
     source, split = None, None
     if Path(arguments.reference).suffix != ".npz":
@@ -80,9 +82,9 @@ def _run(arguments: argparse.Namespace, world: World) -> int:
             f"--reference-crop {arguments.reference_crop} is for a data set; {arguments.reference} is an .npz, whose "
             "pictures are cropped already"
         )
-    size, crop = samples[0].pixels.shape[1], arguments.reference_crop
+    crop = arguments.reference_crop
     total = (len(source) if source else 0) + sum(len(s.pixels) for s in samples)
-    progress = common.Progress(total // world.size)
+    progress = Progress(total // world.size)
     reference = (
         adm_reference(Path(arguments.reference), network, device, world)
         if source is None
@@ -127,10 +129,10 @@ def _how(arguments: argparse.Namespace) -> dict[str, Any]:
 def _print(arguments: argparse.Namespace, samples: list[Samples], rows: list[dict[str, float]]) -> None:
     if arguments.json:
         results = [{"samples": s.name, "count": len(s.pixels)} | r for s, r in zip(samples, rows, strict=True)]
-        common.print_json({"results": results})
+        print_json({"results": results})
         return
     names = [[s.name, str(len(s.pixels))] for s in samples]
-    common.print_table(*result_table(["samples", "pictures"], names, rows))
+    print_table(*result_table(["samples", "pictures"], names, rows))
     if min(len(s.pixels) for s in samples) < FEW:
         print("\nFID of so few pictures is far above that of 50,000 and compares with that of equal counts alone")
     print(f"results are in {arguments.out}")
@@ -141,11 +143,11 @@ def _agreement(
     source: ImageSource | None,
     samples: list[Samples],
     world: World,
-    progress: common.Progress,
+    progress: Progress,
 ) -> Callable[[Samples], dict[str, float]]:
     """A function of samples that says how often the classifier sees the class that was asked; nothing where there are
     no labels, or no such weights."""
-    labelled = source is not None and source.label(0) is not None and any(s.labels is not None for s in samples)
+    labelled = source is not None and has_labels(source, samples)
     if arguments.no_agreement or source is None or not labelled:
         return lambda each: {}
     try:

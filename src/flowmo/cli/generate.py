@@ -10,25 +10,30 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..devices import usable_device
 from ..errors import ConfigError
 from ..experiments.class_images import (
     Detokenizer,
     ImageGenerator,
     Order,
+    chosen_labels,
     image_generators,
     steps_strip,
     title,
     write_samples,
 )
-from ..generation import NO_CLASS, PACKAGED_GENERATOR, DecodeSettings, Generator, find_class, load_generator
+from ..files import check_targets
+from ..generation import PACKAGED_GENERATOR, DecodeSettings, Generator, load_generator
 from ..tokenizer import FlowMo
 from ..viewing import captioned_grid, two_columns, write_png
 from ..weights.load import packaged_names
-from . import common
-from .fields import add_fields, fields_of
+from . import common, models
+from .fields import add_fields, add_flag, fields_of
 from .peers import add_decoding_peer, open_peer_of, refuse_our_settings
+from .printing import Progress, print_json
+from .values import finite, positive, seed, steps
 
 if TYPE_CHECKING:
     import torch
@@ -54,51 +59,28 @@ DRAWING = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "--generator",
-        default=PACKAGED_GENERATOR,
-        metavar="FILE",
-        help="generator, or the folder of its run (default: %(default)s, which is packaged)",
-    )
+    what = "generator, or the folder of its run (default: %(default)s, which is packaged)"
+    which.add_argument("--generator", default=PACKAGED_GENERATOR, metavar="FILE", help=what)
     which.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two generators, for the same classes and seeds")
-    parser.add_argument(
-        "--tokenizer",
-        action="append",
-        default=[],
-        metavar="MODEL",
-        help="tokenizer whose tokens a generator makes; twice where two generators differ (default: the packaged one)",
-    )
+    what = "tokenizer whose tokens a generator makes; twice where two generators differ (default: the packaged one)"
+    parser.add_argument("--tokenizer", action="append", default=[], metavar="MODEL", help=what)
     add_decoding_peer(parser, action="append", default=[])
-    parser.add_argument(
-        "--class",
-        action="append",
-        default=[],
-        dest="classes",
-        metavar="CLASS",
-        help="number, name or WordNet id of a class; once for each (default: every class)",
-    )
+    what = "number, name or WordNet id of a class; once for each (default: every class)"
+    parser.add_argument("--class", action="append", default=[], dest="classes", metavar="CLASS", help=what)
     parser.add_argument("--any-class", action="store_true", help="pictures of no class in particular")
-    parser.add_argument("-n", type=common.positive, default=4, metavar="N", help="pictures a class (default: 4)")
-    parser.add_argument("--npz", type=Path, metavar="FILE", help="write all pictures into one .npz in ADM's layout too")
+    add_flag(parser, "-n", positive, "pictures a class", 4)
+    add_flag(parser, "--npz", Path, "write all pictures into one .npz in ADM's layout too")
     parser.add_argument("--no-pictures", action="store_true", help="with --npz, write no single pictures and no grid")
-    parser.add_argument(
-        "--show-steps", type=common.positive, metavar="K", help="write K moments of the unmasking as a strip too"
-    )
+    add_flag(parser, "--show-steps", positive, "write K moments of the unmasking as a strip too", metavar="K")
     common.add_output_arguments(parser)
     common.add_run_arguments(parser)
     common.add_precision_arguments(parser)
     drawing = parser.add_argument_group("drawing tokens")
     add_fields(drawing, DecodeSettings(), DRAWING)
-    drawing.add_argument(
-        "--seed",
-        type=common.seed,
-        default=0,
-        metavar="N",
-        help="number of the first picture of a class; each has its own seed (default: 0)",
-    )
+    add_flag(drawing, "--seed", seed, "number of the first picture of a class; each has its own seed", 0)
     decoder = parser.add_argument_group("decoding", "defaults are stored with the tokenizer")
-    decoder.add_argument("--decoder-steps", type=common.steps, metavar="N", help="steps of the tokenizer's decoder")
-    decoder.add_argument("--decoder-guidance", type=common.finite, metavar="X", help="guidance of the decoder")
+    add_flag(decoder, "--decoder-steps", steps, "steps of the tokenizer's decoder")
+    add_flag(decoder, "--decoder-guidance", finite, "guidance of the decoder")
     common.add_solver_argument(decoder, "--decoder-solver")
     common.add_device_argument(decoder)
 
@@ -106,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from ..training import World  # takes seconds
 
-    world = World.join(str(common.find_device(arguments.device)))
+    world = World.join(str(usable_device(arguments.device)))
     try:
         return _generate(arguments, world)
     finally:
@@ -123,7 +105,13 @@ def _generate(arguments: argparse.Namespace, world: World) -> int:
         raise ConfigError("several processes share the pictures of one file; give --npz FILE, or start one process")
     files: list[str] = arguments.compare or [arguments.generator]
     generators = [load_generator(file, world.device) for file in files]
-    labels = _labels(arguments, generators, world.main)
+    labels = chosen_labels(generators, arguments.classes, arguments.any_class)
+    if not arguments.classes and not arguments.any_class and world.main:
+        print(
+            f"no --class was given: {arguments.n:,} of each of {len(labels):,} classes, "
+            f"{arguments.n * len(labels):,} images; 'flowmo info' on the generator lists its classes",
+            file=sys.stderr,
+        )
     tokenizers = _tokenizers(arguments, generators, world.device)
     both = image_generators(files, generators, tokenizers)
     if arguments.decoder_guidance is not None and world.main:
@@ -131,21 +119,21 @@ def _generate(arguments: argparse.Namespace, world: World) -> int:
             asked = {"guidance_scale": arguments.decoder_guidance, "num_steps": arguments.decoder_steps}
             given = {name: value for name, value in asked.items() if value is not None}
             if source.tokenizer.config.sampler is not None:
-                common.tell_idle_guidance(replace(source.tokenizer.config.sampler, **given), "--decoder-guidance")
+                models.tell_idle_guidance(replace(source.tokenizer.config.sampler, **given), "--decoder-guidance")
     orders = [_order(arguments, settings, source, labels) for source in both]
     targets = [path for one in orders for path in one.targets]
     grid = None if arguments.no_pictures else arguments.out / "grid.png"
     if world.main:
-        common.check_targets([*targets, *([grid] if grid else [])], map(Path, files), arguments.force)
+        check_targets([*targets, *([grid] if grid else [])], map(Path, files), arguments.force)
     world.wait()
 
     for source in both:
         if isinstance(source.tokenizer, FlowMo):  # others are decoded with in float32
-            common.made_ready(source.tokenizer, arguments)
-        source.generator.to(common.PRECISIONS[arguments.precision])
+            models.made_ready(source.tokenizer, arguments)
+        source.generator.to(models.PRECISIONS[arguments.precision])
         for block in source.generator.blocks if arguments.compile else ():
             block.compile(dynamic=False)
-    progress = common.Progress(len(both) * len(orders[0].each))
+    progress = Progress(len(both) * len(orders[0].each))
     sheets = []
     for source, one in zip(both, orders, strict=True):
         if one.npz is None:
@@ -165,69 +153,40 @@ def _generate(arguments: argparse.Namespace, world: World) -> int:
     code = progress.finish()
     count = len(orders[0].each)
     if arguments.json:
-        common.print_json(
-            {
-                "generators": files,
-                "classes": [title(generators[0], label) for label in labels],
-                "pictures": count,
-                "written": [str(path) for path in targets],
-                "grid": str(grid) if grid else None,
-            }
-        )
+        result: dict[str, Any] = {"generators": files, "classes": [title(generators[0], label) for label in labels]}
+        result |= {"pictures": count, "written": [str(path) for path in targets], "grid": str(grid) if grid else None}
+        print_json(result)
     else:
         print(f"{count} pictures of {len(labels)} classes" + " by each of two generators" * (len(files) > 1))
-        print(
-            "\n".join(
-                str(path) for path in [*(one.npz for one in orders), grid, *(one.strip for one in orders)] if path
-            )
-        )
+        for path in (*(one.npz for one in orders), grid, *(one.strip for one in orders)):
+            if path:
+                print(path)
     return code
 
 
 def _tokenizers(
     arguments: argparse.Namespace, generators: Sequence[Generator], device: torch.device
 ) -> list[Detokenizer]:
-    """Our own and others, the latter for the image size of the generator that names them.
+    """Return our own and others, the latter for the image size of the generator that names them.
 
     Where none is named, the packaged one whose tokens the generators make, else the default, which is then refused.
-    Raises ConfigError for settings of a decoder that another tokenizer does not have."""
+    Raises ConfigError for settings of a decoder that another tokenizer does not have.
+    """
     if arguments.peer and not arguments.tokenizer:
         refuse_our_settings(arguments, "--peer", ("decoder_steps", "decoder_guidance", "decoder_solver"))
     names = arguments.tokenizer or ([] if arguments.peer else packaged_names())
-    models = [common.load_named(None, name, device=device) for name in names]
-    if len(models) > 1 and not arguments.tokenizer:
+    own = [models.load_named(None, name, device=device) for name in names]
+    if len(own) > 1 and not arguments.tokenizer:
         wanted = {generator.config.tokens.fingerprint for generator in generators}
-        models = [model for model in models if f"{model.fingerprint():08x}" in wanted] or models[:1]
-    for model in models:
+        own = [model for model in own if f"{model.fingerprint():08x}" in wanted] or own[:1]
+    for model in own:
         model.require_tokens()
-    found: list[Detokenizer] = [*models]
+    found: list[Detokenizer] = [*own]
     for spec in arguments.peer:
         layouts = [generator.config.tokens for generator in generators]
         named = [layout for layout in layouts if layout.tokenizer == spec.partition("=")[0]] or layouts
         found.append(open_peer_of(spec, named[0].image_size, device))
     return found
-
-
-def _labels(arguments: argparse.Namespace, generators: Sequence[Generator], tell: bool) -> list[int]:
-    """Of the classes asked for, the same in all generators."""
-    first = generators[0]
-    if any(g.classes != first.classes or g.config.num_classes != first.config.num_classes for g in generators):
-        raise ConfigError("the two generators have other classes, so there is nothing to compare")
-    if arguments.any_class:
-        if arguments.classes:
-            raise ConfigError("give either --class or --any-class")
-        return [NO_CLASS]
-    if not arguments.classes:
-        count = first.config.num_classes
-        if tell:
-            print(
-                f"no --class was given: {arguments.n:,} of each of {count:,} classes, {arguments.n * count:,} images; "
-                "'flowmo info' on the generator lists its classes",
-                file=sys.stderr,
-            )
-        return list(range(count))
-    found = [find_class(text, first.classes, first.config.num_classes) for text in arguments.classes]
-    return list(dict.fromkeys(found))
 
 
 def _order(

@@ -8,30 +8,27 @@ from typing import Any
 
 from ..describe import describe
 from ..weights.load import PACKAGED
-from . import common
+from .common import add_json_argument
+from .fields import add_flag
 from .flags import add_pth_arguments
+from .models import load_named
 from .plain import plain
+from .printing import print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "target",
-        nargs="?",
-        default=PACKAGED,
-        metavar="WHAT",
-        help="model name, .safetensors, .pth, generator, folder of a run, .flowmo file or shard (default: %(default)s)",
-    )
+    what = "model name, .safetensors, .pth, generator, folder of a run, .flowmo file or shard"
+    add_flag(parser, "target", str, what, PACKAGED, nargs="?", metavar="WHAT")
     add_pth_arguments(parser)
-    common.add_json_argument(parser)
+    add_json_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    content = describe(arguments.target, lambda name: common.load_named(arguments, name, arguments.raw_weights))
+    content = describe(arguments.target, lambda name: load_named(arguments, name, arguments.raw_weights))
     if arguments.json:
-        common.print_json(content)
+        print_json(content)
     else:
-        for line in _lines(content):
-            print(line)
+        print(*_lines(content), sep="\n")
     return 0
 
 
@@ -41,16 +38,20 @@ def _lines(content: dict[str, Any], indent: str = "") -> list[str]:
         title = indent + plain(key.replace("_", " "))
         if isinstance(value, dict) and value:
             lines += [title, *_lines(value, indent + "  ")]
-        elif isinstance(value, list) and value and isinstance(value[0], int):
-            lines.append(f"{title:<20} {' x '.join(map(str, value))}")
-        elif isinstance(value, list) and len(value) > 6:
-            lines.append(f"{title:<20} {len(value)}, such as {', '.join(map(plain, value[:2]))}")
-        elif isinstance(value, list):
-            lines.append(f"{title:<20} {', '.join(map(plain, value))}")
-        elif value is None or isinstance(value, bool):
-            lines.append(f"{title:<20} {'none' if value is None else 'yes' if value else 'no'}")
-        elif isinstance(value, float):
-            lines.append(f"{title:<20} {value:.6g}")
         else:
-            lines.append(f"{title:<20} {value:,}" if isinstance(value, int) else f"{title:<20} {plain(value)}")
+            lines.append(f"{title:<20} {_words(value)}")
     return lines
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], int):
+        return " x ".join(map(str, value))
+    if isinstance(value, list) and len(value) > 6:
+        return f"{len(value)}, such as {', '.join(map(plain, value[:2]))}"
+    if isinstance(value, list):
+        return ", ".join(map(plain, value))
+    if value is None or isinstance(value, bool):
+        return "none" if value is None else "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int) else plain(value)

@@ -6,15 +6,8 @@ whose standard error is given. Writes MODEL-likelihood.json with every picture's
 from __future__ import annotations
 
 import argparse
-import time
 
-from ..evaluation.results import (
-    Result,
-    describe_data,
-    describe_model,
-    short_name,
-    write_result,
-)
+from ..evaluation.results import short_name
 from ..experiments.likelihood import (
     CONDITIONS,
     LikelihoodSettings,
@@ -23,11 +16,12 @@ from ..experiments.likelihood import (
     model_likelihood,
 )
 from ..flow.likelihood import DEQUANTIZATION_T
-from ..provenance import machine
 from ..tokenizer import SMALLEST_TRAINING_T
 from . import common
-from .fields import add_fields, fields_of
+from .fields import add_fields, add_flag, fields_of
 from .figure import shared
+from .printing import Progress, number, print_table
+from .values import finite, seed
 
 ODE = {
     "num_steps": ("--steps", "steps of the decoder"),
@@ -40,84 +34,55 @@ ODE = {
 PROTOCOL = "reverse ODE, uniform dequantization, unguided"
 
 
+CONDITION = (
+    "what the picture is likely given: its own code, that of the next picture, the null condition (default: all three)"
+)
+START = (
+    "noise level that the integral begins at (default: the lowest that the model was trained at: "
+    f"{DEQUANTIZATION_T:.4f}, that of dequantization, or {SMALLEST_TRAINING_T:g} of a model that predicts images)"
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=common.MODEL_HELP)
     shared.add_data_arguments(parser, count=32)
-    parser.add_argument(
-        "--condition",
-        nargs="+",
-        choices=CONDITIONS,
-        default=list(CONDITIONS),
-        help="what the picture is likely given: its own code, that of the next picture, the null condition (default: "
-        "all three)",
-    )
+    parser.add_argument("--condition", nargs="+", choices=CONDITIONS, default=list(CONDITIONS), help=CONDITION)
     ode = parser.add_argument_group("the ODE")
     add_fields(ode, LikelihoodSettings(), ODE)
-    ode.add_argument(
-        "--start",
-        type=common.finite,
-        metavar="T",
-        help="noise level that the integral begins at (default: the lowest that the model was trained at: "
-        f"{DEQUANTIZATION_T:.4f}, that of dequantization, or {SMALLEST_TRAINING_T:g} of a model that predicts images)",
-    )
-    ode.add_argument(
-        "--seed",
-        type=common.seed,
-        default=0,
-        metavar="N",
-        help="dequantization and probes: picture i has seed N + i (default: 0)",
-    )
+    add_flag(ode, "--start", finite, START, metavar="T")
+    add_flag(ode, "--seed", seed, "dequantization and probes: picture i has seed N + i", 0)
     common.add_output_arguments(parser)
     common.add_run_arguments(parser)
     common.add_model_arguments(parser, flag=False)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    started = time.perf_counter()
     a = arguments
-    target = a.out / f"{short_name(a.model).removesuffix('.safetensors').removesuffix('.pth')}-likelihood.json"
-    common.check_targets([target], [], a.force)
-    model = common.load_model(a)
+    stem = short_name(a.model).removesuffix(".safetensors").removesuffix(".pth")
+    measured = shared.Run(a, "likelihood", f"{stem}-likelihood", plotted=False)
+    model, images = measured.models[0], measured.images
     start = default_start(model) if a.start is None else a.start
     settings = LikelihoodSettings(**fields_of(a, LikelihoodSettings) | {"start": start})
     conditions = list(dict.fromkeys(a.condition))
-    progress = common.Progress(a.count * len(conditions), "pictures")
-    pictures = shared.load_pictures(a, model.config.image_size, progress)
-    images, seeds = pictures.images, range(a.seed, a.seed + len(pictures.images))
-    progress.expect(len(images) * len(conditions))
-    found = model_likelihood(model, images, seeds, settings, conditions, a.batch_size, progress.advance)
-    code = progress.finish()
-    content = likelihood_content(settings, found, pictures.names, images[0].numel())
-    skipped = [bad["reason"] for bad in progress.bad]
-    data = describe_data(common.data_name(a.data), images, pictures.split, skipped)
+    progress = Progress(len(images) * len(conditions))
+    found = model_likelihood(model, images, measured.seeds, settings, conditions, a.batch_size, progress.advance)
+    progress.finish()
+    content = likelihood_content(settings, found, measured.pictures.names, images[0].numel())
     seed = f"dequantization and probes of picture i from seed {a.seed} + i"
-    record, seconds = describe_model(model, a.model), time.perf_counter() - started
-    result = Result(
-        "likelihood", PROTOCOL, data, (record,), seed, content, seconds, a.command_line, machine=machine(model.device)
-    )
-    write_result(target, result)
-    if a.json:
-        print(target.read_text(), end="")
-        return code
-    _print(content)
-    what = "8-bit pictures" if start <= DEQUANTIZATION_T else f"pictures with noise of level {start:g}"
-    print(f"\n{len(images)} {what}; {target.name} is in {a.out}")
+    code = measured.finish(content, protocol=PROTOCOL, seed=seed)
+    if not a.json:
+        _print(content)
+        what = "8-bit pictures" if start <= DEQUANTIZATION_T else f"pictures with noise of level {start:g}"
+        print(f"\n{len(images)} {what}; {measured.result.name} is in {a.out}")
     return code
 
 
 def _print(content: dict) -> None:
     rows = []
     for name, mean in content["means"].items():
-        error = mean["probe_standard_error_nats"]
-        rows.append(
-            [
-                name,
-                f"{mean['nats_per_image']:,.0f}",
-                "n/a" if error is None else f"{error:,.0f}",
-                f"{mean['bits_per_dimension']:.3f}",
-            ]
-        )
-    common.print_table(["given code", "nats/image", "error of probes", "bits/dimension"], rows)
+        error = number(mean["probe_standard_error_nats"], ",.0f", "n/a")
+        rows.append([name, f"{mean['nats_per_image']:,.0f}", error, f"{mean['bits_per_dimension']:.3f}"])
+    print_table(["given code", "nats/image", "error of probes", "bits/dimension"], rows)
     for name, difference in content["differences"].items():
         low, high = difference["interval"]
         print(

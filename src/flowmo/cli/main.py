@@ -18,6 +18,7 @@ from .._version import __version__
 from ..errors import FlowMoError
 from .flags import likely_flag, move_model_settings, tell_old_names, unify
 from .plain import PlainStream, is_first
+from .subcommands import add_commands
 
 COMMANDS = {
     "reconstruct": "code images and decode them again, with a table of how close they are",
@@ -73,11 +74,9 @@ def build_parser(commands: Iterable[str] = tuple(COMMANDS)) -> argparse.Argument
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"flowmo {__version__}", help="print the version")
-    subparsers = parser.add_subparsers(dest="command", prog="flowmo", metavar="COMMAND", help=argparse.SUPPRESS)
-    for name in commands:
-        module = _module(name)
-        command = subparsers.add_parser(name, help=COMMANDS[name], description=_description(module), allow_abbrev=False)
-        module.add_arguments(command)
+    asked = {name: (_module(name), COMMANDS[name]) for name in commands}
+    settings = {"dest": "command", "prog": "flowmo", "metavar": "COMMAND", "help": argparse.SUPPRESS}
+    for name, command in add_commands(parser, asked, **settings):
         unify(command, name)
     return parser
 
@@ -190,12 +189,6 @@ def _plain_output() -> Iterator[None]:
 def _summaries() -> str:
     width = max(map(len, COMMANDS)) + 2
     return "commands:\n" + "".join(f"  {name:<{width}}{summary}\n" for name, summary in COMMANDS.items()) + "\n"
-
-
-def _description(module: ModuleType) -> str:
-    """The docstring without the command's name at its beginning."""
-    text = (module.__doc__ or "").partition(": ")[2].replace("`", "")
-    return text[:1].upper() + text[1:]
 
 
 def _fail(command: str | None, reason: str) -> int:

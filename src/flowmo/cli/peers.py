@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..comparison.peers.tokenizer import PeerTokenizer, open_tokenizer
 from ..errors import ConfigError
-from .common import positive
+from .fields import add_flag
+from .values import positive
 
 if TYPE_CHECKING:
     import torch
@@ -21,13 +22,7 @@ def add_peer_arguments(parser: argparse.ArgumentParser, flag: str, what: str, **
     """Add ``flag`` for NAME=FILE and ``--peer-size``. settings: of the first."""
     group = parser.add_argument_group("other tokenizers", "'flowmo compare --peers list' shows names and files")
     group.add_argument(flag, metavar="NAME=FILE", help=f"{what}, from files as their authors publish them", **settings)
-    group.add_argument(
-        "--peer-size",
-        type=positive,
-        default=PEER_SIZE,
-        metavar="N",
-        help="height and width of their images in pixels (default: %(default)s)",
-    )
+    add_flag(group, "--peer-size", positive, "height and width of their images in pixels", PEER_SIZE)
 
 
 def add_decoding_peer(parser: Any, **settings: Any) -> None:

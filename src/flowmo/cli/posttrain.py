@@ -12,14 +12,13 @@ from ..errors import ConfigError
 from ..training.recipes import post_training, published_post_training
 from ..training.settings import with_settings
 from . import decoder_runs
+from .fields import add_flag
 from .runs import tell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     decoder_runs.add_arguments(parser)
-    parser.add_argument(
-        "--recipe", choices=("published",), help="settings to start from, and the raw weights; --set changes them"
-    )
+    add_flag(parser, "--recipe", ("published",), "settings to start from, and the raw weights; --set changes them")
 
 
 def run(arguments: argparse.Namespace) -> int:

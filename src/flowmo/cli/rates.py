@@ -7,42 +7,36 @@ from collections.abc import Callable
 
 from ..codec import bits_per_token_at
 from ..config import FlowMoConfig
-from .common import finite, positive
+from .fields import add_flag
+from .values import finite, positive
 
 
-def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the three ways to say a rate, of which one may be given."""
-    group = parser.add_argument_group("rate", "of a model that codes at any rate; by default all of its bits")
-    one = group.add_mutually_exclusive_group()
-    one.add_argument("--bits-per-token", type=positive, metavar="N", help="keep the first N bits of each token")
-    one.add_argument("--bytes", type=positive, metavar="N", help="as many bits as N bytes an image hold, header apart")
-    one.add_argument("--bits-per-pixel", type=finite, metavar="X", help="as many bits as X times the pixels")
-
-
-def add_rates_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the same with several values each: the points of a rate curve."""
-    group = parser.add_argument_group("rates", "of models that code at any rate, each measured; by default all bits")
-    one = group.add_mutually_exclusive_group()
-    for flag, kind, what in (
-        ("--bits-per-token", positive, "keep the first N bits of each token"),
-        ("--bytes", positive, "as many bits as N bytes an image hold, header apart"),
-        ("--bits-per-pixel", finite, "as many bits as X times the pixels"),
-    ):
-        one.add_argument(flag, type=kind, nargs="+", metavar="X" if kind is finite else "N", help=what)
+def add_rate_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """Add the three ways to say a rate, of which one may be given. several: values of it, the points of a curve."""
+    if several:
+        group = parser.add_argument_group(
+            "rates", "of models that code at any rate, each measured; by default all bits"
+        )
+    else:
+        group = parser.add_argument_group("rate", "of a model that codes at any rate; by default all of its bits")
+    one, nargs = group.add_mutually_exclusive_group(), "+" if several else None
+    add_flag(one, "--bits-per-token", positive, "keep the first N bits of each token", nargs=nargs)
+    add_flag(one, "--bytes", positive, "as many bits as N bytes an image hold, header apart", nargs=nargs)
+    add_flag(one, "--bits-per-pixel", finite, "as many bits as X times the pixels", nargs=nargs)
 
 
 def rates_of(arguments: argparse.Namespace) -> Callable[[FlowMoConfig], list[int | None]]:
     """Return what gives, for a model's configuration, the bits a token of each rate that is asked for: rising, each
     once; None for all bits, which comes last. It raises ConfigError as :func:`bits_per_token`."""
-    names = ("bits_per_token", "bytes", "bits_per_pixel")
+    a = arguments
+    asked = [(bits, None, None) for bits in a.bits_per_token or ()]
+    asked += [(None, count, None) for count in a.bytes or ()]
+    asked += [(None, None, rate) for rate in a.bits_per_pixel or ()]
 
     def rates(config: FlowMoConfig) -> list[int | None]:
-        found: set[int | None] = set()
-        for name in names:
-            for value in getattr(arguments, name) or ():
-                single = argparse.Namespace(**dict.fromkeys(names) | {name: value})
-                found.add(bits_per_token(single, config, (config.image_size, config.image_size)))
-        return sorted(found or {None}, key=lambda bits: bits or config.bits_per_token)
+        size = (config.image_size, config.image_size)
+        found = {bits_per_token_at(config, size, *rate) for rate in asked} or {None}
+        return sorted(found, key=lambda bits: bits or config.bits_per_token)
 
     return rates
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from torch import Tensor
 
 from ..data import FileSource, ImageSource, open_split, read_images
+from ..devices import usable_device
 from ..errors import ConfigError
 from ..training import TrainOptions
-from .common import find_device, positive
 from .plain import is_first
+from .values import positive
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +49,7 @@ def options_of(arguments: argparse.Namespace) -> TrainOptions:
     Raises ConfigError for a device that cannot be used here, or a time that cannot be read.
     """
     seconds = max(0.0, parse_time(arguments.time_limit) - (time.monotonic() - arguments.began))
-    find_device(arguments.device)
+    usable_device(arguments.device)
     return TrainOptions(
         arguments.device,
         seconds,

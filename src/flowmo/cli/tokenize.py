@@ -13,26 +13,20 @@ from typing import Any
 
 from ..codec import HEADER_SIZE, Shard, TokenFile, files_beside, patch_of, write_array, write_file
 from ..comparison.peers.tokenizer import PeerTokenizer, check_spec
-from ..data import (
-    ImageSource,
-    PictureList,
-    class_labels,
-    class_names,
-    find_pictures,
-    open_images,
-    output_stems,
-    picture_batches,
-    read_labels,
-    relative_names,
-)
+from ..data import find_pictures, output_stems, picture_batches, relative_names
+from ..data.given import labels_of, open_given
+from ..devices import usable_device
 from ..errors import ConfigError, DataError
-from ..files import user_path
+from ..files import check_targets
 from ..generation import read_class_names
 from ..quantize.tokens import payload_size
 from ..tokenizer import FlowMo
 from ..weights.load import PACKAGED
-from . import common, rates
+from . import common, models, rates
+from .fields import add_flag, fields_of
 from .peers import add_peer_arguments, open_peer_of, refuse_our_settings
+from .printing import Progress, pictures_in_words, print_json
+from .values import positive
 
 SHARDS = (".shard", ".safetensors", ".npy")
 
@@ -44,14 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shard = parser.add_argument_group("one shard of a data set", "also by --out NAME.shard or NAME.npy")
     shard.add_argument("--shard", type=Path, metavar="FILE", help="write all into this .shard or .npy file")
     shard.add_argument("--split", help="part of a data set that has several, such as train")
-    shard.add_argument("--limit", type=common.positive, metavar="N", help="code the first N pictures only")
+    shard.add_argument("--limit", type=positive, metavar="N", help="code the first N pictures only")
     shard.add_argument("--flip", action="store_true", help="code the pictures mirrored: a second shard to train on")
-    shard.add_argument(
-        "--labels", action="store_true", help="number the sub-folders as classes; other data sets bring their labels"
-    )
-    shard.add_argument(
-        "--label-file", type=Path, metavar="FILE", help="labels as text: a line 'label' or 'name label' a picture"
-    )
+    what = "number the sub-folders as classes; other data sets bring their labels"
+    shard.add_argument("--labels", action="store_true", help=what)
+    add_flag(shard, "--label-file", Path, "labels as text: a line 'label' or 'name label' a picture")
     shard.add_argument("--class-names", type=Path, metavar="FILE", help="names of the labels: a line each, or JSON")
     add_peer_arguments(parser, "--peer", "write the tokens of another tokenizer into a shard")
     common.add_run_arguments(parser)
@@ -91,35 +82,34 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
     from ..training import World  # takes seconds, and only shards need it
     from ..training.coding import CodingJob, code_data_set
 
-    source, classes, paths = _source(arguments)
-    labels = _labels(arguments, source)
+    if arguments.labels and arguments.label_file:
+        raise ConfigError("give either --labels, from the folders, or --label-file")
+    source, classes, paths = open_given(arguments.pictures, arguments.split, arguments.limit, arguments.labels)
+    labels = labels_of(source, arguments.label_file)
     if arguments.class_names:
         classes = read_class_names(arguments.class_names)
     array = target.suffix == ".npy"
-    world = World.join(str(common.find_device(arguments.device)))
+    world = World.join(str(usable_device(arguments.device)))
     try:
         if world.main:
             targets = [target, *files_beside(target)] if array else [target]
-            common.check_targets(targets, paths, arguments.force)
+            check_targets(targets, paths, arguments.force)
         world.wait()
         arguments.device = str(world.device)
         shard_file = target.with_name(f".{target.name}.shard") if array else target
         model, size, bits = _coder(arguments)
         classes = classes if labels else None
-        job = CodingJob(
-            source,
-            size,
-            arguments.fit,
-            labels,
-            classes,
-            arguments.batch_size,
-            arguments.flip,
-            bits,
-            arguments.precision,
-            model.config.name if isinstance(model, PeerTokenizer) else None,
-            model.num_codes if isinstance(model, PeerTokenizer) else None,
-        )
-        progress = common.Progress(len(source))
+        about: dict[str, Any] = {
+            "source": source,
+            "size": size,
+            "labels": labels,
+            "classes": classes,
+            "bits_per_token": bits,
+        }
+        if isinstance(model, PeerTokenizer):
+            about |= {"tokenizer": model.config.name, "num_codes": model.num_codes}
+        job = CodingJob(**fields_of(arguments, CodingJob) | about)
+        progress = Progress(len(source))
         new, start = 0, time.perf_counter()
 
         def done(count: int, coded: bool) -> None:
@@ -148,19 +138,19 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
             made = {"shard": str(target), "images": len(shard.names), "labels": shard.labels is not None}
             made |= {"classes": shard.classes}
         result = _result(arguments, model.fingerprint(), size, payload) | made
-        common.print_json(result | {"images_per_s": rate, "bad": progress.bad})
+        print_json(result | {"images_per_s": rate, "bad": progress.bad})
     elif shard is not None:
         _say(target, shard, payload, new, rate)
     return code
 
 
 def _coder(arguments: argparse.Namespace) -> tuple[FlowMo | PeerTokenizer, tuple[int, int], int | None]:
-    """The tokenizer, (height, width) of its images, and the bits of a token that are kept, None for all."""
+    """Return the tokenizer, (height, width) of its images, and the bits of a token that are kept, None for all."""
     if arguments.peer:
         size = (arguments.peer_size, arguments.peer_size)
         return open_peer_of(arguments.peer, size, arguments.device), size, None
-    model = common.made_ready(common.load_tokenizer(arguments), arguments)
-    size = common.coded_size(arguments, model.config)
+    model = models.made_ready(models.load_model(arguments, tokens=True), arguments)
+    size = models.coded_size(arguments, model.config)
     return model, size, rates.bits_per_token(arguments, model.config, size)
 
 
@@ -177,54 +167,17 @@ def _say(target: Path, shard: Shard, payload: int, new: int, rate: float) -> Non
         print(f"labels of {len(shard.labels.unique())} classes" + (": " + ", ".join(named) if named else "") + more)
 
 
-def _source(arguments: argparse.Namespace) -> tuple[ImageSource, list[str] | None, list[Path]]:
-    """The pictures, the names of their classes if they are known, and the files that they are in."""
-    given: list[str] = arguments.pictures
-    if len(given) == 1 and (arguments.split or _is_data_set(given[0])):
-        source = open_images(given[0], arguments.limit, arguments.split)
-        return source, class_names(source), []
-    if arguments.split:
-        raise ConfigError("--split is for a data set; these are pictures, all of which are coded")
-    paths = find_pictures(given)[: arguments.limit]
-    names = relative_names(given, paths)
-    labels, classes = class_labels(names) if arguments.labels else (None, None)
-    return PictureList(paths, [name.as_posix() for name in names], labels), classes, paths
-
-
-def _is_data_set(text: str) -> bool:
-    """Rather than pictures: what only ``open_images`` reads."""
-    path = user_path(text)
-    if path.is_dir():
-        return any(next(path.glob(pattern), None) for pattern in ("*.parquet", "data/*.parquet", "*.tar"))
-    return text.startswith("hf:") or path.suffix in (".parquet", ".tar", ".npy")
-
-
-def _labels(arguments: argparse.Namespace, source: ImageSource) -> list[int] | None:
-    if arguments.label_file:
-        if arguments.labels:
-            raise ConfigError("give either --labels, from the folders, or --label-file")
-        return read_labels(arguments.label_file, [source.name(i) for i in range(len(source))]).tolist()
-    found = [source.label(i) for i in range(len(source))]
-    known = [label for label in found if label is not None]
-    if known and len(known) < len(found):
-        raise DataError(
-            f"{len(found) - len(known)} of {len(found)} pictures have no label, such as "
-            f"{source.name(found.index(None))}; give labels for all of them by --label-file"
-        )
-    return known or None
-
-
 def _to_files(arguments: argparse.Namespace) -> int:
     paths = find_pictures(arguments.pictures)
     names = relative_names(arguments.pictures, paths)
     out: Path = arguments.out or Path(common.OUT)
     targets = [out / f"{stem}.flowmo" for stem in output_stems(names, [".flowmo"])]
-    common.check_targets(targets, paths, arguments.force)
-    model = common.made_ready(common.load_tokenizer(arguments), arguments)
-    size, fingerprint = common.own_size(arguments, model.config), model.fingerprint()
+    check_targets(targets, paths, arguments.force)
+    model = models.made_ready(models.load_model(arguments, tokens=True), arguments)
+    size, fingerprint = models.own_size(arguments, model.config), model.fingerprint()
     fit, multiple = arguments.fit if size else "whole", patch_of(model.config)
 
-    progress = common.Progress(len(paths))
+    progress = Progress(len(paths))
     written: list[dict[str, Any]] = []
     payload = total = 0
     for batch in picture_batches(paths, size, arguments.fit, arguments.batch_size, progress.skip, multiple=multiple):
@@ -250,13 +203,13 @@ def _to_files(arguments: argparse.Namespace) -> int:
             progress.advance()
     code = progress.finish()
     if arguments.json:
-        common.print_json(
+        print_json(
             _result(arguments, fingerprint, size, payload)
             | {"file_bytes": HEADER_SIZE + payload, "pictures": written, "bad": progress.bad}
         )
     elif written:
         print(
-            f"{len(written)} picture{'s' * (len(written) != 1)}, "
+            f"{pictures_in_words(len(written))}, "
             + (f"{HEADER_SIZE} + {payload} bytes each, " if size else "")
             + f"{total:,} bytes together, in {out}"
         )

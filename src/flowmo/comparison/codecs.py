@@ -77,6 +77,17 @@ def get_codec(name: str) -> Codec:
     return CODECS[name]
 
 
+def installed_codecs(say: Callable[[str], None] = lambda line: None) -> list[Codec]:
+    """Return the codecs that are installed. say: told of each other one, and how to get it."""
+    found = []
+    for name in CODECS:
+        try:
+            found.append(get_codec(name))
+        except ConfigError as error:
+            say(f"note: {error}")
+    return found
+
+
 def best_files(
     codec: Codec,
     image: Image.Image,

@@ -23,11 +23,12 @@ from ..data import to_float, to_tensor
 from ..errors import ConfigError
 from ..evaluation.evaluator import Evaluator, Reconstruct
 from ..evaluation.result_store import ResultStore
-from ..evaluation.results import list_checksum, picture_checksums, weights_checksum
+from ..evaluation.results import list_checksum, picture_checksums
 from ..flow import function_evaluations
 from ..metrics.table import Measurements
-from ..provenance import code_version
-from .adapters import FlowMoPeer, Peer, ThumbnailPeer
+from ..provenance import code_version, weights_checksum
+from ..tokenizer import FlowMo
+from .adapters import FlowMoPeer, Peer, ThumbnailPeer, at_rates
 from .codecs import Codec, CodedPicture, Counted, restore
 from .coded import Choices, Search
 
@@ -111,6 +112,26 @@ def peer_method(peer: Peer, size: tuple[int, int], seeds: Sequence[int]) -> Meth
         return (None if payload is None or header is None else payload + header), payload
 
     return Method(peer.name, group, lambda: peer.counting, key, reconstruct, sizes, target=target)
+
+
+def all_methods(
+    models: Iterable[tuple[str, FlowMo]],
+    peers: Iterable[Peer],
+    targets: Sequence[int],
+    images: Tensor,
+    seeds: Sequence[int],
+    controls: bool = False,
+) -> list[Method]:
+    """Return models at each rate that they code at, other tokenizers, and thumbnails of each number of bytes.
+
+    images: uint8 N 3 H W. seeds: one each. controls: whether :func:`control_methods` of the models follow.
+    """
+    size = (images.shape[2], images.shape[3])
+    ours = [peer for name, model in models for peer in at_rates(name, model, targets, size)]
+    methods = [peer_method(peer, size, seeds) for peer in (*ours, *peers, *map(ThumbnailPeer, targets))]
+    for peer in ours if controls else ():
+        methods += control_methods(peer, images, seeds)
+    return methods
 
 
 def control_methods(peer: FlowMoPeer, images: Tensor, seeds: Sequence[int]) -> list[Method]:

@@ -16,12 +16,12 @@ from .batch import Batch
 from .batches import PictureBatch, picture_batches
 from .changes import DataFingerprint, changes, fingerprint_of
 from .hugging_face import HuggingFaceSource
-from .inputs import Picture, PictureList, find_pictures, open_picture
+from .inputs import Picture, PictureList, find_pictures, leave_out_results, open_picture
 from .loader import BatchLoader
 from .naming import class_labels, find_token_files, output_stems, relative_names, safe_name
 from .opening import open_images, open_split
 from .parquet import ParquetSource
-from .reading import Images, SpreadImages, each_image, read_first, read_images
+from .reading import Images, SpreadImages, each_image, read_first, read_images, read_several
 from .sources import ArraySource, FileSource, ImageSource, SplitError, class_names, image_files
 from .tars import TarSource, read_labels
 
@@ -58,6 +58,7 @@ __all__ = [
     "fit_picture",
     "image_files",
     "kept_size",
+    "leave_out_results",
     "open_images",
     "open_picture",
     "open_split",
@@ -67,6 +68,7 @@ __all__ = [
     "read_first",
     "read_images",
     "read_labels",
+    "read_several",
     "relative_names",
     "restore_size",
     "safe_name",

@@ -70,6 +70,20 @@ def find_pictures(arguments: list[str]) -> list[Path]:
     return list(found.values())
 
 
+def leave_out_results(paths: list[Path], given: list[str], out: Path) -> list[Path]:
+    """Return the paths without pictures in ``out``, as far as they were found by searching a folder around it.
+
+    Raises ImageError where no others are left.
+    """
+    inside, named = out.resolve(), {user_path(text).resolve() for text in given}
+    if any(inside == path or inside in path.parents for path in named):
+        return paths
+    left = [path for path in paths if inside not in path.resolve().parents]
+    if not left:
+        raise ImageError(f"no pictures but earlier results in {out}; name others, or give another --out")
+    return left
+
+
 def _expand(argument: str) -> list[Path]:
     text = os.path.expanduser(argument)
     if os.path.isdir(text):

@@ -74,6 +74,29 @@ def read_first(
     return read_images(source, size, range(skip, len(source)), on_bad, eight_bits=eight_bits)._replace(split=split)
 
 
+def read_several(paths: Iterable[str], split: str | None, size: tuple[int, int], count: int, on_bad: OnBad) -> Images:
+    """Return the first ``count`` images of several data sets, uint8, whose places are those among all of them.
+
+    split: of each that has parts; None for its validation part. See :func:`read_images`.
+    Raises DataError where none can be read.
+    """
+    images: list[Tensor] = []
+    names: list[str] = []
+    places: list[int] = []
+    first = 0
+    for path in paths:
+        source, _ = open_split(path, split, "validation", count)
+        here = min(len(source), count - first)
+        for place, image in each_image(source, size, range(here), on_bad, eight_bits=True):
+            images.append(image)
+            names.append(source.name(place))
+            places.append(first + place)
+        first += here
+    if not images:
+        raise DataError("none of the pictures can be read")
+    return Images(torch.stack(images), names, places)
+
+
 class SpreadImages:
     """Batches of square centre crops spread over a data set, the same at every call; broken images are left out.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,11 @@ from .reference import ALONE, Crop, prepared
 
 A_CLASS = 20
 """Pictures of each class of the reference that the classifier sees."""
+
+
+def has_labels(source: ImageSource, samples: Sequence[Samples]) -> bool:
+    """Return whether both the reference and some of the samples have labels."""
+    return source.label(0) is not None and any(each.labels is not None for each in samples)
 
 
 def class_agreement(

@@ -6,7 +6,7 @@ sees the class that was asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..data import find_pictures, open_picture
-from ..errors import DataError, ImageError
+from ..errors import ConfigError, DataError, ImageError
 from ..files import user_path
 from ..labels import checked_labels
 from ..metrics.distances import frechet_to, inception_score, kid, precision_recall
@@ -70,6 +70,14 @@ def read_samples(path: str | Path) -> Samples:
             raise DataError(f"{path}: {labels.shape} labels arr_1 do not fit {len(pixels)} pictures arr_0")
         labels = checked_labels(labels, f"{path}: arr_1").astype(np.int64)
     return Samples(check_pixels(pixels, path), labels, path.stem)
+
+
+def common_side(samples: Sequence[Samples]) -> int:
+    """Return the side of square samples in pixels. Raises ConfigError where they are not, or of several sizes."""
+    sizes = {each.pixels.shape[1:3] for each in samples}
+    if len(sizes) > 1 or len(set(next(iter(sizes)))) > 1:
+        raise ConfigError(f"samples must be square and of one size, got {', '.join(map(str, sorted(sizes)))}")
+    return int(samples[0].pixels.shape[1])
 
 
 def measure_generated(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from torch import Tensor
 
-from ..codec import HEADER_SIZE
+from ..codec import HEADER_SIZE, patch_of
 from ..config import FlowMoConfig
-from ..errors import ImageError
+from ..data import Fit, picture_batches, to_image
+from ..errors import FlowMoError, ImageError
 from ..metrics.networks import Networks
 from ..metrics.pixels import thumbnail
 from ..quantize.tokens import payload_size
@@ -51,6 +54,48 @@ class Reconstructed:
             "file_bytes": HEADER_SIZE + payload,
             "bits_per_pixel": self.bits / pixels,
         }
+
+
+@dataclass(frozen=True)
+class ReconstructedPicture:
+    """A picture of a file, coded and decoded again."""
+
+    index: int  # of the file among those given
+    image: Image.Image  # the original as the model saw it
+    thumbnail: Image.Image  # of the same bits
+    reconstruction: Image.Image  # what the model made of it
+    rate: dict[str, float | None]  # see ``Reconstructed.rate``
+    scores: Scores  # how close the two came
+
+
+def reconstruct_pictures(
+    model: FlowMo,
+    paths: Sequence[Path],
+    size: tuple[int, int] | None,
+    fit: Fit,
+    batch_size: int,
+    lpips: Distance | None,
+    bits_per_token: Callable[[tuple[int, int]], int | None],
+    on_bad: Callable[[Path, FlowMoError], None],
+    **sampling: Any,
+) -> Iterator[ReconstructedPicture]:
+    """Yield the pictures of files that can be read, in order, reconstructed a batch at a time.
+
+    size: (height, width) that they get by ``fit``; None leaves each its own.
+    bits_per_token: of a size, those kept; None for all.
+    on_bad: called with each other file, and why.
+    The rest is as :func:`reconstruct_and_score` takes it.
+    """
+    for batch in picture_batches(paths, size, fit, batch_size, on_bad, multiple=patch_of(model.config)):
+        images = batch.images.to(model.device)
+        bits = bits_per_token((images.shape[2], images.shape[3]))
+        found = reconstruct_and_score(model, images, lpips, bits, **sampling)
+        for i, (index, scores) in enumerate(zip(batch.indices, found.scores, strict=True)):
+            height, width = batch.original_sizes[i] if size is None else images.shape[2:]
+            image, small, decoded = (
+                to_image(x[i, :, :height, :width]) for x in (images, found.thumbnails, found.images)
+            )
+            yield ReconstructedPicture(index, image, small, decoded, found.rate(), scores)
 
 
 def reconstruct_and_score(

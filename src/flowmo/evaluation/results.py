@@ -22,12 +22,11 @@ import safetensors
 import torch
 from torch import Tensor
 
-from ..config import QuantizerConfig, SamplerConfig, from_dict, to_dict
+from ..config import SamplerConfig, from_dict, to_dict
 from ..data import to_uint8
 from ..errors import ConfigError, DataError
 from ..files import replacing
-from ..generation import Generator
-from ..provenance import code_version, machine
+from ..provenance import code_version, machine, weights_checksum
 from .measurable import Measurable
 
 FORMAT = "flowmo-result-1"
@@ -113,6 +112,11 @@ def read_result(path: Path) -> Result:
     return result
 
 
+def data_name(data: str) -> str:
+    """Return what a result calls a data set: no folders of this machine."""
+    return data if ":" in data else Path(data).resolve().name
+
+
 def describe_data(name: str, images: Tensor, split: str | None = None, skipped: Sequence[str] = ()) -> DataRecord:
     """Return what a result says of the pictures that it measured, N 3 H W.
 
@@ -148,26 +152,6 @@ def labels(names: Sequence[str]) -> list[str]:
 def numbered(names: Sequence[str]) -> list[str]:
     """Return the names; those that are the same have their place among all behind them, from 1 on."""
     return [text if names.count(text) == 1 else f"{text} ({i + 1})" for i, text in enumerate(names)]
-
-
-def weights_checksum(model: Measurable | Generator) -> str:
-    """Return the SHA-256 of a model's configuration without its sampler, and of its weights by name, in float32.
-
-    It is equal for equal functions, whichever file they were read from.
-    """
-    config = {key: value for key, value in to_dict(model.config).items() if key != "sampler"}
-    if config.get("transform", "") is None:  # of models from before there was one, whose sums must not change
-        del config["transform"]
-    if "quantizer" in config:  # likewise
-        added = {name: getattr(QuantizerConfig(), name) for name in ("normalize", "straight_through")}
-        config["quantizer"] = {k: v for k, v in config["quantizer"].items() if k not in added or v != added[k]}
-    if "tokens" in config:  # likewise, of generators
-        config["tokens"] = {k: v for k, v in config["tokens"].items() if k not in ("tokenizer", "num_codes") or v}
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weight.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def picture_checksums(images: Tensor) -> list[str]:

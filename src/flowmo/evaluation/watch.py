@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError, WeightsError
+from ..provenance import weights_checksum
 from ..tokenizer import FlowMo
 from ..weights import load, read_about
-from .results import weights_checksum
 
 WEIGHTS = "model.safetensors"
 
@@ -21,7 +21,7 @@ class Snapshot(NamedTuple):
 
     model: FlowMo  # on the device that evaluates
     images: int  # seen in training
-    sha256: str  # results.weights_checksum
+    sha256: str  # provenance.weights_checksum
     finished: bool  # whether training has come to its end
 
 

@@ -13,13 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from ..data import to_image
-from ..errors import TokenFileError
+from ..errors import ConfigError, TokenFileError
 from ..evaluation.measurable import Measurable
 from ..generation import (
     NO_CLASS,
     DecodeSettings,
     Generator,
     check_tokenizer,
+    find_class,
     first_name,
     generate,
     picture_seed,
@@ -113,6 +114,23 @@ def image_generators(
             )
         found.append(ImageGenerator(name, generator, tokenizers[prints.index(layout.fingerprint)]))
     return found
+
+
+def chosen_labels(generators: Sequence[Generator], classes: Sequence[str], any_class: bool = False) -> list[int]:
+    """Return the labels of classes named by number, name or WordNet id, each once; of none, those of all classes.
+
+    any_class: of no class in particular.
+    Raises ConfigError for generators of other classes than the first, and for a class that there is not.
+    """
+    first = generators[0]
+    if any(g.classes != first.classes or g.config.num_classes != first.config.num_classes for g in generators):
+        raise ConfigError("the two generators have other classes, so there is nothing to compare")
+    if any_class and classes:
+        raise ConfigError("give either --class or --any-class")
+    if any_class:
+        return [NO_CLASS]
+    found = [find_class(text, first.classes, first.config.num_classes) for text in classes]
+    return list(dict.fromkeys(found)) or list(range(first.config.num_classes))
 
 
 class Pictures:

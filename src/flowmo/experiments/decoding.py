@@ -16,9 +16,8 @@ from torch import Tensor
 from ..config import SamplerConfig, from_dict
 from ..errors import DataError
 from ..evaluation.across_seeds import compare_seeds
-from ..evaluation.results import weights_checksum
 from ..flow import function_evaluations
-from ..provenance import machine
+from ..provenance import machine, weights_checksum
 from ..quantize.tokens import Tokens
 from ..tokenizer import FlowMo
 

@@ -20,8 +20,8 @@ from PIL import Image
 from ..config import to_dict
 from ..data import to_image
 from ..errors import ConfigError
-from ..evaluation.results import weights_checksum
 from ..files import only_one, replacing
+from ..provenance import weights_checksum
 from ..training.distributed import World
 from .class_images import ImageGenerator, Order, Pictures, sample
 

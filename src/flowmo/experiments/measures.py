@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ..data import to_uint8
 from ..evaluation.evaluator import Evaluator
-from ..evaluation.results import list_checksum, picture_checksums, weights_checksum
+from ..evaluation.results import list_checksum, picture_checksums
 from ..metrics.features import load_classifier_features, load_inception
 from ..metrics.networks import Networks
 from ..perceptual import load_lpips
+from ..provenance import weights_checksum
 from ..tokenizer import FlowMo
 from .sampling import Measure
 

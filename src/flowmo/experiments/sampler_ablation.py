@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import statistics
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ from ..flow import (
     shifted_grid,
     velocity_from_estimate,
 )
+from ..presets import at_size
+from ..profiling.flops import flops_per_image, matrix_ceiling
 from ..profiling.speed import precision
 from ..tokenizer import FlowMo
 from .decoding import time_in_turn
@@ -84,6 +87,23 @@ def measure_sampler_ablation(
         difference = float((samples[name] - samples["plain"]).abs().max())
         found.append(Ablation(name, median, median / passes, len(images) / median, ratio, difference))
     return found
+
+
+def with_utilisation(
+    found: Iterable[Ablation], model: FlowMo, size: tuple[int, int], sampler: SamplerConfig, dtype: str = "fp32"
+) -> list[dict[str, Any]]:
+    """Return the rows as JSON data, with the utilisation of the model's device in those of square images.
+
+    size: (height, width) in pixels. dtype, sampler: as :func:`measure_sampler_ablation` was given them.
+    """
+    rows = [asdict(one) for one in found]
+    if size[0] == size[1]:
+        flops = flops_per_image(at_size(model.config, size[0]), None).decoder * function_evaluations(sampler)
+        for row in rows:
+            half = dtype == "bf16" or "bf16" in row["name"]
+            ceiling = matrix_ceiling(model.device, torch.bfloat16 if half else torch.float32)
+            row["utilisation"] = flops * row["images_per_second"] / ceiling
+    return rows
 
 
 def plain_sample(model: FlowMo, code: Tensor, noise: Tensor, sampler: SamplerConfig) -> Tensor:

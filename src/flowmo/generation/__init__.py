@@ -8,6 +8,7 @@ from .files import (
     generator_path,
     is_generator,
     load_generator,
+    packaged_generator_of,
     read_generator_about,
     save_generator,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "load_generator",
     "masked_loss",
     "masked_share",
+    "packaged_generator_of",
     "picture_seed",
     "random_masks",
     "read_class_names",

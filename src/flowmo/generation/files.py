@@ -6,6 +6,7 @@ The header has its configuration, the names of its classes and the fingerprint o
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,15 @@ def save_generator(
     }
     with replacing(path) as part:
         save_tensors(tensors, part, metadata=metadata)
+
+
+def packaged_generator_of(fingerprints: Sequence[int], device: str | torch.device = "cpu") -> Generator | None:
+    """Return the packaged generator where its tokenizer is among those of these fingerprints, and it is installed."""
+    try:
+        packaged = load_generator(PACKAGED_GENERATOR, device)
+    except WeightsError:
+        return None
+    return packaged if packaged.config.tokens.fingerprint in [f"{one:08x}" for one in fingerprints] else None
 
 
 def load_generator(path: str | Path, device: str | torch.device = "cpu", revision: str | None = None) -> Generator:

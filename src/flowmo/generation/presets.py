@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
+from ..errors import ConfigError
 from .config import GeneratorConfig, TokenLayout
 
 FLOWMO_LO = TokenLayout()
@@ -39,3 +41,10 @@ def tiny(tokens: TokenLayout = FLOWMO_LO, num_classes: int = 10) -> GeneratorCon
 
 
 PRESETS = {"maskgit-397m": maskgit_397m, "maskgit-plain": maskgit_plain, "maskgit-mini": maskgit_mini, "tiny": tiny}
+
+
+def preset(name: str) -> Callable[[TokenLayout, int], GeneratorConfig]:
+    """Return what makes the configuration of a name for (tokens, number of classes). Raises ConfigError for another."""
+    if name not in PRESETS:
+        raise ConfigError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +15,6 @@ from .weights import SOURCES, load_lpips
 
 DistanceName = Literal["resnet50", "efficientnet_lite0", "lpips_vgg", "lpips_alex"]
 """resnet50 as published; efficientnet_lite0, another ImageNet classifier, where those weights are not to be had."""
-
-
-class HasLogits(Protocol):
-    """A network that gives logits of images."""
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Return the logits of images B 3 H W in [-1, 1], one row an image."""
-        ...
 
 
 class LogitDistance(nn.Module):

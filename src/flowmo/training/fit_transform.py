@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..arch.patches import patchify
 from ..arch.transform import LinearDecoder, TransformEncoder
-from ..config import FlowMoConfig, TransformConfig
+from ..config import FlowMoConfig
 from ..errors import DataError
 from ..tokenizer import FlowMo
 
@@ -186,11 +186,3 @@ def fit_linear(linear: LinearDecoder, encoder: TransformEncoder, images: Images)
 def default_rates(bits: int) -> tuple[int, ...]:
     """Return some eight rates from about a seventh of the bits to all of them."""
     return tuple(sorted({max(1, round(bits * (k / 8) ** 1.3)) for k in range(2, 9)}))
-
-
-def transform_config(
-    patch_size: int, bits: int, linear_channels: int = 96, learned_encoder: bool = False
-) -> TransformConfig:
-    """Return a transform whose allocation is not fitted yet."""
-    channels = min(linear_channels, 3 * patch_size**2)
-    return TransformConfig(patch_size, tuple(range(bits)), default_rates(bits), channels, learned_encoder)

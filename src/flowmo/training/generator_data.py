@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from .. import config as configs
 from ..errors import ConfigError, TrainingError
 from ..generation import GeneratorConfig, read_generator_about
-from ..generation.presets import PRESETS
+from ..generation.presets import preset as preset_of
+from ..labels import check_same_classes
 from .token_data import TokenSet, read_token_set
 
 GROUP = "bits_per_group"
@@ -26,18 +27,32 @@ def data_and_config(
     Raises ConfigError for a preset or a setting that there is not, TrainingError for a generator that does not fit the
     shards.
     """
-    if preset not in PRESETS:
-        raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
+    new_config = preset_of(preset)
     if init:
         if settings:
             raise ConfigError("--model cannot change the generator that --init loads")
         return _of_init(shards, init, names)
     wanted = [value for name, _, value in (setting.partition("=") for setting in settings) if name == GROUP]
     data = read_token_set(shards, _whole(wanted[-1]) if wanted else None, names)
-    config = configs.override(PRESETS[preset](data.layout, data.num_classes), list(settings))
+    config = configs.override(new_config(data.layout, data.num_classes), list(settings))
     if config.tokens != data.layout or config.num_classes < data.num_classes:
         raise ConfigError("tokens and num_classes are those of the shards; leave them out of --model")
     return data, config
+
+
+def held_out_data(shards: str, data: TokenSet, num_classes: int, named: bool = False) -> TokenSet:
+    """Return the held-out tokens of shards, of the same tokenizer and classes as those to train on.
+
+    num_classes: of the generator.
+    named: whether the labels of ``data`` got other names than its shards have.
+    Raises TrainingError or DataError for others.
+    """
+    held = read_token_set(shards, data.bits_per_group)
+    if not named:
+        check_same_classes(data.classes, held.classes, f"{shards} and the shards to train on")
+    if held.layout != data.layout or held.num_classes > num_classes:
+        raise TrainingError("the held-out tokens are of another tokenizer, or of more classes, than those to train on")
+    return held
 
 
 def _of_init(shards: str, init: str, names: list[str] | None) -> tuple[TokenSet, GeneratorConfig]:

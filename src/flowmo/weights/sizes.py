@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..config import FlowMoConfig
+
 FILE = Path(__file__).parent / "packaged" / "sizes.json"
 
 
@@ -31,4 +33,15 @@ def loss_at(ratio: float) -> str:
     return (
         f"; in our table {table['model']} falls from {trained['psnr']:.1f} dB PSNR at {own}x{own} to "
         f"{nearest['psnr']:.1f} dB at {nearest['side']}x{nearest['side']}"
+    )
+
+
+def size_warning(size: tuple[int, int], config: FlowMoConfig) -> str | None:
+    """Return what is lost at a (height, width) that a model without a transform was not trained at; else None."""
+    own = config.image_size
+    if config.transform is not None or size == (own, own):
+        return None
+    return (
+        f"the model was trained at {own}x{own} pixels, and its images are worse the further a size is from that"
+        f"{loss_at(math.sqrt(size[0] * size[1]) / own)}"
     )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from ...evaluation.results import weights_checksum
+from ...provenance import weights_checksum
 from ...quantize.tokens import Tokens
 from .network import PeerNetwork
 from .registry import CONTINUOUS, PEERS, load_peer

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from ..presets import flowmo_mini, flowmo_mini_8
 from ..tokenizer import FlowMo
 from ..training.fit_transform import default_rates, fit_transform
 from ..weights import load_model, save_model
-from . import common
 
 NAME = "transform"
 IMAGES = 2_000
@@ -23,16 +21,20 @@ IMAGES = 2_000
 
 
 def transform_code(
-    arguments: argparse.Namespace, targets: tuple[int, ...], size: tuple[int, int], say: Callable[[str], None]
+    data: str,
+    kept: Path,
+    targets: Sequence[int],
+    size: tuple[int, int],
+    say: Callable[[str], None] = lambda line: None,
 ) -> FlowMo:
-    """Return the code: of the file that ``--transform`` names, else fitted on the training split of the data and kept
-    in the results' folder. Raises ConfigError for a file of another kind, and for data without a training split."""
-    if arguments.transform:
-        return _untrained(common.load_named(arguments, arguments.transform), arguments.transform)
-    kept: Path = arguments.out / f"{NAME}.safetensors"
+    """Return the code fitted on the training split of ``data``, or read it from the file where it was kept before.
+
+    targets: numbers of bytes an image. size: (height, width) in pixels.
+    Raises ConfigError for a size that it cannot have, and for data without a training split.
+    """
     if kept.exists():
         return load_model(kept)
-    source = open_images(arguments.data, None, "train")
+    source = open_images(data, None, "train")
     config = transform_for(targets, size)
     say(f"fitting the transform code of {config.bits_per_token} bits a token on the training images")
     model = fit_transform(config, SpreadImages(source, config.image_size, IMAGES))
@@ -40,7 +42,7 @@ def transform_code(
     return load_model(kept)
 
 
-def transform_for(targets: tuple[int, ...], size: tuple[int, int]) -> FlowMoConfig:
+def transform_for(targets: Sequence[int], size: tuple[int, int]) -> FlowMoConfig:
     """Return the smallest model whose code has the bits of the largest number of bytes an image, its patch 16 pixels,
     or 8 for images of which that would be few. Raises ConfigError where the size is no multiple of the patch."""
     base = flowmo_mini() if min(size) >= 128 else flowmo_mini_8()
@@ -64,7 +66,8 @@ def transform_for(targets: tuple[int, ...], size: tuple[int, int]) -> FlowMoConf
     )
 
 
-def _untrained(model: FlowMo, name: str) -> FlowMo:
+def check_closed_form(model: FlowMo, name: str) -> FlowMo:
+    """Return the model itself, if it is a transform code that was never trained; else raise ConfigError."""
     if not isinstance(model.encoder, TransformEncoder) or bool(model.decoder.readout.weight.any()):
         raise ConfigError(f"--transform {name}: no closed-form code; make one by flowmo fit-transform")
     return model

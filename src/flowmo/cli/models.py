@@ -1,0 +1,164 @@
+"""The models that a command line asks for: loaded, made ready, and the size and sampler that they are to have."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..codec import check_image_size
+from ..config import FlowMoConfig, SamplerConfig, to_dict
+from ..devices import usable_device
+from ..errors import ConfigError, WeightsError
+from ..flow import Guidance, shifted_grid
+from ..perceptual import LPIPS, load_lpips
+from ..tokenizer import FlowMo
+from ..weights import load
+from ..weights.load import checkpoint_folder
+from ..weights.sizes import size_warning
+from .values import ORIGINAL
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def load_models(
+    arguments: argparse.Namespace, names: Sequence[str], tokens: bool = False, device: torch.device | None = None
+) -> list[FlowMo]:
+    """Return the models of these names. Raises WeightsError or ConfigError.
+
+    tokens: whether the command needs them, so that a model of a continuous latent is refused.
+    device: None for that of the arguments.
+    """
+    device = device or usable_device(arguments.device)
+    raw_weights = getattr(arguments, "raw_weights", False)
+    models = [load_named(arguments, name, raw_weights, device) for name in names]
+    for model in models if tokens else ():
+        model.require_tokens()
+    return models
+
+
+def load_model(arguments: argparse.Namespace, tokens: bool = False) -> FlowMo:
+    """Return the model of ``--model``; see :func:`load_models`."""
+    return load_models(arguments, [arguments.model], tokens)[0]
+
+
+def load_named(
+    arguments: argparse.Namespace | None, name: str, raw_weights: bool = False, device: torch.device | str = "cpu"
+) -> FlowMo:
+    """Return the model ``name`` on a device; of a released .pth the arguments say how many tokens it has, and so on.
+
+    raw_weights: of a released .pth, those that are not averaged. Raises WeightsError or ConfigError.
+    """
+    flags = ("num_tokens", "image_size", "bits_per_group")
+    extra = {flag: value for flag in flags if (value := getattr(arguments, flag, None)) is not None}
+    released = Path(name).suffix in (".pth", ".pt")
+    if (extra or raw_weights) and not released:
+        raise ConfigError(f"--pth is for released .pth files; {name} says these things itself. Did you mean --size?")
+    if (folder := checkpoint_folder(name)) is not None:
+        from ..training.start import averaged_model  # only here: it takes long to import
+
+        return averaged_model(folder).to(device)
+    return load(name, ema=not raw_weights, device=device, **extra)
+
+
+def made_ready(model: FlowMo, arguments: argparse.Namespace) -> FlowMo:
+    """Return the model itself, in the precision of the arguments and compiled where they say so."""
+    if arguments.precision != "fp32" or arguments.compile:
+        chunk = arguments.batch_size if arguments.compile else None
+        model.prepare(dtype=PRECISIONS[arguments.precision], compile=arguments.compile, chunk_size=chunk)
+    return model
+
+
+def lpips_if_there(arguments: argparse.Namespace, say: Callable[[str], None], needed: bool, note: str) -> LPIPS | None:
+    """Return LPIPS (Alex) on the device; None, with a note, where nobody gave its weights.
+
+    needed: whether it is an error, as it is for a file of ``--lpips`` that cannot be used. note: what is left out.
+    """
+    try:
+        return load_lpips("alex", arguments.lpips).to(usable_device(arguments.device))
+    except WeightsError as error:
+        if arguments.lpips is not None or needed:
+            raise
+        say(f"note: {note}: {error} (--lpips FILE)")
+        return None
+
+
+def coded_size(arguments: argparse.Namespace, config: FlowMoConfig) -> tuple[int, int]:
+    """Return the (height, width) of --size, or the model's. Raises ImageError for one that the model cannot take,
+    ConfigError for ``--size original`` in a command whose images are all of one size."""
+    if arguments.size == ORIGINAL:
+        raise ConfigError("--size original is for pictures one by one; name a height and width here")
+    chosen = arguments.size or (config.image_size, config.image_size)
+    check_image_size(chosen, config)
+    tell_other_size(chosen, config)
+    return chosen
+
+
+def own_size(arguments: argparse.Namespace, config: FlowMoConfig) -> tuple[int, int] | None:
+    """Return :func:`coded_size`, or None where each picture keeps its own. ConfigError for a model of one size."""
+    if arguments.size != ORIGINAL:
+        return coded_size(arguments, config)
+    if config.transform is None:
+        raise ConfigError(
+            f"--size original: the model codes {config.image_size}x{config.image_size} pixels; use a model with a "
+            "transform, such as those of the preset flowmo-mini"
+        )
+    if arguments.fit != "crop":
+        raise ConfigError(f"--size original keeps all of a picture as it is; leave out --fit {arguments.fit}")
+    return None
+
+
+def tell_other_size(size: tuple[int, int], config: FlowMoConfig) -> None:
+    """Print a warning for a size that a model without a transform was not trained at, with how much is lost."""
+    if (warning := size_warning(size, config)) is not None:
+        advice = "Leave out --size, or use a model with a transform"
+        print(f"warning: --size {size[0]}x{size[1]}: {warning}. {advice}", file=sys.stderr)
+
+
+def sampling(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of ``FlowMo.detokenize``."""
+    return {
+        "num_steps": arguments.steps,
+        "rho": arguments.rho,
+        "guidance_scale": arguments.guidance,
+        "guidance_interval": arguments.interval and tuple(arguments.interval),
+        "solver": arguments.solver,
+        "seed": arguments.seed,
+    }
+
+
+def sampler_given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of a SamplerConfig that the arguments name."""
+    return {name: value for name, value in sampling(arguments).items() if name != "seed" and value is not None}
+
+
+def sampler_of(arguments: argparse.Namespace, model: FlowMo) -> SamplerConfig:
+    """Return the model's own sampler with what the arguments say. Raises ConfigError."""
+    return replace(model.config.sampler, **sampler_given(arguments))
+
+
+def sampling_used(arguments: argparse.Namespace, config: FlowMoConfig) -> dict[str, Any]:
+    """Return :func:`sampling` with the model's defaults filled in, as JSON data."""
+    chosen = {name: value for name, value in sampling(arguments).items() if value is not None}
+    if chosen.get("rho") == math.inf:
+        chosen["rho"] = "inf"  # as in a stored configuration; JSON has no such number
+    return to_dict(config.sampler) | chosen
+
+
+def tell_idle_guidance(sampler: SamplerConfig, flag: str) -> None:
+    """Print a note where the guidance that ``flag`` asked for acts at none of the sampler's noise levels."""
+    guidance = Guidance(sampler.guidance_scale, sampler.guidance_interval)
+    levels = shifted_grid(sampler.num_steps, sampler.rho)[:-1].tolist()
+    if guidance.scale != 1 and not any(map(guidance.acts, levels)):
+        low, high = guidance.interval
+        print(
+            f"note: {flag} {guidance.scale:g} changes nothing: it acts between the noise levels {low:.2f} and "
+            f"{high:.2f}, where none of this decoder's {len(levels)} steps begins; ask for more steps",
+            file=sys.stderr,
+        )
