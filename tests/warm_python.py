@@ -29,7 +29,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-IMPORTED = ("torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.utils.data", "PIL.Image")
+IMPORTED = (
+    *("torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.distributed.run"),
+    *("torch.utils.data", "torch.utils.flop_counter", "PIL.Image", "matplotlib.figure", "scipy.linalg"),
+)
+"""As far as they are there."""
 PROGRAM = """#!{python} -IS
 import json, os, signal, socket, sys
 words, variables = sys.argv[1:], dict(os.environ)
@@ -97,7 +101,8 @@ def processor_seconds() -> float:
 def serve(folder: Path) -> None:
     """Fork for every connection until standard input ends."""
     for name in IMPORTED:
-        __import__(name)
+        with contextlib.suppress(ImportError):
+            __import__(name)
     libraries = sys.path[1:]
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(folder / "socket"))

@@ -18,7 +18,6 @@ import warm_python
 from flowmo.comparison.published import TABLE_1
 from flowmo.evaluation.results import read_result
 
-SOURCE = Path(__file__).parents[2] / "src"
 FOLDER = CAT.parent
 QUICK = ("--codecs", "jpeg", "webp", "--bytes", 70, 300, "--limit", 4, "--metrics")
 

@@ -35,7 +35,6 @@ from flowmo.metrics.bootstrap import paired_bootstrap
 from flowmo.metrics.networks import load_networks
 from flowmo.weights import load_model, save_model
 
-SOURCE = Path(__file__).parents[2] / "src"
 FOLDER = CAT.parent
 QUICK = ("--metrics", "psnr", "ssim", "code")
 

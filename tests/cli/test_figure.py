@@ -27,7 +27,6 @@ from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.weights import load, load_model, read_about, save_model
 
-SOURCE = Path(__file__).parents[2] / "src"
 FOLDER = CAT.parent
 
 

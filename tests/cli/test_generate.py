@@ -22,7 +22,6 @@ from command_support import Command
 from PIL import Image
 from torch import nn
 
-import flowmo
 import warm_python
 from flowmo.experiments import many_images
 from flowmo.files import only_one
@@ -31,8 +30,6 @@ from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.training import World
 from flowmo.weights import load_model, save_model
-
-SOURCE = Path(flowmo.__file__).parents[1]
 
 DOG, FISH = "0001-labrador-retriever", "0000-goldfish"  # names of files
 CLASSES = ["n01443537 goldfish", "n02099712 Labrador retriever", "n02123394 Persian cat"]

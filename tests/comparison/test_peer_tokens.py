@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,7 @@ from test_peers import FAMILIES, small
 from test_peers_golden import fill
 from torch import Tensor
 
-import flowmo
+import warm_python
 from flowmo import samples
 from flowmo.cli.main import main
 from flowmo.codec import Shard, read_shard, write_shard
@@ -35,7 +33,6 @@ from flowmo.training.generator import GeneratorTrainConfig, held_out
 from flowmo.training.token_data import read_token_set
 from flowmo.weights import save_model
 
-SOURCE = Path(flowmo.__file__).parents[1]
 STEPS = [
     "images=1280",
     "batch_size=16",
@@ -279,10 +276,9 @@ def test_two_processes_write_what_one_writes(spec: str, tmp_path: Path) -> None:
     command = ["tokenize", str(tmp_path / "many.npy"), "--peer", spec, "--peer-size", "16", "--batch-size", "64", *CPU]
     assert main([*command, "--out", str(tmp_path / "one.shard")]) == 0
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "flowmo"]
-    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, *launcher, *command, "--out", str(tmp_path / "two.shard")],
-        env=environment,
+        [warm_python.python(), *launcher, *command, "--out", str(tmp_path / "two.shard")],
+        env=warm_python.environment(),
         capture_output=True,
         text=True,
         timeout=300,

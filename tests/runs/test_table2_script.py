@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 
+import warm_python
 from flowmo.codec import read_shard
 from flowmo.comparison.peers.open_magvit2 import Decoder, Encoder
 from flowmo.data import open_images
@@ -36,17 +35,21 @@ def test_both_rows_from_photographs_to_samples(shared: Path, tmp_path: Path) -> 
     )
     torch.save({"state_dict": parts.state_dict()}, tmp_path / "imagenet_256_L.ckpt")
     save_model(FlowMo(tiny()), tmp_path / "ours.safetensors")
-    settings = {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "DEVICE": "cpu"}
-    settings |= {"PRESET": "tiny", "SET": "images=16 batch_size=8", "EACH": "2", "STEPS": "2", "SIZE": "16"}
+    settings = warm_python.environment() | {
+        "DEVICE": "cpu",
+        "PRESET": "tiny",
+        "SET": "images=16 batch_size=8",
+        "EACH": "2",
+        "STEPS": "2",
+        "SIZE": "16",
+    }
     settings["MEASURE"] = "0"  # which takes minutes, and is held by tests/evaluation
     tokenizers = [f"open-magvit2={tmp_path / 'imagenet_256_L.ckpt'}", str(tmp_path / "ours.safetensors")]
 
     def run() -> str:
         done = subprocess.run(
             [ROOT / "runs" / "table2.sh", data, out, *tokenizers],
-            env=os.environ
-            | settings
-            | {"UNMEASURED": "1"},  # tests/evaluation holds the measuring, which takes minutes
+            env=settings | {"UNMEASURED": "1"},  # tests/evaluation holds the measuring, which takes minutes
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
