@@ -25,6 +25,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -195,6 +196,9 @@ def run(words: list[str], streams: list[int], libraries: list[str]) -> None:
     if (found := importlib.util.find_spec("sitecustomize")) and "sitecustomize" not in sys.modules:
         found.loader.exec_module(importlib.util.module_from_spec(found))  # type: ignore[union-attr]
     if words[0] == "-m":
+        warnings.filterwarnings(
+            "ignore", ".*found in sys.modules after import", RuntimeWarning
+        )  # it was imported ahead
         sys.argv[:] = ["-m", *words[2:]]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     elif words[0] == "-c":

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 import flowmo
 from flowmo import samples, tiles
-from flowmo.config import FlowMoConfig, SamplerConfig, TransformerConfig
+from flowmo.config import FlowMoConfig, SamplerConfig, TransformConfig, TransformerConfig
 from flowmo.data import to_tensor
 from flowmo.experiments.sizes import picture_of, quality, seam_step
-from flowmo.training.fit_transform import fit_transform, transform_config
+from flowmo.training.fit_transform import default_rates, fit_transform
 from flowmo.weights import save_model
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ def config() -> FlowMoConfig:
         prediction="clean",
         modulation="shared",
         latent_positions="patches",
-        transform=transform_config(8, 24, linear_channels=48),
+        transform=TransformConfig(8, tuple(range(24)), default_rates(24), 48),
     )
 
 

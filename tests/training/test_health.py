@@ -140,9 +140,11 @@ def test_a_diverging_run_stops_and_says_what_helps(
 
 def test_a_broken_picture_is_named_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Once in each of two processes, the second of which resumes, in four epochs; the run uses others instead."""
+    data = tmp_path / "data"
+    data.mkdir()
     for k, path in enumerate(samples.paths()):
-        (tmp_path / f"{k}.jpg").write_bytes(path.read_bytes()[: 2000 if k == 3 else None])
-    arguments = command(tmp_path, tmp_path / "run", images=32, cooldown_images=0)
+        (data / f"{k}.jpg").write_bytes(path.read_bytes()[: 2000 if k == 3 else None])
+    arguments = command(data, tmp_path / "run", images=32, cooldown_images=0)
     assert main([*arguments, "--validation", str(samples.paths()[0]), "--time-limit", "0s"]) == 0
     assert main([*arguments, "--validation", str(samples.paths()[0])]) == 0
     broken = [line for line in lines_of(tmp_path / "run") if "broken" in line]

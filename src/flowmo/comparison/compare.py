@@ -243,16 +243,11 @@ class _Beaten:
         if method.name == self._name or not size or "lpips_alex" not in measured.columns:
             return {}
         if int(size) not in self._lpips:
-            self._lpips[int(size)] = self._measured(int(size))
+            peer = self._peer_of(int(size))
+            measures = None if peer is None else self._evaluator.measure(peer.reconstruct, False)
+            self._lpips[int(size)] = None if measures is None else measures.columns["lpips_alex"]
         other = self._lpips[int(size)]
         return {} if other is None else {self._metric: float((measured.columns["lpips_alex"] < other).mean())}
-
-    def _measured(self, size: int) -> np.ndarray | None:
-        peer = self._peer_of(size)
-        if peer is None:
-            return None
-        found: np.ndarray = self._evaluator.measure(peer.reconstruct, False).columns["lpips_alex"]
-        return found
 
 
 def check_targets(targets: Sequence[int], pixels: int) -> None:

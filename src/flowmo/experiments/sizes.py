@@ -74,7 +74,7 @@ def seam_step(images: Tensor, reference: Tensor, patch: int) -> tuple[float, flo
     plan = tiles(rows, columns)
     if len(plan) == 1:
         raise ValueError(f"images of {rows} x {columns} tokens are one tile; they have no borders of tiles")
-    error = (images - reference).double()
+    error = (images - reference).cpu().double()
     at_border: list[float] = []
     elsewhere: list[float] = []
     across = {
