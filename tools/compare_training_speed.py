@@ -125,7 +125,7 @@ def serve(preset: str, size: int, settings: list[str]) -> None:
     from flowmo import config as configs
     from flowmo.data import Batch
     from flowmo.presets import PRESETS
-    from flowmo.provenance import code_version, machine
+    from flowmo.provenance import code_version
     from flowmo.tokenizer import FlowMo
     from flowmo.training import TrainConfig, loop, start
     from flowmo.training.distributed import World
@@ -135,9 +135,11 @@ def serve(preset: str, size: int, settings: list[str]) -> None:
         transform = getattr(model, "transform", None)
         patch = transform.patch_size if transform else model.encoder.patch_size
         model = dataclasses.replace(model, image_size=size, num_tokens=(size // patch) ** 2)
+    lpips = _of_any("flowmo.profiling.memory", "flowmo.training.memory", "untrained_lpips")
+    machine = _of_any("flowmo.provenance", "flowmo.evaluation.speed", "machine")
     torch.manual_seed(0)
     world = World(device=torch.device("cpu"))
-    stage, ready, state, meter = start.assemble(FlowMo(model), train, world, _memory().untrained_lpips("vgg"))
+    stage, ready, state, meter = start.assemble(FlowMo(model), train, world, lpips("vgg"))
     have = {"folder": Path(), "config": train, "stage": stage, "kind": getattr(start, "TOKENIZER", None)}
     have |= {"ready": ready, "state": state, "world": world, "meter": meter}
     asked = [f.name for f in dataclasses.fields(loop.Run) if f.init]
@@ -158,11 +160,12 @@ def serve(preset: str, size: int, settings: list[str]) -> None:
         print(json.dumps([time.perf_counter() - began[0], time.process_time() - began[1]]), flush=True)
 
 
-def _memory() -> Any:
+def _of_any(module: str, before: str, name: str) -> Any:
+    """Return what a module has by this name, or the module where v0.1.0 has it."""
     try:
-        return importlib.import_module("flowmo.profiling.memory")
-    except ImportError:  # of v0.1.0
-        return importlib.import_module("flowmo.training.memory")
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        return getattr(importlib.import_module(before), name)
 
 
 if __name__ == "__main__":

@@ -99,7 +99,8 @@ def speed() -> str:
     by_steps = {row["num_steps"]: row["images_per_second"] for row in decoded["rows"] if row["guidance_scale"] == 1}
     updates = max(row["speed"]["images_per_second"] for row in trained["measured"] if row["speed"])
     machine = decoded["machine"]
-    where = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)} of an {machine['cpu']} processor"
+    processor = machine["cpu"].removesuffix(" Processor")
+    where = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)} of an {processor} processor"
     return (
         f"On {where} it decodes {by_steps[1]:.0f} images/s one by one (`flowmo bench decode --batch-size 1`).\n"
         f"A model of its size trains on {updates:.1f} images/s with LPIPS of every image (`flowmo bench train`)."
