@@ -4,8 +4,8 @@
 
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-JOBS ?= 3
-# Three tests at a time: many wait for processes. A file of tests stays in one process, which makes what its tests share once; the long files come first (conftest.py).
+JOBS ?= 2
+# A file of tests stays in one process, which makes what its tests share once; the long files come first (conftest.py).
 SPREAD := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 VENV := .venv
