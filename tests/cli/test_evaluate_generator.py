@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from flowmo.evaluation.reference import adm_reference, reference_of
 from flowmo.evaluation.results import read_result
 from flowmo.metrics.features import faster
 from flowmo.metrics.statistics import RunningStatistics
+from played_processes import Thread
 
 SOURCE = Path(__file__).parents[2] / "src"
 CPU = torch.device("cpu")
@@ -145,30 +145,6 @@ def test_statistics_of_parts_are_those_of_all() -> None:
     other.add(rows[:, :3])
     with pytest.raises(DataError, match="do not add up"):
         merged.merge(other)
-
-
-@dataclass
-class Thread:
-    """One of several processes, played by threads."""
-
-    rank: int
-    size: int
-    barrier: threading.Barrier
-    values: dict[int, Any]
-
-    def gather(self, value: Any) -> list[Any]:
-        self.values[self.rank] = value
-        self.barrier.wait(60)
-        found = [self.values[rank] for rank in range(self.size)]
-        self.barrier.wait(60)
-        return found
-
-    def collect(self, value: Any) -> list[Any] | None:
-        found = self.gather(value)
-        return None if self.rank else found
-
-    def share(self, value: Any) -> Any:
-        return self.gather(value)[0]
 
 
 class Colours:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,7 @@ from flowmo.evaluation.validation import make_sampler_validation, make_validatio
 from flowmo.presets import tiny
 from flowmo.stages import reconstruct
 from flowmo.tokenizer import FlowMo
-
-
-@dataclass
-class Thread:
-    """One of several processes, played by threads."""
-
-    rank: int
-    size: int
-    barrier: threading.Barrier
-    values: dict[int, Any]
-
-    def gather(self, value: Any) -> list[Any]:
-        self.values[self.rank] = value
-        self.barrier.wait(60)
-        found = [self.values[rank] for rank in range(self.size)]
-        self.barrier.wait(60)
-        return found
+from played_processes import Thread
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:

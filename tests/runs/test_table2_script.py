@@ -49,7 +49,7 @@ def test_both_rows_from_photographs_to_samples(shared: Path, tmp_path: Path) -> 
     def run() -> str:
         done = subprocess.run(
             [ROOT / "runs" / "table2.sh", data, out, *tokenizers],
-            env=settings | {"UNMEASURED": "1"},  # tests/evaluation holds the measuring, which takes minutes
+            env=settings,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
