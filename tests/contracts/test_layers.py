@@ -20,7 +20,7 @@ LAYERS = {
     2: ("tokenizer", "metrics"),
     3: ("stages", "generation", "weights", "codec", "data"),
     4: ("training", "evaluation", "viewing"),
-    5: ("comparison", "profiling", "integrations", "describe"),
+    5: ("coding", "comparison", "profiling", "integrations", "describe"),
     6: ("experiments",),
     7: ("cli",),
 }
