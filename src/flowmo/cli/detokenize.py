@@ -11,12 +11,13 @@ from ..coding.files import decode_entries, open_token_files
 from ..comparison.peers.tokenizer import PeerTokenizer
 from ..devices import usable_device
 from ..errors import ConfigError
+from ..text import pictures_in_words
 from ..tokenizer import FlowMo
 from ..viewing import write_png
 from . import common, models
 from .fields import add_flag
 from .peers import add_decoding_peer, open_peer_of, refuse_our_settings
-from .printing import Progress, pictures_in_words, print_json
+from .printing import Progress, print_json
 
 SAMPLER = ("steps", "rho", "guidance", "interval", "solver", "raw_weights")
 

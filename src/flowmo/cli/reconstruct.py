@@ -16,10 +16,10 @@ from ..data import find_pictures, leave_out_results, output_stems, relative_name
 from ..evaluation.reconstruction import Scores, mean_scores, reconstruct_pictures
 from ..files import check_targets
 from ..metrics.table import column
+from ..text import number, plain
 from ..viewing import contact_sheet, side_by_side, write_png
 from . import common, models, rates
-from .plain import plain
-from .printing import Progress, number, print_json, print_table
+from .printing import Progress, print_json, print_table
 
 SUFFIXES = (".png", ".side-by-side.png")
 SHEET = "contact-sheet.png"
