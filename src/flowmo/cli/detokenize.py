@@ -11,10 +11,11 @@ import torch
 
 from ..codec import Entry, check_decodable, coded_images, entries_of, is_shard, read_shard, token_batches
 from ..comparison.peers.tokenizer import PeerTokenizer
-from ..data import find_token_files, output_stems, relative_names, restore_size, safe_name, to_image
+from ..data import find_token_files, output_stems, relative_names, restore_size, safe_name
 from ..devices import usable_device
 from ..errors import ConfigError, FlowMoError, TokenFileError
 from ..files import check_targets
+from ..image_utils import to_pil
 from ..quantize.tokens import Tokens
 from ..tokenizer import FlowMo
 from ..viewing import write_png
@@ -77,8 +78,9 @@ def run(arguments: argparse.Namespace) -> int:
     for batch in token_batches(images, arguments.batch_size):
         first = batch[0].tokens
         tokens = Tokens(torch.cat([item.tokens.indices for item in batch]), first.bits_per_group, first.image_size)
-        for item, tensor in zip(batch, model.detokenize(tokens, **models.sampling(arguments)).cpu(), strict=True):
-            entry, picture = entries[item.index], to_image(tensor)
+        decoded = to_pil(model.detokenize(tokens, uint8=True, **models.sampling(arguments)))
+        for item, picture in zip(batch, decoded, strict=True):
+            entry = entries[item.index]
             try:
                 if (arguments.original_size or item.fit == "whole") and item.original_size is not None:
                     picture = restore_size(picture, item.original_size, item.fit)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..codec import HEADER_SIZE, Shard, TokenFile, files_beside, patch_of, write_array, write_file
+from ..codec import HEADER_SIZE, Shard, TokenFile, files_beside, write_array, write_file
 from ..comparison.peers.tokenizer import PeerTokenizer, check_spec
 from ..data import find_pictures, output_stems, picture_batches, relative_names
 from ..data.given import labels_of, open_given
@@ -20,6 +20,7 @@ from ..errors import ConfigError, DataError
 from ..files import check_targets
 from ..generation import read_class_names
 from ..quantize.tokens import payload_size
+from ..tiles import patch_of
 from ..tokenizer import FlowMo
 from ..weights.load import PACKAGED
 from . import common, models, rates
@@ -189,7 +190,7 @@ def _to_files(arguments: argparse.Namespace) -> int:
             for index in batch.indices:  # too small for the bytes that were asked for
                 progress.skip(paths[index], error)
             continue
-        tokens = model.tokenize(batch.images, bits)
+        tokens = model.tokenize(batch.images, bits, size="original")
         payload = payload_size(tokens.num_tokens, tokens.bits_per_token)
         for i, index in enumerate(batch.indices):
             try:
