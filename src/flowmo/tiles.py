@@ -61,11 +61,34 @@ def tiles(rows: int, columns: int) -> list[Tile]:
     return [Tile(top, bottom, left, right) for top, bottom in spans(rows) for left, right in spans(columns)]
 
 
-def strips(height: int, width: int, patch: int) -> list[slice]:
-    """Return the rows of pixels of an image that are encoded at a time, whole patches; all where it needs no tiles."""
-    rows, columns = height // patch, width // patch
-    step = rows if rows * columns <= WHOLE_TOKENS else max(1, WHOLE_TOKENS // columns)
-    return [slice(top * patch, (top + step) * patch) for top in range(0, rows, step)] or [slice(None)]
+def encode_tiled(encode: Callable[[Tensor], Tensor], images: Tensor, patch: int) -> Tensor:
+    """Return the latents B N K of images B 3 H W, encoded tile by tile; a token is of the tile that it is deepest in.
+
+    encode: images of a tile, of the same type as all, to their latents in reading order.
+    """
+    rows, columns = images.shape[2] // patch, images.shape[3] // patch
+    plan = tiles(rows, columns)
+    if (
+        len(plan) == 1 or images.shape[2] % patch or images.shape[3] % patch
+    ):  # the encoder says what is wrong with these
+        return encode(images)
+    found = None
+    for tile in plan:
+        y, x = slice(tile.top * patch, tile.bottom * patch), slice(tile.left * patch, tile.right * patch)
+        latents = encode(images[..., y, x]).unflatten(1, (tile.bottom - tile.top, tile.right - tile.left))
+        if found is None:
+            found = latents.new_empty(len(latents), rows, columns, latents.shape[-1])
+        # Later tiles lie to the right of these and below them, and take their half of what is shared.
+        down = (_shared(tile.top, rows) + 1) // 2
+        right = (_shared(tile.left, columns) + 1) // 2
+        found[:, tile.top + down : tile.bottom, tile.left + right : tile.right] = latents[:, down:, right:]
+    assert found is not None
+    return found.flatten(1, 2)
+
+
+def _shared(start: int, length: int) -> int:
+    """Return how many tokens a span shares with the one before it; none of the first."""
+    return max((stop - start for first, stop in spans(length) if first < start < stop), default=0)
 
 
 def decode_tiled(

@@ -42,7 +42,7 @@ from .pretrained import Pretrained
 from .quantize import Average, Quantized, make_quantizer
 from .quantize.continuous import NO_TOKENS
 from .quantize.tokens import Tokens
-from .tiles import decode_tiled, patch_of, strips
+from .tiles import decode_tiled, encode_tiled, patch_of
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -277,22 +277,19 @@ class FlowMo(Pretrained, nn.Module):
     def _quantized(self, images: Tensor) -> Iterator[tuple[Quantized, int]]:
         """Yield the quantized latents of images B 3 H W in chunks, each with how many of its rows count."""
         encoder_pass = self.inference.encoder_pass or self.encoder.forward_blocks
-        for rows, count in self.inference.chunks(len(images), self.chunk_size((images.shape[2], images.shape[3]))):
-            latents = []
-            for strip in self._strips(images):
-                part = images[rows][:, :, strip].to(self.device)
-                part = part if part.is_floating_point() else to_float(part)
-                table = self.encoder.table(part[:0])
-                new_outputs(self.inference.encoder_pass, table)
-                latents.append(encoder_pass(part, table))
-            yield self.quantize(latents[0] if len(latents) == 1 else torch.cat(latents, dim=1)), count
 
-    def _strips(self, images: Tensor) -> list[slice]:
-        """Return the rows of pixels that are encoded at a time: all, unless tokens depend on their own patch alone."""
-        t = self.config.transform
-        if t is None or t.learned_encoder:
-            return [slice(None)]
-        return strips(images.shape[2], images.shape[3], t.patch_size)
+        def encode(part: Tensor) -> Tensor:
+            part = part.to(self.device)
+            part = part if part.is_floating_point() else to_float(part)
+            table = self.encoder.table(part[:0])
+            new_outputs(self.inference.encoder_pass, table)
+            return encoder_pass(part, table)
+
+        for rows, count in self.inference.chunks(len(images), self.chunk_size((images.shape[2], images.shape[3]))):
+            part = images[rows]
+            transform = self.config.transform
+            latents = encode(part) if transform is None else encode_tiled(encode, part, transform.patch_size)
+            yield self.quantize(latents), count
 
     @property
     def has_tokens(self) -> bool:

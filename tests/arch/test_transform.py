@@ -18,7 +18,7 @@ from flowmo.config import FlowMoConfig, SamplerConfig, TransformConfig, Transfor
 from flowmo.errors import ConfigError, DataError, ImageError
 from flowmo.image_utils import to_numpy
 from flowmo.image_utils.scale import to_float, to_uint8
-from flowmo.tiles import OVERLAP, TILE_SIDE, WHOLE_TOKENS, decode_tiled, spans, tiles
+from flowmo.tiles import OVERLAP, TILE_SIDE, WHOLE_TOKENS, decode_tiled, encode_tiled, spans, tiles
 from flowmo.training.fit_transform import default_rates, errors, fit_transform, plan_bits
 
 BITS = 24
@@ -221,7 +221,51 @@ def test_bands_are_the_tiles_blended_over_the_whole_image() -> None:
     torch.testing.assert_close(whole, total / weights, rtol=1e-5, atol=1e-5)
 
 
-def test_large_images_are_coded_in_strips_and_decoded_in_bands_of_8_bits(model: FlowMo) -> None:
+def test_a_token_is_of_the_tile_that_it_is_deepest_in() -> None:
+    rows, columns = 61, 50
+    plan, number = tiles(rows, columns), itertools.count()
+
+    def encode(part: Tensor) -> Tensor:
+        return torch.full((1, part.shape[2] * part.shape[3], 1), next(number))
+
+    of = encode_tiled(encode, torch.zeros(1, 3, rows, columns), 1).reshape(rows, columns)
+
+    def depth(place: int, start: int, stop: int, length: int) -> int:
+        before = place - start if start else length
+        return min(before, stop - 1 - place if stop < length else length)
+
+    for y, x in itertools.product(range(rows), range(columns)):
+        own = plan[int(of[y, x])]
+        for axis, place, length in (("rows", y, rows), ("columns", x, columns)):
+            spans_of = [(t.top, t.bottom) if axis == "rows" else (t.left, t.right) for t in (own, *plan)]
+            depths = [depth(place, a, b, length) for a, b in spans_of if a <= place < b]
+            assert spans_of[0][0] <= place < spans_of[0][1]
+            assert depths[0] == max(depths)
+
+
+def test_a_large_image_of_sides_that_are_no_patches_is_refused(model: FlowMo) -> None:
+    for images in (smooth(1, side=512)[..., :509, :408], smooth(1, side=512)[..., :405]):
+        with pytest.raises(ImageError, match="multiples of the patch size"):
+            model.tokenize(images)
+
+
+def test_a_learned_encoder_takes_large_images_in_tiles(model: FlowMo) -> None:
+    config = replace(model.config, transform=replace(model.config.transform, learned_encoder=True))
+    learned = FlowMo(config)
+    learned.load_state_dict(model.state_dict(), strict=False)
+    assert isinstance(learned.encoder, TransformEncoder)
+    torch.nn.init.normal_(learned.encoder.readout.weight, std=0.1)
+    images = smooth(1, side=512)[..., :408]
+    learned.eval()
+    indices = learned.tokenize(images).indices.unflatten(1, (64, 51))
+    first = learned.tokenize(images[..., : 8 * TILE_SIDE, : 8 * TILE_SIDE]).indices.unflatten(1, (TILE_SIDE, TILE_SIDE))
+    inner = TILE_SIDE - OVERLAP
+    assert (indices[:, :inner, :inner] != first[:, :inner, :inner]).float().mean() < 1e-3
+    plain = model.tokenize(images).indices.unflatten(1, (64, 51))
+    assert (indices != plain).float().mean() > 0.01
+
+
+def test_large_images_are_coded_in_tiles_and_decoded_in_bands_of_8_bits(model: FlowMo) -> None:
     images = smooth(1, side=512)[..., :408]
     assert len(tiles(64, 51)) > 1
     tokens = model.tokenize(images)
