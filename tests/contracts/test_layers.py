@@ -16,7 +16,7 @@ LAYERS = {
         *("_version", "config", "errors", "files", "labels", "provenance", "samples", "untrusted"),
         *("downloads", "hub", "image_utils", "devices", "text"),
     ),
-    1: ("pretrained", "presets", "arch", "quantize", "flow", "perceptual", "tiles", "inference"),
+    1: ("pretrained", "presets", "arch", "quantize", "flow", "perceptual", "tiles", "inference", "fingerprint"),
     2: ("tokenizer", "metrics"),
     3: ("stages", "generation", "weights", "codec", "data"),
     4: ("training", "evaluation", "viewing"),

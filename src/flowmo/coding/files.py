@@ -18,7 +18,6 @@ from ..codec import (
     check_decodable,
     coded_images,
     entries_of,
-    patch_of,
     token_batches,
     write_file,
 )
@@ -31,11 +30,12 @@ from ..data import (
     relative_names,
     restore_size,
     safe_name,
-    to_image,
 )
 from ..errors import ConfigError, FlowMoError, TokenFileError
 from ..files import check_targets
+from ..image_utils import to_pil
 from ..quantize.tokens import Tokens, payload_size
+from ..tiles import patch_of
 from ..tokenizer import FlowMo
 
 
@@ -93,7 +93,7 @@ def tokenize_pictures(model: FlowMo, job: PictureJob, on_bad: Callable[[Path, Fl
             for index in batch.indices:  # too small for the bytes that were asked for
                 on_bad(job.pictures[index], error)
             continue
-        tokens = model.tokenize(batch.images, bits)
+        tokens = model.tokenize(batch.images, bits, size="original")
         payload = payload_size(tokens.num_tokens, tokens.bits_per_token)
         for i, index in enumerate(batch.indices):
             try:
@@ -167,8 +167,9 @@ def decode_entries(
     for batch in token_batches(coded_images(entries, model.fingerprint(), check, on_bad), batch_size):
         first = batch[0].tokens
         tokens = Tokens(torch.cat([item.tokens.indices for item in batch]), first.bits_per_group, first.image_size)
-        for item, tensor in zip(batch, model.detokenize(tokens, **sampling).cpu(), strict=True):
-            picture, entry = to_image(tensor), entries[item.index]
+        decoded = to_pil(model.detokenize(tokens, uint8=True, **sampling))
+        for item, picture in zip(batch, decoded, strict=True):
+            entry = entries[item.index]
             try:
                 if (original_size or item.fit == "whole") and item.original_size is not None:
                     picture = restore_size(picture, item.original_size, item.fit)
