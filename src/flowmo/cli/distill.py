@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 
-from .. import config as configs
 from ..errors import ConfigError
 from ..tokenizer import FlowMo
 from ..training import DistillTrainConfig
@@ -43,9 +42,6 @@ def run(arguments: argparse.Namespace) -> int:
             check_pair(model, teacher)
         return model
 
-    if arguments.dry_run:
-        print(configs.to_json(new_model().config), configs.to_json(config), sep="\n")
-        return 0
     return decoder_runs.run_decoder(arguments, config, new_model, teacher)
 
 

@@ -9,12 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-from torch import Tensor
-
-from ..data import FileSource, ImageSource, open_split, read_images
 from ..devices import usable_device
 from ..errors import ConfigError
 from ..training import TrainOptions
+from ..training.image_data import ImageData
+from .fields import fields_of
 from .printing import is_first
 from .values import positive
 
@@ -61,35 +60,15 @@ def options_of(arguments: argparse.Namespace) -> TrainOptions:
     )
 
 
-def training_source(arguments: argparse.Namespace) -> ImageSource:
-    """Return the images to train on. Raises ConfigError where the sample pictures that a run writes would be among
-    them when it goes on."""
-    source = open_split(arguments.data, arguments.split, "train")[0]
-    out, data = Path(arguments.out), Path(arguments.data)
-    if isinstance(source, FileSource) and out.resolve().is_relative_to(data.resolve()):
-        raise ConfigError(
-            f"{out} lies in {data}, whose images the run's own pictures would join; give a folder outside"
-        )
-    return source
+def data_of(arguments: argparse.Namespace) -> ImageData:
+    """Return the images to train and to validate on."""
+    return ImageData(**fields_of(arguments, ImageData))
 
 
 def tell(line: str) -> None:
     """Print a note for a person to stderr at once, in the first of several processes."""
     if is_first():
         print(line, file=sys.stderr, flush=True)
-
-
-def held_out(arguments: argparse.Namespace, size: int, count: int = 32, skip: int = 0) -> Tensor:
-    """Return ``count`` images spread over the held-out data after the first ``skip``, or as many as there are, B 3 size
-    size in [-1, 1]."""
-    if arguments.validation:
-        source, _ = open_split(arguments.validation, None, "validation")
-    else:
-        source, _ = open_split(arguments.data, arguments.split, "train")
-    left = len(source) - skip
-    step = max(1, left // count)
-    places = range(skip, skip + min(left, step * count), step)
-    return read_images(source, (size, size), places, lambda _, error: tell(f"left out of validation: {error}")).images
 
 
 def parse_time(text: str | None) -> float:
