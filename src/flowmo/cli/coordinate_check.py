@@ -17,7 +17,7 @@ from ..provenance import machine
 from ..viewing.coordinate_plot import coordinate_figure
 from ..viewing.plots import need_matplotlib, write_plot
 from . import common
-from .fields import add_flag
+from .fields import add_flag, add_settings
 from .printing import Progress, print_json, print_table
 from .values import finite, positive
 
@@ -26,9 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "folder of pictures, Parquet files, or .npy (default: the sample pictures)"
     parser.add_argument("data", nargs="?", metavar="DATA", help=what)
     add_flag(parser, "--preset", str, f"the base model, one of {', '.join(PRESETS)}", "tiny")
-    parser.add_argument(
-        "--model", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="model settings to change"
-    )
+    add_settings(parser, "--model", "model settings to change")
     add_flag(parser, "--widths", positive, "multiples of the base width", [1, 2, 4, 8])
     add_flag(parser, "--widen", ("head-dim", "heads"), "by wider heads, or more", "head-dim")
     add_flag(parser, "--steps", positive, "updates of each model, at least 3", 4)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from dataclasses import fields, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ..comparison.peers.tokenizer import open_tokenizer
 from ..config import to_dict
 from ..data import open_split
 from ..devices import usable_device
-from ..errors import ConfigError, ImageError
+from ..errors import ConfigError
 from ..evaluation.measurable import Measurable
 from ..evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from ..evaluation.results import Result, data_name
@@ -80,20 +81,13 @@ def _run(a: argparse.Namespace, protocols: list[Protocol], world: World) -> int:
     files = {spec.partition("=")[0]: spec for spec in a.peers}
     names = [*a.models, *files]
     progress = Progress(len(source) * len(protocols) * (len(a.models) + len(a.peers)) * len(rates or [1]) // world.size)
-    named: set[str] = set()
-
-    def bad(name: str, error: ImageError) -> None:
-        if name in named:
-            progress.advance()
-        else:
-            named.add(name)
-            progress.skip(name, error)
 
     def load(name: str) -> Measurable:
         if name in files:
             return open_tokenizer(files[name], a.peer_size, world.device)
         return models.load_named(a, name, a.raw_weights, world.device)
 
+    bad = partial(progress.skip, once=True)  # models and protocols have the same ones
     about = (data_name(a.data), split, a.force, a.command_line)
     made: dict[str, Any] = {
         "session": Session(a.out, source, *about, world, bad, lambda count, _: progress.advance(count)),

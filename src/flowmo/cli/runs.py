@@ -13,7 +13,7 @@ from ..devices import usable_device
 from ..errors import ConfigError
 from ..training import TrainOptions
 from ..training.image_data import ImageData
-from .fields import fields_of
+from .fields import add_settings, fields_of
 from .printing import is_first
 from .values import positive
 
@@ -32,9 +32,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def add_loop_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what a run can be told whatever it trains on."""
     parser.add_argument("out", type=Path, help="folder of the run: checkpoints, weights, log, sample pictures")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="training settings to change"
-    )
+    add_settings(parser, "--set", "training settings to change")
     parser.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="begin OUT from another run's checkpoint")
     parser.add_argument("--cooldown", type=positive, metavar="IMAGES", help="end with a cool-down over the next IMAGES")
     parser.add_argument("--time-limit", metavar="TIME", help="stop with a checkpoint after this long: 90m, 2h, 45s")

@@ -14,6 +14,7 @@ from ..training import short
 from ..training.recipes import RECIPES
 from ..training.request import WHOLE, Request
 from .common import add_device_argument
+from .fields import add_settings
 from .models import load_named
 from .runs import add_run_arguments, data_of, options_of, tell
 
@@ -28,9 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--time-limit or to --set images; none takes the defaults of docs/TRAINING.md",
     )
     parser.add_argument("--stage", choices=WHOLE, help="Stage 1A, or a plain regression (F5)")
-    parser.add_argument(
-        "--model", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="model settings to change"
-    )
+    add_settings(parser, "--model", "model settings to change")
     parser.add_argument("--init", metavar="WEIGHTS", help="start from these weights, with fresh optimizer moments")
     parser.add_argument("--freeze-encoder", action="store_true", help="train the decoder only; the code stays valid")
     parser.add_argument("--lpips", type=Path, metavar="FILE", help="weights of the perceptual network")

@@ -6,7 +6,7 @@ import argparse
 import math
 import re
 
-ORIGINAL = "original"  # a size: that of each picture
+ORIGINAL = "original"  # a size, see codec/sizes.py
 
 
 def positive(text: str) -> int:

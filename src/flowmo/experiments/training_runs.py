@@ -1,4 +1,4 @@
-"""Whole runs in one call: a tokenizer, or the decoder of a finished one, validated by what evaluates (Section 4.1)."""
+"""Whole runs in one call, each with its validation: a tokenizer, a decoder alone, a generator (Section 4.1)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from ..comparison.peers.tokenizer import PeerTokenizer
 from ..errors import ConfigError
 from ..evaluation.evaluator import FEWEST
 from ..evaluation.validation import load_sampler_validation, make_validation
+from ..generation import Generator, GeneratorConfig, check_tokenizer, load_generator
 from ..perceptual import load_distance, load_lpips
-from ..profiling.flops import tokenizer_cost
+from ..profiling.flops import generator_cost, tokenizer_cost
 from ..stages import reconstruct
 from ..tokenizer import FlowMo
 from ..training import (
     Checkpoint,
     DistillTrainConfig,
+    GeneratorPlan,
+    GeneratorTrainConfig,
     Outcome,
     PostTrainConfig,
     TokenizerPlan,
@@ -33,9 +37,11 @@ from ..training.image_data import ImageData
 from ..training.logs import NAME as LOG
 from ..training.request import Request
 from ..training.start import stored_model_config
+from ..training.token_data import TokenSet
 from ..training.validation import IMAGES, SizedValidation, Validation
 from ..viewing.plots import write_plot
 from ..viewing.validation_curves import validation_figure
+from .generator_validation import HELD_OUT, SAMPLES, make_generator_validation
 
 Say = Callable[[str], None]
 
@@ -140,6 +146,38 @@ def train_decoder(
     outcome = train(replace(plan, validation=sized), source, folder, left)
     _draw(folder, say)
     return outcome
+
+
+def train_generator(
+    config: GeneratorTrainConfig,
+    start: GeneratorConfig | str,
+    data: TokenSet,
+    held_out: TokenSet,
+    folder: Path,
+    options: TrainOptions,
+    tokenizer: FlowMo | PeerTokenizer | None = None,
+) -> Outcome:
+    """Train a generator (Stage 2), from the folder's newest checkpoint where there is one.
+
+    start: a new generator's configuration, or the file of one. held_out: tokens to validate on.
+    tokenizer: the one of the tokens, which decodes sample images. Raises TokenFileError for another one.
+    """
+    deadline = time.monotonic() + options.seconds
+    if tokenizer is not None:
+        check_tokenizer(data.layout, tokenizer.fingerprint())
+
+    def new_model() -> Generator:
+        return load_generator(start) if isinstance(start, str) else Generator(start, data.classes)
+
+    def validation(model: Generator, world: World, count: int, sheets: Path) -> Validation:
+        decoder = tokenizer.to(world.device) if tokenizer is not None else None
+        samples = SAMPLES if count == most else 1
+        return make_generator_validation(held_out, config, sheets, world, count, samples, decoder)
+
+    most = min(HELD_OUT, len(held_out))
+    sized = SizedValidation(validation, most, folder / IMAGES, HELD_OUT // SAMPLES)
+    plan = GeneratorPlan(config, new_model, sized, cost=generator_cost)
+    return train(plan, data, folder, replace(options, seconds=max(0.0, deadline - time.monotonic())))
 
 
 def _draw(folder: Path, say: Say) -> None:
