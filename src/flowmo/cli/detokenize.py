@@ -75,4 +75,4 @@ def _image_size(entries: Sequence[Entry]) -> tuple[int, int]:
     for file in dict.fromkeys(entry.file for entry in entries):
         if is_shard(file):
             return read_shard(file).tokens.image_size
-    raise ConfigError("--peer is for shards of another tokenizer's tokens; these are none")
+    raise ConfigError("--peer decodes shards of another tokenizer, and no file given is a shard; leave it out")

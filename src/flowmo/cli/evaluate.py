@@ -73,11 +73,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(a: argparse.Namespace, protocols: list[Protocol], world: World) -> int:
     if a.watch and (len(a.models) != 1 or a.peers or world.size > 1):
-        raise ConfigError("--watch takes the folder of one run, in one process")
+        raise ConfigError("--watch measures one run in one process: give one folder, no --peers, and no torchrun")
     source, split = open_split(a.data, a.split, "validation", a.limit)
     rates = a.bits_per_token or a.bytes or a.bits_per_pixel
     if a.peers and (a.precision != "fp32" or a.compile or rates):
-        raise ConfigError("--precision, --compile and rates are for our own models; leave them or --peers out")
+        raise ConfigError("--precision, --compile and rates are for FlowMo models; leave out these, or --peers")
     files = {spec.partition("=")[0]: spec for spec in a.peers}
     names = [*a.models, *files]
     progress = Progress(len(source) * len(protocols) * (len(a.models) + len(a.peers)) * len(rates or [1]) // world.size)

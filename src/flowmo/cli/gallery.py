@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     panes, written = gallery.write(a.out, images, a.title, bar.advance)
     megabytes = f"{written / 1e6:.1f} MB"
     if written > LARGE:
-        bar.say(f"note: a page of {megabytes} opens slowly; --limit makes it smaller")
+        bar.say(f"note: a page of {megabytes} opens slowly; a smaller --count makes it smaller")
     bar.finish()
     if a.json:
         result = {"page": str(a.out), "page_bytes": written, "pictures": images.names}

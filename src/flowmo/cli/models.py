@@ -57,7 +57,7 @@ def load_named(
     extra = {flag: value for flag in flags if (value := getattr(arguments, flag, None)) is not None}
     released = Path(name).suffix in (".pth", ".pt")
     if (extra or raw_weights) and not released:
-        raise ConfigError(f"--pth is for released .pth files; {name} says these things itself. Did you mean --size?")
+        raise ConfigError(f"--pth is for released .pth files; {name} stores these settings. Did you mean --size?")
     if (folder := checkpoint_folder(name)) is not None:
         from ..training.start import averaged_model  # only here: it takes long to import
 

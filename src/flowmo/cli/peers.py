@@ -32,4 +32,4 @@ def refuse_our_settings(arguments: argparse.Namespace, flag: str, names: Sequenc
     given = [name for name in names if getattr(arguments, name) not in (None, False, "fp32")]
     if given:
         shown = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise ConfigError(f"{flag}: another tokenizer is taken as it is; leave out {shown}")
+        raise ConfigError(f"{flag}: settings of FlowMo models do not apply to another tokenizer; leave out {shown}")

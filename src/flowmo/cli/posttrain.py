@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if any(setting.startswith("stage=") and setting != "stage=mode_seeking" for setting in arguments.set):
-        raise ConfigError("flowmo posttrain runs Stage 1B alone; use flowmo train for other stages")
+        raise ConfigError("flowmo posttrain runs Stage 1B (stage=mode_seeking) only; use flowmo train for other stages")
     config = with_settings(published_post_training() if arguments.recipe else post_training(), arguments.set, tell)
     new_model = partial(decoder_runs.load_init, arguments, raw=bool(arguments.recipe))
     return decoder_runs.run_decoder(arguments, config, new_model)

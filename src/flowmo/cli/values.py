@@ -19,7 +19,7 @@ def positive(text: str) -> int:
 def steps(text: str) -> int:
     number = positive(text)
     if number > 10_000:
-        raise argparse.ArgumentTypeError(f"{text} steps would take forever and gain nothing; at most 10000")
+        raise argparse.ArgumentTypeError(f"{text} steps are too many; give at most 10000")
     return number
 
 

@@ -57,10 +57,11 @@ class World:
         rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
         here = torch.device(device)
         if here.type == "cuda":
-            if local >= torch.cuda.device_count():
+            count = torch.cuda.device_count()
+            if local >= count:
                 raise ConfigError(
-                    f"{local + 1} processes on a machine with {torch.cuda.device_count()} GPUs; "
-                    "give torchrun --nproc-per-node the number of GPUs"
+                    f"torchrun started more than {count} processes on a machine with {count} GPUs; give it "
+                    f"--nproc-per-node {count}"
                 )
             here = torch.device("cuda", local)
             torch.cuda.set_device(here)

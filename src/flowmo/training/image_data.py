@@ -28,7 +28,8 @@ class ImageData:
         source, data = open_split(self.data, self.split, "train")[0], Path(self.data)
         if isinstance(source, FileSource) and out.resolve().is_relative_to(data.resolve()):
             raise ConfigError(
-                f"{out} lies in {data}, whose images the run's own pictures would join; give a folder outside"
+                f"{out} lies inside the data {data}, so the run would train on its own sample pictures; give a folder "
+                "outside the data"
             )
         return source
 

@@ -84,7 +84,7 @@ class Request:
         stage = named[-1] if named else self.stage or "mode_matching"
         if stage in STAGES and stage not in WHOLE:
             command = "posttrain" if stage == "mode_seeking" else "distill"
-            raise ConfigError(f"flowmo train runs no stage of the decoder alone; use flowmo {command}")
+            raise ConfigError(f"flowmo train does not run stages that train only the decoder; use flowmo {command}")
         if stage in WHOLE and stage != "mode_matching":
             kind = STAGES[stage].config
             own = [f.name for f in fields(kind) if f.name != "stage" and hasattr(config, f.name)]
