@@ -7,7 +7,8 @@ import argparse
 
 from ..devices import usable_device
 from ..generation import load_generator, packaged_generator_of
-from ..integrations.app import App, need_gradio, serve
+from ..integrations.app import App
+from ..integrations.serving import need_gradio, serve
 from ..weights.load import PACKAGED
 from .common import MODEL_HELP, add_device_argument
 from .fields import add_flag

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -161,23 +160,3 @@ def _enlarged(image: Image.Image, side: int = SHOWN) -> Image.Image:
     return (
         image if factor == 1 else image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     )
-
-
-def need_gradio() -> None:
-    """Raise ConfigError, with the way out, where gradio is missing; it is called before models are loaded."""
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    try:
-        from . import gradio  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(f"the app needs gradio: pip install 'flowmo[app]' ({error})") from None
-
-
-def serve(app: App, host: str, port: int | None, share: bool = False) -> None:
-    """Serve the page of an app until it is stopped; see ``gradio.launch``. Raises ConfigError where that cannot be."""
-    need_gradio()
-    from . import gradio
-
-    try:
-        gradio.launch(app, host, port, share)
-    except OSError as error:
-        raise ConfigError(f"the page cannot be served: {error}; choose another --port") from None
