@@ -128,7 +128,7 @@ def _watch(a: argparse.Namespace, evaluation: Evaluation, progress: Progress) ->
                 progress.say(f"{images:,} images, {result.protocol}: {in_one_line(flat(result))}")
     except KeyboardInterrupt:
         progress.say("stopped")
-    progress.say(f"a line an evaluation is in {a.out / folder.resolve().name}.jsonl")
+    progress.say(f"{a.out / folder.resolve().name}.jsonl has a line for each evaluation")
     return results
 
 
@@ -138,4 +138,4 @@ def _print(results: list[Result]) -> None:
     print_table(*result_table(["model", "protocol", "pictures"], names, rows))
     few = min(result.data.count for result in results)
     if few < FEW and any("rfid" in row for row in rows):
-        print(f"\nrFID of {few} pictures is far above that of 50,000 and compares with no other number; KID does")
+        print(f"\nrFID of {few} pictures is far above that of 50,000; compare it at equal counts only, KID at any")

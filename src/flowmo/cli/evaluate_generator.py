@@ -62,6 +62,6 @@ def run(arguments: argparse.Namespace) -> int:
     names = [[s.name, str(n)] for (s, _), n in zip(found, counts, strict=True)]
     print_table(*result_table(["samples", "pictures"], names, [metrics for _, metrics in found]))
     if min(counts) < FEW:
-        print("\nFID of so few pictures is far above that of 50,000 and compares with that of equal counts alone")
+        print("\nFID of so few pictures is far above that of 50,000; compare it at equal counts only")
     print(f"results are in {a.out}")
     return code
