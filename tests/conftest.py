@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for the network
 
-LONG = ("runs/", "training/", "experiments/test_ablations", "profiling/", "comparison/test_peers_golden", "cli/")
+LONG = (
+    "runs/",
+    "training/",
+    "coding/",
+    "experiments/test_ablations",
+    "profiling/",
+    "comparison/test_peers_golden",
+    "cli/",
+)
 """Where the tests are that take long."""
 
 SHARED = Path(os.environ.get("FLOWMO_SHARED", Path(__file__).parents[2] / "shared"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,17 @@ from .errors import ConfigError
 
 TOKENS_AT_ONCE = {"cpu": 2**12, "cuda": 2**17}
 """Latent and image tokens that a network is given at once: as many as fit a cache, or fill a GPU and fit it."""
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""Types of the weights, by the names that commands and results have for them."""
+
+
+class Preparable(Protocol):
+    """A model with ``FlowMo.prepare``."""
+
+    def prepare(self, *, dtype: torch.dtype, compile: bool, chunk_size: int | None) -> Any: ...
+
+
+Model = TypeVar("Model", bound=Preparable)
 
 
 @dataclass(frozen=True)
@@ -88,3 +99,13 @@ def new_outputs(compiled: object, x: Tensor) -> None:
     """Tell CUDA graphs that nothing refers any more to what a compiled pass put out before."""
     if compiled and x.is_cuda:
         torch.compiler.cudagraph_mark_step_begin()
+
+
+def made_ready(model: Model, precision: str, compile: bool, batch_size: int) -> Model:
+    """Return the model itself, its weights in a precision ("fp32" or "bf16").
+
+    compile: whether its passes are compiled, for batches of ``batch_size`` images.
+    """
+    if precision != "fp32" or compile:
+        model.prepare(dtype=PRECISIONS[precision], compile=compile, chunk_size=batch_size if compile else None)
+    return model

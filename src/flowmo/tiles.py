@@ -6,11 +6,16 @@ decoded pixel depends on the tokens of the tiles that cover it and on nothing el
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from .config import FlowMoConfig
 
 WHOLE_TOKENS = 2_048
 """An image of at most so many tokens is decoded in one piece: 1,024 x 512 pixels with patches of 16."""
@@ -33,6 +38,13 @@ class Tile:
     right: int
 
 
+def patch_of(config: FlowMoConfig) -> int:
+    """Return the pixels that both sides of an image must be a multiple of."""
+    if config.transform is not None:
+        return config.transform.patch_size
+    return math.lcm(config.encoder.patch_size, config.decoder.patch_size)
+
+
 def spans(length: int, side: int = TILE_SIDE, overlap: int = OVERLAP) -> list[tuple[int, int]]:
     """Return the fewest spans of at most ``side`` that cover ``length`` and overlap by at least ``overlap``, evenly."""
     if length <= side:
@@ -49,28 +61,88 @@ def tiles(rows: int, columns: int) -> list[Tile]:
     return [Tile(top, bottom, left, right) for top, bottom in spans(rows) for left, right in spans(columns)]
 
 
-def decode_tiled(decode: DecodeTile, code: Tensor, noise: Tensor, patch: int) -> Tensor:
+def encode_tiled(encode: Callable[[Tensor], Tensor], images: Tensor, patch: int) -> Tensor:
+    """Return the latents B N K of images B 3 H W, encoded tile by tile; a token is of the tile that it is deepest in.
+
+    encode: images of a tile, of the same type as all, to their latents in reading order.
+    """
+    rows, columns = images.shape[2] // patch, images.shape[3] // patch
+    plan = tiles(rows, columns)
+    if (
+        len(plan) == 1 or images.shape[2] % patch or images.shape[3] % patch
+    ):  # the encoder says what is wrong with these
+        return encode(images)
+    found = None
+    for tile in plan:
+        y, x = slice(tile.top * patch, tile.bottom * patch), slice(tile.left * patch, tile.right * patch)
+        latents = encode(images[..., y, x]).unflatten(1, (tile.bottom - tile.top, tile.right - tile.left))
+        if found is None:
+            found = latents.new_empty(len(latents), rows, columns, latents.shape[-1])
+        # Later tiles lie to the right of these and below them, and take their half of what is shared.
+        down = (_shared(tile.top, rows) + 1) // 2
+        right = (_shared(tile.left, columns) + 1) // 2
+        found[:, tile.top + down : tile.bottom, tile.left + right : tile.right] = latents[:, down:, right:]
+    assert found is not None
+    return found.flatten(1, 2)
+
+
+def _shared(start: int, length: int) -> int:
+    """Return how many tokens a span shares with the one before it; none of the first."""
+    return max((stop - start for first, stop in spans(length) if first < start < stop), default=0)
+
+
+def decode_tiled(
+    decode: DecodeTile, code: Tensor, noise: Tensor, patch: int, finish: Callable[[Tensor], Tensor] = lambda band: band
+) -> Tensor:
     """Return the image B 3 H W of a code B N K, decoded tile by tile and blended where tiles overlap.
 
     noise: B 3 H W, of which each tile gets its part, so that neighbours start alike. patch: side of a token in pixels.
+    finish: what becomes of each band of rows B 3 h W, for example 8 bits, before the next one is decoded.
     """
+    bands = _bands(decode, code, noise, patch)
+    first = finish(next(bands))
+    if first.shape[2] == noise.shape[2]:
+        return first
+    image, top = first.new_empty(*first.shape[:2], *noise.shape[2:]), 0
+    for band in chain([first], map(finish, bands)):
+        image[:, :, top : top + band.shape[2]] = band
+        top += band.shape[2]
+    return image
+
+
+def _bands(decode: DecodeTile, code: Tensor, noise: Tensor, patch: int) -> Iterator[Tensor]:
+    """Yield the image from the top downwards in bands B 3 h W, each when its last tile is decoded."""
     rows, columns = noise.shape[-2] // patch, noise.shape[-1] // patch
     plan = tiles(rows, columns)
-    lattice = code.unflatten(1, (rows, columns))
     if len(plan) == 1:
-        return decode(code, noise)
-    image, total = torch.zeros_like(noise), torch.zeros_like(noise[:1, :1])
-    for tile in plan:
-        part = lattice[:, tile.top : tile.bottom, tile.left : tile.right].flatten(1, 2)
-        y = slice(tile.top * patch, tile.bottom * patch)
-        x = slice(tile.left * patch, tile.right * patch)
-        weight = (
-            _ramp(tile.top, tile.bottom, rows, patch, noise)[:, None]
-            * _ramp(tile.left, tile.right, columns, patch, noise)[None, :]
-        )
-        image[..., y, x] += weight * decode(part, noise[..., y, x])
-        total[..., y, x] += weight
-    return image.div_(total)  # in place, as is all that is as large as the image
+        yield decode(code, noise)
+        return
+    lattice = code.unflatten(1, (rows, columns))
+    spans_down = sorted({(tile.top, tile.bottom) for tile in plan})
+    below = [top for top, _ in spans_down[1:]] + [rows]  # where the next row of tiles begins
+    height = spans_down[0][1] * patch
+    image, total = (
+        noise.new_zeros(*noise.shape[:2], height, noise.shape[3]),
+        noise.new_zeros(1, 1, height, noise.shape[3]),
+    )
+    for (top, bottom), next_top in zip(spans_down, below, strict=True):
+        for tile in (tile for tile in plan if tile.top == top):
+            part = lattice[:, top:bottom, tile.left : tile.right].flatten(1, 2)
+            x = slice(tile.left * patch, tile.right * patch)
+            weight = (
+                _ramp(top, bottom, rows, patch, noise)[:, None]
+                * _ramp(tile.left, tile.right, columns, patch, noise)[None, :]
+            )
+            image[..., x] += weight * decode(part, noise[..., top * patch : bottom * patch, x])
+            total[..., x] += weight
+        done = (next_top - top) * patch
+        yield image[:, :, :done] / total[:, :, :done]
+        image, total = (_moved_up(x, done) for x in (image, total))
+
+
+def _moved_up(band: Tensor, rows: int) -> Tensor:
+    """Return what is left of a band below its first ``rows`` pixels, with zeros below it."""
+    return F.pad(band[:, :, rows:], (0, 0, 0, rows))
 
 
 def _ramp(start: int, stop: int, length: int, patch: int, like: Tensor) -> Tensor:

@@ -22,10 +22,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
 from functools import wraps
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -36,19 +33,19 @@ from torch import Tensor, nn
 from .arch import Condition, Decoder, Encoder, TransformEncoder
 from .config import FlowMoConfig, SamplerConfig, from_dict
 from .errors import ConfigError
+from .fingerprint import fingerprint_of
 from .flow import Guidance, Solver, seeded_noise, shifted_grid, solve, velocity_from_estimate
-from .image_utils import Images, as_images
+from .image_utils import Images, Size, as_batch, as_images
+from .image_utils.scale import to_float, to_uint8
 from .inference import Inference, new_outputs, prepare
 from .pretrained import Pretrained
 from .quantize import Average, Quantized, make_quantizer
 from .quantize.continuous import NO_TOKENS
 from .quantize.tokens import Tokens
-from .tiles import decode_tiled
+from .tiles import decode_tiled, encode_tiled, patch_of
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
-NOT_IN_TOKENS = ("kind", "temperature", "straight_through")
-"""Settings of a quantizer under other names in a fingerprint, or that change losses and gradients alone."""
 SMALLEST_TRAINING_T = 0.05  # keeps the loss of a clean prediction finite at low noise
 
 
@@ -157,7 +154,7 @@ class FlowMo(Pretrained, nn.Module):
         before = self.fingerprint() if coarser else None
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if before is not None:
-            self.before_cast = (self._digest(), before)
+            self.before_cast = (fingerprint_of(self.config, self.encoder, self.quantizer), before)
         return self
 
     def encode(self, image: Tensor) -> Tensor:
@@ -244,17 +241,19 @@ class FlowMo(Pretrained, nn.Module):
 
     @own_precision
     @torch.no_grad()
-    def tokenize(self, images: Images, bits_per_token: int | None = None) -> Tokens:
+    def tokenize(self, images: Images, bits_per_token: int | None = None, size: Size | None = None) -> Tokens:
         """Return the tokens of images, on the CPU.
 
         images: a float tensor B 3 H W in [-1, 1], whose sides are multiples of the patch sizes; or a path, a Pillow
-        image, a NumPy array, a uint8 tensor, or a list of these of any sizes, which are brought to the model's size
+        image, a NumPy array, a uint8 tensor, or a list of these, which are brought to ``size``
         (:func:`flowmo.image_utils.as_images`).
         bits_per_token: only the first so many bits of each token, a lower rate (models with a transform).
+        size: by default the model's own; "original" leaves an image as it is, with its right and lower edges repeated
+        up to whole patches (models with a transform).
         Raises ImageError for images that cannot be taken, ConfigError for a rate that the model does not have.
         """
         self.require_tokens()
-        images = as_images(images, self.config.image_size)
+        images = as_batch(images, size or self.config.image_size, patch_of(self.config))
         parts = [
             quantized.tokens[:count].cpu()
             for quantized, count in self._quantized(images)
@@ -278,10 +277,19 @@ class FlowMo(Pretrained, nn.Module):
     def _quantized(self, images: Tensor) -> Iterator[tuple[Quantized, int]]:
         """Yield the quantized latents of images B 3 H W in chunks, each with how many of its rows count."""
         encoder_pass = self.inference.encoder_pass or self.encoder.forward_blocks
-        table = self.encoder.table(images[:0].to(self.device))
-        for rows, count in self.inference.chunks(len(images), self.chunk_size((images.shape[2], images.shape[3]))):
+
+        def encode(part: Tensor) -> Tensor:
+            part = part.to(self.device)
+            part = part if part.is_floating_point() else to_float(part)
+            table = self.encoder.table(part[:0])
             new_outputs(self.inference.encoder_pass, table)
-            yield self.quantize(encoder_pass(images[rows].to(self.device), table)), count
+            return encoder_pass(part, table)
+
+        for rows, count in self.inference.chunks(len(images), self.chunk_size((images.shape[2], images.shape[3]))):
+            part = images[rows]
+            transform = self.config.transform
+            latents = encode(part) if transform is None else encode_tiled(encode, part, transform.patch_size)
+            yield self.quantize(latents), count
 
     @property
     def has_tokens(self) -> bool:
@@ -295,52 +303,64 @@ class FlowMo(Pretrained, nn.Module):
 
     @own_precision
     @torch.no_grad()
-    def detokenize(self, tokens: Tokens, *, seed: int | Sequence[int] = 0, **sampler: Any) -> Tensor:
+    def detokenize(
+        self, tokens: Tokens, *, seed: int | Sequence[int] = 0, uint8: bool = False, **sampler: Any
+    ) -> Tensor:
         """Return the images B 3 H W in [-1, 1] that tokens decode to, on the model's device.
 
         seed: one integer gives every image the same starting noise, a list one each; the batch that an image stands in
         changes nothing.
+        uint8: return them in 8 bits, 0 to 255, which of a large image takes a fourth of the memory.
         sampler: ``num_steps``, ``rho``, ``guidance_scale``, ``guidance_interval``, ``solver``; what is not given, or
         None, is as stored with the weights (``config.sampler``).
         """
         self.require_tokens()
         check_tokens(tokens, self.config)
-        return self.decode_codes(self.code_of(tokens.indices), tokens.image_size, seed=seed, **sampler)
+        code = self.code_of(tokens.indices)
+        return self.decode_codes(code, tokens.image_size, seed=seed, uint8=uint8, **sampler)
 
     @own_precision
     @torch.no_grad()
     def decode_codes(
-        self, code: Tensor, size: tuple[int, int], *, seed: int | Sequence[int] = 0, **sampler: Any
+        self,
+        code: Tensor,
+        size: tuple[int, int],
+        *,
+        seed: int | Sequence[int] = 0,
+        uint8: bool = False,
+        **sampler: Any,
     ) -> Tensor:
         """Return the images B 3 H W in [-1, 1] of codes B N K as :meth:`codes` gives them, on the model's device.
 
-        size: (H, W). seed and sampler: as of :meth:`detokenize`.
+        size: (H, W). The rest is as of :meth:`detokenize`.
         """
         noise = seeded_noise(seed, len(code), (3, *size))
-        return self.decode_noise(code, noise, sampler_with(self.config.sampler, sampler))
+        return self.decode_noise(code, noise, sampler_with(self.config.sampler, sampler), uint8)
 
     @own_precision
     @torch.no_grad()
-    def decode_noise(self, code: Tensor, noise: Tensor, sampler: SamplerConfig) -> Tensor:
+    def decode_noise(self, code: Tensor, noise: Tensor, sampler: SamplerConfig, uint8: bool = False) -> Tensor:
         """Return the images B 3 H W in [-1, 1] of codes B N K and of the noise B 3 H W that each begins with.
 
-        They are decoded as many at a time as ``prepare`` said.
+        They are decoded as many at a time as ``prepare`` said. uint8: as of :meth:`detokenize`.
         """
+        finish = to_uint8 if uint8 else lambda image: image.clamp_(-1, 1)
         parts = []
         for rows, count in self.inference.chunks(len(code), self.chunk_size((noise.shape[2], noise.shape[3]))):
-            image = self.decode(code[rows].to(self.device), noise[rows].to(self.device), sampler)
-            parts.append(image[:count].clamp_(-1, 1))
+            image = self.decode(code[rows].to(self.device), noise[rows].to(self.device), sampler, finish)
+            parts.append(image[:count])
         return parts[0] if len(parts) == 1 else torch.cat(parts)  # a large image is not copied
 
     def code_of(self, indices: Tensor) -> Tensor:
         """Return the code B N K of integers B N G on the model's device, with zeros for groups that were cut off."""
         return all_channels(self.quantizer.decode(indices.to(self.device)), self.config)
 
-    def decode(self, code: Tensor, noise: Tensor, sampler: SamplerConfig | None = None) -> Tensor:
-        """Return what :meth:`sample` gives, by overlapping tiles where an image is too large for attention at once."""
+    def decode(self, code: Tensor, noise: Tensor, sampler: SamplerConfig, finish: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return what ``finish`` makes of what :meth:`sample` gives, by tiles where attention cannot take an image."""
         if self.config.transform is None:
-            return self.sample(code, noise, sampler)
-        return decode_tiled(lambda c, z: self.sample(c, z, sampler), code, noise, self.config.transform.patch_size)
+            return finish(self.sample(code, noise, sampler))
+        patch = self.config.transform.patch_size
+        return decode_tiled(lambda c, z: self.sample(c, z, sampler), code, noise, patch, finish)
 
     def chunk_size(self, size: tuple[int, int]) -> int:
         """Return how many images of this height and width the verbs give the networks at a time."""
@@ -361,35 +381,5 @@ class FlowMo(Pretrained, nn.Module):
         decoder does not count: a post-trained or distilled one reads old files. Weights that were made bfloat16 count
         as they were before.
         """
-        found = self._digest()
+        found = fingerprint_of(self.config, self.encoder, self.quantizer)
         return self.before_cast[1] if self.before_cast and self.before_cast[0] == found else found
-
-    def _digest(self) -> int:
-        c = self.config
-        # What the weights do not show, named one by one: a setting that the configuration gains later must not make old
-        # files unreadable.
-        settings: dict[str, object] = {
-            "num_tokens": c.num_tokens,
-            "bits_per_token": c.bits_per_token,
-            "bits_per_group": c.bits_per_group,
-            "quantizer": c.quantizer.kind,
-            "levels": c.quantizer.levels if c.quantizer.kind == "fsq" else None,
-            "tanh_bound": c.quantizer.tanh_bound,
-            "initial_latent": c.initial_latent,
-            "latent_positions": c.latent_positions,
-        }
-        for f in fields(c.quantizer):  # those that a quantizer has gained since, where they are not the usual ones
-            if f.name not in (*settings, *NOT_IN_TOKENS) and getattr(c.quantizer, f.name) != f.default:
-                settings[f.name] = getattr(c.quantizer, f.name)
-        if c.encoder.width_multiplier != 1:
-            settings["width_multiplier"] = c.encoder.width_multiplier
-        if c.transform is not None:
-            settings |= {"patch_size": c.transform.patch_size, "allocation": c.transform.allocation}
-            del settings["num_tokens"]  # those of one size of image, and it codes any
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        weights = sorted(self.encoder.state_dict().items())
-        weights += [(f"quantizer.{name}", weight) for name, weight in sorted(self.quantizer.state_dict().items())]
-        for name, weight in weights:
-            digest.update(name.encode())
-            digest.update(weight.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
-        return int.from_bytes(digest.digest()[:4], "little")

@@ -9,13 +9,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from flowmo import FlowMo
 from flowmo.arch.transform import TransformEncoder
 from flowmo.config import FlowMoConfig, SamplerConfig, TransformConfig, TransformerConfig
-from flowmo.errors import ConfigError, DataError
-from flowmo.tiles import OVERLAP, TILE_SIDE, WHOLE_TOKENS, decode_tiled, spans, tiles
+from flowmo.errors import ConfigError, DataError, ImageError
+from flowmo.image_utils import to_numpy
+from flowmo.image_utils.scale import to_float, to_uint8
+from flowmo.tiles import OVERLAP, TILE_SIDE, WHOLE_TOKENS, decode_tiled, encode_tiled, spans, tiles
 from flowmo.training.fit_transform import default_rates, errors, fit_transform, plan_bits
 
 BITS = 24
@@ -192,6 +195,102 @@ def test_tiles_of_a_local_decoder_give_exactly_its_whole_image() -> None:
         return lattice.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
 
     torch.testing.assert_close(decode_tiled(decode, code, noise, patch), decode(code, noise))
+
+
+def test_bands_are_the_tiles_blended_over_the_whole_image() -> None:
+    """Written out plainly: the sum of all tiles by their weights, over the sum of the weights."""
+    rows, columns, patch = 61, 50, 2
+    noise = torch.randn(2, 3, rows * patch, columns * patch, generator=torch.Generator().manual_seed(0))
+    code = torch.zeros(2, rows * columns, 1)
+    total, weights, levels = torch.zeros_like(noise), torch.zeros_like(noise), itertools.count()
+    for level, tile in enumerate(tiles(rows, columns)):
+        for y in range(tile.top * patch, tile.bottom * patch):
+            for x in range(tile.left * patch, tile.right * patch):
+                weight = 1.0
+                for place, start, stop, length in (
+                    (y, tile.top, tile.bottom, rows),
+                    (x, tile.left, tile.right, columns),
+                ):
+                    up, down = place - start * patch + 0.5, stop * patch - place - 0.5
+                    weight *= min(1.0, up / (OVERLAP * patch)) if start > 0 else 1.0
+                    weight *= min(1.0, down / (OVERLAP * patch)) if stop < length else 1.0
+                total[..., y, x] += weight * (noise[..., y, x] + level)
+                weights[..., y, x] += weight
+    assert level == 11
+    whole = decode_tiled(lambda _, part: part + next(levels), code, noise, patch)
+    torch.testing.assert_close(whole, total / weights, rtol=1e-5, atol=1e-5)
+
+
+def test_a_token_is_of_the_tile_that_it_is_deepest_in() -> None:
+    rows, columns = 61, 50
+    plan, number = tiles(rows, columns), itertools.count()
+
+    def encode(part: Tensor) -> Tensor:
+        return torch.full((1, part.shape[2] * part.shape[3], 1), next(number))
+
+    of = encode_tiled(encode, torch.zeros(1, 3, rows, columns), 1).reshape(rows, columns)
+
+    def depth(place: int, start: int, stop: int, length: int) -> int:
+        before = place - start if start else length
+        return min(before, stop - 1 - place if stop < length else length)
+
+    for y, x in itertools.product(range(rows), range(columns)):
+        own = plan[int(of[y, x])]
+        for axis, place, length in (("rows", y, rows), ("columns", x, columns)):
+            spans_of = [(t.top, t.bottom) if axis == "rows" else (t.left, t.right) for t in (own, *plan)]
+            depths = [depth(place, a, b, length) for a, b in spans_of if a <= place < b]
+            assert spans_of[0][0] <= place < spans_of[0][1]
+            assert depths[0] == max(depths)
+
+
+def test_a_large_image_of_sides_that_are_no_patches_is_refused(model: FlowMo) -> None:
+    for images in (smooth(1, side=512)[..., :509, :408], smooth(1, side=512)[..., :405]):
+        with pytest.raises(ImageError, match="multiples of the patch size"):
+            model.tokenize(images)
+
+
+def test_a_learned_encoder_takes_large_images_in_tiles(model: FlowMo) -> None:
+    config = replace(model.config, transform=replace(model.config.transform, learned_encoder=True))
+    learned = FlowMo(config)
+    learned.load_state_dict(model.state_dict(), strict=False)
+    assert isinstance(learned.encoder, TransformEncoder)
+    torch.nn.init.normal_(learned.encoder.readout.weight, std=0.1)
+    images = smooth(1, side=512)[..., :408]
+    learned.eval()
+    indices = learned.tokenize(images).indices.unflatten(1, (64, 51))
+    first = learned.tokenize(images[..., : 8 * TILE_SIDE, : 8 * TILE_SIDE]).indices.unflatten(1, (TILE_SIDE, TILE_SIDE))
+    inner = TILE_SIDE - OVERLAP
+    assert (indices[:, :inner, :inner] != first[:, :inner, :inner]).float().mean() < 1e-3
+    plain = model.tokenize(images).indices.unflatten(1, (64, 51))
+    assert (indices != plain).float().mean() > 0.01
+
+
+def test_large_images_are_coded_in_tiles_and_decoded_in_bands_of_8_bits(model: FlowMo) -> None:
+    images = smooth(1, side=512)[..., :408]
+    assert len(tiles(64, 51)) > 1
+    tokens = model.tokenize(images)
+    whole = model.quantize(model.encode(images)).tokens
+    assert whole is not None
+    assert (tokens.indices != whole).float().mean() < 1e-4  # sums of another order may round to the other side
+    exact = model.detokenize(tokens)
+    assert torch.equal(model.detokenize(tokens, uint8=True), to_uint8(exact))
+    assert [np.asarray(image).shape for image in tokens.to_pil(model)] == [(512, 408, 3)]
+
+
+def test_an_image_of_its_own_size_is_padded_to_patches_and_nothing_else(model: FlowMo) -> None:
+    pixels = to_uint8(smooth(2, side=96))[..., :91, :75]
+    padded = torch.nn.functional.pad(to_float(pixels), (0, 5, 0, 5), mode="replicate")
+    for given in (pixels, list(pixels.permute(0, 2, 3, 1).numpy()), [Image.fromarray(p) for p in to_numpy(pixels)]):
+        tokens = model.tokenize(given, size="original")
+        assert tokens.image_size == (96, 80)
+        assert torch.equal(tokens.indices, model.tokenize(padded).indices)
+    assert model.tokenize(pixels).image_size == (64, 64)
+    assert model.tokenize(pixels, size=(40, 48)).image_size == (40, 48)
+    assert model.tokenize([to_float(pixels[0])], size="original").image_size == (96, 80)
+    with pytest.raises(ImageError, match="one at a time"):
+        model.tokenize([pixels[0], pixels[1, :, :40]], size="original")
+    with pytest.raises(ImageError, match='"original"'):
+        model.tokenize(pixels, size="own")
 
 
 def test_the_decoder_does_not_see_the_noise_at_the_start(model: FlowMo) -> None:

@@ -16,9 +16,9 @@ from PIL import Image
 import warm_python
 from flowmo import samples
 from flowmo.cli.main import main
-from flowmo.cli.plain import PlainStream, plain
 from flowmo.codec import Shard, read_file, read_shard, write_shard
 from flowmo.quantize.tokens import Tokens
+from flowmo.text import PlainStream, plain
 from flowmo.weights import load
 
 FLOWMO = [sys.executable, "-m", "flowmo"]

@@ -10,8 +10,8 @@ import pytest
 from command_support import CAT, Command
 
 from flowmo.codec import read_shard
+from flowmo.coding.data_set import CodingJob
 from flowmo.data import open_images
-from flowmo.training.coding import CodingJob
 
 FOLDER = CAT.parent  # eight pictures
 QUICK = ("--metrics", "psnr", "ssim", "code", "--steps", 3, "--guidance", 1.5, "--limit", 5, "--batch-size", 2)

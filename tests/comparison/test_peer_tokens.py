@@ -21,6 +21,7 @@ import warm_python
 from flowmo import samples
 from flowmo.cli.main import main
 from flowmo.codec import Shard, read_shard, write_shard
+from flowmo.coding import data_set, shards
 from flowmo.comparison.peers.tokenizer import PeerTokenizer, open_tokenizer
 from flowmo.data import fit_picture, open_images, to_image, to_tensor
 from flowmo.errors import ConfigError, TokenFileError
@@ -28,7 +29,6 @@ from flowmo.generation import DecodeSettings, GeneratorConfig, TokenLayout, gene
 from flowmo.presets import tiny
 from flowmo.quantize.tokens import Tokens
 from flowmo.tokenizer import FlowMo
-from flowmo.training import coding
 from flowmo.training.generator import GeneratorTrainConfig, held_out
 from flowmo.training.token_data import read_token_set
 from flowmo.weights import save_model
@@ -214,7 +214,7 @@ def test_what_cannot_be_is_refused_before_any_work(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(coding, "code_data_set", lambda *a, **k: pytest.fail("work was begun"))
+    monkeypatch.setattr(shards, "code_data_set", lambda *a, **k: pytest.fail("work was begun"))
     assert main(["tokenize", str(samples.paths()[0].parent), "--peer", spec, *CPU, *arguments]) == 2
     assert said in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["maskbit-18.bin"]
@@ -244,7 +244,7 @@ def test_killed_it_goes_on_where_it_was(
     spec: str, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, shard = tmp_path / "whole.shard", tmp_path / "tokens.shard"
-    monkeypatch.setattr(coding, "PART", 2)
+    monkeypatch.setattr(data_set, "PART", 2)
     assert tokenized(photographs, spec, 16, whole, "--batch-size", "1") == 0
     calls: list[int] = []
     plain = PeerTokenizer.tokenize
@@ -270,7 +270,7 @@ def test_two_processes_write_what_one_writes(spec: str, tmp_path: Path) -> None:
     """A part has 1,024 images, so that the second process has its share."""
     source = open_images(samples.paths()[0].parent)
     some = [np.asarray(fit_picture(source[i], 16, 16)) for i in range(len(source))]
-    many = np.concatenate([np.roll(np.stack(some), k, axis=2) for k in range(16)] * 12)[: coding.PART + 40]
+    many = np.concatenate([np.roll(np.stack(some), k, axis=2) for k in range(16)] * 12)[: data_set.PART + 40]
     np.save(tmp_path / "many.npy", many)
     np.save(tmp_path / "many.labels.npy", np.arange(len(many)) % 3)
     command = ["tokenize", str(tmp_path / "many.npy"), "--peer", spec, "--peer-size", "16", "--batch-size", "64", *CPU]
@@ -286,7 +286,7 @@ def test_two_processes_write_what_one_writes(spec: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     one, two = read_shard(tmp_path / "one.shard"), read_shard(tmp_path / "two.shard")
-    assert len(one.names) == coding.PART + 40
+    assert len(one.names) == data_set.PART + 40
     assert (one.names, one.tokens, one.fingerprint) == (two.names, two.tokens, two.fingerprint)
     assert one.labels is not None
     assert two.labels is not None

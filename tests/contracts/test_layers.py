@@ -14,13 +14,13 @@ PACKAGE = ROOT / "src" / "flowmo"
 LAYERS = {
     0: (
         *("_version", "config", "errors", "files", "labels", "provenance", "samples", "untrusted"),
-        *("downloads", "hub", "image_utils", "devices"),
+        *("downloads", "hub", "image_utils", "devices", "text"),
     ),
-    1: ("pretrained", "presets", "arch", "quantize", "flow", "perceptual", "tiles", "inference"),
+    1: ("pretrained", "presets", "arch", "quantize", "flow", "perceptual", "tiles", "inference", "fingerprint"),
     2: ("tokenizer", "metrics"),
     3: ("stages", "generation", "weights", "codec", "data"),
     4: ("training", "evaluation", "viewing"),
-    5: ("comparison", "profiling", "integrations", "describe"),
+    5: ("coding", "comparison", "profiling", "integrations", "describe"),
     6: ("experiments",),
     7: ("cli",),
 }

@@ -106,7 +106,7 @@ def test_the_reference_crop_as_a_flag(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FLOWMO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("flowmo.cli.evaluate_generator.load_inception", lambda *paths: Network())
+    monkeypatch.setattr("flowmo.evaluation.generated_session.load_inception", lambda *paths: Network())
     made = tmp_path / "made.npz"
     np.savez(made, arr_0=np.stack([np.asarray(adm_crop(open_picture(p).image, 48)) for p in samples.paths()]))
     (tmp_path / "real").mkdir()

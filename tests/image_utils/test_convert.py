@@ -18,6 +18,7 @@ from flowmo import samples
 from flowmo.data import fit_picture, open_picture, to_tensor
 from flowmo.errors import ImageError
 from flowmo.image_utils import as_images, convert, to_numpy
+from flowmo.image_utils.scale import to_uint8
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 
@@ -164,7 +165,8 @@ def test_back_to_pictures(photo: Image.Image, expected: Tensor) -> None:
     assert back.mode == "RGB"
     assert np.array_equal(np.asarray(back), np.asarray(fit_picture(photo, 32, 32)))
     assert to_numpy(expected[0]).shape == (1, 32, 32, 3)
-    with pytest.raises(ImageError, match="float images"):
+    assert np.array_equal(to_numpy(to_uint8(expected)), to_numpy(expected))
+    with pytest.raises(ImageError, match="float or uint8"):
         flowmo.to_pil(expected[0, 0])
     with pytest.raises(ImageError, match="object of the type list"):
         flowmo.to_pil([expected])  # type: ignore[arg-type]

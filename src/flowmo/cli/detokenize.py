@@ -4,24 +4,22 @@ coded them, or one with the same encoder; a shard of another tokenizer names it,
 from __future__ import annotations
 
 import argparse
-from functools import partial
-from pathlib import Path
+from collections.abc import Sequence
 
-import torch
-
-from ..codec import Entry, check_decodable, coded_images, entries_of, is_shard, read_shard, token_batches
+from ..codec import Entry, is_shard, read_shard
+from ..coding.files import decode_entries, open_token_files
 from ..comparison.peers.tokenizer import PeerTokenizer
-from ..data import find_token_files, output_stems, relative_names, restore_size, safe_name, to_image
 from ..devices import usable_device
-from ..errors import ConfigError, FlowMoError, TokenFileError
-from ..files import check_targets
-from ..quantize.tokens import Tokens
+from ..errors import ConfigError
+from ..text import pictures_in_words
 from ..tokenizer import FlowMo
 from ..viewing import write_png
 from . import common, models
 from .fields import add_flag
 from .peers import add_decoding_peer, open_peer_of, refuse_our_settings
-from .printing import Progress, pictures_in_words, print_json
+from .printing import Progress, print_json
+
+SAMPLER = ("steps", "rho", "guidance", "interval", "solver", "raw_weights")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,60 +44,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    files = find_token_files(arguments.files)
+    a, progress = arguments, Progress(0)
+    entries, targets, bad = open_token_files(a.files, a.out, progress.skip, a.force)
     model: FlowMo | PeerTokenizer
-    if arguments.peer:
-        sampler = ("steps", "rho", "guidance", "interval", "solver", "raw_weights")
-        refuse_our_settings(arguments, "--peer", sampler)
-        model = open_peer_of(arguments.peer, _image_size(files), usable_device(arguments.device))
+    if a.peer:
+        refuse_our_settings(a, "--peer", SAMPLER)
+        model = open_peer_of(a.peer, _image_size(entries), usable_device(a.device))
     else:
-        model = models.load_model(arguments, tokens=True)
-    if isinstance(model, FlowMo) and arguments.guidance is not None:
-        models.tell_idle_guidance(models.sampler_of(arguments, model), "--guidance")
-    progress = Progress(len(files))
-    entries: list[Entry] = []
-    names: list[Path] = []
-    for file, name in zip(files, relative_names(arguments.files, files), strict=True):
-        try:
-            found = entries_of(file)
-        except TokenFileError as error:
-            progress.skip(file, error)
-            continue
-        entries += found
-        names += [name if entry.row is None else safe_name(entry.name) for entry in found]
-    targets = [arguments.out / f"{stem}.png" for stem in output_stems(names, [".png"])]
-    check_targets(targets, files, arguments.force)
-
-    progress.expect(len(entries) + len(progress.bad))
+        model = models.load_model(a, tokens=True)
+        models.tell_idle_guidance(a, model)
+    progress.expect(len(entries) + bad)
+    settings = models.sampling(a)
     written = []
-    check = model.check_decodable if isinstance(model, PeerTokenizer) else partial(check_decodable, config=model.config)
-    images = coded_images(entries, model.fingerprint(), check, progress.skip)
-    for batch in token_batches(images, arguments.batch_size):
-        first = batch[0].tokens
-        tokens = Tokens(torch.cat([item.tokens.indices for item in batch]), first.bits_per_group, first.image_size)
-        for item, tensor in zip(batch, model.detokenize(tokens, **models.sampling(arguments)).cpu(), strict=True):
-            entry, picture = entries[item.index], to_image(tensor)
-            try:
-                if (arguments.original_size or item.fit == "whole") and item.original_size is not None:
-                    picture = restore_size(picture, item.original_size, item.fit)
-            except FlowMoError as error:
-                progress.skip(f"{entry.file}: {entry.name}", error)
-                continue
-            write_png(targets[item.index], picture)
-            written.append({"file": str(entry.file), "name": entry.name, "output": str(targets[item.index])})
-            progress.advance()
+    for place, picture in decode_entries(model, entries, a.batch_size, a.original_size, progress.skip, **settings):
+        entry = entries[place]
+        write_png(targets[place], picture)
+        written.append({"file": str(entry.file), "name": entry.name, "output": str(targets[place])})
+        progress.advance()
     code = progress.finish()
-    if arguments.json:
-        name = arguments.peer.partition("=")[0] if arguments.peer else arguments.model
+    if a.json:
+        name = a.peer.partition("=")[0] if a.peer else a.model
         print_json({"model": name, "pictures": written, "bad": progress.bad})
     elif written:
-        print(f"{pictures_in_words(len(written))} in {arguments.out}")
+        print(f"{pictures_in_words(len(written))} in {a.out}")
     return code
 
 
-def _image_size(files: list[Path]) -> tuple[int, int]:
+def _image_size(entries: Sequence[Entry]) -> tuple[int, int]:
     """Return the (height, width) of the first shard's images. Raises ConfigError where there is none."""
-    for file in files:
+    for file in dict.fromkeys(entry.file for entry in entries):
         if is_shard(file):
             return read_shard(file).tokens.image_size
     raise ConfigError("--peer is for shards of another tokenizer's tokens; these are none")

@@ -24,6 +24,7 @@ from ..evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from ..evaluation.results import Result, data_name
 from ..evaluation.session import Session, flat, hold
 from ..evaluation.several import Evaluation, evaluate_models, watch_run
+from ..inference import made_ready
 from ..metrics.networks import WeightFiles
 from ..metrics.table import FEW, check_metrics, default_families, families, in_one_line, result_table
 from ..training import World
@@ -102,7 +103,7 @@ def _run(a: argparse.Namespace, protocols: list[Protocol], world: World) -> int:
         "sampler": models.sampler_given(a),
         "say": progress.say,
         "compiled": a.compile,
-        "ready": lambda model: model if a.peers else models.made_ready(model, a),
+        "ready": lambda model: model if a.peers else made_ready(model, a.precision, a.compile, a.batch_size),
         "rates": rates_of(a),
     }
     evaluation = Evaluation(**fields_of(a, Evaluation) | made)

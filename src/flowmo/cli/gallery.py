@@ -17,10 +17,11 @@ from ..errors import ConfigError
 from ..evaluation.results import labels
 from ..experiments.gallery import Gallery
 from ..files import check_targets
+from ..text import pictures_in_words
 from ..viewing.gallery import Picture, write_gallery
 from . import common, models
 from .fields import add_flag, fields_of
-from .printing import Progress, pictures_in_words, print_json
+from .printing import Progress, print_json
 from .values import positive, size
 
 OUT = Path("flowmo-gallery.html")

@@ -6,29 +6,13 @@ under torchrun several processes share its pictures."""
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..devices import usable_device
-from ..errors import ConfigError
-from ..experiments.class_images import (
-    Detokenizer,
-    ImageGenerator,
-    Order,
-    chosen_labels,
-    image_generators,
-    steps_strip,
-    title,
-    write_samples,
-)
-from ..files import check_targets
-from ..generation import PACKAGED_GENERATOR, DecodeSettings, Generator, load_generator
-from ..tokenizer import FlowMo
-from ..viewing import captioned_grid, two_columns, write_png
-from ..weights.load import packaged_names
+from ..generation import PACKAGED_GENERATOR, DecodeSettings, Generator
 from . import common, models
 from .fields import add_fields, add_flag, fields_of
 from .peers import add_decoding_peer, open_peer_of, refuse_our_settings
@@ -38,7 +22,7 @@ from .values import finite, positive, seed, steps
 if TYPE_CHECKING:
     import torch
 
-    from ..training import World
+    from ..experiments.class_images import Detokenizer
 
 DRAWING = {
     "num_steps": ("--steps", "steps of unmasking"),
@@ -86,81 +70,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..training import World  # takes seconds
+    from ..experiments.generate import GenerationRequest, generate_images  # takes seconds
+    from ..training import World
 
-    world = World.join(str(usable_device(arguments.device)))
+    a = arguments
+    decoder = {"num_steps": a.decoder_steps, "guidance_scale": a.decoder_guidance, "solver": a.decoder_solver}
+    made = {"generators": a.compare or [a.generator], "count": a.n, "decoder": decoder}
+    made["settings"] = DecodeSettings(**fields_of(a, DecodeSettings))
+    request = GenerationRequest(**fields_of(a, GenerationRequest) | made)
+    progress = Progress(0)
+    world = World.join(str(usable_device(a.device)))
     try:
-        return _generate(arguments, world)
+        callbacks = (progress.say, progress.expect, progress.advance)
+        found = generate_images(request, partial(_tokenizers, a), world, *callbacks)
     finally:
         world.leave()
-
-
-def _generate(arguments: argparse.Namespace, world: World) -> int:
-    from ..experiments.many_images import write_many
-
-    settings = DecodeSettings(**fields_of(arguments, DecodeSettings))
-    if arguments.no_pictures and not arguments.npz:
-        raise ConfigError("--no-pictures leaves nothing to write without --npz")
-    if world.size > 1 and not arguments.npz:
-        raise ConfigError("several processes share the pictures of one file; give --npz FILE, or start one process")
-    files: list[str] = arguments.compare or [arguments.generator]
-    generators = [load_generator(file, world.device) for file in files]
-    labels = chosen_labels(generators, arguments.classes, arguments.any_class)
-    if not arguments.classes and not arguments.any_class and world.main:
-        print(
-            f"no --class was given: {arguments.n:,} of each of {len(labels):,} classes, "
-            f"{arguments.n * len(labels):,} images; 'flowmo info' on the generator lists its classes",
-            file=sys.stderr,
-        )
-    tokenizers = _tokenizers(arguments, generators, world.device)
-    both = image_generators(files, generators, tokenizers)
-    if arguments.decoder_guidance is not None and world.main:
-        for source in both:
-            asked = {"guidance_scale": arguments.decoder_guidance, "num_steps": arguments.decoder_steps}
-            given = {name: value for name, value in asked.items() if value is not None}
-            if source.tokenizer.config.sampler is not None:
-                models.tell_idle_guidance(replace(source.tokenizer.config.sampler, **given), "--decoder-guidance")
-    orders = [_order(arguments, settings, source, labels) for source in both]
-    targets = [path for one in orders for path in one.targets]
-    grid = None if arguments.no_pictures else arguments.out / "grid.png"
-    if world.main:
-        check_targets([*targets, *([grid] if grid else [])], map(Path, files), arguments.force)
-    world.wait()
-
-    for source in both:
-        if isinstance(source.tokenizer, FlowMo):  # others are decoded with in float32
-            models.made_ready(source.tokenizer, arguments)
-        source.generator.to(models.PRECISIONS[arguments.precision])
-        for block in source.generator.blocks if arguments.compile else ():
-            block.compile(dynamic=False)
-    progress = Progress(len(both) * len(orders[0].each))
-    sheets = []
-    for source, one in zip(both, orders, strict=True):
-        if one.npz is None:
-            rows = write_samples(source, one, progress.advance)
-        else:
-            rows = write_many(source, one, world, progress.advance)
-        if not world.main:
-            continue
-        if grid:
-            sheets.append(captioned_grid(rows))
-        if one.strip is not None:
-            write_png(one.strip, steps_strip(source, one, arguments.show_steps))
-    if not world.main:
+    if found is None:
         return 0
-    if grid:
-        write_png(grid, sheets[0] if len(sheets) == 1 else two_columns(*sheets))
-    code = progress.finish()
-    count = len(orders[0].each)
-    if arguments.json:
-        result: dict[str, Any] = {"generators": files, "classes": [title(generators[0], label) for label in labels]}
-        result |= {"pictures": count, "written": [str(path) for path in targets], "grid": str(grid) if grid else None}
-        print_json(result)
+    code, grid = progress.finish(), request.grid
+    if a.json:
+        result = {"generators": request.generators, "classes": found.classes, "pictures": found.images}
+        written = [str(path) for path in found.written]
+        print_json(result | {"written": written, "grid": str(grid) if grid else None})
     else:
-        print(f"{count} pictures of {len(labels)} classes" + " by each of two generators" * (len(files) > 1))
-        for path in (*(one.npz for one in orders), grid, *(one.strip for one in orders)):
-            if path:
-                print(path)
+        both = " by each of two generators" * bool(a.compare)
+        print(f"{found.images} pictures of {len(found.classes)} classes{both}", *found.shown, sep="\n")
     return code
 
 
@@ -169,51 +103,21 @@ def _tokenizers(
 ) -> list[Detokenizer]:
     """Return our own and others, the latter for the image size of the generator that names them.
 
-    Where none is named, the packaged one whose tokens the generators make, else the default, which is then refused.
     Raises ConfigError for settings of a decoder that another tokenizer does not have.
     """
-    if arguments.peer and not arguments.tokenizer:
-        refuse_our_settings(arguments, "--peer", ("decoder_steps", "decoder_guidance", "decoder_solver"))
-    names = arguments.tokenizer or ([] if arguments.peer else packaged_names())
-    own = [models.load_named(None, name, device=device) for name in names]
-    if len(own) > 1 and not arguments.tokenizer:
-        wanted = {generator.config.tokens.fingerprint for generator in generators}
-        own = [model for model in own if f"{model.fingerprint():08x}" in wanted] or own[:1]
+    from ..experiments.generate import packaged_tokenizers
+
+    a = arguments
+    if a.peer and not a.tokenizer:
+        refuse_our_settings(a, "--peer", ("decoder_steps", "decoder_guidance", "decoder_solver"))
+    own = [models.load_named(None, name, device=device) for name in a.tokenizer]
+    if not a.tokenizer and not a.peer:
+        own = packaged_tokenizers(generators, device)
     for model in own:
         model.require_tokens()
     found: list[Detokenizer] = [*own]
-    for spec in arguments.peer:
+    for spec in a.peer:
         layouts = [generator.config.tokens for generator in generators]
         named = [layout for layout in layouts if layout.tokenizer == spec.partition("=")[0]] or layouts
         found.append(open_peer_of(spec, named[0].image_size, device))
     return found
-
-
-def _order(
-    arguments: argparse.Namespace, settings: DecodeSettings, source: ImageGenerator, labels: Sequence[int]
-) -> Order:
-    compared = bool(arguments.compare)
-    folder: Path = arguments.out / source.name if compared else arguments.out
-    npz: Path | None = arguments.npz
-    if npz is not None and compared:
-        npz = npz.with_stem(f"{npz.stem}-{source.name}")
-    strip = None
-    if arguments.show_steps:
-        strip = arguments.out / (f"steps-{source.name}.png" if compared else "steps.png")
-    return Order(
-        labels=list(labels),
-        count=arguments.n,
-        seed=arguments.seed,
-        settings=settings,
-        batch_size=arguments.batch_size,
-        decoder={
-            "num_steps": arguments.decoder_steps,
-            "guidance_scale": arguments.decoder_guidance,
-            "solver": arguments.decoder_solver,
-        },
-        folder=None if arguments.no_pictures else folder,
-        npz=npz,
-        strip=strip,
-        classes=source.generator.classes,
-        whole_batches=arguments.compile,
-    )

@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from ..describe import describe
+from ..text import in_words
 from ..weights.load import PACKAGED
 from .common import add_json_argument
 from .fields import add_flag
 from .flags import add_pth_arguments
 from .models import load_named
-from .plain import plain
 from .printing import print_json
 
 
@@ -28,30 +27,5 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(content)
     else:
-        print(*_lines(content), sep="\n")
+        print(*in_words(content), sep="\n")
     return 0
-
-
-def _lines(content: dict[str, Any], indent: str = "") -> list[str]:
-    lines = []
-    for key, value in content.items():
-        title = indent + plain(key.replace("_", " "))
-        if isinstance(value, dict) and value:
-            lines += [title, *_lines(value, indent + "  ")]
-        else:
-            lines.append(f"{title:<20} {_words(value)}")
-    return lines
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, list) and value and isinstance(value[0], int):
-        return " x ".join(map(str, value))
-    if isinstance(value, list) and len(value) > 6:
-        return f"{len(value)}, such as {', '.join(map(plain, value[:2]))}"
-    if isinstance(value, list):
-        return ", ".join(map(plain, value))
-    if value is None or isinstance(value, bool):
-        return "none" if value is None else "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return f"{value:,}" if isinstance(value, int) else plain(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 
 from ..evaluation.results import short_name
+from ..experiments.figure_run import Drawn
 from ..experiments.likelihood import (
     CONDITIONS,
     LikelihoodSettings,
@@ -16,11 +17,12 @@ from ..experiments.likelihood import (
     model_likelihood,
 )
 from ..flow.likelihood import DEQUANTIZATION_T
+from ..text import number
 from ..tokenizer import SMALLEST_TRAINING_T
 from . import common
 from .fields import add_fields, add_flag, fields_of
 from .figure import shared
-from .printing import Progress, number, print_table
+from .printing import Progress, print_table
 from .values import finite, seed
 
 ODE = {
@@ -59,21 +61,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     a = arguments
     stem = short_name(a.model).removesuffix(".safetensors").removesuffix(".pth")
-    measured = shared.Run(a, "likelihood", f"{stem}-likelihood", plotted=False)
-    model, images = measured.models[0], measured.images
+    run = shared.open_run(a, "likelihood", f"{stem}-likelihood", plotted=False)
+    model, images = run.models[0], run.images
     start = default_start(model) if a.start is None else a.start
     settings = LikelihoodSettings(**fields_of(a, LikelihoodSettings) | {"start": start})
     conditions = list(dict.fromkeys(a.condition))
     progress = Progress(len(images) * len(conditions))
-    found = model_likelihood(model, images, measured.seeds, settings, conditions, a.batch_size, progress.advance)
+    found = model_likelihood(model, images, run.seeds, settings, conditions, a.batch_size, progress.advance)
     progress.finish()
-    content = likelihood_content(settings, found, measured.pictures.names, images[0].numel())
+    content = likelihood_content(settings, found, run.pictures.names, images[0].numel())
     seed = f"dequantization and probes of picture i from seed {a.seed} + i"
-    code = measured.finish(content, protocol=PROTOCOL, seed=seed)
+    code = shared.finish(a, run, Drawn(content), protocol=PROTOCOL, seed=seed)
     if not a.json:
         _print(content)
         what = "8-bit pictures" if start <= DEQUANTIZATION_T else f"pictures with noise of level {start:g}"
-        print(f"\n{len(images)} {what}; {measured.result.name} is in {a.out}")
+        print(f"\n{len(images)} {what}; {run.request.result.name} is in {a.out}")
     return code
 
 

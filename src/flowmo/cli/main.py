@@ -16,8 +16,9 @@ from types import ModuleType
 
 from .._version import __version__
 from ..errors import FlowMoError
+from ..text import PlainStream
 from .flags import likely_flag, move_model_settings, tell_old_names, unify
-from .plain import PlainStream, is_first
+from .printing import is_first
 from .subcommands import add_commands
 
 COMMANDS = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,10 +12,11 @@ from typing import Any
 import torch
 
 from ..codec import check_image_size
-from ..config import FlowMoConfig, SamplerConfig, to_dict
+from ..config import FlowMoConfig, SamplerConfig
 from ..devices import usable_device
 from ..errors import ConfigError, WeightsError
-from ..flow import Guidance, shifted_grid
+from ..flow.guidance import idle_guidance
+from ..inference import made_ready
 from ..perceptual import LPIPS, load_lpips
 from ..tokenizer import FlowMo
 from ..weights import load
@@ -24,13 +24,11 @@ from ..weights.load import checkpoint_folder
 from ..weights.sizes import size_warning
 from .values import ORIGINAL
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
 
 def load_models(
     arguments: argparse.Namespace, names: Sequence[str], tokens: bool = False, device: torch.device | None = None
 ) -> list[FlowMo]:
-    """Return the models of these names. Raises WeightsError or ConfigError.
+    """Return the models of these names, in the precision of the arguments. Raises WeightsError or ConfigError.
 
     tokens: whether the command needs them, so that a model of a continuous latent is refused.
     device: None for that of the arguments.
@@ -40,6 +38,8 @@ def load_models(
     models = [load_named(arguments, name, raw_weights, device) for name in names]
     for model in models if tokens else ():
         model.require_tokens()
+    if "precision" in arguments:
+        models = [made_ready(model, arguments.precision, arguments.compile, arguments.batch_size) for model in models]
     return models
 
 
@@ -65,14 +65,6 @@ def load_named(
 
         return averaged_model(folder).to(device)
     return load(name, ema=not raw_weights, device=device, **extra)
-
-
-def made_ready(model: FlowMo, arguments: argparse.Namespace) -> FlowMo:
-    """Return the model itself, in the precision of the arguments and compiled where they say so."""
-    if arguments.precision != "fp32" or arguments.compile:
-        chunk = arguments.batch_size if arguments.compile else None
-        model.prepare(dtype=PRECISIONS[arguments.precision], compile=arguments.compile, chunk_size=chunk)
-    return model
 
 
 def lpips_if_there(arguments: argparse.Namespace, say: Callable[[str], None], needed: bool, note: str) -> LPIPS | None:
@@ -123,14 +115,10 @@ def tell_other_size(size: tuple[int, int], config: FlowMoConfig) -> None:
 
 def sampling(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the settings of ``FlowMo.detokenize``."""
-    return {
-        "num_steps": arguments.steps,
-        "rho": arguments.rho,
-        "guidance_scale": arguments.guidance,
-        "guidance_interval": arguments.interval and tuple(arguments.interval),
-        "solver": arguments.solver,
-        "seed": arguments.seed,
-    }
+    a = arguments
+    interval = a.interval and tuple(a.interval)
+    named = {"num_steps": a.steps, "rho": a.rho, "guidance_scale": a.guidance, "guidance_interval": interval}
+    return named | {"solver": a.solver, "seed": a.seed}
 
 
 def sampler_given(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -143,22 +131,7 @@ def sampler_of(arguments: argparse.Namespace, model: FlowMo) -> SamplerConfig:
     return replace(model.config.sampler, **sampler_given(arguments))
 
 
-def sampling_used(arguments: argparse.Namespace, config: FlowMoConfig) -> dict[str, Any]:
-    """Return :func:`sampling` with the model's defaults filled in, as JSON data."""
-    chosen = {name: value for name, value in sampling(arguments).items() if value is not None}
-    if chosen.get("rho") == math.inf:
-        chosen["rho"] = "inf"  # as in a stored configuration; JSON has no such number
-    return to_dict(config.sampler) | chosen
-
-
-def tell_idle_guidance(sampler: SamplerConfig, flag: str) -> None:
-    """Print a note where the guidance that ``flag`` asked for acts at none of the sampler's noise levels."""
-    guidance = Guidance(sampler.guidance_scale, sampler.guidance_interval)
-    levels = shifted_grid(sampler.num_steps, sampler.rho)[:-1].tolist()
-    if guidance.scale != 1 and not any(map(guidance.acts, levels)):
-        low, high = guidance.interval
-        print(
-            f"note: {flag} {guidance.scale:g} changes nothing: it acts between the noise levels {low:.2f} and "
-            f"{high:.2f}, where none of this decoder's {len(levels)} steps begins; ask for more steps",
-            file=sys.stderr,
-        )
+def tell_idle_guidance(arguments: argparse.Namespace, model: FlowMo) -> None:
+    """Print a note where the guidance that was asked for acts at no step of the model's sampler."""
+    if arguments.guidance is not None and (why := idle_guidance(sampler_of(arguments, model))) is not None:
+        print(f"note: --guidance {why}", file=sys.stderr)

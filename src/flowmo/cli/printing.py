@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from ..errors import FlowMoError
 from ..files import json_text
-from .plain import plain
+from ..text import plain, table_lines
 
 
 class Progress:
@@ -61,35 +62,15 @@ class Progress:
 
 
 def print_table(header: list[str], rows: list[list[str]], width: int = 100, names: int = 1) -> None:
-    """Print columns as wide as they need, the first to the left, the others to the right.
-
-    A table wider than ``width`` characters comes in several, each with the first ``names`` columns, which tell the rows
-    apart; of the later ones rows that have no number are left out.
-    """
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    blocks: list[list[int]] = [[]]
-    first = widths[0] + sum(widths[k] + 2 for k in range(1, names))
-    for i in range(names, len(header)):
-        if blocks[-1] and first + sum(widths[k] + 2 for k in [*blocks[-1], i]) > width:
-            blocks.append([])
-        blocks[-1].append(i)
-    for number, block in enumerate(blocks):
-        shown = [row for row in rows if not number or any(row[i] not in ("-", "") for i in block)]
-        for row in [[""] * len(header)] * bool(number) + [header, *shown]:
-            cells = (row[i].rjust(widths[i]) for i in [*range(1, names), *block])
-            print("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
-
-
-def number(value: float | None, spec: str, missing: str = "-") -> str:
-    """Return a number for a cell of a table; ``missing`` for None."""
-    return missing if value is None else format(value, spec)
-
-
-def pictures_in_words(count: int) -> str:
-    """Return "1 picture", "2 pictures"."""
-    return f"{count} picture{'s' * (count != 1)}"
+    """Print a table, see :func:`table_lines`."""
+    print(*table_lines(header, rows, width, names), sep="\n")
 
 
 def print_json(content: Any) -> None:
     """Print a result to stdout, with null in the place of numbers that JSON has not."""
     print(json_text(content))
+
+
+def is_first() -> bool:
+    """Return whether this is the first of the processes that ``torchrun`` started, or the only one."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"

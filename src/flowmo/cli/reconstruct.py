@@ -11,14 +11,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ..config import to_dict
 from ..data import find_pictures, leave_out_results, output_stems, relative_names
 from ..evaluation.reconstruction import Scores, mean_scores, reconstruct_pictures
 from ..files import check_targets
 from ..metrics.table import column
+from ..text import number, plain
 from ..viewing import contact_sheet, side_by_side, write_png
 from . import common, models, rates
-from .plain import plain
-from .printing import Progress, number, print_json, print_table
+from .printing import Progress, print_json, print_table
 
 SUFFIXES = (".png", ".side-by-side.png")
 SHEET = "contact-sheet.png"
@@ -43,8 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     targets = [[out / f"{s}{suffix}" for suffix in SUFFIXES] for s in output_stems(names, SUFFIXES, [SHEET])]
     check_targets([*chain.from_iterable(targets), out / SHEET], paths, a.force)
     model = models.load_model(a)
-    if a.guidance is not None:
-        models.tell_idle_guidance(models.sampler_of(a, model), "--guidance")
+    models.tell_idle_guidance(a, model)
     size = models.own_size(a, model.config)
     progress = Progress(len(paths))
     lpips = models.lpips_if_there(a, progress.say, False, "LPIPS is n/a")
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
             "model": a.model,
             "image_size": list(size) if size else None,
             "fit": a.fit if size else "whole",
-            "settings": models.sampling_used(a, model.config),
+            "settings": to_dict(models.sampler_of(a, model)) | {"seed": a.seed},
             "pictures": rows,
             "mean": mean,
             "contact_sheet": str(out / SHEET) if rows else None,

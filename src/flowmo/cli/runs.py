@@ -15,7 +15,7 @@ from ..data import FileSource, ImageSource, open_split, read_images
 from ..devices import usable_device
 from ..errors import ConfigError
 from ..training import TrainOptions
-from .plain import is_first
+from .printing import is_first
 from .values import positive
 
 

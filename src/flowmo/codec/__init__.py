@@ -9,7 +9,6 @@ from .entries import (
     coded_images,
     entries_of,
     is_shard,
-    patch_of,
     token_batches,
 )
 from .file import FITS, HEADER_SIZE, TokenFile, decode_file, encode_file, read_file, write_file
@@ -34,7 +33,6 @@ __all__ = [
     "files_beside",
     "is_shard",
     "map_shard",
-    "patch_of",
     "read_file",
     "read_shard",
     "token_batches",

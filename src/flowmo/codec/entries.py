@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from ..config import FlowMoConfig
 from ..errors import FlowMoError, ImageError, TokenFileError
 from ..quantize.tokens import Tokens
+from ..tiles import patch_of
 from .file import read_file
 from .shard import FORMAT, Shard, read_shard
 
@@ -82,13 +82,6 @@ def coded_images(
             on_bad(file, error, len(members))
         else:
             yield from images
-
-
-def patch_of(config: FlowMoConfig) -> int:
-    """Return the pixels that both sides of an image must be a multiple of."""
-    if config.transform is not None:
-        return config.transform.patch_size
-    return math.lcm(config.encoder.patch_size, config.decoder.patch_size)
 
 
 def check_image_size(size: tuple[int, int], config: FlowMoConfig) -> None:

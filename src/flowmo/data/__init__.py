@@ -1,17 +1,9 @@
 """Pictures in and out: data sets for training, files for the commands, crops, and sizes fitted to the model."""
 
-from ..image_utils.crops import (
-    adm_crop,
-    center_crop,
-    random_crop,
-    shorter_side_to,
-    to_float,
-    to_image,
-    to_tensor,
-    to_uint8,
-)
+from ..image_utils.crops import adm_crop, center_crop, random_crop, shorter_side_to, to_image, to_tensor
 from ..image_utils.decode import IMAGE_SUFFIXES, MAX_PIXELS, decode
 from ..image_utils.fit import FITS, Fit, fit_picture, kept_size, restore_size, whole_size
+from ..image_utils.scale import to_float, to_uint8
 from .batch import Batch
 from .batches import PictureBatch, picture_batches
 from .changes import DataFingerprint, changes, fingerprint_of

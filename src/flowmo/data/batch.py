@@ -7,7 +7,7 @@ from functools import cached_property
 
 import torch
 
-from ..image_utils.crops import to_float
+from ..image_utils.scale import to_float
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 from ..errors import ImageError
-from ..image_utils.crops import to_tensor
 from ..image_utils.fit import Fit, fit_picture, whole_size
 from .inputs import open_picture
 
 
 @dataclass(frozen=True)
 class PictureBatch:
-    """images: float32 B 3 H W in [-1, 1]. indices: places in the list of paths. original_sizes: (height, width)."""
+    """images: uint8 B 3 H W. indices: places in the list of paths. original_sizes: (height, width)."""
 
     images: torch.Tensor
     indices: list[int]
@@ -46,8 +47,8 @@ def picture_batches(
             picture = open_picture(path)
             if size is None:
                 own = whole_size((picture.image.height, picture.image.width), multiple)
-                return to_tensor(fit_picture(picture.image, *own, "whole")), picture.original_size
-            return to_tensor(fit_picture(picture.image, *size, fit)), picture.original_size
+                return _pixels(fit_picture(picture.image, *own, "whole")), picture.original_size
+            return _pixels(fit_picture(picture.image, *size, fit)), picture.original_size
         except ImageError as error:
             return error
 
@@ -73,10 +74,18 @@ def _collect(
             on_bad(paths[index], result)
         else:
             if images and images[0].shape != result[0].shape:
-                yield PictureBatch(torch.stack(images), indices, sizes)
+                yield PictureBatch(_stacked(images), indices, sizes)
                 images, indices, sizes = [], [], []
             images.append(result[0])
             indices.append(index)
             sizes.append(result[1])
     if images:
-        yield PictureBatch(torch.stack(images), indices, sizes)
+        yield PictureBatch(_stacked(images), indices, sizes)
+
+
+def _pixels(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _stacked(images: list[torch.Tensor]) -> torch.Tensor:
+    return images[0][None] if len(images) == 1 else torch.stack(images)  # a large image is not copied

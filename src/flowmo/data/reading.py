@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, ImageError
-from ..image_utils.crops import center_crop, shorter_side_to, to_tensor, to_uint8
+from ..image_utils.crops import center_crop, shorter_side_to, to_tensor
 from ..image_utils.fit import fit_picture
+from ..image_utils.scale import to_uint8
 from .opening import open_split
 from .sources import ImageSource
 

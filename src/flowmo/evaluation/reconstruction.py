@@ -10,13 +10,14 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from ..codec import HEADER_SIZE, patch_of
+from ..codec import HEADER_SIZE
 from ..config import FlowMoConfig
-from ..data import Fit, picture_batches, to_image
+from ..data import Fit, picture_batches, to_float, to_image
 from ..errors import FlowMoError, ImageError
 from ..metrics.networks import Networks
 from ..metrics.pixels import thumbnail
 from ..quantize.tokens import payload_size
+from ..tiles import patch_of
 from ..tokenizer import FlowMo
 from .evaluator import measure_pairs
 from .protocols import STANDARD
@@ -87,7 +88,7 @@ def reconstruct_pictures(
     The rest is as :func:`reconstruct_and_score` takes it.
     """
     for batch in picture_batches(paths, size, fit, batch_size, on_bad, multiple=patch_of(model.config)):
-        images = batch.images.to(model.device)
+        images = to_float(batch.images.to(model.device))
         bits = bits_per_token((images.shape[2], images.shape[3]))
         found = reconstruct_and_score(model, images, lpips, bits, **sampling)
         for i, (index, scores) in enumerate(zip(batch.indices, found.scores, strict=True)):

@@ -6,7 +6,7 @@ over a picture, and no later step takes it back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,13 @@ import torch
 from torch import Tensor
 
 from ..config import SamplerConfig
+from ..data import to_image
 from ..flow import Guidance, image_estimate, integrate, seeded_noise, shifted_grid
 from ..metrics.pixels import psnr
+from ..metrics.table import column
 from ..tokenizer import FlowMo
+from ..viewing.paper_figures import Colors, discoloration_figure
+from .figure_run import Drawn, FigureRun
 from .sampling import codes_of
 
 
@@ -99,6 +103,30 @@ def discoloration(
     samples, levels = torch.cat(results), grid[:-1].tolist()
     along = [color_error(torch.cat(parts), images) for parts in estimates[: len(levels)]]
     return Discoloration(samples, color_error(samples, images), levels, along)
+
+
+def draw_discoloration(run: FigureRun, shown: int, on_done: Callable[[], None] = lambda: None) -> Drawn:
+    """Return Figure 7 of the models of a run. shown: images drawn, the first. on_done: called after each model."""
+    rows, drawn = [], []
+    for label, model, sampler in zip(run.labels, run.models, run.samplers, strict=True):
+        found = discoloration(model, run.images, run.seeds, sampler, run.request.batch_size)
+        along = [error.mean for error in found.along_steps]
+        pictures = [to_image(image) for image in found.images[:shown]]
+        drawn.append(Colors(label, pictures, found.error.per_picture, found.levels, along))
+        rows.append(found.content(label, run.images, run.pictures.names))
+        on_done()
+    originals = [to_image(image) for image in run.images[:shown]]
+    plot = discoloration_figure(originals, drawn, "Discoloration of reconstructions", run.note())
+    header = ["mean", "median", "95 %", "worst", "red", "green", "blue", column("psnr").label]
+    table = (["error of mean colour", *header], [_cells(row) for row in rows])
+    return Drawn({"models": rows}, plot, table=table)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    error = row["mean_color_error"]
+    numbers = [f"{error[name]:.2f}" for name in ("mean", "median", "quantile_95", "worst")]
+    casts = [f"{cast:+.2f}" for cast in error["cast_red_green_blue"]]
+    return [row["model"], *numbers, *casts, f"{row['psnr']:.2f}"]
 
 
 def _follow(

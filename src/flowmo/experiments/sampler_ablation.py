@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import statistics
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..arch import Condition
-from ..config import SamplerConfig
+from ..config import SamplerConfig, from_dict, to_dict
 from ..flow import (
     Guidance,
     Velocity,
@@ -104,6 +104,23 @@ def with_utilisation(
             ceiling = matrix_ceiling(model.device, torch.bfloat16 if half else torch.float32)
             row["utilisation"] = flops * row["images_per_second"] / ceiling
     return rows
+
+
+def ablation_content(
+    model: FlowMo, images: Tensor, num_steps: int, dtype: str = "fp32", repeats: int = 3
+) -> dict[str, Any]:
+    """Return the ablation of the paper's sampler in ``num_steps`` steps, as JSON data: its "sampler" and "rows"."""
+    sampler = replace(SamplerConfig(), num_steps=num_steps)
+    found = measure_sampler_ablation(model, images, sampler, dtype, repeats)
+    rows = with_utilisation(found, model, (images.shape[2], images.shape[3]), sampler, dtype)
+    return {"sampler": to_dict(sampler), "rows": rows}
+
+
+def ablation_in_words(content: dict[str, Any]) -> str:
+    """Return which sampler an ablation was of."""
+    sampler: SamplerConfig = from_dict(SamplerConfig, content["sampler"])
+    passes = function_evaluations(sampler)
+    return f"{sampler.num_steps} steps, guidance {sampler.guidance_scale:g}, {passes} passes"
 
 
 def plain_sample(model: FlowMo, code: Tensor, noise: Tensor, sampler: SamplerConfig) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,14 @@ import numpy as np
 from torch import Tensor
 
 from ..config import SamplerConfig
+from ..data import to_image
 from ..errors import ConfigError
 from ..tokenizer import FlowMo
-from .sampling import codes_of, sample_codes
+from ..viewing.paper_figures import VarianceRow, variance_figure
+from .figure_run import Drawn, FigureRun
+from .sampling import codes_of, sample_codes, sampler_in_words
+
+SAMPLES_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -83,3 +88,29 @@ def variance_content(names: Sequence[str], found: Sequence[SeedVariance]) -> dic
     ]
     mean = {key: float(np.mean([picture[key] for picture in pictures])) for key in pictures[0]}
     return {"mean": mean, "pictures": [{"name": n, **one} for n, one in zip(names, pictures, strict=True)]}
+
+
+def draw_variance(run: FigureRun, seeds: range, shown: int, on_done: Callable[[], None] = lambda: None) -> Drawn:
+    """Return Figure 8 of one model: its images sampled from the same ``seeds``, and the first ones drawn.
+
+    shown: how many are. on_done: called after each image.
+    """
+    found: list[SeedVariance] = []
+    rows: list[VarianceRow] = []
+    sampler = run.samplers[0]
+    for image, one in zip(
+        run.images, seed_variance(run.models[0], run.images, seeds, sampler, run.request.batch_size), strict=True
+    ):
+        if len(found) < shown:
+            samples = [to_image(sample) for sample in one.samples[:SAMPLES_SHOWN]]
+            rows.append(VarianceRow(to_image(image), samples, 127.5 * one.variance.sqrt().numpy()))
+        found.append(one)
+        on_done()
+    content = variance_content(run.pictures.names, found)
+    deviation, share = content["mean"]["deviation_8bit"], content["mean"]["share_of_squared_error"]
+    words = (
+        f"{run.labels[0]}, {sampler_in_words(sampler)}; seeds {seeds[0]} to {seeds[-1]}, the same for all pictures\n"
+        f"{len(found)} pictures: mean standard deviation {deviation:.1f} of 255 levels; chance is {share:.0%} of the "
+        "squared error"
+    )
+    return Drawn(content, variance_figure(rows, f"Reconstructions from {len(seeds)} seeds", words), words)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..config import SamplerConfig
+from .grids import shifted_grid
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """(x_t, t) -> v; t is (B,)."""
@@ -51,3 +52,16 @@ class Guidance:
             return self.combine(v, null(x_t, t))
 
         return velocity
+
+
+def idle_guidance(sampler: SamplerConfig) -> str | None:
+    """Return in words, its scale first, why the guidance of a sampler changes nothing; None where it acts at a step."""
+    guidance = Guidance.of(sampler)
+    levels = shifted_grid(sampler.num_steps, sampler.rho)[:-1].tolist()
+    if guidance.scale == 1 or any(map(guidance.acts, levels)):
+        return None
+    low, high = guidance.interval
+    return (
+        f"{guidance.scale:g} changes nothing: it acts between the noise levels {low:.2f} and {high:.2f}, where none of "
+        f"this decoder's {len(levels)} steps begins; ask for more steps"
+    )

@@ -17,7 +17,10 @@ from torch import Tensor
 
 from ..errors import ImageError
 from ..files import user_path
+from .scale import to_float, to_uint8
 
+Size: TypeAlias = int | tuple[int, int] | str
+"""One side, (height, width), or "original"."""
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -35,44 +38,76 @@ _FORMS = (
 _warned = False
 
 
-def as_images(images: Images, size: int | tuple[int, int]) -> Tensor:
+def as_images(images: Images, size: Size, patch: int = 1) -> Tensor:
     """Return images in any form as float B 3 H W in [-1, 1].
 
     A float tensor is taken as prepared and keeps its size. Everything else is brought to ``size`` (one side, or height
-    and width): scaled until it covers it, then the centre, as the paper does (C1). Files and uint8 are decoded as in
+    and width): scaled until it covers it, then the centre, as the paper does (C1). "original" scales nothing, and
+    repeats the right and lower edges up to a multiple of ``patch``. Files and uint8 are decoded as in
     :func:`flowmo.image_utils.decode.decode` and scaled by Pillow, floats by torch's antialiased bilinear filter.
     Accepted are a path, a Pillow image, a NumPy array (H W, H W C or N H W C with C of 1, 3 or 4, or channels first),
     a tensor with channels first, and sequences or iterators of these, whose
     sizes may differ.
     Raises ImageError for anything else, and for values outside [-1, 1]. Warns once of a batch that seems to be 0..1.
     """
+    return _as_float(as_batch(images, size, patch))
+
+
+def as_batch(images: Images, size: Size, patch: int = 1) -> Tensor:
+    """Return what :func:`as_images` does, but as uint8 in [0, 255] where all have 8 bits: a fourth of the memory."""
     if isinstance(images, Tensor) and images.is_floating_point():
         batch = images[None] if images.ndim == 3 else images
         _check_tensor(batch, images)
     else:
-        height, width = (size, size) if isinstance(size, int) else size
-        singles = [_fitted(single, height, width) for single in _singles(images)]
-        batch = torch.stack(singles) if singles else torch.zeros(0, 3, height, width)
-    _check_range(batch)
+        singles = [_fitted(single, size, patch) for single in _singles(images)]
+        if any(single.is_floating_point() for single in singles):
+            singles = [_as_float(single) for single in singles]
+        shapes = sorted({tuple(single.shape[1:]) for single in singles})
+        if len(shapes) > 1:
+            raise ImageError(f"images of one size make a batch, these have {len(shapes)}: give them one at a time")
+        if not singles:
+            return torch.zeros(0, 3, *_sides(size, (0, 0), patch))
+        batch = singles[0][None] if len(singles) == 1 else torch.stack(singles)  # a large image is not copied
+    if batch.is_floating_point():
+        _check_range(batch)
     return batch
 
 
+def _as_float(images: Tensor) -> Tensor:
+    return images if images.is_floating_point() else to_float(images)
+
+
+def _sides(size: Size, original: tuple[int, int], patch: int) -> tuple[int, int]:
+    """Return (height, width) that an image of that original height and width gets."""
+    from .fit import whole_size
+
+    if size == "original":
+        return whole_size(original, patch)
+    if isinstance(size, str):
+        raise ImageError(f'size is one side, (height, width) or "original"; got {size!r}')
+    return (size, size) if isinstance(size, int) else size
+
+
 def to_pil(images: Tensor) -> list[Image.Image]:
-    """Return float B 3 H W or 3 H W in [-1, 1] as RGB Pillow images, one each. Raises ImageError for other shapes."""
+    """Return images B 3 H W or 3 H W, float in [-1, 1] or uint8, as RGB Pillow images, one each. Raises ImageError for
+    other shapes."""
     from PIL import Image
 
     return [Image.fromarray(array) for array in to_numpy(images)]
 
 
 def to_numpy(images: Tensor) -> np.ndarray:
-    """Return float B 3 H W or 3 H W in [-1, 1] as uint8 B H W 3, rounded to nearest. Raises ImageError for other
-    shapes."""
+    """Return images B 3 H W or 3 H W, float in [-1, 1] or uint8, as uint8 B H W 3, floats rounded to nearest. Raises
+    ImageError for other shapes."""
     if not isinstance(images, Tensor):
-        raise ImageError(f"a float tensor B 3 H W is needed, got an object of the type {type(images).__name__}")
+        raise ImageError(f"a tensor B 3 H W is needed, got an object of the type {type(images).__name__}")
     batch = images[None] if images.ndim == 3 else images
-    if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point():
-        raise ImageError(f"float images B 3 H W or 3 H W are needed, got {images.dtype} {tuple(images.shape)}")
-    pixels = ((batch.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    eight_bits = batch.dtype == torch.uint8
+    if batch.ndim != 4 or batch.shape[1] != 3 or not (eight_bits or batch.is_floating_point()):
+        raise ImageError(
+            f"images B 3 H W or 3 H W, float or uint8, are needed; got {images.dtype} {tuple(images.shape)}"
+        )
+    pixels = batch if eight_bits else to_uint8(batch.detach())
     return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
@@ -139,18 +174,18 @@ def _of_array(images: np.ndarray) -> list[Any]:
     return list(pixels.expand(-1, 3, -1, -1))
 
 
-def _fitted(single: Any, height: int, width: int) -> Tensor:
-    """A single image as float 3 height width in [-1, 1]."""
+def _fitted(single: Any, size: Size, patch: int) -> Tensor:
+    """A single image as 3 H W of its size: float in [-1, 1] where it came as floats, else uint8."""
     from PIL import Image
 
-    from .crops import to_tensor
     from .decode import to_rgb
     from .fit import fit_picture
 
     if isinstance(single, Tensor):
         if not single.numel():
             raise ImageError(f"an image of {single.shape[1]} x {single.shape[2]} pixels is empty")
-        return _fit_float(single, height, width)
+        height, width = _sides(size, (single.shape[1], single.shape[2]), patch)
+        return _extend_float(single, height, width) if size == "original" else _fit_float(single, height, width)
     if isinstance(single, (str, os.PathLike)):
         image = _read(os.fspath(single))
     elif isinstance(single, np.ndarray):
@@ -159,7 +194,9 @@ def _fitted(single: Any, height: int, width: int) -> Tensor:
         image = to_rgb(single)
     if not image.width * image.height:
         raise ImageError(f"an image of {image.height} x {image.width} pixels is empty")
-    return to_tensor(fit_picture(image, height, width))
+    height, width = _sides(size, (image.height, image.width), patch)
+    image = fit_picture(image, height, width, "whole" if size == "original" else "crop")
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def _read(name: str) -> Image.Image:
@@ -174,6 +211,11 @@ def _read(name: str) -> Image.Image:
     if glob.has_magic(name) and not path.exists():
         raise ImageError(f"{name}: there is no such file; glob.glob(pattern) lists those that match a pattern")
     return decode(path, name)
+
+
+def _extend_float(image: Tensor, height: int, width: int) -> Tensor:
+    beyond = (0, width - image.shape[2], 0, height - image.shape[1])
+    return F.pad(image.float()[None], beyond, mode="replicate")[0]
 
 
 def _fit_float(image: Tensor, height: int, width: int) -> Tensor:

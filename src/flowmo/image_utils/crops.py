@@ -1,4 +1,4 @@
-"""Square pictures for the network and back: scaling, crops and the [-1, 1] range of the paper's training (C1)."""
+"""Square pictures for the network and back: scaling and crops of the paper's training (C1)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from PIL import Image
 
 from ..errors import ImageError
 from .decode import MAX_PIXELS
+from .scale import to_float, to_uint8
 
 
 def shorter_side_to(image: Image.Image, size: int) -> Image.Image:
@@ -77,13 +78,3 @@ def _check(image: Image.Image, size: int) -> None:
 
 def _cut(image: Image.Image, left: int, top: int, size: int) -> Image.Image:
     return image if image.size == (size, size) else image.crop((left, top, left + size, top + size))
-
-
-def to_float(pixels: torch.Tensor) -> torch.Tensor:
-    """Return uint8 ... in [0, 255] as float32 ... in [-1, 1]; :func:`to_uint8` is its inverse."""
-    return pixels.to(torch.float32) / 127.5 - 1
-
-
-def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """Return float ... in [-1, 1] as uint8 ... in [0, 255], rounded to nearest; values outside are clamped."""
-    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ImageError
-from ..image_utils.crops import to_uint8
+from ..image_utils.scale import to_uint8
 
 _WINDOW = 7
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2

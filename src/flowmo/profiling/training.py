@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, get_args
 
 import torch
 
-from ..config import FlowMoConfig
-from ..data import Batch
+from ..config import FlowMoConfig, override, to_dict
+from ..data import Batch, ImageSource
 from ..errors import ConfigError
+from ..presets import at_size, preset
+from ..provenance import machine
 from ..training.config import TrainConfig
 from ..training.distributed import Strategy
-from .flops import flops_per_image, parameter_count
+from ..training.recipes import RECIPES, model_of
+from ..training.start import crop_size
+from .flops import flops_per_image, matrix_ceiling, parameter_count, precision
 from .memory import Memory, memory_per_rank, untrained_lpips
-from .training_speed import Speed, available_memory, measure_updates, release, resident_memory
+from .training_speed import Speed, available_memory, measure_loader, measure_updates, release, resident_memory
 
 USUAL_PROCESSES = (1, 8)
+
+
+class Profiled(NamedTuple):
+    """What a training takes, here and elsewhere."""
+
+    model: FlowMoConfig  # as the network sees images
+    train: TrainConfig  # likewise
+
+
+def settings_of(
+    name: str, recipe: str | None = None, model: Sequence[str] = (), settings: Sequence[str] = ()
+) -> Profiled:
+    """Return the settings of a training of the preset ``name``, with its crops as images of their own.
+
+    recipe: the name of settings to start from. model, settings: "name=value" of the model and of the training.
+    Raises ConfigError.
+    """
+    train = override(RECIPES[recipe](name) if recipe else TrainConfig(), list(settings))
+    config = override(model_of(recipe, preset(name)), list(model))
+    return Profiled(at_size(config, crop_size(config, train)), replace(train, crop_size=None))
 
 
 class Plan(NamedTuple):
@@ -41,6 +65,65 @@ class Measured(NamedTuple):
     # Bytes by which this process grew, as the system says, to compare with the tensors counted in ``speed.memory``;
     # None where it does not say, or where a GPU holds the tensors.
     process: int | None = None
+
+
+class Bench(NamedTuple):
+    """Updates of a training and its data loader, measured on this machine."""
+
+    machine: dict[str, Any]  # see ``provenance.machine``
+    ceiling: float  # FLOP/s of matrix products
+    rate: float  # images a second by the data loader alone
+    workers: int  # processes that decode
+    repeats: int  # updates timed
+    measured: list[Measured]  # one for each way to update
+
+    def content(self) -> dict[str, Any]:
+        """Return all of it as JSON data."""
+        return {
+            "machine": self.machine,
+            "ceiling_flops": self.ceiling,
+            "loader": {"images_per_second": self.rate, "workers": self.workers},
+            "repeats": self.repeats,
+            "measured": [m._asdict() | {"speed": m.speed and m.speed._asdict()} for m in self.measured],
+        }
+
+
+def bench(
+    profiled: Profiled,
+    source: ImageSource,
+    device: torch.device,
+    sizes: Sequence[int] | None = None,
+    compiled: Sequence[bool] | None = None,
+    repeats: int = 5,
+    on_open: Callable[[int], None] = lambda total: None,
+    on_done: Callable[[], None] = lambda: None,
+) -> Bench:
+    """Measure the data loader, and updates of each size with and without compiled blocks.
+
+    sizes: images of an update; None for those of the settings. compiled: None for as in the settings.
+    on_open: told how many measurements there are. on_done: called after each.
+    """
+    model, train = profiled
+    facts, ceiling = machine(device), matrix_ceiling(device, precision(train))
+    rate, pictures = measure_loader(source, train, model.image_size)
+    sizes = sizes or [train.batch_size // train.micro_batches(1)]
+    ways = [(size, replace(train, compile=choice)) for size in sizes for choice in compiled or (train.compile,)]
+    on_open(len(ways))
+    found = []
+    for size, asked in ways:
+        found.append(measured(model, asked, device, pictures, size, repeats))
+        on_done()
+    return Bench(facts, ceiling, rate, train.workers, repeats, found)
+
+
+def estimate(profiled: Profiled, gpus: Sequence[int] | None = None) -> tuple[list[Plan], dict[str, Any]]:
+    """Return the plans of a training, see :func:`plans`, and all that is known without a measurement, as JSON data."""
+    model, train = profiled
+    planned, refused = plans(model, train, gpus)
+    content = {"model": to_dict(model), "train": to_dict(train)} | cost(model, train)
+    content["estimate"] = [plan._asdict() | {"memory": plan.memory._asdict()} for plan in planned]
+    content["cannot_share"] = [{"processes": count, "why": why} for count, why in refused.items()]
+    return planned, content
 
 
 def cost(model: FlowMoConfig, train: TrainConfig) -> dict[str, Any]:

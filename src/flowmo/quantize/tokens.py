@@ -210,7 +210,7 @@ class Tokens:
 
     def to_pil(self, model: Detokenizer, **settings: Any) -> list[Image.Image]:
         """Return the images as Pillow's, one each; as :meth:`to_images`."""
-        return to_pil(self.to_images(model, **settings))
+        return to_pil(self.to_images(model, uint8=True, **settings))
 
     def to_bytes(self) -> list[bytes]:
         """Return one packed payload an image, ``payload_size`` bytes each: 256 tokens of 18 bits are 576 bytes."""

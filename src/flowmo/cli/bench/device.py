@@ -13,13 +13,14 @@ from ... import samples
 from ...devices import usable_device
 from ...image_utils import as_images
 from ...presets import preset
-from ...profiling.agreement import Agreement, agreements
-from ...profiling.attention import Kernel, attention_kernels
+from ...profiling.agreement import agreements
+from ...profiling.attention import attention_kernels
 from ...profiling.flops import matrix_ceiling
+from ...profiling.tables import agreement_table, attention_table
 from ...provenance import machine
 from ..common import MODEL_HELP, PACKAGED, add_device_argument
 from ..fields import add_flag
-from ..printing import number, print_table
+from ..printing import print_table
 from ..values import positive
 from . import shared
 
@@ -60,30 +61,11 @@ def run(arguments: argparse.Namespace) -> int:
         "attention": [one._asdict() for one in kernels],
     }
     if not a.json:
-        _print(facts, ceilings, found)
+        products = ", ".join(f"{name} {value / 1e12:.3g}" for name, value in ceilings.items())
+        print(f"{facts.get('gpu', facts['cpu'])}, torch {facts['torch']}; matrix products in TFLOP/s: {products}\n")
+        print_table(*agreement_table(found))
+        print(*(f"{one.name}: {one.why}\n" for one in found if one.why), sep="", end="")
         if kernels:
-            _print_attention(kernels, ceilings)
+            print()
+            print_table(*attention_table(kernels, ceilings))
     return shared.finish(a, content) or (0 if all(one.good for one in found) else 1)
-
-
-def _print(facts: dict[str, Any], ceilings: dict[str, float], found: list[Agreement]) -> None:
-    products = ", ".join(f"{name} {value / 1e12:.3g}" for name, value in ceilings.items())
-    print(f"{facts.get('gpu', facts['cpu'])}, torch {facts['torch']}; matrix products in TFLOP/s: {products}\n")
-    rows = []
-    for a in found:
-        differences = [number(value, ".2g") for value in (a.image, a.loss, a.gradient)]
-        rows.append([a.name, *differences, number(a.tokens, ".1%"), "good" if a.good else "WRONG"])
-    print_table(["difference from the CPU's float32", "image", "loss", "gradient", "same tokens", ""], rows)
-    for a in found:
-        if a.why:
-            print(f"{a.name}: {a.why}")
-
-
-def _print_attention(kernels: list[Kernel], ceilings: dict[str, float]) -> None:
-    print()
-    rows = []
-    for k in kernels:
-        times = [number(seconds and 1e3 * seconds, ".3f") for seconds in (k.forward, k.both)]
-        share = number(k.flops and k.flops / ceilings[k.dtype], ".1%")
-        rows.append([f"{k.name}, {k.dtype}", *times, share, number(k.difference, ".1g")])
-    print_table(["attention", "ms forward", "ms both", "utilisation", "difference"], rows)

@@ -6,12 +6,9 @@ from __future__ import annotations
 
 import argparse
 
-from ...data import to_image
-from ...experiments.discoloration import discoloration
-from ...metrics.table import column
-from ...viewing.paper_figures import Colors, discoloration_figure
+from ...experiments.discoloration import draw_discoloration
 from .. import common
-from ..printing import Progress, print_table
+from ..printing import Progress
 from . import shared
 
 MOST_MODELS = 6
@@ -27,28 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    figure = shared.figure_run(arguments, MOST_MODELS)
-    images, samplers = figure.images, figure.samplers()
-    progress = Progress(len(figure.models), "models")
-    rows, drawn = [], []
-    for label, model, sampler in zip(figure.labels, figure.models, samplers, strict=True):
-        found = discoloration(model, images, figure.seeds, sampler, arguments.batch_size)
-        along = [error.mean for error in found.along_steps]
-        shown = [to_image(image) for image in found.images[: arguments.show]]
-        drawn.append(Colors(label, shown, found.error.per_picture, found.levels, along))
-        rows.append(found.content(label, images, figure.pictures.names))
-        progress.advance()
+    run = shared.open_figure(arguments, MOST_MODELS)
+    progress = Progress(len(run.models), "models")
+    drawn = draw_discoloration(run, arguments.show, progress.advance)
     progress.finish()
-    originals = [to_image(image) for image in images[: arguments.show]]
-    plot = discoloration_figure(originals, drawn, "Discoloration of reconstructions", figure.note())
-    if not arguments.json:
-        header = ["mean", "median", "95 %", "worst", "red", "green", "blue", column("psnr").label]
-        print_table(["error of mean colour", *header], [_cells(row) for row in rows])
-    return figure.finish({"models": rows}, plot, samplers, "unrounded")
-
-
-def _cells(row: dict) -> list[str]:
-    error = row["mean_color_error"]
-    numbers = [f"{error[name]:.2f}" for name in ("mean", "median", "quantile_95", "worst")]
-    casts = [f"{cast:+.2f}" for cast in error["cast_red_green_blue"]]
-    return [row["model"], *numbers, *casts, f"{row['psnr']:.2f}"]
+    return shared.finish(arguments, run, drawn, protocol="unrounded")

@@ -6,14 +6,11 @@ paper, or as many as there are; distances of distributions depend on their numbe
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from ...experiments.rate_distortion_perception import norm_sweep, point_to_dict
-from ...metrics.table import column
-from ...viewing.paper_figures import Curve, tradeoff_figure
+from ...experiments.rate_distortion_perception import draw_tradeoff
 from .. import common
 from ..fields import add_flag
-from ..printing import Progress, print_table
+from ..printing import Progress
 from ..values import finite
 from . import shared
 
@@ -38,34 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    figure = shared.figure_run(arguments, MOST_MODELS)
-    images, samplers = figure.images, figure.samplers()
-    scales = sorted(set(arguments.scales))
-    progress = Progress(len(figure.models) * len(scales), "points")
-    perception = figure.measure(arguments.perception)
-    rows: list[dict[str, Any]] = []
-    curves = []
-    for label, model, sampler in zip(figure.labels, figure.models, samplers, strict=True):
-        points = []
-        for point in norm_sweep(model, images, scales, figure.seeds, perception, sampler, arguments.batch_size):
-            points.append(point)
-            progress.advance()
-        rate = f"{label}, {model.config.bits_per_pixel:.3f} bits/pixel"
-        names = list(points[0].perception)
-        distortion = [getattr(point, arguments.distortion) for point in points]
-        perceptions = {column(name).label: [point.perception[name] for point in points] for name in names}
-        curves.append(Curve(rate, scales, distortion, perceptions))
-        rate_of = {"model": label, "bits_per_pixel": model.config.bits_per_pixel}
-        rows += [rate_of | point_to_dict(point) for point in points]
+    a, run = arguments, shared.open_figure(arguments, MOST_MODELS)
+    scales = sorted(set(a.scales))
+    progress = Progress(len(run.models) * len(scales), "points")
+    drawn = draw_tradeoff(run, scales, a.distortion, a.perception, progress.advance)
     progress.finish()
-    title = f"Rate, distortion, perception: {len(images):,} pictures"
-    plot = tradeoff_figure(curves, column(arguments.distortion).label, title, figure.note())
-    if not arguments.json:
-        columns = ["psnr", "mse", *names]
-        header = ["model", "norm of x_1", *(column(name).label for name in columns)]
-        lines = [[r["model"], f"{r['noise_scale']:g}", *(f"{r[name]:.4g}" for name in columns)] for r in rows]
-        print_table(header, lines)
-    return figure.finish({"count": len(images), "points": rows}, plot, samplers)
+    return shared.finish(a, run, drawn)
 
 
 def _scale(text: str) -> float:

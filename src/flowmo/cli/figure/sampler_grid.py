@@ -9,25 +9,20 @@ from pathlib import Path
 from typing import get_args
 
 from ...errors import ConfigError
-from ...evaluation.result_store import ResultStore
-from ...experiments.grid_plot import Grid, grid_plot
-from ...experiments.measures import identity
-from ...experiments.sampler_grid import GridRow, best, candidates, guidances, row_to_dict, sampler_grid
-from ...experiments.sampling import sampler_in_words
+from ...experiments.grid_plot import Grid, choose, draw_grid, measure_grid
+from ...experiments.sampler_grid import guidances
 from ...files import check_targets
 from ...flow import Solver
-from ...metrics.table import column
 from ...weights import store_sampler, weights_path
 from ...weights.shards import INDEX
 from .. import common
 from ..fields import add_flag
-from ..printing import Progress, print_table
+from ..printing import Progress
 from ..values import finite, rho, seed, steps
 from . import shared
 
 CRITERIA = ("lpips", "psnr", "rfid")
 SOLVERS: tuple[Solver, ...] = get_args(Solver)
-_TITLE = "Quality by solver, steps, rho and guidance"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,53 +49,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     a = arguments
     weights = _check_store(a)
-    figure = shared.figure_run(a)
-    model, images = figure.models[0], figure.images
-    intervals = [(low, high) for low, high in a.interval or [model.config.sampler.guidance_interval]]
+    run = shared.open_figure(a, sampled=False)
+    intervals = [(low, high) for low, high in a.interval or [run.models[0].config.sampler.guidance_interval]]
     numbers, rhos, scales = (sorted(set(x)) for x in (a.steps, a.rho, a.guidance))
-    guided = guidances(scales, intervals)
     solvers = [solver for solver in SOLVERS if solver in a.solver]
-    samplers = candidates(numbers, rhos, guided, solvers)
-    progress = Progress(len(samplers), "samplers")
-    names = ["lpips", *{a.criterion} & {"rfid"}]
-    measures = [figure.measure(name) for name in names]
-    belongs = identity(images, a.seed, model, names)
-    store = ResultStore(a.out / "sampler-grid.partial")
-    if store.entries:
-        progress.say("going on after samplers that were measured before")
-    rows: list[GridRow] = []
-    for row in sampler_grid(model, images, samplers, figure.seeds, measures, store, belongs, a.batch_size):
-        rows.append(row)
-        progress.advance()
+    grid = Grid(solvers, numbers, rhos, guidances(scales, intervals))
+    progress = Progress(len(grid.samplers), "samplers")
+    kept = a.out / "sampler-grid.partial"
+    grid = measure_grid(run, grid, a.criterion, kept, progress.say, progress.advance)
     progress.finish()
-
-    chosen = best(rows, a.criterion, a.within)
-    rule = column(a.criterion).label
-    if a.within is not None:
-        rule = f"{rule}, PSNR within {a.within:g} dB of the highest"
-    verdict = f"best by {rule}: {sampler_in_words(chosen.sampler)}"
-    note = (
-        f"{figure.labels[0]}; {figure.count_in_words()}\n"
-        f"framed: {verdict} ({chosen.passes} network pass{'es' * (chosen.passes > 1)} a picture)"
-    )
-    plot = grid_plot(Grid(solvers, numbers, rhos, guided, rows), chosen, _TITLE, note)
-    content = {
-        "solvers": solvers,
-        "criterion": a.criterion,
-        "within_db": a.within,
-        "best": row_to_dict(chosen),
-        "rows": [row_to_dict(row) for row in rows],
-    }
+    chosen = choose(grid, a.criterion, a.within)
+    drawn = draw_grid(run, grid, chosen)
     if weights is not None:
-        store_sampler(weights, a.store, chosen.sampler)
-        content["stored_in"] = a.store.name
-    if not a.json:
-        _print([row for row in rows if row.seconds], chosen)  # samplers that take the same steps once
-        print(f"\n{verdict}")
-        if weights is not None:
-            print(f"stored in {a.store}")
-    code = figure.finish(content, plot, seconds=sum(row.seconds for row in rows))
-    store.path.unlink()
+        store_sampler(weights, a.store, chosen.row.sampler)
+        drawn.content["stored_in"] = a.store.name
+        drawn = drawn._replace(words=f"{drawn.words}\nstored in {a.store}")
+    code = shared.finish(a, run, drawn, seconds=sum(row.seconds for row in grid.rows))
+    kept.unlink()
     return code
 
 
@@ -114,17 +79,3 @@ def _check_store(arguments: argparse.Namespace) -> Path | None:
             raise ConfigError(f"--store copies a model's .safetensors file to another one; {path} is none")
     check_targets([arguments.store], [source], arguments.force)
     return source
-
-
-def _print(rows: list[GridRow], chosen: GridRow) -> None:
-    names = list(rows[0].measures)
-    measured = [column(name).label for name in ("psnr", *names)]
-    lines = []
-    for row in rows:
-        s = row.sampler
-        low, high = s.guidance_interval
-        guided = [f"{s.guidance_scale:g}", "-" if s.guidance_scale == 1 else f"{low:.3g} to {high:.3g}"]
-        numbers = [f"{row.psnr:.2f}", *(f"{row.measures[name]:.4f}" for name in names)]
-        mark = "best" if row is chosen else ""
-        lines.append([mark, s.solver, str(s.num_steps), f"{s.rho:g}", *guided, str(row.passes), *numbers])
-    print_table(["", "solver", "steps", "rho", "guidance", "interval of t", "NFE", *measured], lines)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError
+from ...image_utils.scale import to_uint8
 from ...provenance import weights_checksum
 from ...quantize.tokens import Tokens
 from .network import PeerNetwork
@@ -108,14 +109,20 @@ class PeerTokenizer(nn.Module):
         if found != (self.config.tokens_of(tokens.image_size), 1, self.config.bits_per_group):
             raise ConfigError(f"{found[0]} x {found[1]} tokens of {found[2]} bits are not of {self.config.name}")
 
-    def detokenize(self, tokens: Tokens, *, seed: int | Sequence[int] = 0, **sampler: Any) -> Tensor:
-        """Tokens -> images B 3 H W in [-1, 1], on the network's device. The seed changes nothing; raises ConfigError
-        for settings of a sampler, which it does not have, and for another tokenizer's tokens."""
+    def detokenize(
+        self, tokens: Tokens, *, seed: int | Sequence[int] = 0, uint8: bool = False, **sampler: Any
+    ) -> Tensor:
+        """Return the images B 3 H W in [-1, 1], or uint8, that tokens decode to, on the network's device.
+
+        The seed changes nothing. Raises ConfigError for settings of a sampler, which it does not have, and for another
+        tokenizer's tokens.
+        """
         given = [name for name, value in sampler.items() if value is not None]
         if given:
             raise ConfigError(f"{self.config.name} has no sampler; leave out {', '.join(given)}")
         self.check_decodable(tokens)
-        return self.decode_noise(self.code_of(tokens.indices))
+        images = self.decode_noise(self.code_of(tokens.indices))
+        return to_uint8(images) if uint8 else images
 
 
 def open_tokenizer(spec: str, image_size: int, device: torch.device | str = "cpu") -> PeerTokenizer:

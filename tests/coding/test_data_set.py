@@ -19,12 +19,12 @@ from torch import nn
 import warm_python
 from flowmo.cli.main import main
 from flowmo.codec import read_shard
+from flowmo.coding.data_set import PART, CodingJob, code_data_set
 from flowmo.data import PictureList, open_images, to_tensor
 from flowmo.errors import ConfigError
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.training import World
-from flowmo.training.coding import PART, CodingJob, code_data_set
 from flowmo.weights import load_model, save_model
 
 

@@ -1,0 +1,15 @@
+"""Pixels in [-1, 1], as the networks take them, and in 8 bits; importing this does not import Pillow."""
+
+from __future__ import annotations
+
+import torch
+
+
+def to_float(pixels: torch.Tensor) -> torch.Tensor:
+    """Return uint8 ... in [0, 255] as float32 ... in [-1, 1]; :func:`to_uint8` is its inverse."""
+    return pixels.to(torch.float32) / 127.5 - 1
+
+
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """Return float ... in [-1, 1] as uint8 ... in [0, 255], rounded to nearest; values outside are clamped."""
+    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

@@ -1,0 +1,95 @@
+"""Numbers, names and tables as text for people, which no terminal obeys whatever a file says in it."""
+
+from __future__ import annotations
+
+from typing import Any, TextIO
+
+Table = tuple[list[str], list[list[str]]]
+"""A header, and lines of as many cells."""
+_LINES = {ord("\n"): "\n", ord("\t"): "\t"}
+_CODES = [*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+_SHOWN = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in _CODES}
+
+
+def plain(text: object) -> str:
+    """Return the text in one line, with every character that a terminal would obey, or that turns its direction, as an
+    escape."""
+    return str(text).translate(_SHOWN)
+
+
+class PlainStream:
+    """A stream of text that nothing printed can make a terminal obey. keep: control characters that pass, beside the
+    ends of lines and tabs."""
+
+    def __init__(self, stream: TextIO, keep: str = "") -> None:
+        self._stream = stream
+        self._shown = _SHOWN | _LINES | {ord(letter): letter for letter in keep}
+
+    def write(self, text: str) -> int:
+        return self._stream.write(text.translate(self._shown))
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def number(value: float | None, spec: str, missing: str = "-") -> str:
+    """Return a number for a cell of a table; ``missing`` for None."""
+    return missing if value is None else format(value, spec)
+
+
+def pictures_in_words(count: int) -> str:
+    """Return "1 picture", "2 pictures"."""
+    return f"{count} picture{'s' * (count != 1)}"
+
+
+def table_lines(header: list[str], rows: list[list[str]], width: int = 100, names: int = 1) -> list[str]:
+    """Return the lines of a table whose columns are as wide as they need, the first to the left, others to the right.
+
+    A table wider than ``width`` characters comes in several, each with the first ``names`` columns, which tell the rows
+    apart; of the later ones rows that have no number are left out.
+    """
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    blocks: list[list[int]] = [[]]
+    first = widths[0] + sum(widths[k] + 2 for k in range(1, names))
+    for i in range(names, len(header)):
+        if blocks[-1] and first + sum(widths[k] + 2 for k in [*blocks[-1], i]) > width:
+            blocks.append([])
+        blocks[-1].append(i)
+    lines = []
+    for block_number, block in enumerate(blocks):
+        shown = [row for row in rows if not block_number or any(row[i] not in ("-", "") for i in block)]
+        for row in [[""] * len(header)] * bool(block_number) + [header, *shown]:
+            cells = (row[i].rjust(widths[i]) for i in [*range(1, names), *block])
+            lines.append("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
+    return lines
+
+
+def in_words(content: dict[str, Any], indent: str = "") -> list[str]:
+    """Return JSON data as lines for people, a name and its value each; what lies inside is indented."""
+    lines = []
+    for key, value in content.items():
+        title = indent + plain(key.replace("_", " "))
+        if isinstance(value, dict) and value:
+            lines += [title, *in_words(value, indent + "  ")]
+        else:
+            lines.append(f"{title:<20} {value_in_words(value)}")
+    return lines
+
+
+def value_in_words(value: Any) -> str:
+    """Return a value of JSON data in words."""
+    if isinstance(value, list) and value and isinstance(value[0], int):
+        return " x ".join(map(str, value))
+    if isinstance(value, list) and len(value) > 6:
+        return f"{len(value)}, such as {', '.join(map(plain, value[:2]))}"
+    if isinstance(value, list):
+        return ", ".join(map(plain, value))
+    if value is None or isinstance(value, bool):
+        return "none" if value is None else "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int) else plain(value)
