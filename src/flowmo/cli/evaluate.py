@@ -63,12 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     device = usable_device(arguments.device)
     protocols = [get_protocol(p) for p in PROTOCOLS if arguments.protocol in (p, "both")]
     check_metrics(arguments.metrics, 1)
-    world = World.join(str(device))
-    try:
-        with hold(arguments.out) if world.main else contextlib.nullcontext():
-            return _run(arguments, protocols, world)
-    finally:
-        world.leave()
+    with World.join(str(device)) as world, hold(arguments.out) if world.main else contextlib.nullcontext():
+        return _run(arguments, protocols, world)
 
 
 def _run(a: argparse.Namespace, protocols: list[Protocol], world: World) -> int:

@@ -45,12 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     a, progress = arguments, Progress(0)
     request = GeneratedRequest(**fields_of(a, GeneratedRequest) | {"command": a.command_line})
-    world = World.join(str(usable_device(a.device)))
-    try:
+    with World.join(str(usable_device(a.device))) as world:
         callbacks = (progress.say, progress.expect, progress.advance)
         found = evaluate_generated(request, world.device, world, *callbacks)
-    finally:
-        world.leave()
     code = progress.finish()
     if not world.main:
         return code

@@ -76,12 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
     tokenizers = partial(tokenizers_of, names=a.tokenizer, peers=a.peer, load_model=partial(load_named, None))
     request = GenerationRequest(**fields_of(a, GenerationRequest) | made)
     progress = Progress(0)
-    world = World.join(str(usable_device(a.device)))
-    try:
+    with World.join(str(usable_device(a.device))) as world:
         callbacks = (progress.say, progress.expect, progress.advance)
         found = generate_images(request, tokenizers, world, *callbacks)
-    finally:
-        world.leave()
     if found is None:
         return 0
     code, grid = progress.finish(), request.grid

@@ -81,11 +81,8 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
     a = arguments
     request = ShardRequest(**fields_of(a, ShardRequest) | {"target": target})
     progress = Progress(0)
-    world = World.join(str(usable_device(a.device)))
-    try:
+    with World.join(str(usable_device(a.device))) as world:
         made = make_shard(request, partial(_opened, a), world, progress.expect, progress.advance)
-    finally:
-        world.leave()
     if made is None:
         return 0
     for name, reason in made.bad:

@@ -82,8 +82,7 @@ def train_tokenizer(
     perceptual = load_lpips(config.perceptual_network, lpips) if config.losses.perceptual else None
     new_model = partial(request.new_model, begun.recipe)
     plan = TokenizerPlan(config, new_model, fits=fits, cost=tokenizer_cost, perceptual=perceptual)
-    world = World.join(options.device)
-    try:
+    with World.join(options.device) as world:
         if begun.recipe != short.NAME:
             begun = begun._replace(images=None)
         elif begun.images is None:
@@ -95,8 +94,6 @@ def train_tokenizer(
         made = SizedValidation(validation, count, folder / IMAGES) if count else None
         left = replace(options, seconds=max(0.0, deadline - time.monotonic()))
         return train(replace(plan, config=config, validation=made, about=begun.about), source, folder, left)
-    finally:
-        world.leave()
 
 
 @dataclass(frozen=True)

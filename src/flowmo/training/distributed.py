@@ -138,6 +138,12 @@ class World:
         if self.size > 1:
             dist.barrier(group=self.group)
 
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.leave()
+
     def leave(self) -> None:
         """End the connection, where it was made here."""
         if self.made and dist.is_initialized():
