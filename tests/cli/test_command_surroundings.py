@@ -215,6 +215,24 @@ def test_unknown_flags_suggest_the_likely_one(typed: list[str], said: str, capsy
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("reconstruct d --steps -1", "flowmo reconstruct: --steps: '-1' is not a whole number of at least 1\n"),
+        ("evaluate", "flowmo evaluate: missing: DATA; 'flowmo evaluate --help' shows what goes where\n"),
+        ("fit-transform a", "flowmo fit-transform: missing: --out/-o; 'flowmo fit-transform --help' shows what goes"),
+        ("bench", "flowmo bench: say which: encode, decode, device, evaluate, train\n"),
+        ("info --pth", "flowmo info: --pth: expected at least one argument\n"),
+        ("tokenize d --out", "flowmo tokenize: --out/-o: expected a value after it\n"),
+    ],
+)
+def test_wrong_words_get_one_line(typed: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(typed.split()) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(said)
+    assert printed.count("\n") == 1
+
+
 def test_help_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["help"]) == 0
     assert "commands:" in capsys.readouterr().out

@@ -22,6 +22,7 @@ from .values import positive
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data",
+        metavar="DATA",
         help="folder of images, ImageNet's tars, WebDataset shards, Parquet files or folder of them, hf:NAME, or .npy "
         "of uint8 images",
     )
@@ -32,7 +33,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_loop_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what a run can be told whatever it trains on."""
-    parser.add_argument("out", type=Path, help="folder of the run: checkpoints, weights, log, sample pictures")
+    what = "folder of the run: checkpoints, weights, log, sample pictures"
+    parser.add_argument("out", type=Path, metavar="OUT", help=what)
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="training settings to change"
     )
