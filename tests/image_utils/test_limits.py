@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from flowmo.data import decode
 from flowmo.errors import ImageError
@@ -100,3 +101,35 @@ def test_a_palette_of_eight_bits_where_sixteen_belong() -> None:
         colours = tuple(int(v) * scale for channel in (RAMP, RAMP[::-1], 255 - RAMP) for v in channel.ravel())
         found = np.asarray(decode(tiff(GREY | {262: (3,), 320: colours}, RAMP.tobytes()), "x.tif"))
         assert np.array_equal(found, np.stack([RAMP, RAMP[::-1], 255 - RAMP], -1))
+
+
+def strips(count: int, long: bool = False) -> bytes:
+    """A grey TIFF of one column whose every row is a strip; long: as BigTIFF, with sizes of 64 bits."""
+    width, start = (20, 16 + 8 + 20 * 9 + 8) if long else (12, 8 + 2 + 12 * 9 + 4)
+    kind, form = (16, "<HHQQ") if long else (4, "<HHII")
+    tags = {256: (1,), 257: (count,), 258: (8,), 259: (1,), 262: (1,), 273: (0,) * count, 277: (1,), 278: (1,)}
+    tags |= {279: (1,) * count}
+    size = width // 3 + (long and 2)
+    entries = b"".join(
+        struct.pack(form, tag, kind, len(v), v[0] if len(v) == 1 else start + (tag == 279) * count * size)
+        for tag, v in tags.items()
+    )
+    places = struct.pack(f"<{2 * count}{'Q' if long else 'I'}", *[start + 2 * count * size] * count, *[1] * count)
+    if long:
+        return b"II+\0\10\0\0\0" + struct.pack("<QQ", 16, len(tags)) + entries + bytes(8) + places + b"\xff"
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + places + b"\xff"
+
+
+@pytest.mark.parametrize("long", [False, True], ids=["TIFF", "BigTIFF"])
+def test_millions_of_strips_are_refused_before_they_are_listed(
+    long: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (np.asarray(decode(strips(100, long), "x")) == 255).all()
+    listed = []
+    opened = TiffImagePlugin.TiffImageFile._setup
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "_setup", lambda self: (listed.append(1), opened(self)))
+    (tmp_path / "a.tif").write_bytes(strips(2_000_000, long))
+    for file in (tmp_path / "a.tif", (tmp_path / "a.tif").read_bytes()):
+        with pytest.raises(ImageError, match=r"a\.tif.*2,000,000 strips or tiles"):
+            decode(file, "a.tif")
+    assert not listed

@@ -130,8 +130,7 @@ class ParquetSource:
             rows = parquet.metadata.num_rows
             _check_rows(rows, file)
             for g in range(parquet.metadata.num_row_groups):
-                # a single column is asked when it was read: pyarrow aborts where its metadata are broken
-                _check_unpacked(file.stat().st_size, parquet.metadata.row_group(g).total_byte_size, "a row group")
+                _check_unpacked(file.stat().st_size, parquet.metadata.row_group(g).total_byte_size)
             paths, labels = pa.nulls(rows, pa.large_string()), np.full(rows, NONE, np.int32)
             classes = None
             if pa.types.is_struct(kind) and _has(kind, "path", _is_text):
@@ -185,8 +184,7 @@ class ParquetSource:
             metadata = self._metadata[group.file]
             struct = pa.types.is_struct(metadata.schema.to_arrow_schema().field("image").type)
             name = "image.bytes" if struct else "image"
-            unpacked = _check_claims(metadata.row_group(group.number), name)
-            repeated = [name] if unpacked < _MOST_IN_DICTIONARY else []
+            repeated = [name] if group.size < _MOST_IN_DICTIONARY else []
             with pq.ParquetFile(file, metadata=metadata, read_dictionary=repeated) as parquet:
                 array = _read_group(parquet, group.number, name)
             if len(array) != group.rows:
@@ -210,25 +208,15 @@ def _read_group(parquet: Any, number: int, name: str) -> Any:
     return pc.struct_field(array, part) if part else array
 
 
-def _check_claims(group: Any, column: str) -> int:
-    """Return the bytes of a row group's images when they are unpacked.
+def _check_unpacked(packed: int, unpacked: int) -> None:
+    """Raises ValueError for a row group that unpacks to much from next to nothing: encoded images do not shrink, and
+    whoever reads it would need a multiple of that.
 
-    Raises ValueError for a column that unpacks to much from next to nothing: encoded images do not shrink, and whoever
-    reads it would need a multiple of that.
+    The row group as a whole is asked, never a column of it: pyarrow ends the process where a column's metadata are
+    broken and Python asks for them. Where it reads the column it raises an error.
     """
-    claimed = 0
-    for number in range(group.num_columns):
-        chunk = group.column(number)
-        packed, unpacked = chunk.total_compressed_size, chunk.total_uncompressed_size
-        if chunk.path_in_schema == column:
-            claimed += unpacked
-            _check_unpacked(packed, unpacked, column)
-    return claimed
-
-
-def _check_unpacked(packed: int, unpacked: int, what: str) -> None:
-    if unpacked > max(_SMALL, _MOST_SHRUNK * packed):
-        raise ValueError(f"{packed:,} bytes claim to hold {unpacked:,} of {what}")
+    if not 0 <= unpacked <= max(_SMALL, _MOST_SHRUNK * packed):
+        raise ValueError(f"{packed:,} bytes claim to hold {unpacked:,} in a row group")
 
 
 def _check_rows(rows: int, file: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import ImageError
-from .limits import MAX_PIXELS, check_size
+from .limits import MAX_PIXELS, check_parts, check_size
 from .modes import Storage, to_srgb
 from .regular import NotRegularError, check_regular
 
@@ -49,6 +49,8 @@ def decode(file: Path | bytes, name: str) -> Image.Image:
     try:
         if not isinstance(file, bytes):
             check_regular(file)
+        with io.BytesIO(file) if isinstance(file, bytes) else open(file, "rb") as raw:
+            check_parts(raw)
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_FORMATS) as image:
             check_size(image)
             storage = Storage.of(image)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import struct
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -17,7 +19,34 @@ _MOST_SCANS = 64  # of JPEG; encoders write up to twenty, and each goes over the
 _MOST_TILES = 100_000  # of TIFF, strips too
 _SMALL_TILE = 2**24  # pixels that a tile of TIFF may have, however small the image is
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # neither a byte of the image nor the beginning of a next part
+_LISTS, _MOST_TAGS = (273, 279, 324, 325), 2**16  # places and sizes of strips and tiles; tags of a directory
 _TILE_WIDTH, _TILE_HEIGHT, _DEPTH = 322, 323, 32997
+
+
+def check_parts(file: BinaryIO) -> None:
+    """Raises DecompressionBombError for a TIFF of far more strips or tiles than any image needs, before anything lists
+    them. The file, of any format, is at its beginning before and afterwards."""
+    begin = file.read(16)
+    file.seek(0)
+    order = {b"II": "<", b"MM": ">"}.get(begin[:2])
+    if order is None or len(begin) < 16:
+        return
+    large = begin[2:4] in (b"+\0", b"\0+")  # BigTIFF
+    place = struct.unpack(order + ("Q" if large else "I"), begin[8:] if large else begin[4:8])[0]
+    entry, counted = (20, 8) if large else (12, 2)
+    try:
+        file.seek(place)
+        number = int.from_bytes(file.read(counted), "little" if order == "<" else "big")
+        entries = file.read(entry * min(number, _MOST_TAGS))
+    except (OSError, OverflowError, ValueError):  # a place that no file has
+        return
+    finally:
+        file.seek(0)
+    for tag, _, count in struct.iter_unpack(
+        order + ("HHQ8x" if large else "HHI4x"), entries[: len(entries) // entry * entry]
+    ):
+        if tag in _LISTS and count > _MOST_TILES:
+            raise Image.DecompressionBombError(f"{count:,} strips or tiles")
 
 
 def check_size(image: Image.Image) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from .colour_tags import SRGB, Colours, colours_of
 from .notes import note
 from .profiles import lab_transform, srgb_transform
 
@@ -24,7 +25,7 @@ class Storage:
 
     raw: Pillow's name of the stored layout. bits: a sample, 0 where unknown. inverted: white is zero, and Pillow leaves
     that as it is. signed: integers with a sign. palette: that of a TIFF whose colours have eight bits where they should
-    have sixteen, all reds first, then all greens and blues.
+    have sixteen, all reds first, then all greens and blues. colours: what it says of the colour space.
     """
 
     raw: str = ""
@@ -32,16 +33,18 @@ class Storage:
     inverted: bool = False
     signed: bool = False
     palette: bytes = b""
+    colours: Colours = SRGB
 
     @classmethod
     def of(cls, image: Image.Image) -> Storage:
         """Return that of an image that was opened, but not loaded. Raises ValueError for one that Pillow misreads."""
+        colours = colours_of(image)
         tile = getattr(image, "tile", None) or [None]
         arguments = tile[0][3] if tile[0] is not None else ""
         raw = arguments if isinstance(arguments, str) else arguments[0] if arguments else ""
         tags = getattr(image, "tag_v2", None)
         if image.format != "TIFF" or tags is None:
-            return cls(str(raw))
+            return cls(str(raw), colours=colours)
         deep = image.mode.startswith("I") or image.mode == "F"
         bits, kind = tags.get(_BITS, 0), tags.get(_SAMPLE_FORMAT, 1)
         samples = len(bits) if isinstance(bits, tuple) else 1
@@ -52,10 +55,10 @@ class Storage:
             raise ValueError("bytes with a sign; save it as bytes without")
         if tags.get(_DEPTH, 1) != 1:
             raise ValueError("an image of three dimensions; save its planes as pages")
-        colours = tags.get(_COLOUR_MAP, ()) if image.mode == "P" else ()
-        small = bytes(colours) if 0 < max(colours, default=0) < 256 else b""
+        entries = tags.get(_COLOUR_MAP, ()) if image.mode == "P" else ()
+        small = bytes(entries) if 0 < max(entries, default=0) < 256 else b""
         inverted = deep and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-        return cls(str(raw), int(bits or 0), inverted, kind == _SIGNED, small)
+        return cls(str(raw), int(bits or 0), inverted, kind == _SIGNED, small, colours)
 
 
 def to_srgb(image: Image.Image, storage: Storage, name: str) -> Image.Image:
@@ -70,8 +73,10 @@ def to_srgb(image: Image.Image, storage: Storage, name: str) -> Image.Image:
     deep = image.mode.startswith("I") or image.mode == "F"
     scale = _Scale.of(image, storage, name) if deep else None
     mode = "L" if deep or image.mode in ("1", "L", "LA", "La") else image.mode
-    mode = mode if mode in ("L", "CMYK", "LAB") else "RGB"
-    transform = srgb_transform(image.info.get("icc_profile"), mode, name)
+    mode = mode if mode in ("L", "CMYK", "LAB") and not storage.colours.numbers else "RGB"
+    if storage.colours.remark:
+        note(name, storage.colours.remark)
+    transform = srgb_transform(storage.colours.profile, mode, name)
     if transform is None and mode == "LAB":
         transform = lab_transform()
     clear = None if deep else _transparency(image, storage)
@@ -80,7 +85,7 @@ def to_srgb(image: Image.Image, storage: Storage, name: str) -> Image.Image:
         alpha = None
         if scale is not None:
             values = np.asarray(band)
-            colours = Image.fromarray(scale.to_uint8(values))
+            colours = Image.fromarray(scale.to_uint8(values)).convert(mode)
             if isinstance(key := image.info.get("transparency"), int):
                 alpha = Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8))
         else:
