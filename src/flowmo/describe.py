@@ -88,7 +88,9 @@ def _run_folder(folder: Path, verify: bool) -> dict[str, Any]:
     elif weights.is_file():
         content |= {"model": str(weights)} | describe_model(load(weights)) | {"about": read_about(weights)}
     elif not found:
-        raise ConfigError(f"{folder} holds neither checkpoints nor model.safetensors; name a run, a file or a model")
+        tokens = next(iter(sorted(folder.glob("*.flowmo"))), None)
+        instead = f"name one of its files, such as {tokens}" if tokens else "name a run, a file or a model"
+        raise ConfigError(f"{folder} holds neither checkpoints nor model.safetensors; {instead}")
     return content
 
 

@@ -55,6 +55,9 @@ def test_info_of_token_files(flowmo: Command, weights: Path) -> None:
     assert shard["images"] == 2
     assert shard["images_per_label"] is None
     assert "32 x 32" in flowmo("info", "s.safetensors", model=False).out
+    assert f"name one of its files, such as t/{min(path.name for path in Path('t').iterdir())}" in (
+        flowmo("info", "t", model=False).err
+    )
 
 
 def test_info_of_a_run(flowmo: Command, weights: Path) -> None:

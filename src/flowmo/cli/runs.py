@@ -23,6 +23,7 @@ from .values import folder, positive
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data",
+        metavar="DATA",
         help="folder of images, ImageNet's tars, WebDataset shards, Parquet files or folder of them, hf:NAME, or .npy "
         "of uint8 images",
     )
@@ -33,7 +34,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_loop_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what a run can be told whatever it trains on."""
-    parser.add_argument("out", type=folder, help="folder of the run: checkpoints, weights, log, sample pictures")
+    what = "folder of the run: checkpoints, weights, log, sample pictures"
+    parser.add_argument("out", type=folder, metavar="OUT", help=what)
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="training settings to change"
     )
