@@ -37,7 +37,7 @@ def check_regular(path: Path, what: str = "weights") -> None:
     """Raise WeightsError for a file that is missing, a folder, a pipe or a device: all of them would be an error later,
     or would never end."""
     if not path.exists():
-        raise WeightsError(f"no {what} at {path}")
+        raise WeightsError(f"no {what} at {path}; give a file of {what}, or a folder that has one")
     if not path.is_file():
         raise WeightsError(f"{path} is no plain file; give a file of {what}")
 
@@ -114,7 +114,7 @@ def open_safetensors(path: Path, most: int = MAX_HEADER) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError, OverflowError) as error:
-        raise WeightsError(f"{path} is damaged or no safetensors file: {_reason(error)}") from None
+        raise WeightsError(f"{path} is damaged or no safetensors file: {_reason(error)}; give one of weights") from None
 
 
 def shapes_of(file: Any, path: Path) -> dict[str, tuple[int, ...]]:

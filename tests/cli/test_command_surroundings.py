@@ -215,8 +215,45 @@ def test_unknown_flags_suggest_the_likely_one(typed: list[str], said: str, capsy
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("reconstruct d --steps -1", "flowmo reconstruct: --steps: '-1' is not a whole number of at least 1\n"),
+        ("evaluate", "flowmo evaluate: missing: DATA; 'flowmo evaluate --help' shows what goes where\n"),
+        ("fit-transform a", "flowmo fit-transform: missing: --out/-o; 'flowmo fit-transform --help' shows what goes"),
+        ("bench", "flowmo bench: say which: encode, decode, device, evaluate, train\n"),
+        ("info --pth", "flowmo info: --pth: expected at least one argument\n"),
+        ("tokenize d --out", "flowmo tokenize: --out/-o: expected a value after it\n"),
+    ],
+)
+def test_wrong_words_get_one_line(typed: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(typed.split()) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(said)
+    assert printed.count("\n") == 1
+
+
 def test_help_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["help"]) == 0
     assert "commands:" in capsys.readouterr().out
     assert main(["help", "info"]) == 0
     assert "usage: flowmo info" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("when", "code"),
+    [
+        ("class Finder:\n    @staticmethod\n    def find_spec(name, *_):\n        if name == 'flowmo.cli.main':\n"
+         "            raise KeyboardInterrupt\nsys.meta_path.insert(0, Finder)", 130),
+        ("import atexit\natexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))", -signal.SIGINT),
+    ],
+    ids=["while it loads", "while it ends"],
+)  # fmt: skip
+def test_an_interruption_before_and_after_a_command_has_no_traceback(when: str, code: int, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"import os, signal, sys\n{when}\n")
+    paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "flowmo", "--version"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert "KeyboardInterrupt" not in done.stderr

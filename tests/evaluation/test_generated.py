@@ -288,6 +288,8 @@ def test_samples_that_are_none(pictures: Path, tmp_path: Path) -> None:
     for name in ("bad.npz", "absent.npz", "folder"):
         with pytest.raises(DataError, match=name):
             read_samples(tmp_path / name)
+    with pytest.raises(DataError, match="no such file or folder; 'flowmo generate --npz FILE' makes one"):
+        read_samples(tmp_path / "absent.npz")
 
 
 @pytest.fixture(scope="module")

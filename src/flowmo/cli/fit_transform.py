@@ -15,7 +15,7 @@ from .values import positive, seed
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "folder of images, tars, Parquet files or folder of them, hf:NAME, or .npy of images"
-    parser.add_argument("data", help=what)
+    parser.add_argument("data", metavar="DATA", help=what)
     parser.add_argument("--out", "-o", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
     parser.add_argument("--preset", default="flowmo-mini", help="a preset with a transform (default: %(default)s)")
     add_settings(parser, "--set", "settings of the model to change")

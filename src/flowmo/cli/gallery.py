@@ -53,6 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     a, progress = arguments, Progress(0)
     if a.out.is_dir():
         raise ConfigError(f"{a.out} is a folder; name the page, such as {a.out / OUT.name}")
+    if a.out.suffix.lower() not in (".html", ".htm"):
+        a.out = a.out.with_name(f"{a.out.name}.html")  # browsers show the text of files of other names
     check_targets([a.out], force=a.force)
     loaded = models.load_models(a, a.models, tokens=True)
     configs = [model.config for model in loaded]

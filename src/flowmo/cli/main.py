@@ -19,7 +19,7 @@ from ..errors import FlowMoError
 from ..text import plain_output
 from .flags import likely_flag, move_model_settings, tell_old_names, unify
 from .printing import is_first
-from .subcommands import add_commands
+from .subcommands import Parser, add_commands
 
 COMMANDS = {
     "reconstruct": "code images and decode them again, with a table of how close they are",
@@ -66,7 +66,7 @@ examples:
 
 def build_parser(commands: Iterable[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
     """Return the parser of these commands, whose modules are imported."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="flowmo",
         usage="flowmo [-h] [--version] COMMAND ...",
         description="A picture to a few hundred bytes and back. 'flowmo COMMAND --help' explains each command.",

@@ -7,6 +7,7 @@ import math
 import re
 import sys
 import time
+from functools import lru_cache
 from pathlib import Path
 
 from ..devices import usable_device
@@ -15,12 +16,13 @@ from ..training import TrainOptions
 from ..training.image_data import ImageData
 from .fields import add_settings, fields_of
 from .printing import is_first
-from .values import positive
+from .values import folder, positive
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data",
+        metavar="DATA",
         help="folder of images, ImageNet's tars, WebDataset shards, Parquet files or folder of them, hf:NAME, or .npy "
         "of uint8 images",
     )
@@ -31,11 +33,16 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_loop_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what a run can be told whatever it trains on."""
-    parser.add_argument("out", type=Path, help="folder of the run: checkpoints, weights, log, sample pictures")
+    what = "folder of the run: checkpoints, weights, log, sample pictures"
+    parser.add_argument("out", type=folder, metavar="OUT", help=what)
     add_settings(parser, "--set", "training settings to change")
     parser.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="begin OUT from another run's checkpoint")
     parser.add_argument("--cooldown", type=positive, metavar="IMAGES", help="end with a cool-down over the next IMAGES")
-    parser.add_argument("--time-limit", metavar="TIME", help="stop with a checkpoint after this long: 90m, 2h, 45s")
+    parser.add_argument(
+        "--time-limit",
+        metavar="TIME",
+        help="stop with a checkpoint after this long: 90m, 2h, 45s; a number alone is seconds",
+    )
     parser.add_argument("--wandb", metavar="PROJECT", help="report to this project of Weights & Biases too")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
 
@@ -46,6 +53,8 @@ def options_of(arguments: argparse.Namespace) -> TrainOptions:
     Raises ConfigError for a device that cannot be used here, or a time that cannot be read.
     """
     seconds = max(0.0, parse_time(arguments.time_limit) - (time.monotonic() - arguments.began))
+    if (arguments.time_limit or "")[-1:].isdigit():
+        tell_seconds(arguments.time_limit)
     usable_device(arguments.device)
     return TrainOptions(
         arguments.device,
@@ -67,6 +76,12 @@ def tell(line: str) -> None:
     """Print a note for a person to stderr at once, in the first of several processes."""
     if is_first():
         print(line, file=sys.stderr, flush=True)
+
+
+@lru_cache
+def tell_seconds(text: str) -> None:
+    """Say, once, how a time without a unit is understood."""
+    tell(f"--time-limit {text} is {text} seconds; write {text}m for minutes, {text}h for hours")
 
 
 def parse_time(text: str | None) -> float:

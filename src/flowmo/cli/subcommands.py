@@ -1,11 +1,29 @@
-"""Commands inside a parser: each is a module with a docstring, ``add_arguments`` and ``run``."""
+"""Commands inside a parser, each a module with a docstring, ``add_arguments`` and ``run``; what wrong words get."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
+
+MISSING = "the following arguments are required"
+"""How argparse begins when words are missing."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and say what to do; the usage of all flags would bury them."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong on stderr and exit with 2."""
+        inside = next((each for each in self._actions if isinstance(each, argparse._SubParsersAction)), None)
+        if inside is not None and message.startswith(MISSING):
+            message = f"say which: {', '.join(inside.choices)}"
+        elif message.startswith(MISSING):
+            names = message.removeprefix(MISSING).strip(": ")
+            message = f"missing: {names}; '{self.prog} --help' shows what goes where"
+        message = message.removeprefix("argument ").replace("expected one argument", "expected a value after it")
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def add_commands(

@@ -24,7 +24,8 @@ from .runs import add_loop_arguments, options_of, tell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shards", help="shard of tokens with labels, a folder of shards, or a quoted pattern")
+    what = "shard of tokens with labels, a folder of shards, or a quoted pattern"
+    parser.add_argument("shards", metavar="SHARDS", help=what)
     add_loop_arguments(parser)
     parser.add_argument("--preset", default="maskgit-mini", help=f"one of {', '.join(PRESETS)} (default: %(default)s)")
     recipes = sorted(GENERATOR_RECIPES)

@@ -12,6 +12,7 @@ from ..errors import DataError
 from ..files import user_path
 from ..image_utils.decode import IMAGE_SUFFIXES
 from ..image_utils.regular import kind_of
+from ..presets import PRESETS
 from .hugging_face import PREFIX, HuggingFaceSource, is_saved
 from .listing import Listing, is_image_name, list_files
 from .parquet import ParquetSource
@@ -92,7 +93,10 @@ def _expand(path: Path) -> list[Path]:
         elif os.path.isfile(text):
             files.append(Path(text))
         else:
-            raise DataError(f"{text}: there is no such file or folder; check the path")
+            swapped = (
+                "that is a model's name, and models stand before the data" if text in PRESETS else "check the path"
+            )
+            raise DataError(f"{text}: there is no such file or folder; {swapped}")
     if not files:
         raise DataError(f"{path}: the numbers in braces must rise")
     return files

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError, ImageError
+from ..files import in_words
 from ..image_utils.decode import MAX_ENCODED_BYTES, decode
 from ..image_utils.notes import note
 from ..image_utils.regular import check_regular
@@ -113,7 +114,7 @@ class ParquetSource:
 
     def describe(self) -> str:
         files = self.files[0].name if len(self.files) == 1 else f"{len(self.files)} Parquet files"
-        return f"{len(self)} images in {files} of {self.files[0].parent}" + classes_text(self.labels)
+        return f"{len(self)} images in {files} of {in_words(self.files[0].parent)}" + classes_text(self.labels)
 
     def _open(self, number: int, file: Path) -> tuple[list[_Group], tuple[Any, np.ndarray, list[str] | None]]:
         """The row groups of a file; its paths as text; its labels, -1 for none; names of those."""

@@ -58,6 +58,8 @@ def read_samples(path: str | Path) -> Samples:
     path = user_path(path)
     if path.is_dir():
         return Samples(_folder(path), None, path.resolve().name)
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file or folder; 'flowmo generate --npz FILE' makes one")
     try:
         arrays = load_arrays(path, ("arr_0", "arr_1"))
     except (OSError, ValueError) as error:
