@@ -104,7 +104,7 @@ def _main(argv: list[str]) -> int:
         if command is not None and command not in COMMANDS:
             print(f"flowmo: there is no command {command!r}{_suggestion(command)}", file=sys.stderr)
             return 2
-        if command in RUNS and is_first() and not {"-h", "--help", "--dry-run"} & {*argv}:
+        if command in (*RUNS, "app") and is_first() and not {"-h", "--help", "--dry-run"} & {*argv}:
             print(f"flowmo {command}: loading PyTorch", file=sys.stderr, flush=True)  # which may take seconds
         parser = build_parser([command] if command else [])
         tell_old_names(parser, argv)
