@@ -39,7 +39,7 @@ COMMANDS = {
     "compare": "models, image codecs and other tokenizers at equal bytes",
     "gallery": "write a page to look at pictures, models and codecs with",
     "coordinate-check": "show that learning rates hold at any width (muP)",
-    "app": "open a page to code photographs and draw classes in the browser",
+    "app": "serve a page for the browser that codes photographs and draws classes",
     "weights": "list the weights of other people's networks that FlowMo uses, and fetch them",
     "bench": "measure how fast a model encodes, decodes or trains",
 }
