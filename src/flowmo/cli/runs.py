@@ -36,7 +36,12 @@ def add_loop_arguments(parser: argparse.ArgumentParser) -> None:
     what = "folder of the run: checkpoints, weights, log, sample pictures"
     parser.add_argument("out", type=Path, metavar="OUT", help=what)
     parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="training settings to change"
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="training settings to change, see docs/TRAINING.md",
     )
     parser.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="begin OUT from another run's checkpoint")
     parser.add_argument("--cooldown", type=positive, metavar="IMAGES", help="end with a cool-down over the next IMAGES")

@@ -28,14 +28,20 @@ from .runs import add_run_arguments, held_out, options_of, tell, training_source
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
-    parser.add_argument("--preset", default="flowmo-mini-64", help=f"one of {', '.join(PRESETS)}")
+    parser.add_argument(
+        "--preset", default="flowmo-mini-64", help=f"one of {', '.join(PRESETS)} (default: %(default)s)"
+    )
     parser.add_argument(
         "--recipe",
         choices=[*sorted(RECIPES), short.NAME, short.UNSCALED],
         help="settings to start from; --set changes them. short, the default for a new model, fits its schedule to "
         "--time-limit or to --set images; none takes the defaults of docs/TRAINING.md",
     )
-    parser.add_argument("--stage", choices=WHOLE, help="Stage 1A, or a plain regression (F5)")
+    parser.add_argument(
+        "--stage",
+        choices=WHOLE,
+        help="Stage 1A (mode_matching), or a plain regression of the images (docs/TRAINING.md)",
+    )
     parser.add_argument(
         "--model", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="model settings to change"
     )
