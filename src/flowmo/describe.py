@@ -14,7 +14,14 @@ from .codec.file import MAGIC
 from .config import to_dict
 from .errors import ConfigError, TrainingError, WeightsError
 from .files import user_path
-from .generation import PACKAGED_GENERATOR, Generator, generator_path, is_generator, read_generator_about
+from .generation import (
+    PACKAGED_GENERATOR,
+    Generator,
+    generator_path,
+    is_generator,
+    load_generator,
+    read_generator_about,
+)
 from .presets import PRESETS
 from .quantize.tokens import Tokens, payload_size
 from .tokenizer import FlowMo
@@ -22,17 +29,21 @@ from .weights import load, read_about, weights_path
 from .weights.describe import describe_config, describe_model, describe_official
 from .weights.load import checkpoint_folder, packaged_path
 
+UNREAD = "not read; --verify compares them with their checksums"
+"""Said of the tensors of a checkpoint."""
 
-def describe(target: str, load_model: Callable[[str], FlowMo] = load) -> dict[str, Any]:
+
+def describe(target: str, load_model: Callable[[str], FlowMo] = load, verify: bool = False) -> dict[str, Any]:
     """Return what the target is, as JSON data. load_model: gives the model of a name or a file.
 
+    verify: read all tensors of checkpoints and generators too, of which the headers alone say what they are.
     Raises ConfigError for one that is not there, WeightsError, TokenFileError or TrainingError for a bad one.
     """
     path = user_path(target)
     if path.is_dir():
-        return _run_folder(path)
+        return _run_folder(path, verify)
     if target == PACKAGED_GENERATOR:
-        return {"what": "generator", "name": target} | _generator(generator_path(target))
+        return {"what": "generator", "name": target} | _generator(generator_path(target), verify)
     if path.is_file():
         with path.open("rb") as file:
             begins = file.read(len(MAGIC))
@@ -46,7 +57,7 @@ def describe(target: str, load_model: Callable[[str], FlowMo] = load) -> dict[st
         if is_shard(path):
             return {"what": "shard of tokens", "file": target} | _shard(path)
         if is_generator(path):
-            return {"what": "generator", "file": target} | _generator(path)
+            return {"what": "generator", "file": target} | _generator(path, verify)
     elif path.suffix in (".flowmo", ".safetensors", ".pth", ".pt") or len(path.parts) > 1:
         raise ConfigError(f"{target}: there is no such file or folder")
     elif target in PRESETS:
@@ -61,17 +72,19 @@ def describe(target: str, load_model: Callable[[str], FlowMo] = load) -> dict[st
     return content | {"about": read_about(path if path.is_file() else packaged_path(target))}
 
 
-def _run_folder(folder: Path) -> dict[str, Any]:
-    from .training.checkpoint import checkpoints  # takes seconds, and only folders need it
+def _run_folder(folder: Path, verify: bool) -> dict[str, Any]:
+    from .training.checkpoint import checkpoints, verify_checkpoint  # takes seconds, and only folders need it
 
     if checkpoint_folder(str(folder)) and not checkpoints(folder):
-        return {"what": "checkpoint", "folder": str(folder)} | _checkpoint(folder)
+        return {"what": "checkpoint", "folder": str(folder)} | _checkpoint(folder, verify)
     content: dict[str, Any] = {"what": "folder of a run", "folder": str(folder)}
     weights, found = weights_path(folder), checkpoints(folder)
     if found:
-        content |= {"checkpoints": [path.name for path in found], "newest": _checkpoint(found[-1])}
+        for path in found[:-1] if verify else []:
+            verify_checkpoint(path)
+        content |= {"checkpoints": [path.name for path in found], "newest": _checkpoint(found[-1], verify)}
     if is_generator(weights):
-        content |= {"generator": str(weights)} | _generator(weights)
+        content |= {"generator": str(weights)} | _generator(weights, verify)
     elif weights.is_file():
         content |= {"model": str(weights)} | describe_model(load(weights)) | {"about": read_about(weights)}
     elif not found:
@@ -81,18 +94,24 @@ def _run_folder(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _checkpoint(path: Path) -> dict[str, Any]:
-    """What it says of itself, without the checksums, and its bytes unread."""
+def _checkpoint(path: Path, verify: bool) -> dict[str, Any]:
+    """What it says of itself, without the checksums, and its bytes unread unless they are to be verified."""
     from .training.checkpoint import read_about as read_checkpoint_about
+    from .training.checkpoint import verify_checkpoint
 
+    if verify:
+        verify_checkpoint(path)
     try:
         about = read_checkpoint_about(path)
     except TrainingError as error:
         return {"note": str(error)}
-    return {name: value for name, value in about.items() if name not in ("format", "files")}
+    content = {name: value for name, value in about.items() if name not in ("format", "files")}
+    return content | {"tensors": "as they were written" if verify else UNREAD}
 
 
-def _generator(path: Path) -> dict[str, Any]:
+def _generator(path: Path, verify: bool) -> dict[str, Any]:
+    if verify:
+        load_generator(path)
     config, classes, about = read_generator_about(path)
     with torch.device("meta"):
         parameters = sum(p.numel() for p in Generator(config).parameters())
@@ -104,6 +123,7 @@ def _generator(path: Path) -> dict[str, Any]:
         "classes": classes or config.num_classes,
         "config": to_dict(config),
         "about": about,
+        "tensors": "all finite numbers" if verify else "not read; --verify reads them",
     }
 
 

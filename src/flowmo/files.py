@@ -128,6 +128,34 @@ def only_one(path: Path) -> Iterator[bool]:
         lock.release()
 
 
+def in_words(folder: Path) -> str:
+    """Return a folder's name for a sentence, that of the current one too."""
+    return "this folder" if folder == Path() else str(folder)
+
+
+_OF_FILES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".svg", ".pdf", ".html"}
+_OF_FILES |= {".json", ".csv", ".txt", ".npz", ".safetensors", ".zip"}
+
+
+def is_file_name(out: Path) -> bool:
+    """Return whether a path that results shall go to has the name of a single file and is no folder that exists."""
+    return out.suffix.lower() in _OF_FILES and not out.is_dir()
+
+
+def single_image(out: Path, count: int) -> Path | None:
+    """Return the file that ``count`` images go to where ``out`` names a file, and None where it is a folder.
+
+    Raises ConfigError for several images, and for a file that is no PNG.
+    """
+    if not is_file_name(out):
+        return None
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"images are written as PNG, not as {out.name}; give {out.stem}.png, or a folder")
+    if count != 1:
+        raise ConfigError(f"{count:,} images do not go into the one file {out}; give a folder, such as {out.stem}")
+    return out
+
+
 def check_targets(targets: Iterable[Path], sources: Iterable[Path] = (), force: bool = False) -> None:
     """Raise ConfigError, before any work and naming files, where results must not be written.
 

@@ -243,3 +243,22 @@ def test_help_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert "commands:" in capsys.readouterr().out
     assert main(["help", "info"]) == 0
     assert "usage: flowmo info" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("when", "code"),
+    [
+        ("class Finder:\n    @staticmethod\n    def find_spec(name, *_):\n        if name == 'flowmo.cli.main':\n"
+         "            raise KeyboardInterrupt\nsys.meta_path.insert(0, Finder)", 130),
+        ("import atexit\natexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))", -signal.SIGINT),
+    ],
+    ids=["while it loads", "while it ends"],
+)  # fmt: skip
+def test_an_interruption_before_and_after_a_command_has_no_traceback(when: str, code: int, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"import os, signal, sys\n{when}\n")
+    paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "flowmo", "--version"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert "KeyboardInterrupt" not in done.stderr

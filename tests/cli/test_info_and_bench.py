@@ -14,6 +14,9 @@ from command_support import PAYLOAD, PICTURES, Command
 import flowmo as package
 from flowmo.cli.main import COMMANDS, build_parser, main
 from flowmo.config import to_dict
+from flowmo.generation import Generator
+from flowmo.generation.config import GeneratorConfig
+from flowmo.generation.files import save_generator
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.training import TrainConfig, TrainState, World
@@ -164,3 +167,34 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"  {name}" in shown for name in COMMANDS)
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"flowmo {package.__version__}\n"
+
+
+def test_info_says_that_tensors_were_not_read_and_verifies_them_on_request(flowmo: Command) -> None:
+    Path("run").mkdir()
+    state = TrainState.start(FlowMo(tiny()), TrainConfig())
+    for state.images_seen in (32, 64):
+        path = save_checkpoint(Path("run"), state, TrainConfig(), World(), {"model_config": to_dict(tiny())})
+    for target, part in (("run", "newest"), (path, None)):
+        content = flowmo("info", target, "--json", model=False).json
+        assert (content[part] if part else content)["tensors"].startswith("not read; --verify")
+        content = flowmo("info", target, "--verify", "--json", model=False).json
+        assert (content[part] if part else content)["tensors"] == "as they were written"
+    data = next(Path("run/checkpoint-0000000032").glob("__0_*"))
+    data.write_bytes(data.read_bytes()[:-100] + bytes(100))
+    assert flowmo("info", "run", model=False).code == 0
+    result = flowmo("info", "run", "--verify", model=False)
+    assert result.code == 2
+    assert f"checkpoint-0000000032 is damaged: {data.name} is not as it was written" in result.err
+
+
+def test_info_verifies_the_numbers_of_a_generator(flowmo: Command) -> None:
+    save_generator(Generator(GeneratorConfig(64, 2, 2, 10)), Path("g.safetensors"))
+    assert flowmo("info", "g.safetensors", "--verify", "--json", model=False).json["tensors"] == "all finite numbers"
+    data = bytearray(Path("g.safetensors").read_bytes())
+    data[-2:] = b"\x00\x7e"  # the last number, of half precision
+    Path("g.safetensors").write_bytes(data)
+    assert flowmo("info", "g.safetensors", "--json", model=False).json["tensors"].startswith("not read")
+    result = flowmo("info", "g.safetensors", "--verify", model=False)
+    assert result.code == 2
+    assert "g.safetensors" in result.err
+    assert "not finite" in result.err

@@ -179,10 +179,15 @@ def test_a_later_run_starts_from_the_weights_of_an_earlier_one(
 
 
 def test_a_time_limit_stops_a_generator_with_a_checkpoint(
-    shard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(command(shard, tmp_path, "--time-limit", "0s")) == 0
-    assert "time limit after 8 images" in capsys.readouterr().out
+    monkeypatch.chdir(shard.parent)
+    assert main(command(Path(shard.name), tmp_path, "--time-limit", "0s")) == 0
+    said = capsys.readouterr().out
+    assert "time limit after 8 images" in said
+    assert f"in {shard.name} of this folder" in said
+    assert "good to look at (flowmo generate --generator) and to start other runs from (--init)" in said
+    assert "make what it generates better" in said
     assert [p.name for p in checkpoints_of(tmp_path)] == ["checkpoint-0000000008"]
 
 

@@ -12,9 +12,10 @@ from ..image_utils.fit import FITS
 from ..weights.load import PACKAGED
 from .fields import add_flag
 from .flags import add_pth_arguments
-from .values import finite, positive, rho, seed, size, steps
+from .values import finite, folder, positive, rho, seed, size, steps
 
 OUT = "flowmo-out"
+OR_PNG = ", or for one picture a .png file"
 DATA_HELP = "folder of pictures, tar, WebDataset shards, Parquet files or one .npy array"
 MODEL_HELP = "packaged model, .safetensors file, folder of a run, checkpoint, or released .pth"
 FIT_HELP = (
@@ -88,10 +89,16 @@ def add_output_arguments(
     parser: argparse.ArgumentParser,
     out: str | None = OUT,
     force: str = "overwrite results that exist; without it nothing is done",
+    or_file: str = "",
 ) -> None:
-    """Add ``--out`` and ``--force``. out: the folder where none is named; None leaves the choice to the command."""
-    shown = f"folder for the results, made if need be (default: {out or OUT})"
-    parser.add_argument("--out", type=Path, default=out and Path(out), metavar="DIR", help=shown)
+    """Add ``--out`` and ``--force``.
+
+    out: the folder where none is named; None leaves the choice to the command. or_file: what else the command takes
+    there; without it the name of a file is refused.
+    """
+    shown = f"folder for the results, made if need be{or_file} (default: {out or OUT})"
+    kind = Path if or_file else folder
+    parser.add_argument("--out", type=kind, default=out and Path(out), metavar="DIR", help=shown)
     parser.add_argument("--force", action="store_true", help=force)
 
 

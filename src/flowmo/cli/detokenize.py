@@ -11,6 +11,7 @@ from ..coding.files import decode_entries, open_token_files
 from ..comparison.peers.tokenizer import PeerTokenizer
 from ..devices import usable_device
 from ..errors import ConfigError
+from ..files import in_words
 from ..text import pictures_in_words
 from ..tokenizer import FlowMo
 from ..viewing import write_png
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="FILE",
     )
-    common.add_output_arguments(parser)
+    common.add_output_arguments(parser, or_file=common.OR_PNG)
     parser.add_argument(
         "--original-size",
         action="store_true",
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         name = a.peer.partition("=")[0] if a.peer else a.model
         print_json({"model": name, "pictures": written, "bad": progress.bad})
     elif written:
-        print(f"{pictures_in_words(len(written))} in {a.out}")
+        print(f"{pictures_in_words(len(written))} in {in_words(a.out)}")
     return code
 
 

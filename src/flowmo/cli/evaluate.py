@@ -24,6 +24,7 @@ from ..evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from ..evaluation.results import Result, data_name
 from ..evaluation.session import Session, flat, hold
 from ..evaluation.several import Evaluation, evaluate_models, watch_run
+from ..files import in_words
 from ..inference import made_ready
 from ..metrics.networks import WeightFiles
 from ..metrics.table import FEW, check_metrics, default_families, families, in_one_line, result_table
@@ -116,10 +117,15 @@ def _run(a: argparse.Namespace, protocols: list[Protocol], world: World) -> int:
     if not world.main:
         return code
     if a.json:
-        print_json({"results": [to_dict(replace(r, content={})) | {"content": r.content} for r in results]})
+        print_json(
+            {
+                "results": [to_dict(replace(r, content={})) | {"content": r.content} for r in results],
+                "folder": str(a.out),
+            }
+        )
     elif results:
         _print(results)
-        print(f"\nresults and tables of pictures are in {a.out}")
+        print(f"\nresults and tables of pictures are in {in_words(a.out)}")
     return code
 
 

@@ -9,6 +9,7 @@ import argparse
 
 from ..devices import usable_device
 from ..evaluation.generated_session import GeneratedRequest, evaluate_generated
+from ..files import in_words
 from ..metrics.table import FEW, result_table
 from ..training import World
 from . import common
@@ -57,11 +58,11 @@ def run(arguments: argparse.Namespace) -> int:
     counts = [len(samples.pixels) for samples, _ in found]
     if a.json:
         results = [{"samples": s.name, "count": n} | metrics for (s, metrics), n in zip(found, counts, strict=True)]
-        print_json({"results": results})
+        print_json({"results": results, "folder": str(a.out)})
         return code
     names = [[s.name, str(n)] for (s, _), n in zip(found, counts, strict=True)]
     print_table(*result_table(["samples", "pictures"], names, [metrics for _, metrics in found]))
     if min(counts) < FEW:
         print("\nFID of so few pictures is far above that of 50,000 and compares with that of equal counts alone")
-    print(f"results are in {a.out}")
+    print(f"\nresults are in {in_words(a.out)}")
     return code

@@ -18,12 +18,16 @@ from .printing import print_json
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "model name, .safetensors, .pth, generator, folder of a run, .flowmo file or shard"
     add_flag(parser, "target", str, what, PACKAGED, nargs="?", metavar="WHAT")
+    what = "read the tensors of checkpoints and generators too, and compare checkpoints with their checksums"
+    parser.add_argument("--verify", action="store_true", help=what)
     add_pth_arguments(parser)
     add_json_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    content = describe(arguments.target, lambda name: load_named(arguments, name, arguments.raw_weights))
+    content = describe(
+        arguments.target, lambda name: load_named(arguments, name, arguments.raw_weights), arguments.verify
+    )
     if arguments.json:
         print_json(content)
     else:

@@ -1,6 +1,7 @@
 """``flowmo reconstruct``: codes images, decodes them again and says how close they came. For each picture the results
 are NAME.png and NAME.side-by-side.png (the original as the model saw it, then the reconstruction), and for the first
-pictures one contact-sheet.png. The thumbnail columns show what a small RGB picture of the same bits reaches."""
+pictures one contact-sheet.png; --out one.png writes that file alone. The thumbnail columns show what a small RGB
+picture of the same bits reaches."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from typing import Any
 from ..config import to_dict
 from ..data import find_pictures, leave_out_results, output_stems, relative_names
 from ..evaluation.reconstruction import Scores, mean_scores, reconstruct_pictures
-from ..files import check_targets
+from ..files import check_targets, in_words, single_image
 from ..metrics.table import column
 from ..text import number, plain
 from ..viewing import contact_sheet, side_by_side, write_png
@@ -29,7 +30,7 @@ MOST_ON_SHEET = 16
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_picture_arguments(parser)
     rates.add_rate_arguments(parser)
-    common.add_output_arguments(parser)
+    common.add_output_arguments(parser, or_file=common.OR_PNG)
     common.add_weights_arguments(parser, "lpips")
     common.add_run_arguments(parser)
     common.add_sampling_arguments(parser)
@@ -41,8 +42,11 @@ def run(arguments: argparse.Namespace) -> int:
     out: Path = a.out
     paths = leave_out_results(find_pictures(a.pictures), a.pictures, out)
     names = relative_names(a.pictures, paths)
-    targets = [[out / f"{s}{suffix}" for suffix in SUFFIXES] for s in output_stems(names, SUFFIXES, [SHEET])]
-    check_targets([*chain.from_iterable(targets), out / SHEET], paths, a.force)
+    one_file = single_image(out, len(paths))
+    stems = output_stems(names, SUFFIXES, [SHEET])
+    targets = [[one_file]] if one_file else [[out / f"{stem}{suffix}" for suffix in SUFFIXES] for stem in stems]
+    sheet_file = None if one_file else out / SHEET
+    check_targets([*chain.from_iterable(targets), *([sheet_file] if sheet_file else [])], paths, a.force)
     model = models.load_model(a)
     models.tell_idle_guidance(a, model)
     size = models.own_size(a, model.config)
@@ -55,22 +59,23 @@ def run(arguments: argparse.Namespace) -> int:
     bits = partial(rates.bits_per_token, a, model.config)
     settings = models.sampling(a)
     for one in reconstruct_pictures(model, paths, size, a.fit, a.batch_size, lpips, bits, progress.skip, **settings):
-        alone, beside = targets[one.index]
+        alone, *beside = targets[one.index]
         write_png(alone, one.reconstruction)
-        write_png(beside, side_by_side(one.image, one.reconstruction))
+        for target in beside:
+            write_png(target, side_by_side(one.image, one.reconstruction))
         if len(scores) < MOST_ON_SHEET:
             for images, image in zip(sheet.values(), (one.image, one.thumbnail, one.reconstruction), strict=True):
                 images.append(image)
         scores.append(one.scores)
-        row = {"file": str(paths[one.index]), "name": names[one.index].as_posix()}
-        row |= {"output": str(alone), "side_by_side": str(beside)}
+        row: dict[str, Any] = {"file": str(paths[one.index]), "name": names[one.index].as_posix()}
+        row |= {"output": str(alone), "side_by_side": str(beside[0]) if beside else None}
         rows.append(row | one.rate | asdict(one.scores))
         progress.advance()
     if lpips is not None and rows and scores[0].lpips is None:
         progress.say("note: LPIPS is n/a for pictures as small as these")
     code = progress.finish()
-    if rows:
-        write_png(out / SHEET, contact_sheet(sheet))
+    if rows and sheet_file:
+        write_png(sheet_file, contact_sheet(sheet))
     mean = mean_scores(scores)
     if a.json:
         result = {
@@ -80,14 +85,18 @@ def run(arguments: argparse.Namespace) -> int:
             "settings": to_dict(models.sampler_of(a, model)) | {"seed": a.seed},
             "pictures": rows,
             "mean": mean,
-            "contact_sheet": str(out / SHEET) if rows else None,
+            "contact_sheet": str(sheet_file) if rows and sheet_file else None,
             "bad": progress.bad,
         }
         print_json(result)
     elif rows:
         _print(rows, mean)
         print("\nthumb.: an RGB thumbnail of the same bits, enlarged; a code is worth something where it is closer")
-        print(f"NAME.png, NAME.side-by-side.png and {SHEET} are in {out}")
+        print(
+            f"the picture is {out}"
+            if one_file
+            else f"NAME.png, NAME.side-by-side.png and {SHEET} are in {in_words(out)}"
+        )
     return code
 
 

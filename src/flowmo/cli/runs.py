@@ -7,6 +7,7 @@ import math
 import re
 import sys
 import time
+from functools import lru_cache
 from pathlib import Path
 
 from torch import Tensor
@@ -16,7 +17,7 @@ from ..devices import usable_device
 from ..errors import ConfigError
 from ..training import TrainOptions
 from .printing import is_first
-from .values import positive
+from .values import folder, positive
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def add_loop_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what a run can be told whatever it trains on."""
     what = "folder of the run: checkpoints, weights, log, sample pictures"
-    parser.add_argument("out", type=Path, metavar="OUT", help=what)
+    parser.add_argument("out", type=folder, metavar="OUT", help=what)
     parser.add_argument(
         "--set",
         nargs="+",
@@ -45,7 +46,11 @@ def add_loop_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="begin OUT from another run's checkpoint")
     parser.add_argument("--cooldown", type=positive, metavar="IMAGES", help="end with a cool-down over the next IMAGES")
-    parser.add_argument("--time-limit", metavar="TIME", help="stop with a checkpoint after this long: 90m, 2h, 45s")
+    parser.add_argument(
+        "--time-limit",
+        metavar="TIME",
+        help="stop with a checkpoint after this long: 90m, 2h, 45s; a number alone is seconds",
+    )
     parser.add_argument("--wandb", metavar="PROJECT", help="report to this project of Weights & Biases too")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
 
@@ -56,6 +61,8 @@ def options_of(arguments: argparse.Namespace) -> TrainOptions:
     Raises ConfigError for a device that cannot be used here, or a time that cannot be read.
     """
     seconds = max(0.0, parse_time(arguments.time_limit) - (time.monotonic() - arguments.began))
+    if (arguments.time_limit or "")[-1:].isdigit():
+        tell_seconds(arguments.time_limit)
     usable_device(arguments.device)
     return TrainOptions(
         arguments.device,
@@ -84,6 +91,12 @@ def tell(line: str) -> None:
     """Print a note for a person to stderr at once, in the first of several processes."""
     if is_first():
         print(line, file=sys.stderr, flush=True)
+
+
+@lru_cache
+def tell_seconds(text: str) -> None:
+    """Say, once, how a time without a unit is understood."""
+    tell(f"--time-limit {text} is {text} seconds; write {text}m for minutes, {text}h for hours")
 
 
 def held_out(arguments: argparse.Namespace, size: int, count: int = 32, skip: int = 0) -> Tensor:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from pathlib import Path
+
+from ..files import is_file_name
 
 ORIGINAL = "original"  # a size: that of each picture
 
@@ -51,6 +54,16 @@ def size(text: str) -> tuple[int, int] | str:
     if not match or 0 in (int(match[1]), int(match[2] or match[1])):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size; write 256, or, height first, 256x384, or original")
     return int(match[1]), int(match[2] or match[1])
+
+
+def folder(text: str) -> Path:
+    """Return the folder for results. Raises an error for the name of a file, of which a folder would be made."""
+    if is_file_name(Path(text)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is the name of a file, but the results are several files; give a folder, such as "
+            f"{str(Path(text).with_suffix(''))!r}"
+        )
+    return Path(text)
 
 
 def _whole(text: str) -> int | None:

@@ -32,7 +32,7 @@ from ..data import (
     safe_name,
 )
 from ..errors import ConfigError, FlowMoError, TokenFileError
-from ..files import check_targets
+from ..files import check_targets, single_image
 from ..image_utils import to_pil
 from ..quantize.tokens import Tokens, payload_size
 from ..tiles import patch_of
@@ -126,7 +126,8 @@ class CodedFiles(NamedTuple):
 def open_token_files(
     given: Sequence[str], out: Path, on_bad: Callable[[Path, FlowMoError], None], force: bool = False
 ) -> CodedFiles:
-    """Return the images in token files, shards and folders of them, and a PNG file in ``out`` for each.
+    """Return the images in token files, shards and folders of them, and a PNG file in ``out`` for each; of a single
+    one ``out`` may be that file.
 
     on_bad: called with each file that cannot be read, and why.
     Raises TokenFileError where there are none, ConfigError for targets that exist already, without ``force``.
@@ -143,7 +144,8 @@ def open_token_files(
             continue
         entries += found
         names += [name if entry.row is None else safe_name(entry.name) for entry in found]
-    targets = [out / f"{stem}.png" for stem in output_stems(names, [".png"])]
+    one = single_image(out, len(names)) if names else None
+    targets = [one] if one else [out / f"{stem}.png" for stem in output_stems(names, [".png"])]
     check_targets(targets, files, force)
     return CodedFiles(entries, targets, bad)
 

@@ -248,6 +248,15 @@ def read_checkpoint(path: Path, world: World | None = None, kind: type[RunConfig
     return Checkpoint(path, found, kind)
 
 
+def verify_checkpoint(path: Path) -> None:
+    """Read every byte of a checkpoint, whatever it trains, and compare it with its checksums. Raises TrainingError
+    where one is not as it was written."""
+    files = read_about(path)["files"]
+    damaged = [name for name, digest in sorted(files.items()) if not _is_whole(path / name, digest)]
+    if damaged:
+        raise TrainingError(f"{path} is damaged: {', '.join(damaged)} is not as it was written")
+
+
 def read_newest(folder: Path, world: World | None = None, kind: type[RunConfig] = TrainConfig) -> Checkpoint | None:
     """Return the newest checkpoint that is whole, or None where there is none.
 

@@ -82,11 +82,11 @@ def train(plan: Plan[Any, Any, Any], source: Any, folder: Path, options: TrainOp
                     torch.compiler.reset()
     finally:
         world.leave()
-    say(ending(outcome, folder, plan.config.batch_size))
+    say(ending(outcome, folder, plan.config))
     return outcome
 
 
-def ending(outcome: Outcome, folder: Path, batch_size: int) -> str:
+def ending(outcome: Outcome, folder: Path, config: RunConfig) -> str:
     """Return, in words, how a run ended, where its weights are, what they are good for and how to go on."""
     seen, weights = outcome.images_seen, folder / WEIGHTS
     if outcome.finished:
@@ -95,15 +95,18 @@ def ending(outcome: Outcome, folder: Path, batch_size: int) -> str:
         return (
             f"{outcome.reason} before the first update; {weights} is what the run began with. The same command goes on."
         )
-    share = seen / max(outcome.planned, 1)
+    share, batch_size = seen / max(outcome.planned, 1), config.batch_size
+    tokenizer = config.trains == RunConfig.trains
+    flag = "--model" if tokenizer else "flowmo generate --generator"
     lines = [
         f"{outcome.reason} after {seen:,} images of {outcome.planned:,} ({share:.0%}); {weights}",
-        "It holds the averaged weights so far: good to look at (--model) and to start other runs from (--init).",
+        f"It holds the averaged weights so far: good to look at ({flag}) and to start other runs from (--init).",
         "The same command goes on.",
     ]
     if not outcome.cooling:
         suggested = max(batch_size, seen // 4 // batch_size * batch_size)
-        lines[1] += " Its learning rate has not fallen yet, which would make its images clearer."
+        better = "its images clearer" if tokenizer else "what it generates better"
+        lines[1] += f" Its learning rate has not fallen yet, which would make {better}."
         lines[2] = (
             f"The same command goes on; with --cooldown {suggested} added, it ends well over that many images more."
         )

@@ -1,0 +1,84 @@
+"""Where results go: into a folder, or one image into the file that was named; and what is said of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from command_support import CAT, PICTURES, Command
+from PIL import Image
+
+from flowmo.cli import runs
+from flowmo.cli.main import main
+
+
+def test_one_image_goes_into_the_named_file(flowmo: Command) -> None:
+    result = flowmo("reconstruct", CAT, "--steps", 1, "--out", "one.png", "--json")
+    assert result.code == 0, result.err
+    assert (result.json["pictures"][0]["output"], result.json["contact_sheet"]) == ("one.png", None)
+    assert [path.name for path in Path().iterdir()] == ["one.png"]
+    assert flowmo("tokenize", CAT, "--out", "tokens").code == 0
+    assert flowmo("detokenize", "tokens/cat.flowmo", "--steps", 1, "--out", "back/two.PNG").code == 0
+    assert Image.open("one.png").tobytes() == Image.open("back/two.PNG").tobytes()
+    again = flowmo("reconstruct", CAT, "--out", "one.png")
+    assert again.code == 2
+    assert "exists already (one.png)" in again.err
+    assert "overwrite its own source" in flowmo("reconstruct", "one.png", "--out", "one.png", "--force").err
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "detokenize"])
+def test_several_images_and_other_formats_are_refused(flowmo: Command, command: str) -> None:
+    given = list(PICTURES[:2])
+    if command == "detokenize":
+        assert flowmo("tokenize", *given, "--out", "tokens").code == 0
+        given = sorted(Path("tokens").iterdir())
+    result = flowmo(command, *given, "--out", "all.png")
+    assert result.code == 2
+    assert "2 images do not go into the one file all.png; give a folder, such as all" in result.err
+    result = flowmo(command, given[0], "--out", "one.jpg")
+    assert result.code == 2
+    assert "written as PNG, not as one.jpg; give one.png, or a folder" in result.err
+    assert not list(Path().glob("*.[pj][np]g"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "generate --out one.png",
+        "tokenize x --out one.png",
+        "compare x --out one.svg",
+        "evaluate x --out numbers.json",
+        "evaluate-generator x y --out numbers.json",
+        "figure variance x --out one.pdf",
+        "train x run.safetensors",
+        "train-generator x run.safetensors",
+        "posttrain x run.safetensors --init y",
+    ],
+)
+def test_a_folder_never_gets_the_name_of_a_file(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(command.split())
+    except SystemExit as error:
+        code = error.code
+    assert code == 2
+    assert "is the name of a file, but the results are several files; give a folder, such as" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_current_folder_has_a_name(flowmo: Command) -> None:
+    assert flowmo("reconstruct", CAT, "--steps", 1, "--out", ".").out.rstrip().endswith("are in this folder")
+
+
+def test_a_time_without_a_unit_is_said_in_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    runs.tell_seconds.cache_clear()
+    arguments = {"device": "cpu", "resume": None, "cooldown": None, "wandb": None, "command_line": "", "began": 0.0}
+    for text, said in (("90", "--time-limit 90 is 90 seconds; write 90m for minutes"), ("90s", ""), (None, "")):
+        for _ in range(2):  # said once
+            runs.options_of(SimpleNamespace(**arguments, time_limit=text))  # type: ignore[arg-type]
+        found = capsys.readouterr().err
+        assert found.count("\n") == bool(said)
+        assert said in found
