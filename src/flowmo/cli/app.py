@@ -1,4 +1,4 @@
-"""``flowmo app``: opens a page in the browser where a photograph becomes a few hundred bytes and a picture again,
+"""``flowmo app``: serves a page for the browser where a photograph becomes a few hundred bytes and a picture again,
 and where classes are drawn. It runs on this machine alone unless --share or --host says otherwise."""
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ COMMANDS = {
     "compare": "models, image codecs and other tokenizers at equal bytes",
     "gallery": "write a page to look at pictures, models and codecs with",
     "coordinate-check": "show that learning rates hold at any width (muP)",
-    "app": "open a page to code photographs and draw classes in the browser",
+    "app": "serve a page for the browser that codes photographs and draws classes",
     "weights": "list the weights of other people's networks that FlowMo uses, and fetch them",
     "bench": "measure how fast a model encodes, decodes or trains",
 }
@@ -100,7 +100,7 @@ def _main(argv: list[str]) -> int:
         if command is not None and command not in COMMANDS:
             print(f"flowmo: there is no command {command!r}{_suggestion(command)}", file=sys.stderr)
             return 2
-        if command in RUNS and is_first() and not {"-h", "--help", "--dry-run"} & {*argv}:
+        if command in (*RUNS, "app") and is_first() and not {"-h", "--help", "--dry-run"} & {*argv}:
             print(f"flowmo {command}: loading PyTorch", file=sys.stderr, flush=True)  # which may take seconds
         parser = build_parser([command] if command else [])
         tell_old_names(parser, argv)

@@ -35,7 +35,7 @@ def add_loop_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what a run can be told whatever it trains on."""
     what = "folder of the run: checkpoints, weights, log, sample pictures"
     parser.add_argument("out", type=folder, metavar="OUT", help=what)
-    add_settings(parser, "--set", "training settings to change")
+    add_settings(parser, "--set", "training settings to change, see docs/TRAINING.md")
     parser.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="begin OUT from another run's checkpoint")
     parser.add_argument("--cooldown", type=positive, metavar="IMAGES", help="end with a cool-down over the next IMAGES")
     parser.add_argument(

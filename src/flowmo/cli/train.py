@@ -21,14 +21,17 @@ from .runs import add_run_arguments, data_of, options_of, tell
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
-    parser.add_argument("--preset", default="flowmo-mini-64", help=f"one of {', '.join(PRESETS)}")
+    parser.add_argument(
+        "--preset", default="flowmo-mini-64", help=f"one of {', '.join(PRESETS)} (default: %(default)s)"
+    )
     parser.add_argument(
         "--recipe",
         choices=[*sorted(RECIPES), short.NAME, short.UNSCALED],
         help="settings to start from; --set changes them. short, the default for a new model, fits its schedule to "
         "--time-limit or to --set images; none takes the defaults of docs/TRAINING.md",
     )
-    parser.add_argument("--stage", choices=WHOLE, help="Stage 1A, or a plain regression (F5)")
+    what = "Stage 1A (mode_matching), or a plain regression of the images (docs/TRAINING.md)"
+    parser.add_argument("--stage", choices=WHOLE, help=what)
     add_settings(parser, "--model", "model settings to change")
     parser.add_argument("--init", metavar="WEIGHTS", help="start from these weights, with fresh optimizer moments")
     parser.add_argument("--freeze-encoder", action="store_true", help="train the decoder only; the code stays valid")

@@ -26,7 +26,9 @@ COMPILE = {"off": (False,), "on": (True,), "both": (False, True)}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     usual = " and ".join(map(str, USUAL_PROCESSES))
     parser.add_argument("data", nargs="?", metavar="DATA", help="as for flowmo train (default: the sample pictures)")
-    parser.add_argument("--preset", default="flowmo-mini-64", help=f"one of {', '.join(PRESETS)}")
+    parser.add_argument(
+        "--preset", default="flowmo-mini-64", help=f"one of {', '.join(PRESETS)} (default: %(default)s)"
+    )
     parser.add_argument("--recipe", choices=sorted(RECIPES), help="settings to start from; --set changes them")
     add_settings(parser, "--set", "training settings to change")
     add_settings(parser, "--model", "model settings to change")
