@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 
-from flowmo.cli.runs import parse_time
 from flowmo.config import override
 from flowmo.data import BatchLoader, ImageSource, open_split
 from flowmo.errors import FlowMoError
@@ -26,6 +25,7 @@ from flowmo.files import replacing
 from flowmo.perceptual import load_lpips
 from flowmo.presets import preset
 from flowmo.profiling.training_speed import Speed, measure_updates, release
+from flowmo.text import parse_time
 from flowmo.training import TrainConfig
 
 SHARES = {"crops": 0.03, "lpips": 0.57, "whole": 0.28, "seeking": 0.1}

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
+
+from .errors import ConfigError
 
 Table = tuple[list[str], list[list[str]]]
 """A header, and lines of as many cells."""
@@ -79,6 +83,16 @@ def number(value: float | None, spec: str, missing: str = "-") -> str:
 def pictures_in_words(count: int) -> str:
     """Return "1 picture", "2 pictures"."""
     return f"{count} picture{'s' * (count != 1)}"
+
+
+def parse_time(text: str | None) -> float:
+    """Return a time such as 90m in seconds; None is no limit. Raises ConfigError for other texts."""
+    if text is None:
+        return math.inf
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not match:
+        raise ConfigError(f"cannot read the time {text!r}; write 45s, 90m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def table_lines(header: list[str], rows: list[list[str]], width: int = 100, names: int = 1) -> list[str]:

@@ -25,11 +25,12 @@ from ..evaluation.results import numbered, short_name
 from ..evaluation.session import hold
 from ..files import check_targets, in_words
 from ..metrics.networks import WeightFiles
+from ..progress import Progress
 from ..tokenizer import FlowMo
 from ..viewing.plots import need_matplotlib
 from . import common, models
 from .fields import add_flag, fields_of
-from .printing import Progress, print_json, print_table
+from .printing import print_json, print_table
 from .values import positive, seed, size
 
 OUT = "flowmo-compare"

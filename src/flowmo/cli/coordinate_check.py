@@ -12,12 +12,13 @@ from ..devices import usable_device
 from ..files import check_targets, write_json
 from ..presets import PRESETS, preset
 from ..profiling.coordinate_check import NAMES, CheckRequest
+from ..progress import Progress
 from ..provenance import machine
 from ..viewing.coordinate_plot import coordinate_figure
 from ..viewing.plots import need_matplotlib, write_plot
 from . import common
 from .fields import add_flag, add_settings
-from .printing import Progress, print_json, print_table
+from .printing import print_json, print_table
 from .values import finite, positive
 
 

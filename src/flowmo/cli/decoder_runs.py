@@ -25,9 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = f"the tokenizer to start from: {common.MODEL_HELP}"
     parser.add_argument("--init", required=True, metavar="MODEL", help=what)
     parser.add_argument("--preset", choices=sorted(PRESETS), help="refuse weights of another configuration than this")
-    checks = parser.add_argument_group(
-        "checks", "validation of the averaged weights, every check_images images; rFID needs many"
-    )
+    checks = parser.add_argument_group("checks", "of the averaged weights, every check_images images; rFID needs many")
     add_flag(checks, "--check-count", positive, "held-out images", 256)
     add_flag(checks, "--check-skip", seed, "leave out the first N of them, kept for the end", 0)
     checks.add_argument("--no-rfid", action="store_true", help="leave rFID out, which costs most on a CPU")

@@ -12,13 +12,14 @@ from ..comparison.peers.tokenizer import PeerTokenizer, open_square
 from ..devices import usable_device
 from ..errors import ConfigError
 from ..files import in_words
+from ..progress import Progress
 from ..text import pictures_in_words
 from ..tokenizer import FlowMo
 from ..viewing import write_png
 from . import common, models
 from .fields import add_flag
 from .peers import add_decoding_peer, refuse_our_settings
-from .printing import Progress, print_json
+from .printing import print_json
 
 SAMPLER = ("steps", "rho", "guidance", "interval", "solver", "raw_weights")
 

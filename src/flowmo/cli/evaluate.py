@@ -29,11 +29,12 @@ from ..files import in_words
 from ..inference import made_ready
 from ..metrics.networks import WeightFiles
 from ..metrics.table import FEW, check_metrics, default_families, families, in_one_line, result_table
+from ..progress import Progress
 from ..training import World
 from . import common, models
 from .fields import add_flag, fields_of
 from .peers import add_peer_arguments
-from .printing import Progress, print_json, print_table
+from .printing import print_json, print_table
 from .rates import add_rate_arguments, rates_of
 from .values import finite, positive
 
@@ -107,12 +108,8 @@ def _run(a: argparse.Namespace, protocols: list[Protocol], world: World) -> int:
     if not world.main:
         return code
     if a.json:
-        print_json(
-            {
-                "results": [to_dict(replace(r, content={})) | {"content": r.content} for r in results],
-                "folder": str(a.out),
-            }
-        )
+        found = [to_dict(replace(r, content={})) | {"content": r.content} for r in results]
+        print_json({"results": found, "folder": str(a.out)})
     elif results:
         _print(results)
         print(f"\nresults and tables of pictures are in {in_words(a.out)}")

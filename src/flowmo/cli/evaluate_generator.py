@@ -11,10 +11,11 @@ from ..devices import usable_device
 from ..evaluation.generated_session import GeneratedRequest, evaluate_generated
 from ..files import in_words
 from ..metrics.table import FEW, result_table
+from ..progress import Progress
 from ..training import World
 from . import common
 from .fields import fields_of
-from .printing import Progress, print_json, print_table
+from .printing import print_json, print_table
 from .values import positive
 
 

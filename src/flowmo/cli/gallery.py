@@ -18,10 +18,11 @@ from ..evaluation.results import labels
 from ..experiments.gallery import Gallery
 from ..files import check_targets
 from ..perceptual import lpips_or_note
+from ..progress import Progress
 from ..text import pictures_in_words
 from . import common, models
 from .fields import add_flag, fields_of
-from .printing import Progress, print_json
+from .printing import print_json
 from .values import positive, size
 
 OUT = Path("flowmo-gallery.html")

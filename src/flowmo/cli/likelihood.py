@@ -19,11 +19,12 @@ from ..experiments.likelihood import (
     model_likelihood,
 )
 from ..flow.likelihood import DEQUANTIZATION_T
+from ..progress import Progress
 from ..tokenizer import SMALLEST_TRAINING_T
 from . import common
 from .fields import add_fields, add_flag, fields_of
 from .figure import shared
-from .printing import Progress, print_table
+from .printing import print_table
 from .values import finite, seed
 
 ODE = {

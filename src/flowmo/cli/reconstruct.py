@@ -17,9 +17,10 @@ from ..data import find_pictures, leave_out_results, output_stems, relative_name
 from ..evaluation.reconstruction import Scores, mean_scores, reconstruct_pictures, scores_table
 from ..files import check_targets, in_words, single_image
 from ..perceptual import lpips_or_note
+from ..progress import Progress
 from ..viewing import contact_sheet, side_by_side, write_png
 from . import common, models, rates
-from .printing import Progress, print_json, print_table
+from .printing import print_json, print_table
 
 SUFFIXES = (".png", ".side-by-side.png")
 SHEET = "contact-sheet.png"

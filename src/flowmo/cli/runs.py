@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import math
-import re
 import sys
 import time
 from functools import lru_cache
 from pathlib import Path
 
 from ..devices import usable_device
-from ..errors import ConfigError
+from ..text import parse_time
 from ..training import TrainOptions
 from ..training.image_data import ImageData
 from .fields import add_settings, fields_of
@@ -82,13 +80,3 @@ def tell(line: str) -> None:
 def tell_seconds(text: str) -> None:
     """Say, once, how a time without a unit is understood."""
     tell(f"--time-limit {text} is {text} seconds; write {text}m for minutes, {text}h for hours")
-
-
-def parse_time(text: str | None) -> float:
-    """Return a time such as 90m in seconds; None is no limit."""
-    if text is None:
-        return math.inf
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if not match:
-        raise ConfigError(f"cannot read the time {text!r}; write 45s, 90m or 2h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]

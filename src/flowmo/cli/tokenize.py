@@ -16,12 +16,13 @@ from ..coding.files import PictureJob, Written, token_targets, tokenize_pictures
 from ..comparison.peers.tokenizer import check_spec, open_square
 from ..devices import usable_device
 from ..errors import ConfigError, DataError
+from ..progress import Progress
 from ..text import pictures_in_words
 from ..weights.load import PACKAGED
 from . import common, models, rates
 from .fields import add_flag, fields_of
 from .peers import add_peer_arguments, refuse_our_settings
-from .printing import Progress, print_json
+from .printing import print_json
 from .values import positive
 
 if TYPE_CHECKING:

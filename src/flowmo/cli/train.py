@@ -14,16 +14,14 @@ from ..training import short
 from ..training.recipes import RECIPES
 from ..training.request import WHOLE, Request
 from .common import add_device_argument
-from .fields import add_settings
+from .fields import add_flag, add_settings
 from .models import load_named
 from .runs import add_run_arguments, data_of, options_of, tell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
-    parser.add_argument(
-        "--preset", default="flowmo-mini-64", help=f"one of {', '.join(PRESETS)} (default: %(default)s)"
-    )
+    add_flag(parser, "--preset", str, f"one of {', '.join(PRESETS)}", "flowmo-mini-64")
     parser.add_argument(
         "--recipe",
         choices=[*sorted(RECIPES), short.NAME, short.UNSCALED],

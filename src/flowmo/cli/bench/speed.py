@@ -15,11 +15,12 @@ from ...devices import usable_device
 from ...experiments.sampler_ablation import ablation_content, ablation_in_words
 from ...profiling.speed import Timing, time_decode, time_encode
 from ...profiling.tables import ablation_table, machine_in_words, timing_table
+from ...progress import Progress
 from ...provenance import machine
 from ..common import add_model_arguments
 from ..fields import add_flag
 from ..models import coded_size
-from ..printing import Progress, print_table
+from ..printing import print_table
 from ..values import positive, size, steps
 from . import shared
 

@@ -13,10 +13,11 @@ from ...devices import usable_device
 from ...presets import PRESETS
 from ...profiling.tables import GIB, machine_in_words, measured_table, plan_table
 from ...profiling.training import USUAL_PROCESSES, bench, estimate, settings_of
+from ...progress import Progress
 from ...training.recipes import RECIPES
 from .. import common
 from ..fields import add_flag, add_settings
-from ..printing import Progress, print_table
+from ..printing import print_table
 from ..values import positive
 from . import shared
 
@@ -26,9 +27,7 @@ COMPILE = {"off": (False,), "on": (True,), "both": (False, True)}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     usual = " and ".join(map(str, USUAL_PROCESSES))
     parser.add_argument("data", nargs="?", metavar="DATA", help="as for flowmo train (default: the sample pictures)")
-    parser.add_argument(
-        "--preset", default="flowmo-mini-64", help=f"one of {', '.join(PRESETS)} (default: %(default)s)"
-    )
+    add_flag(parser, "--preset", str, f"one of {', '.join(PRESETS)}", "flowmo-mini-64")
     parser.add_argument("--recipe", choices=sorted(RECIPES), help="settings to start from; --set changes them")
     add_settings(parser, "--set", "training settings to change")
     add_settings(parser, "--model", "model settings to change")

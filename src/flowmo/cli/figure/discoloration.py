@@ -7,8 +7,8 @@ from __future__ import annotations
 import argparse
 
 from ...experiments.discoloration import draw_discoloration
+from ...progress import Progress
 from .. import common
-from ..printing import Progress
 from . import shared
 
 MOST_MODELS = 6

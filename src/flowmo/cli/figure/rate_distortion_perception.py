@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 
 from ...experiments.rate_distortion_perception import draw_tradeoff
+from ...progress import Progress
 from .. import common
 from ..fields import add_flag
-from ..printing import Progress
 from ..values import finite
 from . import shared
 

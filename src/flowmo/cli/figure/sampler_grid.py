@@ -13,11 +13,11 @@ from ...experiments.grid_plot import Grid, choose, draw_grid, measure_grid
 from ...experiments.sampler_grid import guidances
 from ...files import check_targets
 from ...flow import Solver
+from ...progress import Progress
 from ...weights import store_sampler, weights_path
 from ...weights.shards import INDEX
 from .. import common
 from ..fields import add_flag
-from ..printing import Progress
 from ..values import finite, rho, seed, steps
 from . import shared
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from ...experiments.figure_run import Drawn, FigureRequest, FigureRun
 from ...metrics.networks import WeightFiles
+from ...progress import Progress
 from .. import common, models
 from ..fields import add_flag, fields_of
-from ..printing import Progress, print_table
+from ..printing import print_table
 from ..values import positive, seed
 
 SEED_HELP = "starting noise: picture i is sampled from seed N + i"

@@ -6,9 +6,9 @@ from __future__ import annotations
 import argparse
 
 from ...experiments.variance import draw_variance
+from ...progress import Progress
 from .. import common
 from ..fields import add_flag
-from ..printing import Progress
 from ..values import positive
 from . import shared
 

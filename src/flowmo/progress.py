@@ -1,0 +1,60 @@
+"""How far a piece of work is, on a terminal, and the files that it had to leave out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from .errors import FlowMoError
+from .text import plain
+
+
+class Progress:
+    """A bar on stderr where that is a terminal, and the bad files, each named there and kept for the result."""
+
+    def __init__(self, total: int, unit: str = "pictures") -> None:
+        self.bad: list[dict[str, str]] = []
+        self.bad_count = 0
+        self.total, self.unit, self.bar = total, unit, None
+        if sys.stderr.isatty():
+            try:
+                from tqdm import tqdm
+
+                self.bar = tqdm(total=total, unit=f" {unit}", leave=False)
+            except ImportError:  # a machine with the core alone
+                pass
+
+    def expect(self, total: int) -> None:
+        """Set how many there are, where that is known only later."""
+        self.total = total
+        if self.bar is not None:
+            self.bar.total = total
+            self.bar.refresh()
+
+    def advance(self, count: int = 1) -> None:
+        """Move the bar on."""
+        if self.bar is not None:
+            self.bar.update(count)
+
+    def skip(self, file: Path | str, error: FlowMoError, count: int = 1, once: bool = False) -> None:
+        """Name a file that cannot be used, and go on. count: its pictures. once: not where it was named before."""
+        self.advance(count)
+        if once and any(bad["file"] == str(file) for bad in self.bad):
+            return
+        self.bad_count += count
+        self.bad.append({"file": str(file), "reason": str(error)})
+        self.say(plain(f"skipped {error if str(file) in str(error) else f'{file}: {error}'}"))
+
+    def say(self, line: str) -> None:
+        """Print a line on stderr, above the bar."""
+        if self.bar is not None:
+            self.bar.clear()
+        print(line, file=sys.stderr, flush=True)
+
+    def finish(self) -> int:
+        """Close the bar and count the bad files; return the exit code of the command."""
+        if self.bar is not None:
+            self.bar.close()
+        if self.bad_count:
+            print(f"{self.bad_count} of {self.total} {self.unit} could not be used", file=sys.stderr)
+        return 1 if self.bad else 0
