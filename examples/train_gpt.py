@@ -29,6 +29,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import flowmo
 
 
+def mixed(labels: np.ndarray) -> np.ndarray:
+    """Return the rows in an order whose last ones, which are held out, are of all classes: mixed where they stand class
+    by class, as those of class folders do."""
+    rows = np.arange(len(labels))
+    return np.random.default_rng(0).permutation(rows) if (np.diff(labels) >= 0).all() else rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="train a small GPT over tokens, then sample from it")
     parser.add_argument("tokens", type=Path, help="file of 'flowmo tokenize DATA --out tokens.npy'")
@@ -54,6 +61,11 @@ def main() -> None:
     torch.manual_seed(0)
     vocabulary, length = facts["vocabulary"], facts["length"]
     classes = int(labels.max()) + 1
+    if arguments.label is not None and not 0 <= arguments.label < classes:
+        raise SystemExit(f"there is no class {arguments.label}; {arguments.tokens} has 0 to {classes - 1}")
+    if len(tokens) < 2:
+        raise SystemExit(f"{arguments.tokens} has {len(tokens)} images; one to train on and one to hold out are needed")
+    row_order = mixed(labels)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     gpt = GPT2LMHeadModel(
         GPT2Config(
@@ -68,14 +80,16 @@ def main() -> None:
     ).to(device)
     optimizer = torch.optim.AdamW(gpt.parameters(), lr=6e-4, betas=(0.9, 0.95), weight_decay=0.05)
     order = np.random.default_rng(0)
-    held_out = max(1, min(len(tokens) // 20, 256))  # the last images are not trained on
+    held_out = max(1, min(len(tokens) // 20, 256))  # the last images in this order are not trained on
 
-    def rows_of(rows: np.ndarray | slice) -> torch.Tensor:
+    def rows_of(places: np.ndarray | slice) -> torch.Tensor:
+        rows = row_order[places]
         first = vocabulary + labels[rows][:, None]
         return torch.from_numpy(np.concatenate([first, tokens[rows].astype(np.int64)], 1)).to(device)
 
-    counts = [np.bincount(tokens[:-held_out, j], minlength=vocabulary) + 1.0 for j in range(length)]
-    histogram = -np.mean([np.log(c / c.sum())[tokens[-held_out:, j]].mean() for j, c in enumerate(counts)])
+    known, held = row_order[:-held_out], row_order[-held_out:]
+    counts = [np.bincount(tokens[known, j], minlength=vocabulary) + 1.0 for j in range(length)]
+    histogram = -np.mean([np.log(c / c.sum())[tokens[held, j]].mean() for j, c in enumerate(counts)])
 
     def validate() -> float:
         with torch.no_grad():

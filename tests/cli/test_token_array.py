@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 from pathlib import Path
 
@@ -74,3 +75,13 @@ def test_a_gpt_learns_these_tokens_and_samples(flowmo: Command, pictures: Path) 
     losses = [float(line.split()[2]) for line in result.stdout.splitlines() if line.startswith("step")]
     assert losses[0] > 6 > losses[-1]  # ln 512 is 6.24; eight images are soon known by heart
     assert Image.open("drawn.png").size == (96, 32)
+
+
+def test_what_the_gpt_is_held_to_is_of_all_classes() -> None:
+    pytest.importorskip("transformers", reason="needs transformers: pip install 'flowmo[examples]'")
+    mixed = runpy.run_path(str(EXAMPLE))["mixed"]
+    labels = np.repeat(np.arange(3), 100)  # as class folders give them
+    assert sorted(mixed(labels)) == list(range(300))
+    assert set(labels[mixed(labels)[-15:]]) == {0, 1, 2}
+    given = np.tile(np.arange(3), 100)
+    assert mixed(given).tolist() == list(range(300))

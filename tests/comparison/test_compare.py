@@ -25,6 +25,7 @@ from flowmo.comparison.compare import (
     peer_method,
 )
 from flowmo.comparison.published import TABLE_1
+from flowmo.comparison.report import in_words
 from flowmo.comparison.table import code_costs, markdown, table
 from flowmo.data import to_tensor, to_uint8
 from flowmo.errors import ConfigError
@@ -260,6 +261,14 @@ def test_numbers_of_bytes_that_make_no_sense() -> None:
 
 
 ROW = Row("webp", "codec", "", "file", 144, 5, 5, 140.0, 112.0, 0.27, 0.22, {"psnr": 20.0, "kid": 0.0125}, {"1": 5})
+
+
+def test_a_row_in_words_says_what_was_counted() -> None:
+    assert in_words(ROW).startswith("webp, 144 bytes a whole file: PSNR dB 20.00")
+    assert in_words(replace(ROW, counted="payload", reached=0)) == (
+        "webp, 144 bytes without headers: no picture can be so small"
+    )
+    assert in_words(replace(ROW, reached=2)).endswith("only 2 of 5 pictures can be so small")
 
 
 def test_the_table_puts_like_bytes_together() -> None:

@@ -162,6 +162,8 @@ class TestParquet:
             assert large[i].tobytes() == small[i].tobytes()
             assert (large.name(i), large.label(i)) == (small.name(i), small.label(i))
         assert large.describe() == small.describe() == f"8 images in 2 Parquet files of {tmp_path}, 5 classes"
+        one = tmp_path / "a.parquet"
+        assert open_images(one).describe() == f"5 images in {one}, 5 classes"
         last = open_images(tmp_path, limit=7)
         assert [last.label(i) for i in range(len(last))] == [0, 1, 2, 3, 4, 0, 1]
         with pytest.raises(IndexError):

@@ -38,7 +38,7 @@ def test_networks_that_are_not_installed_are_left_out_with_a_note(
     monkeypatch.setattr(validation, "load_inception", missing)
     said: list[str] = []
     measure = load_sampler_validation(images, tmp_path, Distance(), say=said.append)
-    assert said == [f"note: checks leave {what} out: no weights here" for what in ("LPIPS", "rFID")]
+    assert said == [f"note: validation leaves {what} out: no weights here" for what in ("LPIPS", "rFID")]
     numbers = measure(FlowMo(tiny()).eval(), 8)
     assert set(numbers) == {"psnr", "psnr_one_step", "distance"}
     assert (tmp_path / "0000000008.png").exists()

@@ -16,6 +16,7 @@ from flowmo.flow import (
     level_from_sigma,
     shifted_grid,
 )
+from flowmo.flow.guidance import idle_guidance
 
 
 class Counter:
@@ -78,3 +79,13 @@ def test_the_default_settings_are_the_papers() -> None:
     defaults = SamplerConfig()
     assert defaults.guidance_interval == pytest.approx(PAPER_INTERVAL)
     assert (defaults.num_steps, defaults.rho, defaults.guidance_scale) == (25, 4.0, 1.5)
+
+
+def test_guidance_that_acts_at_no_step_says_so() -> None:
+    """One step begins at t = 1, above the interval; with 25 steps the sampler visits it."""
+    assert idle_guidance(SamplerConfig(num_steps=25, guidance_scale=2.0)) is None
+    assert idle_guidance(SamplerConfig(num_steps=1, guidance_scale=1.0)) is None
+    said = idle_guidance(SamplerConfig(num_steps=1, guidance_scale=2.0, guidance_interval=(0.1, 0.5)))
+    assert said is not None
+    assert said.startswith("2 changes nothing: it acts between the noise levels 0.10 and 0.50")
+    assert "none of this decoder's 1 steps begins" in said

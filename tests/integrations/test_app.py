@@ -99,6 +99,20 @@ def page(app: App) -> Iterator[Any]:
             blocks.close()
 
 
+def test_the_page_says_where_it_is(
+    app: App, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In FlowMo's words; gradio's own name arguments that the command does not have."""
+    blocks = pytest.importorskip("gradio", reason="needs gradio: pip install 'flowmo[app]'").Blocks
+    from flowmo.integrations import gradio
+
+    monkeypatch.setattr(blocks, "block_thread", blocks.close)
+    _, address, _ = gradio.launch(app, "127.0.0.1", None)
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"open {address} in a browser; Ctrl-C ends it\n")
+    assert "share" not in printed
+
+
 def until(found: Callable[[], Any], seconds: float = 60) -> Any:
     """What ``found`` returns once it is true, or in the end."""
     end = time.monotonic() + seconds

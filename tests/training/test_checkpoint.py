@@ -86,7 +86,7 @@ def test_only_damaged_checkpoints_are_an_error_not_a_new_run(
         (tmp_path / f"checkpoint-{k:010d}").mkdir()
     assert main(command(data, tmp_path)) == 2
     error = capsys.readouterr().err
-    assert "every checkpoint" in error
+    assert "no checkpoint in" in error
     assert "0000000008 is damaged" in error
 
 

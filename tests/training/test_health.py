@@ -150,7 +150,7 @@ def test_a_broken_picture_is_named_and_counted(tmp_path: Path, capsys: pytest.Ca
     broken = [line for line in lines_of(tmp_path / "run") if "broken" in line]
     assert [(line["images"], line["broken_images"]) for line in broken] == [(8, 1), (16, 2)]
     assert {name for line in broken for name in line["broken"]} == {"3.jpg"}
-    assert capsys.readouterr().out.count("broken, others are shown instead: 3.jpg") == 2
+    assert capsys.readouterr().out.count("cannot be read, so other images take their place: 3.jpg") == 2
     assert [line["broken_images"] for line in log_of(tmp_path / "run").values()] == [1, 2, 2, 2]
 
 

@@ -1,15 +1,14 @@
-"""``flowmo app``: opens a page in the browser where a photograph becomes a few hundred bytes and a picture again,
+"""``flowmo app``: serves a page for the browser where a photograph becomes a few hundred bytes and a picture again,
 and where classes are drawn. It runs on this machine alone unless --share or --host says otherwise."""
 
 from __future__ import annotations
 
 import argparse
-import os
 
 from ..devices import usable_device
-from ..errors import ConfigError
 from ..generation import load_generator, packaged_generator_of
 from ..integrations.app import App
+from ..integrations.serving import need_gradio, serve
 from ..weights.load import PACKAGED
 from .common import MODEL_HELP, add_device_argument
 from .fields import add_flag
@@ -30,17 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     a = arguments
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    try:
-        from ..integrations import gradio
-    except ImportError as error:
-        raise ConfigError(f"the app needs gradio: pip install 'flowmo[app]' ({error})") from None
+    need_gradio()
     device = usable_device(a.device)
     models = [load_named(a, name, device=device) for name in a.model]
     fingerprints = [model.fingerprint() for model in models]
     generator = load_generator(a.generator, device) if a.generator else packaged_generator_of(fingerprints, device)
-    try:
-        gradio.launch(App(models, generator), a.host, a.port, a.share)
-    except OSError as error:
-        raise ConfigError(f"the page cannot be served: {error}; choose another --port") from None
+    serve(App(models, generator), a.host, a.port, a.share)
     return 0

@@ -6,18 +6,17 @@ from __future__ import annotations
 import argparse
 
 from .. import samples
-from ..config import override, to_dict
+from ..config import override
 from ..data import open_split, read_images
 from ..devices import usable_device
-from ..errors import ConfigError
 from ..files import check_targets, write_json
 from ..presets import PRESETS, preset
-from ..profiling.coordinate_check import NAMES, check
+from ..profiling.coordinate_check import NAMES, CheckRequest
 from ..provenance import machine
 from ..viewing.coordinate_plot import coordinate_figure
 from ..viewing.plots import need_matplotlib, write_plot
 from . import common
-from .fields import add_flag
+from .fields import add_flag, add_settings
 from .printing import Progress, print_json, print_table
 from .values import finite, positive
 
@@ -26,9 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "folder of pictures, Parquet files, or .npy (default: the sample pictures)"
     parser.add_argument("data", nargs="?", metavar="DATA", help=what)
     add_flag(parser, "--preset", str, f"the base model, one of {', '.join(PRESETS)}", "tiny")
-    parser.add_argument(
-        "--model", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="model settings to change"
-    )
+    add_settings(parser, "--model", "model settings to change")
     add_flag(parser, "--widths", positive, "multiples of the base width", [1, 2, 4, 8])
     add_flag(parser, "--widen", ("head-dim", "heads"), "by wider heads, or more", "head-dim")
     add_flag(parser, "--steps", positive, "updates of each model, at least 3", 4)
@@ -43,10 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     a = arguments
     need_matplotlib()
-    if a.learning_rate <= 0:
-        raise ConfigError(f"--learning-rate must be positive, got {a.learning_rate:g}")
-    config = override(preset(a.preset), a.model)
-    widths = sorted(set(a.widths))
+    config, widths = override(preset(a.preset), a.model), sorted(set(a.widths))
+    request = CheckRequest(a.preset, config, widths, a.widen, a.steps, a.learning_rate, a.seeds)
     plot, data = (a.out / f"coordinate-check.{kind}" for kind in ("png", "json"))
     check_targets([plot, data], force=a.force)
     device = usable_device(a.device)
@@ -56,18 +51,11 @@ def run(arguments: argparse.Namespace) -> int:
     images = read_images(source, size, places, reading.skip, most=a.count).images
     code = reading.finish()
     progress = Progress(2 * len(widths) * a.seeds, "models")
-    how = (a.widen, a.steps, a.learning_rate, range(a.seeds))
-    found = check(config, widths, images.to(device), *how, progress.advance)
+    found = request.run(images.to(device), progress.advance)
     progress.finish()
-    note = (
-        f"{a.preset}, widths x{', x'.join(map(str, widths))} by {a.widen}; {len(images)} pictures, {a.steps} steps at "
-        f"learning rate {a.learning_rate:g}, {a.seeds} models a width\nsolid: encoder, dashed: decoder"
-    )
     curves = {NAMES[mup]: points for mup, points in found.coordinates.items()}
-    write_plot(plot, coordinate_figure(curves, "Coordinate check", note))
-    content = {"model": to_dict(config), "widths": widths, "widened_by": a.widen, "steps": a.steps}
-    content |= {"learning_rate": a.learning_rate, "seeds": a.seeds, "pictures": len(images)}
-    content |= found.content() | {"machine": machine(device)}
+    write_plot(plot, coordinate_figure(curves, "Coordinate check", request.in_words(len(images))))
+    content = request.content(len(images)) | found.content() | {"machine": machine(device)}
     write_json(data, content)
     if a.json:
         print_json(content)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ..codec import Entry, is_shard, read_shard
 from ..coding.files import decode_entries, open_token_files
-from ..comparison.peers.tokenizer import PeerTokenizer
+from ..comparison.peers.tokenizer import PeerTokenizer, open_square
 from ..devices import usable_device
 from ..errors import ConfigError
 from ..files import in_words
@@ -17,7 +17,7 @@ from ..tokenizer import FlowMo
 from ..viewing import write_png
 from . import common, models
 from .fields import add_flag
-from .peers import add_decoding_peer, open_peer_of, refuse_our_settings
+from .peers import add_decoding_peer, refuse_our_settings
 from .printing import Progress, print_json
 
 SAMPLER = ("steps", "rho", "guidance", "interval", "solver", "raw_weights")
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     model: FlowMo | PeerTokenizer
     if a.peer:
         refuse_our_settings(a, "--peer", SAMPLER)
-        model = open_peer_of(a.peer, _image_size(entries), usable_device(a.device))
+        model = open_square(a.peer, _image_size(entries), usable_device(a.device))
     else:
         model = models.load_model(a, tokens=True)
         models.tell_idle_guidance(a, model)
@@ -76,4 +76,4 @@ def _image_size(entries: Sequence[Entry]) -> tuple[int, int]:
     for file in dict.fromkeys(entry.file for entry in entries):
         if is_shard(file):
             return read_shard(file).tokens.image_size
-    raise ConfigError("--peer is for shards of another tokenizer's tokens; these are none")
+    raise ConfigError("--peer decodes shards of another tokenizer, and no file given is a shard; leave it out")

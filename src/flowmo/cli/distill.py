@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 
-from .. import config as configs
 from ..errors import ConfigError
 from ..tokenizer import FlowMo
 from ..training import DistillTrainConfig
@@ -33,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if any(setting.startswith("stage=") and setting != "stage=distillation" for setting in arguments.set):
-        raise ConfigError("flowmo distill trains for few steps alone; use flowmo posttrain or train for other stages")
+        raise ConfigError("flowmo distill runs the stage distillation only; use flowmo train for other stages")
     config = with_settings(distillation(), arguments.set, tell)
     teacher = _teacher(arguments, config)
 
@@ -43,9 +42,6 @@ def run(arguments: argparse.Namespace) -> int:
             check_pair(model, teacher)
         return model
 
-    if arguments.dry_run:
-        print(configs.to_json(new_model().config), configs.to_json(config), sep="\n")
-        return 0
     return decoder_runs.run_decoder(arguments, config, new_model, teacher)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from dataclasses import fields, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ..comparison.peers.tokenizer import open_tokenizer
 from ..config import to_dict
 from ..data import open_split
 from ..devices import usable_device
-from ..errors import ConfigError, ImageError
+from ..errors import ConfigError
 from ..evaluation.measurable import Measurable
 from ..evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from ..evaluation.results import Result, data_name
@@ -63,38 +64,27 @@ def run(arguments: argparse.Namespace) -> int:
     device = usable_device(arguments.device)
     protocols = [get_protocol(p) for p in PROTOCOLS if arguments.protocol in (p, "both")]
     check_metrics(arguments.metrics, 1)
-    world = World.join(str(device))
-    try:
-        with hold(arguments.out) if world.main else contextlib.nullcontext():
-            return _run(arguments, protocols, world)
-    finally:
-        world.leave()
+    with World.join(str(device)) as world, hold(arguments.out) if world.main else contextlib.nullcontext():
+        return _run(arguments, protocols, world)
 
 
 def _run(a: argparse.Namespace, protocols: list[Protocol], world: World) -> int:
     if a.watch and (len(a.models) != 1 or a.peers or world.size > 1):
-        raise ConfigError("--watch takes the folder of one run, in one process")
+        raise ConfigError("--watch measures one run in one process: give one folder, no --peers, and no torchrun")
     source, split = open_split(a.data, a.split, "validation", a.limit)
     rates = a.bits_per_token or a.bytes or a.bits_per_pixel
     if a.peers and (a.precision != "fp32" or a.compile or rates):
-        raise ConfigError("--precision, --compile and rates are for our own models; leave them or --peers out")
+        raise ConfigError("--precision, --compile and rates are for FlowMo models; leave out these, or --peers")
     files = {spec.partition("=")[0]: spec for spec in a.peers}
     names = [*a.models, *files]
     progress = Progress(len(source) * len(protocols) * (len(a.models) + len(a.peers)) * len(rates or [1]) // world.size)
-    named: set[str] = set()
-
-    def bad(name: str, error: ImageError) -> None:
-        if name in named:
-            progress.advance()
-        else:
-            named.add(name)
-            progress.skip(name, error)
 
     def load(name: str) -> Measurable:
         if name in files:
             return open_tokenizer(files[name], a.peer_size, world.device)
         return models.load_named(a, name, a.raw_weights, world.device)
 
+    bad = partial(progress.skip, once=True)  # models and protocols have the same ones
     about = (data_name(a.data), split, a.force, a.command_line)
     made: dict[str, Any] = {
         "session": Session(a.out, source, *about, world, bad, lambda count, _: progress.advance(count)),
@@ -140,7 +130,7 @@ def _watch(a: argparse.Namespace, evaluation: Evaluation, progress: Progress) ->
                 progress.say(f"{images:,} images, {result.protocol}: {in_one_line(flat(result))}")
     except KeyboardInterrupt:
         progress.say("stopped")
-    progress.say(f"a line an evaluation is in {a.out / folder.resolve().name}.jsonl")
+    progress.say(f"{a.out / folder.resolve().name}.jsonl has a line for each evaluation")
     return results
 
 
@@ -150,4 +140,4 @@ def _print(results: list[Result]) -> None:
     print_table(*result_table(["model", "protocol", "pictures"], names, rows))
     few = min(result.data.count for result in results)
     if few < FEW and any("rfid" in row for row in rows):
-        print(f"\nrFID of {few} pictures is far above that of 50,000 and compares with no other number; KID does")
+        print(f"\nrFID of {few} pictures is far above that of 50,000; compare it at equal counts only, KID at any")

@@ -46,12 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     a, progress = arguments, Progress(0)
     request = GeneratedRequest(**fields_of(a, GeneratedRequest) | {"command": a.command_line})
-    world = World.join(str(usable_device(a.device)))
-    try:
+    with World.join(str(usable_device(a.device))) as world:
         callbacks = (progress.say, progress.expect, progress.advance)
         found = evaluate_generated(request, world.device, world, *callbacks)
-    finally:
-        world.leave()
     code = progress.finish()
     if not world.main:
         return code
@@ -63,6 +60,6 @@ def run(arguments: argparse.Namespace) -> int:
     names = [[s.name, str(n)] for (s, _), n in zip(found, counts, strict=True)]
     print_table(*result_table(["samples", "pictures"], names, [metrics for _, metrics in found]))
     if min(counts) < FEW:
-        print("\nFID of so few pictures is far above that of 50,000 and compares with that of equal counts alone")
+        print("\nFID of so few pictures is far above that of 50,000; compare it at equal counts only")
     print(f"\nresults are in {in_words(a.out)}")
     return code

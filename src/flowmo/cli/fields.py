@@ -40,6 +40,11 @@ def add_flag(
     group.add_argument(flag, default=default, help=help, **(made | settings))
 
 
+def add_settings(group: Any, flag: str, what: str) -> None:
+    """Add a flag of ``NAME=VALUE``, one or more, which may be given again."""
+    group.add_argument(flag, nargs="+", action="extend", default=[], metavar="NAME=VALUE", help=what)
+
+
 def add_fields(group: Any, defaults: Any, flags: Mapping[str, tuple[str, str]]) -> None:
     """Add a flag for each field named in ``flags``, {field: (flag, help)}, whose default is that of the dataclass."""
     hints = get_type_hints(type(defaults))

@@ -4,17 +4,12 @@ writes codes and decodes like any other, and training starts from it: flowmo tra
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 from ..config import override
-from ..data import SpreadImages, open_split
-from ..errors import ConfigError
-from ..files import check_targets
 from ..presets import preset
-from ..training.fit_transform import fit_transform
-from ..weights import save_model
-from .fields import add_flag
+from ..training.fit_transform import fit_to_file
+from .fields import add_flag, add_settings
 from .values import positive, seed
 
 
@@ -23,9 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help=what)
     parser.add_argument("--out", "-o", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
     parser.add_argument("--preset", default="flowmo-mini", help="a preset with a transform (default: %(default)s)")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="settings of the model to change"
-    )
+    add_settings(parser, "--set", "settings of the model to change")
     parser.add_argument("--split", help="split of the data (default: train, where there are several)")
     add_flag(parser, "--count", positive, "images to use, spread over the data", 4_000)
     add_flag(parser, "--seed", seed, "of the transformer's weights", 0)
@@ -34,20 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     a = arguments
-    config = override(preset(a.preset), a.set)
-    if config.transform is None:
-        raise ConfigError(f"preset {a.preset} has no transform; use flowmo-mini")
-    if a.out.suffix != ".safetensors":
-        raise ConfigError(f"--out {a.out}: the name of a file of weights ends in .safetensors")
-    check_targets([a.out], force=a.force)
-    source, _ = open_split(a.data, a.split, "train")
-    images = SpreadImages(source, config.image_size, a.count)
-    start = time.perf_counter()
-    model = fit_transform(config, images, a.seed)
-    about = {"weights": "the best linear code", "images": 0, "fitted_on": images.used}
-    save_model(model, a.out, about=about)
-    seconds = time.perf_counter() - start
-    print(f"{a.out}: {config.bits_per_token} bits a token, fitted on {images.used:,} images in {seconds:.0f} s")
-    for name, reason in images.bad.items():
+    fitted = fit_to_file(override(preset(a.preset), a.set), a.data, a.out, a.split, a.count, a.seed, a.force)
+    bits = fitted.model.config.bits_per_token
+    print(f"{a.out}: {bits} bits a token, fitted on {fitted.used:,} images in {fitted.seconds:.0f} s")
+    for name, reason in fitted.bad.items():
         print(f"skipped {name}: {reason}")
-    return 1 if images.bad else 0
+    return 1 if fitted.bad else 0

@@ -17,8 +17,8 @@ from ..errors import ConfigError
 from ..evaluation.results import labels
 from ..experiments.gallery import Gallery
 from ..files import check_targets
+from ..perceptual import lpips_or_note
 from ..text import pictures_in_words
-from ..viewing.gallery import Picture, write_gallery
 from . import common, models
 from .fields import add_flag, fields_of
 from .printing import Progress, print_json
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         models.tell_other_size(size, config)
     targets = byte_targets(configs, size, a.bytes)
     note = "LPIPS is n/a, and codecs cannot be chosen by it"
-    lpips = models.lpips_if_there(a, progress.say, bool(a.codecs), note)
+    lpips = lpips_or_note(a.lpips, usable_device(a.device), progress.say, note, needed=bool(a.codecs))
     if a.codecs is not None:
         codecs = [get_codec(name) for name in dict.fromkeys(a.codecs)]
     else:
@@ -82,19 +82,16 @@ def run(arguments: argparse.Namespace) -> int:
     code = progress.finish()
 
     bar = Progress(gallery.count(images), "reconstructions")
-    columns = gallery.columns(images, bar.advance)
-    panes = [pane for pane, _ in columns]
-    pictures = [Picture(name, [cells[i] for _, cells in columns]) for i, name in enumerate(images.names)]
-    written = write_gallery(a.out, panes, pictures, size, a.title, gallery.notes(panes))
+    panes, written = gallery.write(a.out, images, a.title, bar.advance)
     megabytes = f"{written / 1e6:.1f} MB"
     if written > LARGE:
-        bar.say(f"note: a page of {megabytes} opens slowly; --limit makes it smaller")
+        bar.say(f"note: a page of {megabytes} opens slowly; a smaller --count makes it smaller")
     bar.finish()
     if a.json:
         result = {"page": str(a.out), "page_bytes": written, "pictures": images.names}
-        result |= {"panes": [pane.name for pane in panes], "bytes": targets, "bad": progress.bad}
+        result |= {"panes": panes, "bytes": targets, "bad": progress.bad}
         print_json(result)
     else:
-        print(f"{pictures_in_words(len(pictures))} in {len(panes)} panes: {', '.join(pane.name for pane in panes)}")
+        print(f"{pictures_in_words(len(images.names))} in {len(panes)} panes: {', '.join(panes)}")
         print(f"the page, {megabytes}, is {a.out}; it opens in any browser")
     return code

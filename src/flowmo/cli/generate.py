@@ -6,23 +6,17 @@ under torchrun several processes share its pictures."""
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..devices import usable_device
-from ..generation import PACKAGED_GENERATOR, DecodeSettings, Generator
-from . import common, models
+from ..generation import PACKAGED_GENERATOR, DecodeSettings
+from . import common
 from .fields import add_fields, add_flag, fields_of
-from .peers import add_decoding_peer, open_peer_of, refuse_our_settings
+from .models import load_named
+from .peers import add_decoding_peer, refuse_our_settings
 from .printing import Progress, print_json
 from .values import finite, positive, seed, steps
-
-if TYPE_CHECKING:
-    import torch
-
-    from ..experiments.class_images import Detokenizer
 
 DRAWING = {
     "num_steps": ("--steps", "steps of unmasking"),
@@ -70,21 +64,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..experiments.generate import GenerationRequest, generate_images  # takes seconds
+    from ..experiments.generate import GenerationRequest, generate_images, tokenizers_of  # takes seconds
     from ..training import World
 
     a = arguments
     decoder = {"num_steps": a.decoder_steps, "guidance_scale": a.decoder_guidance, "solver": a.decoder_solver}
     made = {"generators": a.compare or [a.generator], "count": a.n, "decoder": decoder}
     made["settings"] = DecodeSettings(**fields_of(a, DecodeSettings))
+    if a.peer and not a.tokenizer:
+        refuse_our_settings(a, "--peer", ("decoder_steps", "decoder_guidance", "decoder_solver"))
+    tokenizers = partial(tokenizers_of, names=a.tokenizer, peers=a.peer, load_model=partial(load_named, None))
     request = GenerationRequest(**fields_of(a, GenerationRequest) | made)
     progress = Progress(0)
-    world = World.join(str(usable_device(a.device)))
-    try:
+    with World.join(str(usable_device(a.device))) as world:
         callbacks = (progress.say, progress.expect, progress.advance)
-        found = generate_images(request, partial(_tokenizers, a), world, *callbacks)
-    finally:
-        world.leave()
+        found = generate_images(request, tokenizers, world, *callbacks)
     if found is None:
         return 0
     code, grid = progress.finish(), request.grid
@@ -96,28 +90,3 @@ def run(arguments: argparse.Namespace) -> int:
         both = " by each of two generators" * bool(a.compare)
         print(f"{found.images} pictures of {len(found.classes)} classes{both}", *found.shown, sep="\n")
     return code
-
-
-def _tokenizers(
-    arguments: argparse.Namespace, generators: Sequence[Generator], device: torch.device
-) -> list[Detokenizer]:
-    """Return our own and others, the latter for the image size of the generator that names them.
-
-    Raises ConfigError for settings of a decoder that another tokenizer does not have.
-    """
-    from ..experiments.generate import packaged_tokenizers
-
-    a = arguments
-    if a.peer and not a.tokenizer:
-        refuse_our_settings(a, "--peer", ("decoder_steps", "decoder_guidance", "decoder_solver"))
-    own = [models.load_named(None, name, device=device) for name in a.tokenizer]
-    if not a.tokenizer and not a.peer:
-        own = packaged_tokenizers(generators, device)
-    for model in own:
-        model.require_tokens()
-    found: list[Detokenizer] = [*own]
-    for spec in a.peer:
-        layouts = [generator.config.tokens for generator in generators]
-        named = [layout for layout in layouts if layout.tokenizer == spec.partition("=")[0]] or layouts
-        found.append(open_peer_of(spec, named[0].image_size, device))
-    return found

@@ -13,11 +13,12 @@ from ..experiments.likelihood import (
     CONDITIONS,
     LikelihoodSettings,
     default_start,
+    differences_in_words,
     likelihood_content,
+    likelihood_table,
     model_likelihood,
 )
 from ..flow.likelihood import DEQUANTIZATION_T
-from ..text import number
 from ..tokenizer import SMALLEST_TRAINING_T
 from . import common
 from .fields import add_fields, add_flag, fields_of
@@ -73,21 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
     seed = f"dequantization and probes of picture i from seed {a.seed} + i"
     code = shared.finish(a, run, Drawn(content), protocol=PROTOCOL, seed=seed)
     if not a.json:
-        _print(content)
+        print_table(*likelihood_table(content))
+        for line in differences_in_words(content):
+            print(line)
         what = "8-bit pictures" if start <= DEQUANTIZATION_T else f"pictures with noise of level {start:g}"
         print(f"\n{len(images)} {what}; {run.request.result.name} is in {a.out}")
     return code
-
-
-def _print(content: dict) -> None:
-    rows = []
-    for name, mean in content["means"].items():
-        error = number(mean["probe_standard_error_nats"], ",.0f", "n/a")
-        rows.append([name, f"{mean['nats_per_image']:,.0f}", error, f"{mean['bits_per_dimension']:.3f}"])
-    print_table(["given code", "nats/image", "error of probes", "bits/dimension"], rows)
-    for name, difference in content["differences"].items():
-        low, high = difference["interval"]
-        print(
-            f"{name}: {difference['nats_per_image']:+,.0f} nats an image (95 %: {low:+,.0f} to {high:+,.0f}); "
-            f"{difference['share_of_images_likelier']:.0%} of the pictures are likelier"
-        )

@@ -10,13 +10,13 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from importlib import import_module
 from types import ModuleType
 
 from .._version import __version__
 from ..errors import FlowMoError
-from ..text import PlainStream
+from ..text import plain_output
 from .flags import likely_flag, move_model_settings, tell_old_names, unify
 from .printing import is_first
 from .subcommands import Parser, add_commands
@@ -39,7 +39,7 @@ COMMANDS = {
     "compare": "models, image codecs and other tokenizers at equal bytes",
     "gallery": "write a page to look at pictures, models and codecs with",
     "coordinate-check": "show that learning rates hold at any width (muP)",
-    "app": "open a page to code photographs and draw classes in the browser",
+    "app": "serve a page for the browser that codes photographs and draws classes",
     "weights": "list the weights of other people's networks that FlowMo uses, and fetch them",
     "bench": "measure how fast a model encodes, decodes or trains",
 }
@@ -83,11 +83,7 @@ def build_parser(commands: Iterable[str] = tuple(COMMANDS)) -> argparse.Argument
 
 
 def main(argv: list[str] | None = None) -> int:
-    _open_closed()
-    for stream in (sys.stdout, sys.stderr):  # a file name in another encoding must not end the command
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    with _plain_output():
+    with plain_output():
         return _main(sys.argv[1:] if argv is None else argv)
 
 
@@ -104,7 +100,7 @@ def _main(argv: list[str]) -> int:
         if command is not None and command not in COMMANDS:
             print(f"flowmo: there is no command {command!r}{_suggestion(command)}", file=sys.stderr)
             return 2
-        if command in RUNS and is_first() and not {"-h", "--help", "--dry-run"} & {*argv}:
+        if command in (*RUNS, "app") and is_first() and not {"-h", "--help", "--dry-run"} & {*argv}:
             print(f"flowmo {command}: loading PyTorch", file=sys.stderr, flush=True)  # which may take seconds
         parser = build_parser([command] if command else [])
         tell_old_names(parser, argv)
@@ -161,30 +157,6 @@ def _kept(command: str | None, arguments: argparse.Namespace | None) -> str:
     if command in RUNS and arguments is not None:
         return f"the checkpoints in {arguments.out} are kept, and the same command goes on from the newest"
     return "every result that was finished is kept, none is left half-written"
-
-
-def _open_closed() -> None:
-    """Streams that the caller closed lead nowhere, so that no other file gets their number."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
-
-
-@contextlib.contextmanager
-def _plain_output() -> Iterator[None]:
-    """Names of files are printed without the escape sequences in them; a progress bar needs its carriage return."""
-    before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = PlainStream(before[0]), PlainStream(before[1], "\r")  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        sys.stdout, sys.stderr = before
 
 
 def _summaries() -> str:

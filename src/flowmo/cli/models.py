@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..codec import check_image_size
+from ..codec.sizes import ORIGINAL, check_original_size, image_size_of
 from ..config import FlowMoConfig, SamplerConfig
 from ..devices import usable_device
-from ..errors import ConfigError, WeightsError
+from ..errors import ConfigError
 from ..flow.guidance import idle_guidance
 from ..inference import made_ready
-from ..perceptual import LPIPS, load_lpips
 from ..tokenizer import FlowMo
 from ..weights import load
 from ..weights.load import checkpoint_folder
 from ..weights.sizes import size_warning
-from .values import ORIGINAL
 
 
 def load_models(
@@ -59,7 +57,7 @@ def load_named(
     extra = {flag: value for flag in flags if (value := getattr(arguments, flag, None)) is not None}
     released = Path(name).suffix in (".pth", ".pt")
     if (extra or raw_weights) and not released:
-        raise ConfigError(f"--pth is for released .pth files; {name} says these things itself. Did you mean --size?")
+        raise ConfigError(f"--pth is for released .pth files; {name} stores these settings. Did you mean --size?")
     if (folder := checkpoint_folder(name)) is not None:
         from ..training.start import averaged_model  # only here: it takes long to import
 
@@ -67,42 +65,18 @@ def load_named(
     return load(name, ema=not raw_weights, device=device, **extra)
 
 
-def lpips_if_there(arguments: argparse.Namespace, say: Callable[[str], None], needed: bool, note: str) -> LPIPS | None:
-    """Return LPIPS (Alex) on the device; None, with a note, where nobody gave its weights.
-
-    needed: whether it is an error, as it is for a file of ``--lpips`` that cannot be used. note: what is left out.
-    """
-    try:
-        return load_lpips("alex", arguments.lpips).to(usable_device(arguments.device))
-    except WeightsError as error:
-        if arguments.lpips is not None or needed:
-            raise
-        say(f"note: {note}: {error} (--lpips FILE)")
-        return None
-
-
 def coded_size(arguments: argparse.Namespace, config: FlowMoConfig) -> tuple[int, int]:
-    """Return the (height, width) of --size, or the model's. Raises ImageError for one that the model cannot take,
-    ConfigError for ``--size original`` in a command whose images are all of one size."""
-    if arguments.size == ORIGINAL:
-        raise ConfigError("--size original is for pictures one by one; name a height and width here")
-    chosen = arguments.size or (config.image_size, config.image_size)
-    check_image_size(chosen, config)
-    tell_other_size(chosen, config)
-    return chosen
+    """Return :func:`image_size_of` ``--size``; a size that the model was not trained at is warned of."""
+    size = image_size_of(arguments.size, config)
+    tell_other_size(size, config)
+    return size
 
 
 def own_size(arguments: argparse.Namespace, config: FlowMoConfig) -> tuple[int, int] | None:
     """Return :func:`coded_size`, or None where each picture keeps its own. ConfigError for a model of one size."""
     if arguments.size != ORIGINAL:
         return coded_size(arguments, config)
-    if config.transform is None:
-        raise ConfigError(
-            f"--size original: the model codes {config.image_size}x{config.image_size} pixels; use a model with a "
-            "transform, such as those of the preset flowmo-mini"
-        )
-    if arguments.fit != "crop":
-        raise ConfigError(f"--size original keeps all of a picture as it is; leave out --fit {arguments.fit}")
+    check_original_size(config, arguments.fit)
     return None
 
 

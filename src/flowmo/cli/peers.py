@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..comparison.peers.tokenizer import PeerTokenizer, open_tokenizer
 from ..errors import ConfigError
 from .fields import add_flag
 from .values import positive
-
-if TYPE_CHECKING:
-    import torch
 
 PEER_SIZE = 256
 """Pixels a side, of Table 1."""
@@ -36,13 +32,4 @@ def refuse_our_settings(arguments: argparse.Namespace, flag: str, names: Sequenc
     given = [name for name in names if getattr(arguments, name) not in (None, False, "fp32")]
     if given:
         shown = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise ConfigError(f"{flag}: another tokenizer is taken as it is; leave out {shown}")
-
-
-def open_peer_of(spec: str, size: tuple[int, int], device: torch.device | str) -> PeerTokenizer:
-    """Return the tokenizer of ``NAME=FILE`` for images of a size (height, width).
-
-    Raises ConfigError for one that is not square, and as :func:`open_tokenizer` does."""
-    if size[0] != size[1]:
-        raise ConfigError(f"--peer {spec}: other tokenizers take square images here, not {size[0]} x {size[1]}")
-    return open_tokenizer(spec, size[0], device)
+        raise ConfigError(f"{flag}: settings of FlowMo models do not apply to another tokenizer; leave out {shown}")

@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from .. import config as configs
 from ..errors import ConfigError
 from ..training.recipes import post_training, published_post_training
 from ..training.settings import with_settings
@@ -23,10 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if any(setting.startswith("stage=") and setting != "stage=mode_seeking" for setting in arguments.set):
-        raise ConfigError("flowmo posttrain runs Stage 1B alone; use flowmo train for other stages")
+        raise ConfigError("flowmo posttrain runs Stage 1B (stage=mode_seeking) only; use flowmo train for other stages")
     config = with_settings(published_post_training() if arguments.recipe else post_training(), arguments.set, tell)
     new_model = partial(decoder_runs.load_init, arguments, raw=bool(arguments.recipe))
-    if arguments.dry_run:
-        print(configs.to_json(new_model().config), configs.to_json(config), sep="\n")
-        return 0
     return decoder_runs.run_decoder(arguments, config, new_model)

@@ -39,12 +39,14 @@ class Progress:
         if self.bar is not None:
             self.bar.update(count)
 
-    def skip(self, file: Path | str, error: FlowMoError, count: int = 1) -> None:
-        """Name a file that cannot be used, and go on. count: the pictures in it."""
+    def skip(self, file: Path | str, error: FlowMoError, count: int = 1, once: bool = False) -> None:
+        """Name a file that cannot be used, and go on. count: its pictures. once: not where it was named before."""
+        self.advance(count)
+        if once and any(bad["file"] == str(file) for bad in self.bad):
+            return
         self.bad_count += count
         self.bad.append({"file": str(file), "reason": str(error)})
         self.say(plain(f"skipped {error if str(file) in str(error) else f'{file}: {error}'}"))
-        self.advance(count)
 
     def say(self, line: str) -> None:
         """Print a line on stderr, above the bar."""

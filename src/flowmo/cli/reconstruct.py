@@ -14,10 +14,9 @@ from typing import Any
 
 from ..config import to_dict
 from ..data import find_pictures, leave_out_results, output_stems, relative_names
-from ..evaluation.reconstruction import Scores, mean_scores, reconstruct_pictures
+from ..evaluation.reconstruction import Scores, mean_scores, reconstruct_pictures, scores_table
 from ..files import check_targets, in_words, single_image
-from ..metrics.table import column
-from ..text import number, plain
+from ..perceptual import lpips_or_note
 from ..viewing import contact_sheet, side_by_side, write_png
 from . import common, models, rates
 from .printing import Progress, print_json, print_table
@@ -51,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     models.tell_idle_guidance(a, model)
     size = models.own_size(a, model.config)
     progress = Progress(len(paths))
-    lpips = models.lpips_if_there(a, progress.say, False, "LPIPS is n/a")
+    lpips = lpips_or_note(a.lpips, model.device, progress.say, "LPIPS is n/a")
 
     rows: list[dict[str, Any]] = []
     scores: list[Scores] = []
@@ -90,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
         }
         print_json(result)
     elif rows:
-        _print(rows, mean)
+        print_table(*scores_table(rows, mean))
         print("\nthumb.: an RGB thumbnail of the same bits, enlarged; a code is worth something where it is closer")
         print(
             f"the picture is {out}"
@@ -98,20 +97,3 @@ def run(arguments: argparse.Namespace) -> int:
             else f"NAME.png, NAME.side-by-side.png and {SHEET} are in {in_words(out)}"
         )
     return code
-
-
-def _print(rows: list[dict[str, Any]], mean: dict[str, float | None]) -> None:
-    header = ["file", "bytes", "file bytes", "bits/pixel", column("psnr").label, "LPIPS", "thumb. PSNR", "thumb. LPIPS"]
-    rate = {"payload_bytes": "d", "file_bytes": "d", "bits_per_pixel": ".4f"}
-    numbers = {"psnr": ".2f", "lpips": ".3f", "thumbnail_psnr": ".2f", "thumbnail_lpips": ".3f"}
-
-    def cells(row: dict[str, Any], formats: dict[str, str]) -> list[str]:
-        return [number(row[name], spec, "n/a") for name, spec in formats.items()]
-
-    lines = [[_short(row["name"]), *cells(row, rate | numbers)] for row in rows]
-    print_table(header, [*lines, [f"mean of {len(rows)}", "", "", "", *cells(mean, numbers)]])
-
-
-def _short(text: str, most: int = 48) -> str:
-    text = plain(text)
-    return text if len(text) <= most else "..." + text[3 - most :]

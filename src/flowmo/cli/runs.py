@@ -10,12 +10,11 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
-from torch import Tensor
-
-from ..data import FileSource, ImageSource, open_split, read_images
 from ..devices import usable_device
 from ..errors import ConfigError
 from ..training import TrainOptions
+from ..training.image_data import ImageData
+from .fields import add_settings, fields_of
 from .printing import is_first
 from .values import folder, positive
 
@@ -36,9 +35,7 @@ def add_loop_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what a run can be told whatever it trains on."""
     what = "folder of the run: checkpoints, weights, log, sample pictures"
     parser.add_argument("out", type=folder, metavar="OUT", help=what)
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="training settings to change"
-    )
+    add_settings(parser, "--set", "training settings to change, see docs/TRAINING.md")
     parser.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="begin OUT from another run's checkpoint")
     parser.add_argument("--cooldown", type=positive, metavar="IMAGES", help="end with a cool-down over the next IMAGES")
     parser.add_argument(
@@ -70,16 +67,9 @@ def options_of(arguments: argparse.Namespace) -> TrainOptions:
     )
 
 
-def training_source(arguments: argparse.Namespace) -> ImageSource:
-    """Return the images to train on. Raises ConfigError where the sample pictures that a run writes would be among
-    them when it goes on."""
-    source = open_split(arguments.data, arguments.split, "train")[0]
-    out, data = Path(arguments.out), Path(arguments.data)
-    if isinstance(source, FileSource) and out.resolve().is_relative_to(data.resolve()):
-        raise ConfigError(
-            f"{out} lies in {data}, whose images the run's own pictures would join; give a folder outside"
-        )
-    return source
+def data_of(arguments: argparse.Namespace) -> ImageData:
+    """Return the images to train and to validate on."""
+    return ImageData(**fields_of(arguments, ImageData))
 
 
 def tell(line: str) -> None:
@@ -92,19 +82,6 @@ def tell(line: str) -> None:
 def tell_seconds(text: str) -> None:
     """Say, once, how a time without a unit is understood."""
     tell(f"--time-limit {text} is {text} seconds; write {text}m for minutes, {text}h for hours")
-
-
-def held_out(arguments: argparse.Namespace, size: int, count: int = 32, skip: int = 0) -> Tensor:
-    """Return ``count`` images spread over the held-out data after the first ``skip``, or as many as there are, B 3 size
-    size in [-1, 1]."""
-    if arguments.validation:
-        source, _ = open_split(arguments.validation, None, "validation")
-    else:
-        source, _ = open_split(arguments.data, arguments.split, "train")
-    left = len(source) - skip
-    step = max(1, left // count)
-    places = range(skip, skip + min(left, step * count), step)
-    return read_images(source, (size, size), places, lambda _, error: tell(f"left out of validation: {error}")).images
 
 
 def parse_time(text: str | None) -> float:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..codec import HEADER_SIZE, Shard
 from ..coding.files import PictureJob, Written, token_targets, tokenize_pictures
-from ..comparison.peers.tokenizer import check_spec
+from ..comparison.peers.tokenizer import check_spec, open_square
 from ..devices import usable_device
 from ..errors import ConfigError, DataError
 from ..text import pictures_in_words
 from ..weights.load import PACKAGED
 from . import common, models, rates
 from .fields import add_flag, fields_of
-from .peers import add_peer_arguments, open_peer_of, refuse_our_settings
+from .peers import add_peer_arguments, refuse_our_settings
 from .printing import Progress, print_json
 from .values import positive
 
@@ -81,11 +81,8 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
     a = arguments
     request = ShardRequest(**fields_of(a, ShardRequest) | {"target": target})
     progress = Progress(0)
-    world = World.join(str(usable_device(a.device)))
-    try:
+    with World.join(str(usable_device(a.device))) as world:
         made = make_shard(request, partial(_opened, a), world, progress.expect, progress.advance)
-    finally:
-        world.leave()
     if made is None:
         return 0
     for name, reason in made.bad:
@@ -114,7 +111,7 @@ def _opened(arguments: argparse.Namespace, world: World) -> Opened:
     a.device = str(world.device)
     if a.peer:
         size = (a.peer_size, a.peer_size)
-        peer = open_peer_of(a.peer, size, a.device)
+        peer = open_square(a.peer, size, a.device)
         return Opened(peer, size, None, peer.config.name, peer.num_codes)
     model = models.load_model(a, tokens=True)
     size = models.coded_size(a, model.config)

@@ -6,21 +6,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..comparison.peers.tokenizer import PeerTokenizer
+from ..comparison.peers.tokenizer import PeerTokenizer, open_square
 from ..config import override, to_json
 from ..errors import ConfigError
-from ..experiments.generator_validation import HELD_OUT, SAMPLES, make_generator_validation
-from ..generation import Generator, check_tokenizer, load_generator, read_class_names
+from ..experiments.training_runs import train_generator
+from ..generation import read_class_names
 from ..generation.presets import PRESETS
-from ..profiling.flops import generator_cost
 from ..tokenizer import FlowMo
-from ..training import GeneratorPlan, GeneratorTrainConfig, World, train
+from ..training import GeneratorTrainConfig
 from ..training.generator import GENERATOR_RECIPES
 from ..training.generator_data import data_and_config, held_out_data
-from ..training.validation import IMAGES, SizedValidation, Validation
 from .common import MODEL_HELP, add_device_argument
+from .fields import add_settings
 from .models import load_named
-from .peers import add_decoding_peer, open_peer_of
+from .peers import add_decoding_peer
 from .runs import add_loop_arguments, options_of, tell
 
 
@@ -32,9 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     recipes = sorted(GENERATOR_RECIPES)
     parser.add_argument("--recipe", choices=recipes, help="settings to start from; --set changes them")
     parser.add_argument("--init", metavar="FILE", help="start from this generator, with fresh optimizer moments")
-    parser.add_argument(
-        "--model", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="generator settings to change"
-    )
+    add_settings(parser, "--model", "generator settings to change")
     parser.add_argument("--class-names", type=Path, metavar="FILE", help="names of the labels: a line each, or JSON")
     parser.add_argument("--validation", metavar="SHARDS", help="held-out tokens to validate on (default: the same)")
     parser.add_argument("--tokenizer", metavar="MODEL", help=f"decode sample images with it: {MODEL_HELP}")
@@ -43,8 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    a = arguments
-    options_of(a)  # tells early what cannot be
+    a, options = arguments, options_of(arguments)  # tells early what cannot be
     config = override(GENERATOR_RECIPES[a.recipe]() if a.recipe else GeneratorTrainConfig(), a.set)
     if a.tokenizer and a.peer:
         raise ConfigError("give either --tokenizer or --peer")
@@ -59,20 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     held = held_out_data(a.validation, data, model_config.num_classes, bool(names)) if a.validation else data
     if a.peer:
-        tokenizer = open_peer_of(a.peer, data.layout.image_size, "cpu")
-    if tokenizer is not None:
-        check_tokenizer(data.layout, tokenizer.fingerprint())
-
-    def new_model() -> Generator:
-        return load_generator(a.init) if a.init else Generator(model_config, data.classes)
-
-    def validation(model: Generator, world: World, count: int, folder: Path) -> Validation:
-        decoder = tokenizer.to(world.device) if tokenizer is not None else None
-        samples = SAMPLES if count == all_held else 1
-        return make_generator_validation(held, config, folder, world, count, samples, decoder)
-
-    all_held = min(HELD_OUT, len(held))
-    check = SizedValidation(validation, all_held, a.out / IMAGES, HELD_OUT // SAMPLES)
+        tokenizer = open_square(a.peer, data.layout.image_size, "cpu")
     tell(f"training {a.init or f'preset {a.preset}'} into {a.out} on {a.device}")
-    train(GeneratorPlan(config, new_model, check, cost=generator_cost), data, a.out, options_of(a))
+    train_generator(config, a.init or model_config, data, held, a.out, options, tokenizer)
     return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..files import is_file_name
 
-ORIGINAL = "original"  # a size: that of each picture
+ORIGINAL = "original"  # a size, see codec/sizes.py
 
 
 def positive(text: str) -> int:
@@ -22,7 +22,7 @@ def positive(text: str) -> int:
 def steps(text: str) -> int:
     number = positive(text)
     if number > 10_000:
-        raise argparse.ArgumentTypeError(f"{text} steps would take forever and gain nothing; at most 10000")
+        raise argparse.ArgumentTypeError(f"{text} steps are too many; give at most 10000")
     return number
 
 

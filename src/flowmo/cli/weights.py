@@ -5,10 +5,9 @@ checksum."""
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from ..downloads import readable
-from ..metrics.weight_files import SOURCES, fetch_source, place_of, source_of
+from ..metrics.weight_files import SOURCES, describe_source, fetch_source, source_of
 from .common import add_json_argument
 from .printing import print_json
 
@@ -22,11 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = [source_of(name) for name in arguments.names]
     for source in chosen:
         fetch_source(source)
-    rows: list[dict[str, Any]] = []
-    for source in chosen or SOURCES.values():
-        place = place_of(source)
-        facts = {"file": source.file, "what": source.title, "bytes": source.size, "sha256": source.sha256}
-        rows.append(facts | {"path": place and str(place), "command": source.how_to_get().strip("`")})
+    rows = [describe_source(source) for source in chosen or SOURCES.values()]
     if arguments.json:
         print_json(rows)
         return 0

@@ -60,9 +60,11 @@ class Comparison:
 
 def in_words(row: Row) -> str:
     """Return one line of text for a row, to be said as soon as it is measured."""
-    limit = "" if row.target is None else f", {row.target} bytes" + (f" of {row.counted}" if row.counted else "")
+    counted = {"file": " a whole file", "payload": " without headers", None: ""}[row.counted]
+    limit = "" if row.target is None else f", {row.target} bytes{counted}"
     if row.reached < row.count:
-        return f"{row.name}{limit}: only {row.reached} of {row.count} pictures can be so small"
+        reached = f"only {row.reached} of {row.count} pictures" if row.reached else "no picture"
+        return f"{row.name}{limit}: {reached} can be so small"
     return f"{row.name}{limit}: " + in_one_line(row.metrics)
 
 

@@ -113,8 +113,9 @@ class ParquetSource:
         return path or f"{self.files[group.file].name}:{group.first + row}"
 
     def describe(self) -> str:
-        files = self.files[0].name if len(self.files) == 1 else f"{len(self.files)} Parquet files"
-        return f"{len(self)} images in {files} of {in_words(self.files[0].parent)}" + classes_text(self.labels)
+        several = f"{len(self.files)} Parquet files of {in_words(self.files[0].parent)}"
+        where = self.files[0] if len(self.files) == 1 else several
+        return f"{len(self)} images in {where}" + classes_text(self.labels)
 
     def _open(self, number: int, file: Path) -> tuple[list[_Group], tuple[Any, np.ndarray, list[str] | None]]:
         """The row groups of a file; its paths as text; its labels, -1 for none; names of those."""

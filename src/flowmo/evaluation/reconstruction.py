@@ -16,7 +16,9 @@ from ..data import Fit, picture_batches, to_float, to_image
 from ..errors import FlowMoError, ImageError
 from ..metrics.networks import Networks
 from ..metrics.pixels import thumbnail
+from ..metrics.table import column
 from ..quantize.tokens import payload_size
+from ..text import Table, number, plain
 from ..tiles import patch_of
 from ..tokenizer import FlowMo
 from .evaluator import measure_pairs
@@ -135,6 +137,24 @@ def mean_scores(scores: Sequence[Scores]) -> dict[str, float | None]:
         values = [asdict(s)[field.name] for s in scores]
         means[field.name] = sum(values) / len(values) if values and None not in values else None
     return means
+
+
+def scores_table(rows: Sequence[dict[str, Any]], mean: dict[str, float | None]) -> Table:
+    """Return the rates and scores of images, and their mean. rows: "name", ``rate()`` and the scores, one an image."""
+    header = ["file", "bytes", "file bytes", "bits/pixel", column("psnr").label, "LPIPS", "thumb. PSNR", "thumb. LPIPS"]
+    rate = {"payload_bytes": "d", "file_bytes": "d", "bits_per_pixel": ".4f"}
+    numbers = {"psnr": ".2f", "lpips": ".3f", "thumbnail_psnr": ".2f", "thumbnail_lpips": ".3f"}
+
+    def cells(row: dict[str, Any], formats: dict[str, str]) -> list[str]:
+        return [number(row[name], spec, "n/a") for name, spec in formats.items()]
+
+    lines = [[_short(row["name"]), *cells(row, rate | numbers)] for row in rows]
+    return header, [*lines, [f"mean of {len(rows)}", "", "", "", *cells(mean, numbers)]]
+
+
+def _short(text: str, most: int = 48) -> str:
+    text = plain(text)
+    return text if len(text) <= most else "..." + text[3 - most :]
 
 
 def measure_each(

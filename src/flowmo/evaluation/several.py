@@ -66,6 +66,13 @@ class Evaluation:
         self.say(f"{job.stem}: measured already")
         self.session.on_done(len(self.session.source), False)
 
+    def tell_too_few(self, job: Job, result: Result | None) -> None:
+        """Say which metrics a result lacks since its pictures are too few."""
+        lacking = [name for name in (result.content["left_out"] if result else {}) if name not in job.networks.left_out]
+        if result and lacking:
+            are = "are" if len(lacking) > 1 else "is"
+            self.say(f"note: {', '.join(lacking)} {are} left out: too few pictures ({result.data.count})")
+
 
 def evaluate_models(evaluation: Evaluation, names: Sequence[str], load: Load) -> list[Result]:
     """Return the results of all models under all protocols.
@@ -88,6 +95,7 @@ def evaluate_models(evaluation: Evaluation, names: Sequence[str], load: Load) ->
             if known is not None:
                 evaluation.tell_known(job)
             results.append(known or evaluate(model, evaluation.session, job))
+            evaluation.tell_too_few(job, results[-1])
     return [result for result in results if result is not None]
 
 

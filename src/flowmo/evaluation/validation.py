@@ -170,7 +170,7 @@ def load_sampler_validation(
         except WeightsError as error:
             if file is not None:
                 raise
-            say(f"note: checks leave {what} out: {error}")
+            say(f"note: validation leaves {what} out: {error}")
             return None
 
     alex = there(lambda: load_lpips("alex", lpips), lpips, "LPIPS")

@@ -84,7 +84,7 @@ class FigureRun:
         self.started, self.bad = time.perf_counter(), list[str]()
         check_targets([r.plot, r.result] if r.plot else [r.result], force=r.force)
         if len(r.models) > r.most:
-            raise ConfigError(f"--models takes at most {r.most} models, got {len(r.models)}")
+            raise ConfigError(f"--model takes at most {r.most} models, got {len(r.models)}")
         self.models, self.labels = load(r.models), labels(r.models)
         sizes = sorted({model.config.image_size for model in self.models})
         if len(sizes) > 1:

@@ -15,7 +15,7 @@ from ..comparison.columns import IN_WORDS, Column, codec_columns, named, origina
 from ..data import Images
 from ..evaluation.protocols import STANDARD
 from ..tokenizer import FlowMo
-from ..viewing.gallery import Pane
+from ..viewing.gallery import Pane, Picture, write_gallery
 from .sampling import sampler_in_words
 
 
@@ -56,6 +56,20 @@ class Gallery:
             asked = (self.targets, self.search, pixels, self.lpips, self.compared)
             columns += codec_columns(self.codecs, *asked, advance)
         return columns
+
+    def write(
+        self, path: Path, images: Images, title: str, advance: Callable[[], None] = lambda: None
+    ) -> tuple[list[str], int]:
+        """Write the page of images, uint8, and return the names of its panes and its bytes.
+
+        advance: called after each reconstruction.
+        """
+        columns = self.columns(images, advance)
+        panes = [pane for pane, _ in columns]
+        pictures = [Picture(name, [cells[i] for _, cells in columns]) for i, name in enumerate(images.names)]
+        size = (images.images.shape[2], images.images.shape[3])
+        written = write_gallery(path, panes, pictures, size, title, self.notes(panes))
+        return [pane.name for pane in panes], written
 
     def notes(self, panes: Sequence[Pane]) -> list[str]:
         """Return what the numbers are, in sentences for the end of the page."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..comparison.peers.tokenizer import open_square
 from ..errors import ConfigError
 from ..files import check_targets
 from ..flow.guidance import idle_guidance
@@ -148,18 +149,38 @@ def generate_images(
     return Generated(len(orders[0].each), classes, written, [path for path in shown if path])
 
 
-def packaged_tokenizers(generators: Sequence[Generator], device: torch.device) -> list[FlowMo]:
-    """Return the packaged tokenizers whose tokens the generators make; of none of these, the default one."""
-    packaged = [load(name, device=device) for name in packaged_names()]
-    wanted = {generator.config.tokens.fingerprint for generator in generators}
-    return [model for model in packaged if f"{model.fingerprint():08x}" in wanted] or packaged[:1]
+def tokenizers_of(
+    generators: Sequence[Generator],
+    device: torch.device,
+    names: Sequence[str] = (),
+    peers: Sequence[str] = (),
+    load_model: Callable[[str], FlowMo] = load,
+) -> list[Detokenizer]:
+    """Return the tokenizers that are named, on a device; other people's take the image size of their generator.
+
+    Where none is named, they are the packaged ones whose tokens the generators make, or else the default one.
+    names: of our own, as ``load_model`` takes them. peers: others, NAME=FILE.
+    """
+    own = [load_model(name).to(device) for name in names]
+    if not names and not peers:
+        packaged = [load(name, device=device) for name in packaged_names()]
+        wanted = {generator.config.tokens.fingerprint for generator in generators}
+        own = [model for model in packaged if f"{model.fingerprint():08x}" in wanted] or packaged[:1]
+    for model in own:
+        model.require_tokens()
+    found: list[Detokenizer] = [*own]
+    layouts = [generator.config.tokens for generator in generators]
+    for spec in peers:
+        named = [layout for layout in layouts if layout.tokenizer == spec.partition("=")[0]] or layouts
+        found.append(open_square(spec, named[0].image_size, device))
+    return found
 
 
 def _tell_idle(request: GenerationRequest, sources: Sequence[ImageGenerator], say: Callable[[str], None]) -> None:
     """Say where the decoder's guidance that was asked for acts at none of its steps."""
     asked = {name: request.decoder.get(name) for name in ("guidance_scale", "num_steps")}
-    for source in sources if asked["guidance_scale"] is not None else ():
+    given = {name: value for name, value in asked.items() if value is not None}
+    for source in sources if "guidance_scale" in given else ():
         own = source.tokenizer.config.sampler
-        given = {name: value for name, value in asked.items() if value is not None}
         if own is not None and (why := idle_guidance(replace(own, **given))) is not None:
             say(f"note: --decoder-guidance {why}")

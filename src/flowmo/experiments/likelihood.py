@@ -25,6 +25,7 @@ from ..flow.likelihood import (
 )
 from ..flow.solvers import Solver, asked_levels
 from ..metrics.bootstrap import paired_bootstrap
+from ..text import Table, number
 from ..tokenizer import SMALLEST_TRAINING_T, FlowMo
 from .sampling import codes_of
 
@@ -122,6 +123,27 @@ def likelihood_content(
         **summary(found),
         "pictures": table(found, names),
     }
+
+
+def likelihood_table(content: dict[str, Any]) -> Table:
+    """Return the means of :func:`likelihood_content`."""
+    rows = []
+    for name, mean in content["means"].items():
+        error = number(mean["probe_standard_error_nats"], ",.0f", "n/a")
+        rows.append([name, f"{mean['nats_per_image']:,.0f}", error, f"{mean['bits_per_dimension']:.3f}"])
+    return ["given code", "nats/image", "error of probes", "bits/dimension"], rows
+
+
+def differences_in_words(content: dict[str, Any]) -> list[str]:
+    """Return a line for each difference of :func:`likelihood_content`."""
+    lines = []
+    for name, difference in content["differences"].items():
+        low, high = difference["interval"]
+        lines.append(
+            f"{name}: {difference['nats_per_image']:+,.0f} nats an image (95 %: {low:+,.0f} to {high:+,.0f}); "
+            f"{difference['share_of_images_likelier']:.0%} of the pictures are likelier"
+        )
+    return lines
 
 
 def summary(found: dict[str, Likelihood]) -> dict[str, object]:

@@ -35,11 +35,17 @@ def launch(app: App, host: str, port: int | None, share: bool = False, block: bo
 
     port: a free one by default.
     share: asks gradio for a public address.
-    block: waits until the server ends.
+    block: says where the page is, and waits until the server ends.
     """
-    return build(app).launch(
-        server_name=host, server_port=port, share=share, prevent_thread_lock=not block, theme=THEME, quiet=not block
+    page = build(app)
+    served = page.launch(
+        server_name=host, server_port=port, share=share, prevent_thread_lock=True, theme=THEME, quiet=True
     )
+    if block:
+        public = f" ({served[2]} from anywhere)" if served[2] else " (no public address could be had)" if share else ""
+        print(f"open {served[1]} in a browser{public}; Ctrl-C ends it", flush=True)
+        page.block_thread()
+    return served
 
 
 def _photograph(app: App) -> None:

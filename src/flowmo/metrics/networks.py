@@ -83,7 +83,7 @@ def load_networks(
                 if not {needs.partition(".")[2] for needs in spaces([name])} <= set(network.spaces):
                     left_out[name] = (
                         "needs the last layer of Inception, which is not published with the rest; give its file "
-                        "(inception_classifier)"
+                        "(--inception-classifier)"
                     )
         except WeightsError as error:
             _missing(error, files.inception or files.inception_classifier, left_out, asked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from pathlib import Path
+from typing import Any
 
 from ..downloads import fetch
 from ..errors import ConfigError, WeightsError
@@ -55,3 +56,10 @@ def fetch_source(source: WeightSource) -> None:
         sha256=source.sha256,
         title=f"{source.title}, {source.file}",
     )
+
+
+def describe_source(source: WeightSource) -> dict[str, Any]:
+    """Return what a file is, where it lies here (None: it is not here), and the command that brings it."""
+    place = place_of(source)
+    facts = {"file": source.file, "what": source.title, "bytes": source.size, "sha256": source.sha256}
+    return facts | {"path": place and str(place), "command": source.how_to_get().strip("`")}

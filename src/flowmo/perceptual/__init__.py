@@ -4,7 +4,7 @@ from .classifier import Classifier, load_classifier
 from .distances import LogitDistance, load_distance
 from .lpips import LPIPS
 from .resnet import ResNet50, load_resnet50
-from .weights import export_lpips, load_lpips
+from .weights import export_lpips, load_lpips, lpips_or_note
 
 __all__ = [
     "LPIPS",
@@ -16,4 +16,5 @@ __all__ = [
     "load_distance",
     "load_lpips",
     "load_resnet50",
+    "lpips_or_note",
 ]

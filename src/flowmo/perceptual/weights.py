@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,23 @@ def load_lpips(network: Network, path: Path | None = None) -> LPIPS:
     if file.suffix != ".ckpt":
         raise WeightsError(f"{file}: expected a .ckpt as published, or a .safetensors made by export_lpips")
     return LPIPS(network, _convert(network, read_arrays(read_verified(file, source))))
+
+
+def lpips_or_note(
+    path: Path | None, device: torch.device, say: Callable[[str], None], note: str, needed: bool = False
+) -> LPIPS | None:
+    """Return LPIPS (Alex) on a device; None, with a note, where nobody gave its weights.
+
+    say: told ``note``, what is left out, and why.
+    needed: whether that is an error, as it is for a file that was given and cannot be used. Raises WeightsError then.
+    """
+    try:
+        return load_lpips("alex", path).to(device)
+    except WeightsError as error:
+        if path is not None or needed:
+            raise
+        say(f"note: {note}: {error} (--lpips FILE)")
+        return None
 
 
 def export_lpips(network: Network, path: Path) -> Path:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..arch.block import TwoStreamBlock
 from ..arch.mup import learning_rate_scales
-from ..config import FlowMoConfig, TransformerConfig
+from ..config import FlowMoConfig, TransformerConfig, to_dict
 from ..errors import ConfigError, TrainingError
 from ..flow import ThickTailedLogitNormal
 from ..stages import LossWeights, draw, mode_matching_loss
@@ -199,6 +199,41 @@ class Check(NamedTuple):
 
 def _signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.2f}"
+
+
+@dataclass(frozen=True)
+class CheckRequest:
+    """What ``flowmo coordinate-check`` is asked for."""
+
+    name: str  # of the preset
+    config: FlowMoConfig  # at base width
+    widths: Sequence[int]  # multiples of it
+    by: Literal["heads", "head-dim"] = "head-dim"  # what grows
+    steps: int = 4  # updates of each model
+    learning_rate: float = 1e-3  # at base width
+    seeds: int = 2  # models a width
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0:
+            raise ConfigError(f"--learning-rate must be positive, got {self.learning_rate:g}")
+
+    def run(self, images: Tensor, tick: Callable[[], None] = lambda: None) -> Check:
+        """Return the coordinate check on images B 3 H W in [-1, 1]. tick: called after each model."""
+        how = (self.by, self.steps, self.learning_rate, range(self.seeds))
+        return check(self.config, self.widths, images, *how, tick)
+
+    def in_words(self, count: int) -> str:
+        """Return the request on ``count`` images in words, for a plot."""
+        return (
+            f"{self.name}, widths x{', x'.join(map(str, self.widths))} by {self.by}; {count} pictures, {self.steps} "
+            f"steps at learning rate {self.learning_rate:g}, {self.seeds} models a width\n"
+            "solid: encoder, dashed: decoder"
+        )
+
+    def content(self, count: int) -> dict[str, Any]:
+        """Return the request on ``count`` images as JSON data."""
+        content = {"model": to_dict(self.config), "widths": self.widths, "widened_by": self.by, "steps": self.steps}
+        return content | {"learning_rate": self.learning_rate, "seeds": self.seeds, "pictures": count}
 
 
 def check(

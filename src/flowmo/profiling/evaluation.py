@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from ..config import FlowMoConfig
 from ..flow import function_evaluations
@@ -15,6 +16,11 @@ class EvaluationPlan(NamedTuple):
     passes: int  # of the decoder for one image
     flops_per_image: int  # operations of the encoder's pass and of all those of the decoder
     seconds: float  # of one GPU for all images
+
+    def rows(self, gpus: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the time by each number of GPUs, and whether it is less than an hour, as JSON data."""
+        seconds = {count: self.seconds / count for count in gpus}
+        return [{"gpus": count, "seconds": taken, "hour": taken < 3600} for count, taken in seconds.items()]
 
 
 def evaluation_plan(config: FlowMoConfig, images: int, flops: float, utilisation: float) -> EvaluationPlan:

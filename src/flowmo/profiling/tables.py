@@ -57,6 +57,13 @@ def attention_table(kernels: Sequence[Kernel], ceilings: Mapping[str, float]) ->
     return ["attention", "ms forward", "ms both", "utilisation", "difference"], rows
 
 
+def evaluation_table(rows: Sequence[Mapping[str, Any]], utilisation: float) -> Table:
+    """Return the minutes that a data set takes by numbers of GPUs. rows: of ``EvaluationPlan.rows``."""
+    cells = [[row["gpus"], row["seconds"] / 60, utilisation * row["seconds"] / 3600] for row in rows]
+    header = ["GPUs", "minutes", "utilisation for one hour"]
+    return header, [[str(gpus), f"{minutes:,.1f}", f"{share:.1%}"] for gpus, minutes, share in cells]
+
+
 def plan_table(planned: Sequence[Plan]) -> Table:
     """Return the memory of each GPU by ways to train on several."""
     rows = []

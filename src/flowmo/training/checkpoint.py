@@ -273,12 +273,13 @@ def read_newest(folder: Path, world: World | None = None, kind: type[RunConfig] 
                 print(f"passed over: {error}", file=sys.stderr)
     if found:
         raise TrainingError(
-            f"every checkpoint in {folder} was passed over, as said above; go on with the version that wrote them, or "
-            f"start another folder from its weights (--init {folder}), or remove them to begin again"
+            f"no checkpoint in {folder} can be used, for the reasons above; go on with the version that wrote them, or "
+            f"start a run in another folder from their weights (--init {folder}), or remove them to begin again"
         )
     if list(folder.glob("checkpoint-*.pt")):
         raise TrainingError(
-            f"{folder} holds checkpoints of an older format; go on from its weights: --init {folder} in another folder"
+            f"the checkpoints in {folder} have an older format, from which no run goes on; start one in another folder "
+            f"from their weights: --init {folder}"
         )
     return None
 

@@ -47,8 +47,8 @@ def decoder_plan(
     def fits(checkpoint: Checkpoint) -> bool:
         if checkpoint.about.get("teacher") != about.get("teacher"):
             raise TrainingError(
-                f"{checkpoint.path} is of a run with another teacher, or another sampler of it; give the run's own, or "
-                "another folder"
+                f"{checkpoint.path} is of a run with another teacher, or another sampler of its teacher; give that "
+                "run's teacher and settings, or another folder"
             )
         about["init"] = checkpoint.about.get("init")
         try:

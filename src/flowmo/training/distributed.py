@@ -57,10 +57,11 @@ class World:
         rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
         here = torch.device(device)
         if here.type == "cuda":
-            if local >= torch.cuda.device_count():
+            count = torch.cuda.device_count()
+            if local >= count:
                 raise ConfigError(
-                    f"{local + 1} processes on a machine with {torch.cuda.device_count()} GPUs; "
-                    "give torchrun --nproc-per-node the number of GPUs"
+                    f"torchrun started more than {count} processes on a machine with {count} GPUs; give it "
+                    f"--nproc-per-node {count}"
                 )
             here = torch.device("cuda", local)
             torch.cuda.set_device(here)
@@ -136,6 +137,12 @@ class World:
         """Wait until all are here, for as long as the main one may work alone."""
         if self.size > 1:
             dist.barrier(group=self.group)
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.leave()
 
     def leave(self) -> None:
         """End the connection, where it was made here."""

@@ -8,8 +8,11 @@ give the linear maps; the best map of the first k bits needs a part of the same 
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +21,11 @@ from torch import Tensor
 from ..arch.patches import patchify
 from ..arch.transform import LinearDecoder, TransformEncoder
 from ..config import FlowMoConfig
-from ..errors import DataError
+from ..data import SpreadImages, open_split
+from ..errors import ConfigError, DataError
+from ..files import check_targets
 from ..tokenizer import FlowMo
+from ..weights import save_model
 
 MOST_COMPONENTS = 64
 SAMPLED_PATCHES = 15_000
@@ -63,6 +69,42 @@ def fit_transform(config: FlowMoConfig, images: Images, seed: int = 0) -> FlowMo
             parameter.copy_(value.half())  # exactly what a file in half precision says, so that bits never change
         fit_linear(linear, encoder, images)
     return model.eval()
+
+
+class Fitted(NamedTuple):
+    """A linear code that was fitted and written."""
+
+    model: FlowMo  # it
+    used: int  # images that it was fitted on
+    seconds: float  # of work
+    bad: dict[str, str]  # names of images that cannot be read, and why
+
+
+def fit_to_file(
+    config: FlowMoConfig,
+    data: str,
+    target: Path,
+    split: str | None = None,
+    count: int = 4_000,
+    seed: int = 0,
+    force: bool = False,
+) -> Fitted:
+    """Write the file of weights ``target`` with the best linear code of a data set, and return what it is.
+
+    split: of the data; None for "train", where there are several. count: images to use, spread over the data.
+    seed: of the transformer's weights. force: whether a file that exists is overwritten.
+    Raises ConfigError for a model without a transform, and for a target that cannot be.
+    """
+    if config.transform is None:
+        raise ConfigError("the model has no transform; use the preset flowmo-mini")
+    if target.suffix != ".safetensors":
+        raise ConfigError(f"--out {target}: the name of a file of weights ends in .safetensors")
+    check_targets([target], force=force)
+    images = SpreadImages(open_split(data, split, "train")[0], config.image_size, count)
+    start = time.perf_counter()
+    model = fit_transform(config, images, seed)
+    save_model(model, target, about={"weights": "the best linear code", "images": 0, "fitted_on": images.used})
+    return Fitted(model, images.used, time.perf_counter() - start, images.bad)
 
 
 def principal_components(images: Images, patch_size: int, count: int) -> tuple[Tensor, Tensor]:

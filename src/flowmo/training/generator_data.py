@@ -30,13 +30,13 @@ def data_and_config(
     new_config = preset_of(preset)
     if init:
         if settings:
-            raise ConfigError("--model cannot change the generator that --init loads")
+            raise ConfigError("--config cannot change the generator that --init loads")
         return _of_init(shards, init, names)
     wanted = [value for name, _, value in (setting.partition("=") for setting in settings) if name == GROUP]
     data = read_token_set(shards, _whole(wanted[-1]) if wanted else None, names)
     config = configs.override(new_config(data.layout, data.num_classes), list(settings))
     if config.tokens != data.layout or config.num_classes < data.num_classes:
-        raise ConfigError("tokens and num_classes are those of the shards; leave them out of --model")
+        raise ConfigError("tokens and num_classes follow from the shards; leave them out of --config")
     return data, config
 
 

@@ -140,7 +140,7 @@ class Run:
         if self.log:
             self.log.say(
                 f"the time limit came within an update of {self.config.batch_size} images, which is not counted; "
-                "a longer --time-limit or a smaller batch_size lets it end"
+                "give a longer --time-limit or a smaller batch_size, so that an update can end"
             )
 
     def first_step(self) -> str:
@@ -296,7 +296,7 @@ class Run:
         if self.log and names:
             counted = {"images": last.images, "broken_images": self.state.broken_images}
             self.log.write(counted | {"broken": names})
-            self.log.say(f"broken, others are shown instead: {', '.join(names)}")
+            self.log.say(f"cannot be read, so other images take their place: {', '.join(names)}")
 
     def write_line(self) -> None:
         """Write a line of the log: the means since the last one, and how the run does. Every process must call it."""

@@ -142,8 +142,8 @@ def check_weights(recipe: str | None, config: FlowMoConfig) -> None:
     for stored, asked in ((config.encoder, wanted.encoder), (config.decoder, wanted.decoder)):
         if stored.width_multiplier != asked.width_multiplier:
             raise ConfigError(
-                f"--recipe {recipe} cannot give a base width to weights that were trained without one; "
-                "use --recipe published, or start anew"
+                f"--recipe {recipe} cannot give a base width (muP) to weights that were trained without one; use "
+                "--recipe published, or train a new model"
             )
 
 

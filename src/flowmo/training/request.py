@@ -37,10 +37,16 @@ class Request:
     settings: Sequence[str] = ()  # "name=value" of the training
     init: Callable[[], FlowMo] | None = None  # gives the weights to start from; None starts anew
     freeze_encoder: bool = False  # whether the decoder alone is trained
+    init_name: str = ""  # what the weights to start from are called
 
     def __post_init__(self) -> None:
         if self.init and self.model:
             raise ConfigError("--config cannot change the model that --init loads")
+
+    @property
+    def start(self) -> str:
+        """Return what the run starts from, in words."""
+        return (self.init_name or "weights") if self.init else f"preset {self.preset}"
 
     def begun(self, stored: short.Begun | None) -> short.Begun:
         """Return what the run begins with, or has begun with.
@@ -78,7 +84,7 @@ class Request:
         stage = named[-1] if named else self.stage or "mode_matching"
         if stage in STAGES and stage not in WHOLE:
             command = "posttrain" if stage == "mode_seeking" else "distill"
-            raise ConfigError(f"flowmo train runs no stage of the decoder alone; use flowmo {command}")
+            raise ConfigError(f"flowmo train does not run stages that train only the decoder; use flowmo {command}")
         if stage in WHOLE and stage != "mode_matching":
             kind = STAGES[stage].config
             own = [f.name for f in fields(kind) if f.name != "stage" and hasattr(config, f.name)]

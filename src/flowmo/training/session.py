@@ -64,9 +64,8 @@ def train(plan: Plan[Any, Any, Any], source: Any, folder: Path, options: TrainOp
     """
     options = options or TrainOptions()
     deadline = time.monotonic() + options.seconds
-    world = World.join(options.device)
-    say: Callable[[str], None] = options.say if world.main else lambda line: None
-    try:
+    with World.join(options.device) as world:
+        say: Callable[[str], None] = options.say if world.main else lambda line: None
         plan.config.micro_batches(world.size)  # tells early that a batch cannot be split
         plan.to(world.device)
         fresh = [] if checkpoints(folder) or options.resume else [plan.seeded_model()]  # before the folder is made
@@ -76,12 +75,8 @@ def train(plan: Plan[Any, Any, Any], source: Any, folder: Path, options: TrainOp
             while (outcome := session.run(fresh)).again:
                 say(f"{outcome.reason} after {outcome.images_seen:,} images")
                 free_memory(world.device)
-                if (
-                    plan.config.compile
-                ):  # else versions of blocks add up to more than are kept, and some run as they are
-                    torch.compiler.reset()
-    finally:
-        world.leave()
+                if plan.config.compile:
+                    torch.compiler.reset()  # versions of blocks add up to more than are kept, and some run as they are
     say(ending(outcome, folder, plan.config))
     return outcome
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -11,11 +11,14 @@ from torch import nn
 
 from ..arch.mup import learning_rate_scales
 from ..config import FlowMoConfig, from_dict, to_dict
-from ..errors import ConfigError, TrainingError
+from ..errors import ConfigError, TrainingError, WeightsError
+from ..presets import preset
 from ..stages import LossParts, PerceptualDistance, Stage
 from ..tokenizer import FlowMo
-from ..weights import save_model
-from .checkpoint import ABOUT, Checkpoint, read_checkpoint, read_newest
+from ..weights import read_about as read_weights_about
+from ..weights import save_model, weights_path
+from ..weights.load import checkpoint_folder
+from .checkpoint import ABOUT, Checkpoint, checkpoints, read_checkpoint, read_newest
 from .config import STAGES, ImageRunConfig, TokenizerConfig
 from .distributed import World, block_matrices, spread
 from .health import Meter
@@ -150,6 +153,41 @@ def raw_model(folder: Path) -> FlowMo:
     state = TrainState.start(model, replace(checkpoint.train_config, weight_normalization=False))
     checkpoint.restore(state, World(), moments=False)
     return model.eval()
+
+
+def start_of(
+    name: str, load: Callable[[str, bool], FlowMo], raw: bool = False, preset_name: str | None = None
+) -> FlowMo:
+    """Return the model that the training of a decoder starts from, with averaged weights.
+
+    load: gives the model of a name; its raw weights, of a released .pth, where the second argument is True.
+    raw: whether the weights are to be those before averaging (D4).
+    preset_name: a preset that the model must be of.
+    Raises ConfigError where there are no raw weights, WeightsError for a model of another preset.
+    """
+    path, released = Path(name), Path(name).suffix in (".pth", ".pt")
+    if raw and path.is_dir() and (checkpoints(path) or checkpoint_folder(name)):
+        model = raw_model(path)
+    elif raw and not released and "raw" not in read_weights_about(weights_path(name)).get("weights", ""):
+        raise ConfigError(
+            f"{name} holds averaged weights, and raw ones are wanted; give a released .pth file, the folder of a run "
+            "with its checkpoints, or raw_before_cooldown.safetensors; or leave out --recipe"
+        )
+    else:
+        model = load(name, raw and released)
+    if preset_name:
+        wanted, found = to_dict(preset(preset_name)), to_dict(model.config)
+        other = [
+            f"{setting}: {found[setting]} there, {wanted[setting]} wanted"
+            for setting in wanted
+            if wanted[setting] != found[setting]
+        ]
+        if other:
+            raise WeightsError(
+                f"{name} is not of the configuration {preset_name} ({', '.join(other)}); give its own weights, or "
+                "leave --preset out"
+            )
+    return model
 
 
 def averaged_model(folder: str | Path) -> FlowMo:

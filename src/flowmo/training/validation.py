@@ -153,7 +153,8 @@ class Validator:
         if self.log and not self.warned and share > MOST_TIME and 0 < self.state.images_seen < self.config.images:
             self.warned = True
             rarer = round(self.config.check_images * share / MOST_TIME)
-            self.log.say(f"note: validation takes {share:.0%} of the time so far; check_images={rarer} makes it 3 %")
+            note = f"note: validation takes {share:.0%} of the time so far; --set check_images={rarer} makes it 3 %"
+            self.log.say(note)
 
     def write_average(self) -> nn.Module | None:
         """Write the averaged weights to ``model.safetensors``; return the model, on the CPU, in the main process.

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from typing import Any
 
 from ...errors import ConfigError
 from ...presets import PRESETS, preset
 from ...profiling.evaluation import evaluation_plan
+from ...profiling.tables import evaluation_table
 from ..common import add_solver_argument
 from ..fields import add_flag
 from ..printing import print_table
@@ -41,19 +41,14 @@ def run(arguments: argparse.Namespace) -> int:
     asked = {"num_steps": a.steps, "guidance_scale": a.guidance, "solver": a.solver}
     sampler = replace(config.sampler, **{name: value for name, value in asked.items() if value is not None})
     plan = evaluation_plan(replace(config, sampler=sampler), a.images, a.tflops * 1e12, a.utilisation)
-    seconds = {count: plan.seconds / count for count in a.gpus}
-    rows = [{"gpus": count, "seconds": taken, "hour": taken < 3600} for count, taken in seconds.items()]
-    content: dict[str, Any] = {"what": "evaluate", "preset": a.preset, "images": a.images}
-    content |= plan._asdict() | {"rows": rows}
+    content = (
+        {"what": "evaluate", "preset": a.preset, "images": a.images} | plan._asdict() | {"rows": plan.rows(a.gpus)}
+    )
     if not a.json:
         print(
             f"{a.preset}, {a.images:,} images: {plan.flops_per_image / 1e12:,.4g} TFLOP each in the encoder and "
             f"{plan.passes} passes of the decoder, at {a.utilisation:.0%} of {a.tflops:g} TFLOP/s a GPU; Inception and "
             "LPIPS come on top\n"
         )
-        table = [
-            [str(count), f"{taken / 60:,.1f}", f"{a.utilisation * taken / 3600:.1%}"]
-            for count, taken in seconds.items()
-        ]
-        print_table(["GPUs", "minutes", "utilisation for one hour"], table)
+        print_table(*evaluation_table(content["rows"], a.utilisation))
     return shared.finish(a, content)

@@ -15,7 +15,7 @@ from ...profiling.tables import GIB, machine_in_words, measured_table, plan_tabl
 from ...profiling.training import USUAL_PROCESSES, bench, estimate, settings_of
 from ...training.recipes import RECIPES
 from .. import common
-from ..fields import add_flag
+from ..fields import add_flag, add_settings
 from ..printing import Progress, print_table
 from ..values import positive
 from . import shared
@@ -26,14 +26,12 @@ COMPILE = {"off": (False,), "on": (True,), "both": (False, True)}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     usual = " and ".join(map(str, USUAL_PROCESSES))
     parser.add_argument("data", nargs="?", metavar="DATA", help="as for flowmo train (default: the sample pictures)")
-    parser.add_argument("--preset", default="flowmo-mini-64", help=f"one of {', '.join(PRESETS)}")
+    parser.add_argument(
+        "--preset", default="flowmo-mini-64", help=f"one of {', '.join(PRESETS)} (default: %(default)s)"
+    )
     parser.add_argument("--recipe", choices=sorted(RECIPES), help="settings to start from; --set changes them")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="training settings to change"
-    )
-    parser.add_argument(
-        "--model", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="model settings to change"
-    )
+    add_settings(parser, "--set", "training settings to change")
+    add_settings(parser, "--model", "model settings to change")
     parser.add_argument("--split", help="split of the data (default: train, where the data have several)")
     what = "images of one update, several to compare (default: those of the settings)"
     add_flag(parser, "--micro-batch", positive, what, nargs="+")

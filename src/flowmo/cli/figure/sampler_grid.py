@@ -76,6 +76,6 @@ def _check_store(arguments: argparse.Namespace) -> Path | None:
     source = weights_path(arguments.model)
     for path in (source, arguments.store):
         if path.suffix != ".safetensors" and not (path == source and path.name == INDEX):
-            raise ConfigError(f"--store copies a model's .safetensors file to another one; {path} is none")
+            raise ConfigError(f"--store copies the model's .safetensors file; {path} is not such a file")
     check_targets([arguments.store], [source], arguments.force)
     return source

@@ -132,6 +132,16 @@ def open_tokenizer(spec: str, image_size: int, device: torch.device | str = "cpu
     return PeerTokenizer(name, load_peer(name, path).to(device), image_size)
 
 
+def open_square(spec: str, size: tuple[int, int], device: torch.device | str = "cpu") -> PeerTokenizer:
+    """Return the tokenizer of ``NAME=FILE`` for images of a size (height, width).
+
+    Raises ConfigError for one that is not square, and as :func:`open_tokenizer` does.
+    """
+    if size[0] != size[1]:
+        raise ConfigError(f"--peer {spec}: other tokenizers take square images here, not {size[0]} x {size[1]}")
+    return open_tokenizer(spec, size[0], device)
+
+
 def check_spec(spec: str) -> tuple[str, Path]:
     """Return name and path of ``NAME=FILE``. Raises ConfigError for a name that is not in the registry, for one of a
     tokenizer without tokens, and for a file that is not there."""
