@@ -48,6 +48,10 @@ def replacing(target: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(mode)
         os.replace(temporary, target)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # such as of a full disk, when bytes are written
+            error.filename = str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

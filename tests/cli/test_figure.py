@@ -196,6 +196,8 @@ def test_bad_pictures_are_named_and_counted(flowmo: Command) -> None:
         (["variance", FOLDER, "--interval", "0.9", "0.1"], "guidance_interval"),
         (["rate-distortion-perception", FOLDER, "--scales", "-1"], "at least 0"),
         (["rate-distortion-perception", FOLDER, "--inception", "nowhere.pth"], "nowhere.pth"),
+        (["rate-distortion-perception", FOLDER, "--count", "3"], "rFID needs at least 4 pictures, got 3; give more"),
+        (["sampler-grid", FOLDER, "--criterion", "rfid", "--count", "3"], "rFID needs at least 4 pictures"),
         (["sampler-grid", FOLDER, "--store", "new.pth"], "new.pth"),
         (["sampler-grid", FOLDER, "--criterion", "beauty"], "invalid choice"),
         (["sampler-grid", FOLDER, "--lpips", "nowhere.pth"], "nowhere.pth"),

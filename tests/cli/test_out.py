@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -82,3 +84,17 @@ def test_a_time_without_a_unit_is_said_in_seconds(capsys: pytest.CaptureFixture[
         found = capsys.readouterr().err
         assert found.count("\n") == bool(said)
         assert said in found
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "tokenize"])
+def test_a_full_disk_is_said_with_the_file(flowmo: Command, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    result = flowmo(command, CAT, "--out", "out")
+    assert result.code == 2
+    assert "No space left on device" in result.err
+    assert f"out{os.sep}cat." in result.err
+    assert not [path for path in Path("out").rglob("*") if path.is_file()]

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from ..data import to_uint8
-from ..evaluation.evaluator import Evaluator
+from ..errors import ConfigError
+from ..evaluation.evaluator import FEWEST, Evaluator
 from ..evaluation.results import list_checksum, picture_checksums
 from ..metrics.features import load_classifier_features, load_inception
 from ..metrics.networks import Networks
+from ..metrics.table import column
 from ..perceptual import load_lpips
 from ..provenance import weights_checksum
 from ..tokenizer import FlowMo
@@ -27,8 +29,10 @@ def load_measure(
 
     name: "lpips", "rfid" with KID beside it, or "fd_efflite0" with KD.
     weights: a file, where none are installed.
-    Raises WeightsError where they are missing.
+    Raises WeightsError where they are missing, ConfigError for fewer images than a distance of distributions needs.
     """
+    if name != "lpips" and len(originals) < FEWEST:
+        raise ConfigError(f"{column(name).label} needs at least {FEWEST} pictures, got {len(originals)}; give more")
     if name == "lpips":
         networks = Networks(("lpips_alex",), {"alex": load_lpips("alex", weights).to(device)})
     elif name == "rfid":

@@ -83,7 +83,7 @@ def load_generator(path: str | Path, device: str | torch.device = "cpu", revisio
         stored = shapes_of(file, path)
         found = {without_wrappers(name): shape for name, shape in stored.items()}
         if found != expected or len(found) != len(stored):
-            wrong = sorted(set(expected.items()) ^ set(found.items()))[:3]
+            wrong = sorted(set(expected.items()) ^ set(found.items()))[:3] or "two of one name"
             raise WeightsError(f"{path}: its tensors do not fit its own configuration, for example {wrong}")
         weights = {without_wrappers(name): finite(file.get_tensor(name), name, path) for name in stored}
         generator.load_state_dict(weights, assign=True)

@@ -154,7 +154,8 @@ def grid_figure(
                 axes.axis("off")
             for g, (axes, guidance) in enumerate(zip(grid.flat, guidances, strict=False)):
                 heat = _draw_map(axes, quantity, g, low, top)
-                axes.set_title(guidance, fontsize=8)
+                narrow = len(steps) < 4  # a panel too narrow for the whole title
+                axes.set_title(guidance.replace(" for ", "\nfor ") if narrow else guidance, fontsize=8)
                 axes.set_xticks(range(len(steps)), [str(n) for n in steps])
                 axes.set_yticks(range(len(rhos)), [f"{rho:g}" for rho in rhos])
                 if g % across == 0:

@@ -61,7 +61,7 @@ def load_model(path: Path, sampler: SamplerConfig | None = None) -> FlowMo:
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     shapes = {without_wrappers(name): shape for name, shape in stored.shapes.items()}
     if shapes != expected or len(shapes) != len(stored.shapes):
-        wrong = sorted(set(expected.items()) ^ set(shapes.items()))[:3]
+        wrong = sorted(set(expected.items()) ^ set(shapes.items()))[:3] or "two of one name"
         raise WeightsError(f"{path}: its tensors do not fit its own configuration, for example {wrong}")
     weights = {without_wrappers(name): finite(tensor, name, path) for name, tensor in stored.tensors()}
     model.load_state_dict(weights, assign=True)

@@ -1,0 +1,22 @@
+"""The plots of the paper's figures can be read: nothing is written over anything else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flowmo.viewing.paper_figures import Quantity, grid_figure
+
+
+@pytest.mark.parametrize("steps", [[1, 2], [1, 2, 4, 8]])
+def test_the_titles_of_a_grid_lie_apart(steps: list[int]) -> None:
+    text = pytest.importorskip("matplotlib.text", reason="needs matplotlib: pip install 'flowmo[eval]'")
+    guidances = [f"Euler, guidance {scale} for t in [0.1, 0.9]" for scale in (1.25, 1.5, 1.75, 2)]
+    quantity = Quantity("PSNR dB", np.arange(4 * 3 * len(steps)).reshape(4, 3, len(steps)), True)
+    figure = grid_figure(steps, [1, 2, 4], guidances, [quantity], (0, 0, 0), "title", "note")
+    figure.canvas.draw()
+    titles = figure.findobj(lambda found: isinstance(found, text.Text) and found.get_text().startswith("Euler"))
+    boxes = [title.get_window_extent() for title in titles]
+    assert len(boxes) == 4
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[i + 1 :])
