@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if any(setting.startswith("stage=") and setting != "stage=distillation" for setting in arguments.set):
-        raise ConfigError("flowmo distill runs the stage distillation only; use flowmo train for other stages")
+        raise ConfigError("flowmo distill runs the stage distillation only; use flowmo posttrain or train for others")
     config = with_settings(distillation(), arguments.set, tell)
     teacher = _teacher(arguments, config)
 

@@ -36,7 +36,7 @@ def data_and_config(
     data = read_token_set(shards, _whole(wanted[-1]) if wanted else None, names)
     config = configs.override(new_config(data.layout, data.num_classes), list(settings))
     if config.tokens != data.layout or config.num_classes < data.num_classes:
-        raise ConfigError("tokens and num_classes follow from the shards; leave them out of --config")
+        raise ConfigError("tokens and num_classes are those of the shards; leave them out of --config")
     return data, config
 
 

@@ -34,7 +34,7 @@ def with_settings(config: Config, settings: Iterable[str], say: Callable[[str], 
             raise ConfigError(f"{IN_WORDS[config.stage]} {reason}: {name} must be 0")
         if config.stage == "distillation" and name in OWN_CHAINS:
             raise ConfigError(
-                f"distillation sets the steps of its samples by distill.steps; leave out {', '.join(OWN_CHAINS)}"
+                f"distillation has its own numbers of steps: set distill.steps; leave out {', '.join(OWN_CHAINS)}"
             )
         say(f"note: {name} is not a setting of the stage {config.stage} and changes nothing; leave it out")
     model = {name for name in settings_of(FlowMoConfig) if name not in own}
