@@ -9,7 +9,7 @@ import contextlib
 import gc
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,12 @@ def train(plan: Plan[Any, Any, Any], source: Any, folder: Path, options: TrainOp
         with tf32_products(plan.config.tf32), run_folder(folder, world):
             say(f"training on {source.describe()}")
             session = Session(plan, source, folder, options, world, say, deadline)
-            while (outcome := session.run(fresh)).again:
+            while True:
+                with session.begun(fresh) as (run, loader):
+                    outcome = run.train(loader)
+                del run, loader  # nothing keeps the model alive when the run is built anew
+                if not outcome.again:
+                    break
                 say(f"{outcome.reason} after {outcome.images_seen:,} images")
                 free_memory(world.device)
                 if plan.config.compile:
@@ -120,10 +125,11 @@ class Session:
     say: Callable[[str], None]  # told lines for a person; silent in all but the main process
     deadline: float  # by ``time.monotonic()``
 
-    def run(self, fresh: list[Any]) -> Outcome:
-        """Train from the newest checkpoint, or from the model in ``fresh``; return how it ended.
+    @contextlib.contextmanager
+    def begun(self, fresh: list[Any]) -> Iterator[tuple[Run, Loader]]:
+        """Give the run from the newest checkpoint, or from the model in ``fresh``, and its data; close its log after.
 
-        The model is taken out of ``fresh``, so that nothing keeps it alive when the run is built anew.
+        The model is taken out of ``fresh``, so that nothing else keeps it alive.
         """
         run, loader, log = self.begin(fresh)
         with contextlib.closing(log) if log else contextlib.nullcontext():
@@ -131,7 +137,7 @@ class Session:
                 run.bar = Bar(run.config.images, run.state.images_seen, self.deadline)
                 log.say = run.bar.around(log.say)
             with contextlib.closing(run.bar) if run.bar else contextlib.nullcontext():
-                return run.train(loader)
+                yield run, loader
 
     def begin(self, fresh: list[Any]) -> tuple[Run, Loader, Log | None]:
         """Return the run where it stands, and its data from there."""
