@@ -132,7 +132,7 @@ def only_one(path: Path) -> Iterator[bool]:
         lock.release()
 
 
-def in_words(folder: Path) -> str:
+def folder_in_words(folder: Path) -> str:
     """Return a folder's name for a sentence, that of the current one too."""
     return "this folder" if folder == Path() else str(folder)
 

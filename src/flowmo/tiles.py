@@ -68,9 +68,8 @@ def encode_tiled(encode: Callable[[Tensor], Tensor], images: Tensor, patch: int)
     """
     rows, columns = images.shape[2] // patch, images.shape[3] // patch
     plan = tiles(rows, columns)
-    if (
-        len(plan) == 1 or images.shape[2] % patch or images.shape[3] % patch
-    ):  # the encoder says what is wrong with these
+    whole_patches = not (images.shape[2] % patch or images.shape[3] % patch)
+    if len(plan) == 1 or not whole_patches:  # the encoder says what is wrong with parts of patches
         return encode(images)
     found = None
     for tile in plan:
@@ -113,31 +112,26 @@ def decode_tiled(
 def _bands(decode: DecodeTile, code: Tensor, noise: Tensor, patch: int) -> Iterator[Tensor]:
     """Yield the image from the top downwards in bands B 3 h W, each when its last tile is decoded."""
     rows, columns = noise.shape[-2] // patch, noise.shape[-1] // patch
-    plan = tiles(rows, columns)
-    if len(plan) == 1:
+    if len(tiles(rows, columns)) == 1:
         yield decode(code, noise)
         return
     lattice = code.unflatten(1, (rows, columns))
-    spans_down = sorted({(tile.top, tile.bottom) for tile in plan})
-    below = [top for top, _ in spans_down[1:]] + [rows]  # where the next row of tiles begins
-    height = spans_down[0][1] * patch
-    image, total = (
-        noise.new_zeros(*noise.shape[:2], height, noise.shape[3]),
-        noise.new_zeros(1, 1, height, noise.shape[3]),
-    )
-    for (top, bottom), next_top in zip(spans_down, below, strict=True):
-        for tile in (tile for tile in plan if tile.top == top):
-            part = lattice[:, top:bottom, tile.left : tile.right].flatten(1, 2)
-            x = slice(tile.left * patch, tile.right * patch)
-            weight = (
-                _ramp(top, bottom, rows, patch, noise)[:, None]
-                * _ramp(tile.left, tile.right, columns, patch, noise)[None, :]
-            )
-            image[..., x] += weight * decode(part, noise[..., top * patch : bottom * patch, x])
+    down = spans(rows)
+    below = [top for top, _ in down[1:]] + [rows]  # where the next row of tiles begins
+    image = torch.zeros_like(noise[:, :, : down[0][1] * patch])
+    total = torch.zeros_like(image[:1, :1])
+    for (top, bottom), next_top in zip(down, below, strict=True):
+        y = slice(top * patch, bottom * patch)
+        vertical = _ramp(top, bottom, rows, patch, noise)[:, None]
+        for left, right in spans(columns):
+            x = slice(left * patch, right * patch)
+            weight = vertical * _ramp(left, right, columns, patch, noise)[None, :]
+            part = lattice[:, top:bottom, left:right].flatten(1, 2)
+            image[..., x] += weight * decode(part, noise[..., y, x])
             total[..., x] += weight
         done = (next_top - top) * patch
         yield image[:, :, :done] / total[:, :, :done]
-        image, total = (_moved_up(x, done) for x in (image, total))
+        image, total = _moved_up(image, done), _moved_up(total, done)
 
 
 def _moved_up(band: Tensor, rows: int) -> Tensor:

@@ -23,7 +23,7 @@ from ..devices import usable_device
 from ..errors import ConfigError
 from ..evaluation.results import numbered, short_name
 from ..evaluation.session import hold
-from ..files import check_targets, in_words
+from ..files import check_targets, folder_in_words
 from ..metrics.networks import WeightFiles
 from ..progress import Progress
 from ..tokenizer import FlowMo
@@ -128,5 +128,5 @@ def _compare(arguments: argparse.Namespace) -> int:
     else:
         print_table(*table(found.rows), names=2)
         print("", *code_costs(found.rows), sep="\n")
-        print(f"\n{NOTES}\n{COMPARABILITY}\n\n{', '.join(files)} are in {in_words(a.out)}")
+        print(f"\n{NOTES}\n{COMPARABILITY}\n\n{', '.join(files)} are in {folder_in_words(a.out)}")
     return code

@@ -11,7 +11,7 @@ from ..coding.files import decode_entries, open_token_files
 from ..comparison.peers.tokenizer import PeerTokenizer, open_square
 from ..devices import usable_device
 from ..errors import ConfigError
-from ..files import in_words
+from ..files import folder_in_words
 from ..progress import Progress
 from ..text import pictures_in_words
 from ..tokenizer import FlowMo
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         name = a.peer.partition("=")[0] if a.peer else a.model
         print_json({"model": name, "pictures": written, "bad": progress.bad})
     elif written:
-        print(f"{pictures_in_words(len(written))} in {in_words(a.out)}")
+        print(f"{pictures_in_words(len(written))} in {folder_in_words(a.out)}")
     return code
 
 

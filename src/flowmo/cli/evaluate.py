@@ -25,7 +25,7 @@ from ..evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from ..evaluation.results import Result, data_name
 from ..evaluation.session import Session, flat, hold
 from ..evaluation.several import Evaluation, evaluate_models, watch_run
-from ..files import in_words
+from ..files import folder_in_words
 from ..inference import made_ready
 from ..metrics.networks import WeightFiles
 from ..metrics.table import FEW, check_metrics, default_families, families, in_one_line, result_table
@@ -112,7 +112,7 @@ def _run(a: argparse.Namespace, protocols: list[Protocol], world: World) -> int:
         print_json({"results": found, "folder": str(a.out)})
     elif results:
         _print(results)
-        print(f"\nresults and tables of pictures are in {in_words(a.out)}")
+        print(f"\nresults and tables of pictures are in {folder_in_words(a.out)}")
     return code
 
 

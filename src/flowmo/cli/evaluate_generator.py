@@ -9,7 +9,7 @@ import argparse
 
 from ..devices import usable_device
 from ..evaluation.generated_session import GeneratedRequest, evaluate_generated
-from ..files import in_words
+from ..files import folder_in_words
 from ..metrics.table import FEW, result_table
 from ..progress import Progress
 from ..training import World
@@ -62,5 +62,5 @@ def run(arguments: argparse.Namespace) -> int:
     print_table(*result_table(["samples", "pictures"], names, [metrics for _, metrics in found]))
     if min(counts) < FEW:
         print("\nFID of so few pictures is far above that of 50,000; compare it at equal counts only")
-    print(f"\nresults are in {in_words(a.out)}")
+    print(f"\nresults are in {folder_in_words(a.out)}")
     return code

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from ..codec.sizes import ORIGINAL, check_original_size, image_size_of
+from ..codec.sizes import check_original_size, image_size_of
 from ..config import FlowMoConfig, SamplerConfig
 from ..devices import usable_device
 from ..errors import ConfigError
 from ..flow.guidance import idle_guidance
+from ..image_utils.convert import ORIGINAL
 from ..inference import made_ready
 from ..tokenizer import FlowMo
 from ..weights import load

@@ -15,7 +15,7 @@ from typing import Any
 from ..config import to_dict
 from ..data import find_pictures, leave_out_results, output_stems, relative_names
 from ..evaluation.reconstruction import Scores, mean_scores, reconstruct_pictures, scores_table
-from ..files import check_targets, in_words, single_image
+from ..files import check_targets, folder_in_words, single_image
 from ..perceptual import lpips_or_note
 from ..progress import Progress
 from ..viewing import contact_sheet, side_by_side, write_png
@@ -95,6 +95,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(
             f"the picture is {out}"
             if one_file
-            else f"NAME.png, NAME.side-by-side.png and {SHEET} are in {in_words(out)}"
+            else f"NAME.png, NAME.side-by-side.png and {SHEET} are in {folder_in_words(out)}"
         )
     return code

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..files import is_file_name
 
-ORIGINAL = "original"  # a size, see codec/sizes.py
+ORIGINAL = "original"  # as in image_utils/convert.py, which takes long to import
 
 
 def positive(text: str) -> int:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from ..config import FlowMoConfig
 from ..errors import ConfigError
 from .entries import check_image_size
-
-ORIGINAL: Literal["original"] = "original"
-"""A size: that of each image."""
 
 
 def image_size_of(asked: tuple[int, int] | str | None, config: FlowMoConfig) -> tuple[int, int]:

@@ -34,6 +34,7 @@ from ..data import (
 from ..errors import ConfigError, FlowMoError, TokenFileError
 from ..files import check_targets, single_image
 from ..image_utils import to_pil
+from ..image_utils.convert import ORIGINAL
 from ..quantize.tokens import Tokens, payload_size
 from ..tiles import patch_of
 from ..tokenizer import FlowMo
@@ -93,7 +94,7 @@ def tokenize_pictures(model: FlowMo, job: PictureJob, on_bad: Callable[[Path, Fl
             for index in batch.indices:  # too small for the bytes that were asked for
                 on_bad(job.pictures[index], error)
             continue
-        tokens = model.tokenize(batch.images, bits, size="original")
+        tokens = model.tokenize(batch.images, bits, size=ORIGINAL)
         payload = payload_size(tokens.num_tokens, tokens.bits_per_token)
         for i, index in enumerate(batch.indices):
             try:

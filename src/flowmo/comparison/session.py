@@ -64,15 +64,11 @@ class Request:
         return common_size(self.configs, self.size)
 
 
-def say_nothing(line: str) -> None:
-    """Do nothing with a line for a person."""
-
-
 def compare_all(
     request: Request,
     out: Path,
     on_bad: Callable[[str, ImageError], None],
-    say: Callable[[str], None] = say_nothing,
+    say: Callable[[str], None] = lambda line: None,
     on_coded: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Comparison, list[str]]:
     """Compare, write the result, the table and the plots into the folder ``out``, and return it and their names.

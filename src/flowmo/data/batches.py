@@ -9,12 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
 from ..errors import ImageError
+from ..image_utils.crops import to_pixels
 from ..image_utils.fit import Fit, fit_picture, whole_size
+from ..image_utils.scale import stacked
 from .inputs import open_picture
 
 
@@ -47,8 +47,8 @@ def picture_batches(
             picture = open_picture(path)
             if size is None:
                 own = whole_size((picture.image.height, picture.image.width), multiple)
-                return _pixels(fit_picture(picture.image, *own, "whole")), picture.original_size
-            return _pixels(fit_picture(picture.image, *size, fit)), picture.original_size
+                return to_pixels(fit_picture(picture.image, *own, "whole")), picture.original_size
+            return to_pixels(fit_picture(picture.image, *size, fit)), picture.original_size
         except ImageError as error:
             return error
 
@@ -74,18 +74,10 @@ def _collect(
             on_bad(paths[index], result)
         else:
             if images and images[0].shape != result[0].shape:
-                yield PictureBatch(_stacked(images), indices, sizes)
+                yield PictureBatch(stacked(images), indices, sizes)
                 images, indices, sizes = [], [], []
             images.append(result[0])
             indices.append(index)
             sizes.append(result[1])
     if images:
-        yield PictureBatch(_stacked(images), indices, sizes)
-
-
-def _pixels(image: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-
-def _stacked(images: list[torch.Tensor]) -> torch.Tensor:
-    return images[0][None] if len(images) == 1 else torch.stack(images)  # a large image is not copied
+        yield PictureBatch(stacked(images), indices, sizes)

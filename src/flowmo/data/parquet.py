@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError, ImageError
-from ..files import in_words
+from ..files import folder_in_words
 from ..image_utils.decode import MAX_ENCODED_BYTES, decode
 from ..image_utils.notes import note
 from ..image_utils.regular import check_regular
@@ -113,7 +113,7 @@ class ParquetSource:
         return path or f"{self.files[group.file].name}:{group.first + row}"
 
     def describe(self) -> str:
-        several = f"{len(self.files)} Parquet files of {in_words(self.files[0].parent)}"
+        several = f"{len(self.files)} Parquet files of {folder_in_words(self.files[0].parent)}"
         where = self.files[0] if len(self.files) == 1 else several
         return f"{len(self)} images in {where}" + classes_text(self.labels)
 

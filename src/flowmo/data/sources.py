@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError
-from ..files import in_words
+from ..files import folder_in_words
 from ..image_utils.decode import decode
 from ..image_utils.regular import check_regular
 from ..labels import NONE, checked_labels, whole_labels
@@ -77,7 +77,7 @@ class FileSource:
         return self.names[index]
 
     def describe(self) -> str:
-        text = f"{len(self) - self.left_out} image files in {in_words(self.root)}" + classes_text(self.labels)
+        text = f"{len(self) - self.left_out} image files in {folder_in_words(self.root)}" + classes_text(self.labels)
         return text + (f", and {self.left_out} folders that cannot be searched" if self.left_out else "")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError, ImageError
-from ..files import in_words
+from ..files import folder_in_words
 from ..image_utils.decode import MAX_ENCODED_BYTES, decode
 from ..image_utils.regular import check_regular
 from ..labels import NONE, labels_by_name, parsed_label
@@ -76,9 +76,8 @@ class TarSource:
         return name if len(self.tars) == 1 else f"{self.tars[number].stem}/{name}"
 
     def describe(self) -> str:
-        where = (
-            str(self.tars[0]) if len(self.tars) == 1 else f"{len(self.tars)} tars of {in_words(self.tars[0].parent)}"
-        )
+        several = f"{len(self.tars)} tars of {folder_in_words(self.tars[0].parent)}"
+        where = self.tars[0] if len(self.tars) == 1 else several
         return f"{len(self)} images in {where}" + classes_text(self.labels)
 
     def _place(self, index: int) -> tuple[int, int]:

@@ -46,17 +46,13 @@ from .generator_validation import HELD_OUT, SAMPLES, make_generator_validation
 Say = Callable[[str], None]
 
 
-def say_nothing(line: str) -> None:
-    """Do nothing with a line for a person."""
-
-
 def train_tokenizer(
     request: Request,
     data: ImageData,
     folder: Path,
     options: TrainOptions,
     lpips: Path | None = None,
-    say: Say = say_nothing,
+    say: Say = lambda line: None,
 ) -> Outcome:
     """Train encoder and decoder as is asked for, from the folder's newest checkpoint where there is one.
 
@@ -116,7 +112,7 @@ def train_decoder(
     options: TrainOptions,
     how: DecoderValidation | None = None,
     teacher: FlowMo | None = None,
-    say: Say = say_nothing,
+    say: Say = lambda line: None,
 ) -> Outcome:
     """Train the decoder of a finished tokenizer, write its best weights and draw its validations.
 

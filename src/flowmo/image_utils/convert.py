@@ -17,10 +17,12 @@ from torch import Tensor
 
 from ..errors import ImageError
 from ..files import user_path
-from .scale import to_float, to_uint8
+from .scale import stacked, to_float, to_uint8
 
+ORIGINAL = "original"
+"""A size: that of each image."""
 Size: TypeAlias = int | tuple[int, int] | str
-"""One side, (height, width), or "original"."""
+"""One side, (height, width), or ``ORIGINAL``."""
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -67,7 +69,7 @@ def as_batch(images: Images, size: Size, patch: int = 1) -> Tensor:
             raise ImageError(f"images of one size make a batch, these have {len(shapes)}: give them one at a time")
         if not singles:
             return torch.zeros(0, 3, *_sides(size, (0, 0), patch))
-        batch = singles[0][None] if len(singles) == 1 else torch.stack(singles)  # a large image is not copied
+        batch = stacked(singles)
     if batch.is_floating_point():
         _check_range(batch)
     return batch
@@ -81,7 +83,7 @@ def _sides(size: Size, original: tuple[int, int], patch: int) -> tuple[int, int]
     """Return (height, width) that an image of that original height and width gets."""
     from .fit import whole_size
 
-    if size == "original":
+    if size == ORIGINAL:
         return whole_size(original, patch)
     if isinstance(size, str):
         raise ImageError(f'size is one side, (height, width) or "original"; got {size!r}')
@@ -178,6 +180,7 @@ def _fitted(single: Any, size: Size, patch: int) -> Tensor:
     """A single image as 3 H W of its size: float in [-1, 1] where it came as floats, else uint8."""
     from PIL import Image
 
+    from .crops import to_pixels
     from .decode import to_rgb
     from .fit import fit_picture
 
@@ -185,7 +188,7 @@ def _fitted(single: Any, size: Size, patch: int) -> Tensor:
         if not single.numel():
             raise ImageError(f"an image of {single.shape[1]} x {single.shape[2]} pixels is empty")
         height, width = _sides(size, (single.shape[1], single.shape[2]), patch)
-        return _extend_float(single, height, width) if size == "original" else _fit_float(single, height, width)
+        return _extend_float(single, height, width) if size == ORIGINAL else _fit_float(single, height, width)
     if isinstance(single, (str, os.PathLike)):
         image = _read(os.fspath(single))
     elif isinstance(single, np.ndarray):
@@ -195,8 +198,8 @@ def _fitted(single: Any, size: Size, patch: int) -> Tensor:
     if not image.width * image.height:
         raise ImageError(f"an image of {image.height} x {image.width} pixels is empty")
     height, width = _sides(size, (image.height, image.width), patch)
-    image = fit_picture(image, height, width, "whole" if size == "original" else "crop")
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    image = fit_picture(image, height, width, "whole" if size == ORIGINAL else "crop")
+    return to_pixels(image)
 
 
 def _read(name: str) -> Image.Image:

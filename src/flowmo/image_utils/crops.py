@@ -60,8 +60,12 @@ def random_crop(image: Image.Image, size: int, generator: np.random.Generator) -
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
     """Return an RGB picture as float32 3 H W in [-1, 1]."""
-    pixels = torch.from_numpy(np.array(image.convert("RGB")))
-    return to_float(pixels.permute(2, 0, 1).contiguous())
+    return to_float(to_pixels(image.convert("RGB")).contiguous())
+
+
+def to_pixels(image: Image.Image) -> torch.Tensor:
+    """Return an RGB picture as uint8 3 H W, a copy of its pixels in their own order."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def to_image(image: torch.Tensor) -> Image.Image:

@@ -1,6 +1,8 @@
-"""Pixels in [-1, 1], as the networks take them, and in 8 bits; importing this does not import Pillow."""
+"""Tensors of pixels in [-1, 1], as the networks take them, and in 8 bits; importing this does not import Pillow."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 
@@ -13,3 +15,8 @@ def to_float(pixels: torch.Tensor) -> torch.Tensor:
 def to_uint8(images: torch.Tensor) -> torch.Tensor:
     """Return float ... in [-1, 1] as uint8 ... in [0, 255], rounded to nearest; values outside are clamped."""
     return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def stacked(images: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return images as a batch; a single one, which may be large, is not copied."""
+    return images[0][None] if len(images) == 1 else torch.stack(list(images))

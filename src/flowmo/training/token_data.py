@@ -15,7 +15,7 @@ from torch import Tensor
 from ..codec import is_shard, map_shard
 from ..data.sources import Texts
 from ..errors import DataError, TokenFileError
-from ..files import in_words, user_path
+from ..files import folder_in_words, user_path
 from ..generation import TokenLayout
 from ..generation.config import check_split
 from ..generation.groups import regroup
@@ -117,7 +117,7 @@ def read_token_set(
         list(class_names if class_names is not None else classes or []),
         f"{len(found):,} images of {len(np.unique(found))} classes in "
         + (files[0].name if len(files) == 1 else f"{len(files)} shards")
-        + f" of {in_words(files[0].parent)}",
+        + f" of {folder_in_words(files[0].parent)}",
     )
 
 
