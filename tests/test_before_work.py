@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from flowmo.comparison.codecs import CODECS, get_codec, installed_codecs
 from flowmo.data import leave_out_results, read_several
 from flowmo.devices import usable_device
 from flowmo.errors import ConfigError, DataError, ImageError
-from flowmo.files import check_targets
+from flowmo.files import check_targets, check_writable
 from flowmo.generation import PACKAGED_GENERATOR, load_generator, packaged_generator_of
 from flowmo.presets import flowmo_mini, flowmo_mini_64
 from flowmo.weights.sizes import size_warning
@@ -35,8 +36,40 @@ def test_results_are_overwritten_by_force_and_sources_never(tmp_path: Path) -> N
         check_targets([made, new])
     with pytest.raises(ConfigError, match="overwrite its own source"):
         check_targets([tmp_path / "x" / ".." / "a.png"], [source], force=True)
-    with pytest.raises(ConfigError, match="is a file, so no results can go into it"):
-        check_targets([source / "a.png"], force=True)
+    for target in (source / "a.png", source / "deep" / "er" / "a.png"):
+        with pytest.raises(ConfigError, match=r"a\.png is a file, so no results can go into it"):
+            check_targets([target], force=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="permissions are those of POSIX")
+def test_a_folder_that_may_not_be_written_to_is_told_before_any_work(tmp_path: Path) -> None:
+    """A user who is not root, in a process of its own: folders that exist, will be made, and cannot be looked into."""
+    shut, hidden = tmp_path / "shut", tmp_path / "hidden"
+    shut.mkdir(mode=0o555)
+    hidden.mkdir(mode=0o700)
+    said = []
+    for folder in (shut, shut / "new" / "er", hidden / "new"):
+        end, start = os.pipe()
+        child = os.fork()
+        if not child:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            try:
+                check_writable(folder)
+                words = "nothing"
+            except ConfigError as error:
+                words = str(error)
+            os.write(start, words.encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        said.append(os.read(end, 1000).decode())
+        os.close(end)
+        os.close(start)
+    if os.geteuid() != 0:  # a user looks into their own folders, whatever others may
+        said[2] = said[1]
+    for words in said:
+        assert "cannot be written to, so no results can go into" in words
+    check_writable(tmp_path / "new")
 
 
 def test_a_device_is_named_or_auto() -> None:

@@ -137,6 +137,17 @@ def folder_in_words(folder: Path) -> str:
     return "this folder" if folder == Path() else str(folder)
 
 
+def check_writable(folder: Path) -> None:
+    """Raise ConfigError, before any work, where no file can be written into a folder, which need not exist yet."""
+    place = folder.absolute()
+    while not os.path.exists(place):  # no error where a parent may not be looked into
+        place = place.parent
+    if not place.is_dir():
+        raise ConfigError(f"{place} is a file, so no results can go into it; give another folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(f"{place} cannot be written to, so no results can go into {folder}; give another folder")
+
+
 _OF_FILES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".svg", ".pdf", ".html"}
 _OF_FILES |= {".json", ".csv", ".txt", ".npz", ".safetensors", ".zip"}
 
@@ -163,13 +174,12 @@ def single_image(out: Path, count: int) -> Path | None:
 def check_targets(targets: Iterable[Path], sources: Iterable[Path] = (), force: bool = False) -> None:
     """Raise ConfigError, before any work and naming files, where results must not be written.
 
-    That is where they exist already and may not be overwritten (``force``), and always where one would fall on a file
-    that it is made from (``sources``).
+    That is where they exist already and may not be overwritten (``force``), where one would fall on a file that it is
+    made from (``sources``), and where nothing can be written.
     """
     targets = list(targets)
     for folder in {path.parent for path in targets}:
-        if folder.exists() and not folder.is_dir():
-            raise ConfigError(f"{folder} is a file, so no results can go into it; give another folder")
+        check_writable(folder)
     existing = [path for path in targets if path.exists()]
     originals = {path.resolve() for path in sources} if existing else set()
     own = [path for path in existing if path.resolve() in originals]

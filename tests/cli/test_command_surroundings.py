@@ -150,7 +150,11 @@ def test_a_pipe_is_no_token_file() -> None:
         assert "Traceback" not in result.stderr
 
 
-def test_ctrl_c_says_what_is_kept() -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["INT", "TERM", "HUP"]
+)
+def test_a_command_that_is_stopped_says_what_is_kept(number: signal.Signals, code: int) -> None:
+    """By Ctrl-C, by a scheduler, and by a terminal that closes."""
     picture("d/0.png")
     for k in range(1, 3000):  # more than a busy machine can be late by
         os.link("d/0.png", f"d/{k}.png")
@@ -158,14 +162,14 @@ def test_ctrl_c_says_what_is_kept() -> None:
         [*FLOWMO, "tokenize", "d", "--batch-size", "1", "--out", "o"],
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # ignored where tests run in the background
     )
     deadline = time.monotonic() + 90
     while not Path("o").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
+    assert process.returncode == code, said
     assert "Traceback" not in said
     assert "stopped; every result that was finished is kept" in said
     for file in Path("o").iterdir():

@@ -44,6 +44,17 @@ def test_a_run_does_not_write_its_pictures_among_those_it_trains_on(
     assert len(list(pictures.iterdir())) == 3
 
 
+def test_a_folder_that_cannot_be_made_is_told_before_the_speed_is_measured(
+    pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures.parent / "file").write_text("here")
+    run = ["train", str(pictures), str(pictures.parent / "file" / "run"), "--preset", "tiny", "--time-limit", "1m"]
+    assert main([*run, "--set", "losses.perceptual=0"]) == 2
+    said = capsys.readouterr().err
+    assert f"{pictures.parent / 'file'} is a file, so no results can go into it; give another folder" in said
+    assert "measuring the speed" not in said
+
+
 def test_a_setting_of_the_model_is_not_one_of_the_training(pictures: Path, fails: Callable[..., str]) -> None:
     said = fails(pictures, "--set", "encoder.width=12", "--dry-run")
     assert "encoder.width is a setting of the model; flowmo train takes it as --config encoder.width=VALUE" in said

@@ -58,9 +58,11 @@ def test_a_time_limit_leaves_the_averaged_weights(
     assert (about["images"], about["finished"]) == (16, True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_leaves_the_averaged_weights(data: Path, tmp_path: Path, number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_DFL)  # ignored where tests run in the background
     process = start(command(data, tmp_path, images=10**6), python=sys.executable)
+    signal.signal(number, before)
     wait_for_step(process, tmp_path, 2)
     process.send_signal(number)
     assert "model.safetensors" in finish(process, timeout=60)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..data import FileSource, ImageSource, open_split, read_images
 from ..errors import ConfigError
+from ..files import check_writable
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,10 @@ class ImageData:
     def training_source(self, out: Path) -> ImageSource:
         """Return the images to train on.
 
-        Raises ConfigError where the sample images that a run writes into ``out`` would be among them when it goes on.
+        Raises ConfigError where a run cannot write into ``out``, or where the sample images that it writes there would
+        be among them when it goes on.
         """
+        check_writable(out)
         source, data = open_split(self.data, self.split, "train")[0], Path(self.data)
         if isinstance(source, FileSource) and out.resolve().is_relative_to(data.resolve()):
             raise ConfigError(

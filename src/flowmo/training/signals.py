@@ -54,18 +54,28 @@ class Exchange:
         return Signals(*map(bool, self.answer.tolist()))
 
 
+HANG_UP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+"""Windows has none."""
+
+
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Give a list that SIGTERM or SIGINT makes non-empty; a second one interrupts at once. Main thread only."""
+    """Give a list that SIGTERM, SIGINT or SIGHUP makes non-empty; a second one interrupts at once. Main thread only.
+
+    SIGHUP, which a terminal sends when it closes, perhaps beside another, is never the second; nohup's stays ignored.
+    """
     requests: list[int] = []
 
     def note(number: int, _frame: object) -> None:
-        if requests:
+        if requests and number != HANG_UP:
             raise KeyboardInterrupt
         requests.append(number)
 
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if HANG_UP is not None and signal.getsignal(HANG_UP) != signal.SIG_IGN:
+        numbers.append(HANG_UP)
     try:
-        old = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+        old = {number: signal.signal(number, note) for number in numbers}
     except ValueError:  # not the main thread: nothing to listen to
         yield requests
         return
