@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from .config import SamplerConfig
 from .errors import ConfigError
 
 Table = tuple[list[str], list[list[str]]]
@@ -142,3 +143,18 @@ def value_in_words(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return f"{value:,}" if isinstance(value, int) else plain(value)
+
+
+def sampler_in_words(s: SamplerConfig) -> str:
+    """Return the settings of a sampler for a plot or a table."""
+    words = f"{s.num_steps} step{'s' if s.num_steps > 1 else ''}, rho {s.rho:g}, "
+    words += "Heun, " if s.solver == "heun" else ""
+    return words + guidance_in_words(s)
+
+
+def guidance_in_words(s: SamplerConfig) -> str:
+    """Return the guidance of a sampler for a plot or a table."""
+    if s.guidance_scale == 1:
+        return "no guidance"
+    low, high = s.guidance_interval
+    return f"guidance {s.guidance_scale:g} for t in [{low:.2g}, {high:.2g}]"

@@ -21,7 +21,7 @@ LAYERS = {
     3: ("stages", "generation", "weights", "codec", "data"),
     4: ("training", "evaluation", "viewing"),
     5: ("coding", "comparison", "profiling", "integrations", "describe"),
-    6: ("experiments",),
+    6: ("experiments", "pipelines"),
     7: ("cli",),
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ..config import to_json
-from ..experiments.training_runs import DecoderValidation, train_decoder
+from ..pipelines.training_runs import DecoderValidation, train_decoder
 from ..presets import PRESETS
 from ..tokenizer import FlowMo
 from ..training import DistillTrainConfig, PostTrainConfig

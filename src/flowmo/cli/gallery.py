@@ -15,9 +15,9 @@ from ..data import read_several
 from ..devices import usable_device
 from ..errors import ConfigError
 from ..evaluation.results import labels
-from ..experiments.gallery import Gallery
 from ..files import check_targets
 from ..perceptual import lpips_or_note
+from ..pipelines.gallery import Gallery
 from ..progress import Progress
 from ..text import pictures_in_words
 from . import common, models

@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..experiments.generate import GenerationRequest, generate_images, tokenizers_of  # takes seconds
+    from ..pipelines.generate import GenerationRequest, generate_images, tokenizers_of  # takes seconds
     from ..training import World
 
     a = arguments

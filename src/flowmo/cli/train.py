@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ..config import to_json
-from ..experiments.training_runs import train_tokenizer
+from ..pipelines.training_runs import train_tokenizer
 from ..presets import PRESETS
 from ..training import short
 from ..training.recipes import RECIPES

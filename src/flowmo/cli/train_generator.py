@@ -9,9 +9,9 @@ from pathlib import Path
 from ..comparison.peers.tokenizer import PeerTokenizer, open_square
 from ..config import override, to_json
 from ..errors import ConfigError
-from ..experiments.training_runs import train_generator
 from ..generation import read_class_names
 from ..generation.presets import PRESETS
+from ..pipelines.training_runs import train_generator
 from ..tokenizer import FlowMo
 from ..training import GeneratorTrainConfig
 from ..training.generator import GENERATOR_RECIPES

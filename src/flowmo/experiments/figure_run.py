@@ -16,10 +16,11 @@ from ..evaluation.results import Result, data_name, describe_data, describe_mode
 from ..files import check_targets
 from ..metrics.networks import WeightFiles
 from ..provenance import machine
+from ..text import sampler_in_words
 from ..tokenizer import FlowMo
 from ..viewing.plots import write_plot
 from .measures import load_measure
-from .sampling import Measure, sampler_in_words
+from .sampling import Measure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,11 +13,11 @@ from ..config import SamplerConfig
 from ..evaluation.result_store import ResultStore
 from ..flow import Solver
 from ..metrics.table import column
+from ..text import guidance_in_words, sampler_in_words
 from ..viewing.paper_figures import EvaluationCurve, Quantity, grid_figure
 from .figure_run import Drawn, FigureRun
 from .measures import identity
 from .sampler_grid import GridRow, Interval, best, candidates, frontier, row_to_dict, sampler_grid
-from .sampling import guidance_in_words, sampler_in_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -50,18 +50,3 @@ def sample_codes(
         for c, z in zip(codes.split(batch_size), noise.split(batch_size), strict=True)
     ]
     return torch.cat(samples)
-
-
-def sampler_in_words(s: SamplerConfig) -> str:
-    """Return the settings of a sampler for a plot or a table."""
-    words = f"{s.num_steps} step{'s' if s.num_steps > 1 else ''}, rho {s.rho:g}, "
-    words += "Heun, " if s.solver == "heun" else ""
-    return words + guidance_in_words(s)
-
-
-def guidance_in_words(s: SamplerConfig) -> str:
-    """Return the guidance of a sampler for a plot or a table."""
-    if s.guidance_scale == 1:
-        return "no guidance"
-    low, high = s.guidance_interval
-    return f"guidance {s.guidance_scale:g} for t in [{low:.2g}, {high:.2g}]"

@@ -12,10 +12,11 @@ from torch import Tensor
 from ..config import SamplerConfig
 from ..data import to_image
 from ..errors import ConfigError
+from ..text import sampler_in_words
 from ..tokenizer import FlowMo
 from ..viewing.paper_figures import VarianceRow, variance_figure
 from .figure_run import Drawn, FigureRun
-from .sampling import codes_of, sample_codes, sampler_in_words
+from .sampling import codes_of, sample_codes
 
 SAMPLES_SHOWN = 3
 

@@ -14,9 +14,9 @@ from ..comparison.coded import Search
 from ..comparison.columns import IN_WORDS, Column, codec_columns, named, original_column, peer_column
 from ..data import Images
 from ..evaluation.protocols import STANDARD
+from ..text import sampler_in_words
 from ..tokenizer import FlowMo
 from ..viewing.gallery import Pane, Picture, write_gallery
-from .sampling import sampler_in_words
 
 
 @dataclass(frozen=True)

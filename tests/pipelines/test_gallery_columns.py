@@ -7,7 +7,7 @@ import torch
 from flowmo.comparison.codecs import get_codec
 from flowmo.comparison.coded import Search
 from flowmo.data import Images
-from flowmo.experiments.gallery import Gallery
+from flowmo.pipelines.gallery import Gallery
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 
