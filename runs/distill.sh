@@ -3,7 +3,7 @@
 # of the README. About two hours on one CPU core, half an hour of it for each training. The same command again goes on.
 #   runs/distill.sh MODEL DATA PHOTOGRAPHS OUT
 # MODEL: the teacher, and where the students begin: weights whose own sampler takes several passes, as the packaged ones
-# no longer do. DATA: Parquet files to train on; checks see images of its validation part, after the first CHECK_SKIP.
+# no longer do. DATA: Parquet files to train on; validation sees images of its validation part, after the first SKIP.
 # PHOTOGRAPHS: a folder of Parquet files whose validation part is measured, all of it, or the first LIMIT. The result goes
 # into results/decoding.json and the README, or into RESULT alone. Nothing else should run while the table is made.
 set -euo pipefail
@@ -17,20 +17,20 @@ steps=${STEPS:-1,2}                  # numbers of steps that each student serves
 plain=${PLAIN:-1 2 4}                # steps of the teacher without guidance, for comparison
 images=${IMAGES:-2400}               # of each training
 limit=${TIME_LIMIT:-30m}             # of each training; it goes on when this is run again
-check_count=${CHECK_COUNT:-96} check_skip=${CHECK_SKIP:-4000}
+count=${COUNT:-96} skip=${SKIP:-4000}
 seeds=${SEEDS:-0 1000 2000}
 repeats=${REPEATS:-5}                # rounds of the measurement of speed
 result=${RESULT:-$root/results/decoding.json}
 settings=(seed=0 images="$images" batch_size=8 micro_batch=8 learning_rate=2e-4 warmup_images=$((images / 20))
-  cooldown_images=$((images / 3)) ema_horizon=0.06 gradient_clip=0.5 check_images=$((images / 4)) workers=1
+  cooldown_images=$((images / 3)) ema_horizon=0.06 gradient_clip=0.5 validate_every=$((images / 4)) workers=1
   sample.network=lpips_vgg sample.weight=1 sample.recompute=false ${SETTINGS:-})
 
-# 1. The students. Checks keep the best weights by rFID.
+# 1. The students. Validation keeps the best weights by rFID.
 mkdir -p "$out"
 students=()
 for target in $targets; do
-  flowmo distill "$data" "$out/$target" --init "$model" --validation "$data" --check-skip "$check_skip" \
-    --check-count "$check_count" --time-limit "$limit" \
+  flowmo distill "$data" "$out/$target" --init "$model" --validation "$data" --validation-skip "$skip" \
+    --validation-count "$count" --time-limit "$limit" \
     --set "${settings[@]}" "distill.steps=[$steps]" distill.target="$target" | tee "$out/$target.txt"
   grep -q "^finished\|^stopped early" "$out/$target.txt" || { echo "$out/$target goes on when this is run again"; exit 1; }
   cp "$out/$target/best.safetensors" "$out/student-$target.safetensors"

@@ -29,7 +29,7 @@ shard validation validation
 finished() { [ -f "$out/training.txt" ] && tail -n 1 "$out/training.txt" | grep -q ^finished; }
 finished || flowmo train-generator "$out/train*.shard" "$out/run" --preset "$preset" --validation "$out/validation.shard" \
   --tokenizer "$tokenizer" ${INIT:+--init "$INIT"} ${BITS:+--model bits_per_group="$BITS"} --time-limit "$limit" --device "$device" --set images="$images" \
-  cooldown_images="$cooldown" batch_size="$batch" learning_rate=1e-3 warmup_images=6000 check_images=30000 \
+  cooldown_images="$cooldown" batch_size="$batch" learning_rate=1e-3 warmup_images=6000 validate_every=30000 \
   gradient_clip=1.0 | tee "$out/training.txt"
 finished || { echo "not trained to the end; the same command goes on"; exit 0; }
 

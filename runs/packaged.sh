@@ -33,7 +33,7 @@ start=${START:-$out/start.safetensors}
 rates=(rates.full_share=0.4 rates.often_share=0.25)
 common=(batch_size="${BATCH:-4}" gradient_clip=1.0 weight_normalization=false code_dropout=0 "${rates[@]}"
   noise_levels.curriculum_mass=1.0 noise_levels.curriculum_images=1000000000 ema_decay=0.9995
-  compile="${COMPILE:-false}" flip=true workers="${WORKERS:-1}" checkpoint_minutes=5 check_images=50000 log_steps=100)
+  compile="${COMPILE:-false}" flip=true workers="${WORKERS:-1}" checkpoint_minutes=5 validate_every=50000 log_steps=100)
 stages=(optimizer="${OPTIMIZER:-adam}" learning_rate="${RATE:-3e-4}" "betas=[0.9,0.98]" learning_rates.linear=0.05
   losses.flow=10 perceptual_share=0.5 perceptual_crop="${PART:-64}")
 
@@ -60,7 +60,7 @@ case $last in
   distill) seeking+=(distill.target=image sample.network="${NETWORK:-lpips_vgg}") ;;
 esac
 if [ "$last" != none ]; then
-  run 4-seeking "${SEEKING:-50000}" "$last" --init "$model" --check-count "${CHECKS:-64}" --no-rfid \
+  run 4-seeking "${SEEKING:-50000}" "$last" --init "$model" --validation-count "${VALIDATE:-64}" --no-rfid \
     --set $(printf '%s\n' "${common[@]}" | { [ "$last" = distill ] && grep -v noise_levels || cat; }) "${seeking[@]}" ${SET:-}
   model=$out/4-seeking
 fi

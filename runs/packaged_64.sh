@@ -6,7 +6,7 @@ set -euo pipefail
 data=$1 out=$2
 # glibc gives large blocks back to the system after every operation and faults them in again; keeping them is faster.
 export MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=500000000
-train() { python -m flowmo train "$data" "$@" batch_size=16 losses.commitment=0.01 perceptual_share=0.25 check_images=8000; }
+train() { python -m flowmo train "$data" "$@" batch_size=16 losses.commitment=0.01 perceptual_share=0.25 validate_every=8000; }
 
 # 1. Every sample at t = 1, where the code is all there is: the decoder learns to read, the encoder to write.
 train "$out/1-code" --recipe none --preset flowmo-mini-64 --validation "$data" --set seed=0 \

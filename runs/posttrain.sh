@@ -18,12 +18,12 @@ trained() { mkdir -p "$out"; flowmo "${@:2}" | tee "$out/$1.txt"; grep -q "^fini
 
 # What both trainings share: the noise levels that the packaged model was trained with, small steps, a cool-down.
 common=(seed=0 images="$images" batch_size=8 micro_batch=8 learning_rate=2e-4 warmup_images=160
-  cooldown_images=$((images / 3)) ema_horizon=0.06 gradient_clip=0.5 check_images=$((images / 3)) workers=1
+  cooldown_images=$((images / 3)) ema_horizon=0.06 gradient_clip=0.5 validate_every=$((images / 3)) workers=1
   noise_levels.pure_noise_mass=0.3 noise_levels.uniform_mass=0.05 noise_levels.location=0.8 noise_levels.scale=0.8)
 
 # 1. Stage 1B. LPIPS and chains of two steps, as the packaged model's own sampler takes, did better here than a classifier's
 #    logits (docs/LOG.md), and no recomputation, to afford it on a CPU. SAMPLE changes it.
-trained 1b posttrain "$data" "$out/1b" --init "$model" --validation "$data" --check-skip 4000 --check-count 96 \
+trained 1b posttrain "$data" "$out/1b" --init "$model" --validation "$data" --validation-skip 4000 --validation-count 96 \
   --time-limit "$limit" --set "${common[@]}" sample.network=lpips_vgg \
   sample.weight=0.1 sample.num_steps=2 sample.recompute=false ${SAMPLE:-}
 

@@ -44,7 +44,7 @@ settings=(precision=bf16)
 if [ $rehearsal ]; then
   crop=32 part=32 batch=4 workers=1 preset=flowmo-mini-8 settings=(precision=fp32 checkpoint_minutes=0.02 log_steps=2)
   model=(decoder.width=64 decoder.depth=1 decoder.heads=1)
-  export CHECKS=4 COUNT=4 RATES="9 18"
+  export VALIDATE=4 COUNT=4 RATES="9 18"
 fi
 export FLOWMO_CACHE=${FLOWMO_CACHE:-$out/cache}
 mkdir -p "$FLOWMO_CACHE"

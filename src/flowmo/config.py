@@ -7,7 +7,6 @@ before any weight is allocated. ``to_dict`` / ``from_dict`` are exact inverses a
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import math
 import re
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .errors import ConfigError
+from .setting_names import RENAMED, unknown_setting
 
 LIMITS = {
     "patch_size": 2**10, "width": 2**16, "depth": 2**9, "heads": 2**10, "mlp_ratio": 2**6, "image_size": 2**16,
@@ -248,31 +248,6 @@ class FlowMoConfig:
         return self.num_tokens * self.bits_per_token / self.image_size**2
 
 
-_MEANT = {
-    "learning_rate": "lr base_lr max_lr step_size",
-    "batch_size": "bs batch batchsize global_batch_size train_batch_size",
-    "micro_batch": "grad_accum accumulation gradient_accumulation gradient_accumulation_steps micro_batch_size",
-    "gradient_clip": "clip grad_clip max_grad_norm clip_grad_norm",
-    "warmup_images": "warmup warmup_steps",
-    "cooldown_images": "cooldown decay_images decay_steps",
-    "images": "epochs max_steps steps iterations num_images total_images max_images",
-    "ema_horizon": "ema ema_rate",
-    "precision": "dtype amp bf16 fp16 mixed_precision autocast",
-    "recompute_blocks": "checkpointing gradient_checkpointing activation_checkpointing recompute",
-    "workers": "num_workers dataloader_workers",
-    "perceptual": "lpips lpips_weight perceptual_weight",
-    "crop_size": "resolution image_size img_size size",
-    "image_size": "resolution img_size size",
-    "width": "dim hidden_size hidden_dim embed_dim d_model model_dim",
-    "depth": "layers num_layers n_layers blocks",
-    "heads": "num_heads n_heads attention_heads",
-}
-SYNONYMS = {
-    other: [own for own in _MEANT if other in _MEANT[own].split()] for all in _MEANT.values() for other in all.split()
-}
-"""Other programs' names of our settings, for a suggestion."""
-
-
 def to_dict(config: Any) -> dict[str, Any]:
     """Return a configuration as plain JSON data; tuples become lists and infinity a string."""
 
@@ -299,8 +274,9 @@ def from_dict(cls: type, data: dict[str, Any], where: str = "") -> Any:
     names = [f.name for f in dataclasses.fields(cls)]
     values = {}
     for key, value in data.items():
+        key = key if key in names else RENAMED.get(key, key)
         if key not in names:
-            raise ConfigError(_unknown(where + key, [where + n for n in names]))
+            raise ConfigError(unknown_setting(where + key, [where + n for n in names]))
         values[key] = _coerce(hints[key], value, where + key)
     try:
         return cls(**values)
@@ -333,10 +309,11 @@ def override(config: Any, settings: list[str]) -> Any:
         table = data
         for parent in parents:
             if not isinstance(table.get(parent), dict):
-                raise ConfigError(_unknown(path, _paths(data)))
+                raise ConfigError(unknown_setting(path, _paths(data)))
             table = table[parent]
+        leaf = leaf if leaf in table else RENAMED.get(leaf, leaf)
         if leaf not in table:
-            raise ConfigError(_unknown(path, _paths(data)))
+            raise ConfigError(unknown_setting(path, _paths(data)))
         try:
             number = re.fullmatch(r"[\d_.eE+-]+", text)  # 1_000 too
             table[leaf] = json.loads(re.sub(r"(?<=\d)_(?=\d)", "", text) if number else text)
@@ -350,13 +327,6 @@ def _paths(data: dict[str, Any], prefix: str = "") -> list[str]:
     for key, value in data.items():
         paths += _paths(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
     return paths
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    meant = SYNONYMS.get(name.rpartition(".")[2].lower(), ())
-    near = [path for leaf in meant for path in known if path.rpartition(".")[2] == leaf]
-    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    return f"unknown setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def _coerce(hint: Any, value: Any, where: str) -> Any:

@@ -10,7 +10,7 @@ from flowmo import samples
 
 PAYLOAD = 16 * 18 // 8  # bytes of the small model's tokens
 PICTURES = samples.paths()
-CHECKS = ("--check-count", 2, "--no-rfid")  # of posttrain and distill
+CHECKS = ("--validation-count", 2, "--no-rfid")  # of posttrain and distill
 CAT = next(path for path in PICTURES if path.stem == "cat")
 
 

@@ -29,7 +29,7 @@ def log_of(folder: str) -> list[dict[str, Any]]:
 
 def test_it_trains_and_every_later_stage_takes_it(flowmo: Command) -> None:
     """With noise sync; then Stage 1B, distillation, reconstruction and evaluation of the same weights."""
-    settings = ("--set", *QUICK, "images=1600", "check_images=1600", "learning_rate=2e-3", "noise_sync=0.1")
+    settings = ("--set", *QUICK, "images=1600", "validate_every=1600", "learning_rate=2e-3", "noise_sync=0.1")
     settings += ("noise_levels.pure_noise_mass=0.5", "ema_horizon=0.1")
     first = flowmo(
         "train", CAT.parent, "a", "--recipe", "none", "--preset", "tiny", "--model", *MODEL, *settings, model=False
@@ -50,8 +50,8 @@ def test_it_trains_and_every_later_stage_takes_it(flowmo: Command) -> None:
     table = flowmo("reconstruct", CAT, "--out", "table", "--model", weights, model=False)
     assert "n/a" in table.out
 
-    few = ("--check-count", 2, "--no-rfid", "--set", "images=8", "batch_size=4", "micro_batch=4", "workers=0")
-    few += ("check_images=8", "log_steps=1", "sample.weight=0")
+    few = ("--validation-count", 2, "--no-rfid", "--set", "images=8", "batch_size=4", "micro_batch=4", "workers=0")
+    few += ("validate_every=8", "log_steps=1", "sample.weight=0")
     for command in ("posttrain", "distill"):
         after = flowmo(command, CAT.parent, command, "--init", weights, *few, model=False)
         assert after.code == 0, after.err

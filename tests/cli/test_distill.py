@@ -18,7 +18,7 @@ from flowmo.tokenizer import FlowMo
 from flowmo.weights import save_model
 
 QUICK = ("images=8", "batch_size=4", "micro_batch=2", "sample.network=lpips_alex", "workers=0", "warmup_images=0",
-         "cooldown_images=0", "check_images=8", "log_steps=1")  # fmt: skip
+         "cooldown_images=0", "validate_every=8", "log_steps=1")  # fmt: skip
 
 
 def test_a_dry_run_shows_the_students_sampler(flowmo: Command, weights: Path) -> None:

@@ -338,7 +338,7 @@ def test_two_commands_do_not_share_a_folder(flowmo: Command, weights: Path) -> N
 
 def test_watching_a_training(flowmo: Command, tmp_path: Path) -> None:
     """A real run, watched while it trains; then the same command has nothing to do."""
-    settings = ["images=64", "batch_size=8", "losses.perceptual=0", "check_images=16", "workers=0"]
+    settings = ["images=64", "batch_size=8", "losses.perceptual=0", "validate_every=16", "workers=0"]
     run = process(["train", FOLDER, "run", "--preset", "tiny", "--device", "cpu", "--set", *settings])
     wait_until(Path("run/config.json").exists, run)
     watch = ("evaluate", "run", FOLDER, "--watch", "--watch-every", 0.05, *QUICK)

@@ -65,6 +65,10 @@ def test_flags_mean_one_thing(name: str) -> None:
         ("train-generator d o --model depth=4", "train-generator d o --config depth=4"),
         ("bench train --model decoder.depth=3", "bench train --config decoder.depth=3"),
         ("coordinate-check --steps 4 --model decoder.depth=3", "coordinate-check --updates 4 --config decoder.depth=3"),
+        (
+            "distill d o --init a --check-count 2 --check-skip 3",
+            "distill d o --init a --validation-count 2 --validation-skip 3",
+        ),
         ("info a.pth --raw-weights --num-tokens 64", "info a.pth --pth raw=true num_tokens=64"),
         (
             "tokenize d --model a.pth --image-size 128 --bits-per-group 6",
@@ -87,6 +91,11 @@ def test_old_names_parse_to_the_same(old: str, new: str) -> None:
         ("evaluate no-model no-data --limit=3", "note: --limit is now --count\n"),
         ("train no-data o --model decoder.depth=3 --dry-run", "note: --model is now --config\n"),
         ("info no.pth --num-tokens 3", "note: --num-tokens is now --pth num_tokens=...\n"),
+        (
+            "posttrain no-data o --init no-model --check-count 3 --dry-run",
+            "note: --check-count is now --validation-count\n",
+        ),
+        ("train no-data o --preset tiny --set check_images=3 --dry-run", "note: check_images is now validate_every\n"),
         ("bench encode --model no-model", None),
         ("bench encode --model no-model --raw-weights", "note: --raw-weights is now --pth raw=...\n"),
         ("evaluate no-model no-data --count 3", None),

@@ -21,7 +21,7 @@ from flowmo.tokenizer import FlowMo
 from flowmo.weights import official_layout, save_model
 
 QUICK = ("images=8", "batch_size=4", "micro_batch=2", "sample.num_steps=1", "sample.network_side=32", "workers=0",
-         "warmup_images=0", "cooldown_images=0", "check_images=8", "log_steps=1")  # fmt: skip
+         "warmup_images=0", "cooldown_images=0", "validate_every=8", "log_steps=1")  # fmt: skip
 
 
 @pytest.fixture

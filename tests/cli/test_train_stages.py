@@ -20,7 +20,7 @@ def numbers(folder: str) -> list[dict[str, Any]]:
 
 
 def test_regression_then_stage_1a_on_the_frozen_code(flowmo: Command) -> None:
-    common = ("--set", *QUICK, "images=48", "check_images=48")
+    common = ("--set", *QUICK, "images=48", "validate_every=48")
     first = flowmo("train", CAT.parent, "a", "--preset", "tiny", "--stage", "autoencode", *common, model=False)
     assert first.code == 0, first.err
     log = numbers("a")

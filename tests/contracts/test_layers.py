@@ -14,7 +14,7 @@ PACKAGE = ROOT / "src" / "flowmo"
 LAYERS = {
     0: (
         *("_version", "config", "errors", "files", "labels", "provenance", "samples", "untrusted"),
-        *("downloads", "hub", "image_utils", "devices", "progress", "text"),
+        *("downloads", "hub", "image_utils", "devices", "progress", "setting_names", "text"),
     ),
     1: ("pretrained", "presets", "arch", "quantize", "flow", "perceptual", "tiles", "inference", "fingerprint"),
     2: ("tokenizer", "metrics"),

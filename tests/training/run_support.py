@@ -21,7 +21,7 @@ SETTINGS = {
     "losses.perceptual": 0,
     "precision": "fp32",
     "log_steps": 1,
-    "check_images": 200,
+    "validate_every": 200,
     "checkpoint_minutes": 0,  # after every step
     "keep": 3,
     "workers": 1,

@@ -109,7 +109,7 @@ def test_blocks_stay_compiled_when_the_encoder_freezes(
     deep = replace(SMALL, depth=3)
     config = TrainConfig(
         images=32, batch_size=8, warmup_images=0, cooldown_images=0, precision="bf16", workers=0, compile=True,
-        losses=LossWeights(perceptual=0), freeze_encoder_after=16, check_images=1000,
+        losses=LossWeights(perceptual=0), freeze_encoder_after=16, validate_every=1000,
     )  # fmt: skip
     plan = TokenizerPlan(config, lambda: FlowMo(replace(tiny(), encoder=deep, decoder=deep)))
     assert train(plan, open_images(str(data)), tmp_path, TrainOptions(say=lambda _: None)).finished

@@ -68,12 +68,12 @@ def teacher(samples: Callable[[int], Tensor], tmp_path_factory: pytest.TempPathF
 
 def command(out: Path, init: Path, *more: str, **settings: object) -> list[str]:
     values = [f"{name}={value}" for name, value in (SETTINGS | settings).items()]
-    checks = ["--check-count", "8", "--no-rfid", "--device", "cpu"]
+    checks = ["--validation-count", "8", "--no-rfid", "--device", "cpu"]
     return ["distill", str(DATA), str(out), "--init", str(init), *checks, *more, "--set", *values]
 
 
-LONG = {"images": 8 * 32, "check_images": 8 * 16, "sample.weight": 0}
-SHORT = {"images": 8 * 4, "check_images": 16, "distill.steps": [2, 1], "distill.flow_weight": 0.1, "sample.rho": 2}
+LONG = {"images": 8 * 32, "validate_every": 8 * 16, "sample.weight": 0}
+SHORT = {"images": 8 * 4, "validate_every": 16, "distill.steps": [2, 1], "distill.flow_weight": 0.1, "sample.rho": 2}
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ from flowmo.training.checkpoint import read_checkpoint
 
 PHOTO = samples.paths()[0]
 TWO = ("--standalone", "--nproc-per-node", "2")
-SHORT = {"images": 64, "cooldown_images": 16, "gradient_clip": 1.0, "check_images": 48, "keep": 20} | SELDOM
+SHORT = {"images": 64, "cooldown_images": 16, "gradient_clip": 1.0, "validate_every": 48, "keep": 20} | SELDOM
 EVERY = {"checkpoint_minutes": 0}
 NAMES = ("total", "flow", "sample_entropy", "codebook_entropy", "commitment", "gradient_norm")
 MICRO = {"micro_batch": 4}

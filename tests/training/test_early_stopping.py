@@ -119,7 +119,7 @@ def test_a_run_that_hacks_its_reward_is_stopped(
         pytest.skip(str(error))
     config = replace(
         post_training(), images=800, batch_size=8, micro_batch=8, learning_rate=5e-3, warmup_images=0,
-        cooldown_images=0, check_images=80, ema_decay=0.0, precision="fp32", workers=0, log_steps=100,
+        cooldown_images=0, validate_every=80, ema_decay=0.0, precision="fp32", workers=0, log_steps=100,
         sample=SampleLossConfig(weight=1000.0, num_steps=2, grid="shifted", network_side=64, patience=2),
     )  # fmt: skip
     check = make_sampler_validation(photographs("validation", 16), tmp_path / "pictures", network)

@@ -40,7 +40,7 @@ SETTINGS = {
     "warmup_images": 16,
     "cooldown_images": 32,
     "log_steps": 1,
-    "check_images": 48,
+    "validate_every": 48,
     "checkpoint_minutes": 0,
     "keep": 20,
     "precision": "fp32",
@@ -296,7 +296,7 @@ def test_the_published_settings_of_stage_2() -> None:
     assert config.images / 1_281_167 == pytest.approx(300, abs=1e-4)
     assert (config.batch_size, config.learning_rate, config.label_dropout) == (128, 1e-4, 0.1)
     assert config.micro_batches(8) == 1
-    assert 1_000_000 <= config.check_images <= 2_000_000
+    assert 1_000_000 <= config.validate_every <= 2_000_000
     with pytest.raises(ConfigError, match="label_smoothing"):
         GeneratorTrainConfig(label_smoothing=1)
 

@@ -23,7 +23,7 @@ from flowmo.training.start import TOKENIZER
 
 CONFIG = TrainConfig(
     images=64, batch_size=BATCH, learning_rate=1e-3, warmup_images=0, cooldown_images=0, workers=1, log_steps=1,
-    losses=LossWeights(perceptual=0), check_images=1000, most_skipped=3,
+    losses=LossWeights(perceptual=0), validate_every=1000, most_skipped=3,
 )  # fmt: skip
 
 
@@ -176,7 +176,7 @@ def test_tensorboard_gets_the_same_numbers_and_the_pictures(data: Path, tmp_path
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    assert main(command(data, tmp_path, images=24, cooldown_images=0, check_images=16)) == 0
+    assert main(command(data, tmp_path, images=24, cooldown_images=0, validate_every=16)) == 0
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     flow = {event.step: event.value for event in events.Scalars("flow")}
     assert flow == pytest.approx({line["images"]: line["flow"] for line in log_of(tmp_path).values()})

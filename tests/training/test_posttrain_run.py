@@ -33,7 +33,7 @@ SETTINGS = {
     "sample.num_steps": 2,
     "sample.network_side": 32,
     "sample.patience": 0,
-    "check_images": 32,
+    "validate_every": 32,
     "checkpoint_minutes": 0,  # after every step
     "log_steps": 1,
     "workers": 0,
@@ -54,7 +54,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory, lively: Callable[[nn.Modul
 
 def command(data: Path, out: Path, weights: Path, *more: str, **settings: object) -> list[str]:
     values = [f"{name}={value}" for name, value in (SETTINGS | settings).items()]
-    checks = ["--check-count", "4", "--no-rfid", "--device", "cpu"]
+    checks = ["--validation-count", "4", "--no-rfid", "--device", "cpu"]
     return ["posttrain", str(data), str(out), "--init", str(weights), *checks, *more, "--set", *values]
 
 
@@ -106,7 +106,7 @@ def test_a_run_of_stage_1b_leaves_what_it_promises(whole: Path) -> None:
     assert checkpoint.about["sample_network"]["name"] == "efficientnet_lite0"
     assert checkpoint.about["sample_network"]["side"] == 32
     assert read_about(whole / "best.safetensors") == {"weights": "moving average, the best check"} | best(checks)
-    with Image.open(whole / "pictures" / "checks.png") as curves:
+    with Image.open(whole / "pictures" / "validations.png") as curves:
         assert curves.width > 2 * curves.height  # a panel each for distance, LPIPS and PSNR
         assert len(curves.convert("RGB").getcolors(1 << 20) or []) > 50
     assert [p.name for p in sorted((whole / "pictures").glob("0*.png"))] == [f"{n:010d}.png" for n in (0, 32, 64, 96)]

@@ -45,7 +45,7 @@ def test_the_published_settings(preset: str, steps: int) -> None:
     assert (levels.uniform_mass, levels.location, levels.scale, levels.pure_noise_mass) == (0.1, 0.0, 1.0, 0.0)  # C2
     assert code_dropout(config, 0) == 0.1  # C3
     assert config.stage == "mode_matching"
-    assert 1_000_000 <= config.check_images <= 2_000_000  # a validation costs seven GPUs their time
+    assert 1_000_000 <= config.validate_every <= 2_000_000  # a validation costs seven GPUs their time
 
 
 @pytest.mark.parametrize("preset", PRESETS)

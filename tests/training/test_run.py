@@ -103,7 +103,7 @@ def test_killed_between_its_last_checkpoint_and_its_weights(
             raise Killed
         return validate(validator)
 
-    validate, settings = Validator.validate, {"images": 48, "check_images": 16, "cooldown_images": 0}
+    validate, settings = Validator.validate, {"images": 48, "validate_every": 16, "cooldown_images": 0}
     with monkeypatch.context() as patch:
         patch.setattr(Validator, "validate", killed)
         with pytest.raises(Killed):

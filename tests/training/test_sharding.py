@@ -23,7 +23,7 @@ from flowmo.training import TrainConfig, TrainState, World
 from flowmo.training.checkpoint import read_checkpoint
 from flowmo.weights import load_model, save_model
 
-SHORT = {"images": 2 * BATCH, "warmup_images": 0, "cooldown_images": 0, "check_images": 10**6, "micro_batch": 2}
+SHORT = {"images": 2 * BATCH, "warmup_images": 0, "cooldown_images": 0, "validate_every": 10**6, "micro_batch": 2}
 MODELS = ("per_block", "shared", "generator")
 
 
@@ -115,7 +115,7 @@ DECODER = {
     "warmup_images": 0,
     "cooldown_images": 0,
     "ema_decay": 0.5,
-    "check_images": 10**6,
+    "validate_every": 10**6,
     "sample.network": "lpips_alex",
     "sample.patience": 0,
     "precision": "fp32",
@@ -140,7 +140,7 @@ def test_training_of_the_decoder_alone_by_two_processes(
 
     def arguments(name: str, **more: object) -> list[str]:
         values = [f"{key}={value}" for key, value in (DECODER | STAGES[stage] | more).items()]
-        checks = ["--check-count", "2", "--no-rfid", "--device", "cpu"]
+        checks = ["--validation-count", "2", "--no-rfid", "--device", "cpu"]
         return [stage, str(data), str(tmp_path / name), "--init", str(init), *checks, "--set", *values]
 
     commands = [arguments(name, **more) for name, more in WAYS.items()]

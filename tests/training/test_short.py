@@ -30,7 +30,7 @@ def test_the_schedule_scales_with_the_length(images: int) -> None:
     assert levels.anneal_images == pytest.approx(0.15 * images, abs=8)
     assert config.cooldown_images == pytest.approx(0.25 * images, abs=8)
     assert levels.curriculum_images + levels.anneal_images < images - config.cooldown_images
-    assert 5 <= images / config.check_images <= 6
+    assert 5 <= images / config.validate_every <= 6
     assert images / config.batch_size / config.log_steps >= 100
     assert config.warmup_images <= 0.03 * images
 
@@ -108,7 +108,7 @@ def test_validation_takes_a_small_share_of_the_time(seconds: float, speed: float
     assert found == expected
     assert found.times * found.images * (31 + 2) / 3 / speed <= 0.07 * seconds
     config = short(16_000, validations=found.times)
-    assert config.images / config.check_images == max(1, found.times - 1)
+    assert config.images / config.validate_every == max(1, found.times - 1)
 
 
 def test_a_run_of_seconds_is_not_validated_and_goes_on_so(

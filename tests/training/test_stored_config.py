@@ -12,6 +12,7 @@ from run_support import checkpoints_of, command, log_of
 from flowmo.cli.main import main
 from flowmo.config import to_dict
 from flowmo.errors import ConfigError
+from flowmo.setting_names import RENAMED
 from flowmo.training import AutoencodeTrainConfig, DistillTrainConfig, PostTrainConfig, TrainConfig, read_newest
 from flowmo.training.recipes import distillation, post_training
 from flowmo.training.run_config import RunConfig
@@ -65,6 +66,7 @@ def test_every_stage_of_an_old_checkpoint_is_read(stage: str, kind: type[RunConf
     assert type(config) is kind
     kept = to_dict(config)
     assert kept["learning_rate"] == 0.25
+    old = {RENAMED.get(name, name): value for name, value in old.items()}
     for name, value in kept.items():
         if name in LATER:
             assert value == to_dict(kind())[name]
@@ -76,6 +78,11 @@ def test_every_stage_of_an_old_checkpoint_is_read(stage: str, kind: type[RunConf
         expected = {key: old[name][key] for key in value} if isinstance(value, dict) else old[name]
         assert value == expected, name
     assert stored_config(TrainConfig, kept) == config
+
+
+def test_a_setting_by_its_old_name_is_the_setting() -> None:
+    assert with_settings(TrainConfig(), ["check_images=7"], pytest.fail) == TrainConfig(validate_every=7)
+    assert with_settings(distillation(), ["check_images=7"], pytest.fail).validate_every == 7
 
 
 def test_unknown_settings_of_a_checkpoint_are_named() -> None:
@@ -90,7 +97,7 @@ def test_a_run_of_0_1_0_goes_on(data: Path, whole: Path, tmp_path: Path) -> None
     assert main(command(data, tmp_path, "--time-limit", "0s")) == 0
     about = checkpoints_of(tmp_path)[-1] / "checkpoint.json"
     content = json.loads(about.read_text())
-    assert set(content["train_config"]) - LATER < set(OLD)
+    assert set(content["train_config"]) - LATER < {RENAMED.get(name, name) for name in OLD}
     del content["sha256"]  # its manifests had none of their own
     about.write_text(json.dumps(content | {"format": "flowmo-checkpoint-2", "train_config": OLD}))
     assert main(command(data, tmp_path, "--time-limit", "0s")) == 0

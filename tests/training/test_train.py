@@ -72,7 +72,7 @@ def test_validation_says_what_it_costs(data: Path, tmp_path: Path) -> None:
         def validation(model: nn.Module, world: World, wait: float = wait) -> Callable[[Any, int], dict]:
             return lambda ema, images: (time.sleep(wait), {"number": 1.0})[1]
 
-        config = TrainConfig(**(vars(QUICK) | {"check_images": 8 if wait else 1000}))
+        config = TrainConfig(**(vars(QUICK) | {"validate_every": 8 if wait else 1000}))
         train(
             plan_of(config, validation=validation),
             open_images(str(data)),
@@ -85,7 +85,7 @@ def test_validation_says_what_it_costs(data: Path, tmp_path: Path) -> None:
         assert min(seconds) >= wait
         notes = [line for line in said if line.startswith("note: validation takes")]
         assert len(notes) == (1 if wait else 0)
-        assert all("check_images=" in note for note in notes)
+        assert all("validate_every=" in note for note in notes)
 
 
 def sized(tried: list[tuple[int, float]], wait: float, folder: Path) -> SizedValidation:
@@ -119,7 +119,7 @@ def test_validation_is_left_out_where_it_takes_too_much_of_the_time_limit(
 ) -> None:
     tried: list[tuple[int, float]] = []
     said: list[str] = []
-    config = TrainConfig(**(vars(QUICK) | {"check_images": 16}))
+    config = TrainConfig(**(vars(QUICK) | {"validate_every": 16}))
     plan = plan_of(config, validation=sized(tried, wait, tmp_path / "sheets"))
     outcome = train(plan, open_images(str(data)), tmp_path / "run", TrainOptions(seconds=limit, say=said.append))
     assert outcome.finished == (limit > 0)
@@ -185,7 +185,7 @@ def test_no_model_is_initialised_to_be_thrown_away(data: Path, tmp_path: Path, m
         made.append(next(self.parameters()).device.type)
 
     monkeypatch.setattr(flowmo.FlowMo, "__init__", spied)
-    config = TrainConfig(**(vars(QUICK) | {"check_images": 16, "cooldown_images": 8}))
+    config = TrainConfig(**(vars(QUICK) | {"validate_every": 16, "cooldown_images": 8}))
     train(plan_of(config), open_images(str(data)), tmp_path, TrainOptions(say=lambda _: None))
     assert made == [
         "cpu",

@@ -30,7 +30,7 @@ SMALL = [
 ]
 SETTINGS = [
     *("batch_size=8", "learning_rate=4e-4", "warmup_images=80", "gradient_clip=1.0", "ema_decay=0.9", "workers=0"),
-    *("precision=fp32", "log_steps=1", "check_images=100000", "weight_normalization=false", "code_dropout=0"),
+    *("precision=fp32", "log_steps=1", "validate_every=100000", "weight_normalization=false", "code_dropout=0"),
     *("rates.full_share=0.4", "rates.often_share=0.25"),
 ]
 ALL_NOISE = ["noise_levels.curriculum_mass=1", "noise_levels.curriculum_images=1000000000"]
@@ -67,7 +67,7 @@ def train(images: Path, out: Path, init: Path, *settings: str, flags: tuple[str,
 
 
 def decoder_only(command: str, images: Path, out: Path, init: Path, *settings: str) -> int:
-    checks = ["--check-count", "8", "--no-rfid", "--device", "cpu", "--validation", str(images)]
+    checks = ["--validation-count", "8", "--no-rfid", "--device", "cpu", "--validation", str(images)]
     return main([command, str(images), str(out), "--init", str(init), *checks, "--set", *SETTINGS, *settings])
 
 

@@ -25,14 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = f"the tokenizer to start from: {common.MODEL_HELP}"
     parser.add_argument("--init", required=True, metavar="MODEL", help=what)
     parser.add_argument("--preset", choices=sorted(PRESETS), help="refuse weights of another configuration than this")
-    checks = parser.add_argument_group("checks", "of the averaged weights, every check_images images; rFID needs many")
-    add_flag(checks, "--check-count", positive, "held-out images", 256)
-    add_flag(checks, "--check-skip", seed, "leave out the first N of them, kept for the end", 0)
-    checks.add_argument("--no-rfid", action="store_true", help="leave rFID out, which costs most on a CPU")
+    held_out = parser.add_argument_group(
+        "validation", "of the averaged weights, every validate_every images; rFID needs many"
+    )
+    add_flag(held_out, "--validation-count", positive, "held-out images", 256)
+    add_flag(held_out, "--validation-skip", seed, "leave out the first N of them, kept for the end", 0)
+    held_out.add_argument("--no-rfid", action="store_true", help="leave rFID out, which costs most on a CPU")
     files = parser.add_argument_group("networks", "files of weights where none are installed")
     add_flag(files, "--network", Path, "weights of the network that is minimised")
-    add_flag(files, "--lpips", Path, "weights of LPIPS (Alex), for checks")
-    add_flag(files, "--inception", Path, "weights of Inception, for checks")
+    add_flag(files, "--lpips", Path, "weights of LPIPS (Alex), for validation")
+    add_flag(files, "--inception", Path, "weights of Inception, for validation")
     common.add_model_arguments(parser, flag=False)
 
 
@@ -48,7 +50,7 @@ def run_decoder(
         print(to_json(new_model().config), to_json(config), sep="\n")
         return 0
     tell(f"training the decoder of {a.init} into {a.out} on {a.device}")
-    how = DecoderValidation(a.check_count, a.check_skip, not a.no_rfid, a.network, a.lpips, a.inception)
+    how = DecoderValidation(a.validation_count, a.validation_skip, not a.no_rfid, a.network, a.lpips, a.inception)
     train_decoder(config, new_model, data_of(a), a.out, options_of(a), how, teacher, tell)
     return 0
 

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ..setting_names import RENAMED as SETTINGS
+
 RENAMED = (
     ("--limit", "--count", ("tokenize", "evaluate", "evaluate-generator", "compare", "gallery")),
     ("-n", "--count", ("generate",)),
@@ -19,6 +21,8 @@ RENAMED = (
     ("--models", "--model", ("compare", "gallery", "figure")),
     ("--steps", "--mask-steps", ("generate",)),
     ("--steps", "--updates", ("coordinate-check",)),
+    ("--check-count", "--validation-count", ("posttrain", "distill")),
+    ("--check-skip", "--validation-skip", ("posttrain", "distill")),
 )
 """An old name, its new one, and the commands where it is one."""
 PTH = {
@@ -39,6 +43,8 @@ def unify(parser: argparse.ArgumentParser, command: str) -> None:
             if command in commands and settings and new not in actions:
                 action = actions[new] = actions[old]
                 action.option_strings = [new if name == old else name for name in action.option_strings]
+            elif command in commands and new in actions:
+                actions.setdefault(old, actions[new])
         if "--out" in actions and "-o" not in actions:
             actions["-o"] = actions["--out"]
             actions["--out"].option_strings = ["--out", "-o"]
@@ -53,6 +59,9 @@ def tell_old_names(parser: argparse.ArgumentParser, words: Sequence[str]) -> Non
                 continue
             now = f"--pth {action.name}=..." if isinstance(action, _OldPth) else action.option_strings[0]
             print(f"note: {word} is now {now}", file=sys.stderr)
+    for setting in dict.fromkeys(word.partition("=")[0] for word in words if "=" in word):
+        if setting in SETTINGS:
+            print(f"note: {setting} is now {SETTINGS[setting]}", file=sys.stderr)
 
 
 def likely_flag(parser: argparse.ArgumentParser, words: Sequence[str], flag: str) -> str | None:

@@ -99,13 +99,19 @@ def small_scale(images: int = 12_288, post_images: int = 2_048, count: int = 400
         settings=(
             *(f"images={images}", f"batch_size={batch}", "learning_rate=1e-3", f"warmup_images={share(0.03)}"),
             *(f"cooldown_images={share(0.25)}", "gradient_clip=0.5", "perceptual_share=0.25", "workers=0"),
-            *("losses.commitment=0.01", f"check_images={images}", "checkpoint_minutes=2"),
+            *("losses.commitment=0.01", f"validate_every={images}", "checkpoint_minutes=2"),
         ),
-        posttrain=("--no-rfid", "--check-count", "32"),
+        posttrain=("--no-rfid", "--validation-count", "32"),
         postset=(
             *(f"images={post_images}", f"batch_size={post_batch}", f"micro_batch={post_batch}", "learning_rate=2e-4"),
-            *(f"warmup_images={post_batch * 8}", f"cooldown_images={post_images // 4}", f"check_images={post_images}"),
-            *("sample.network_side=128", "sample.share=0.5", "workers=0", "checkpoint_minutes=2"),
+            *(f"warmup_images={post_batch * 8}", f"cooldown_images={post_images // 4}"),
+            *(
+                f"validate_every={post_images}",
+                "sample.network_side=128",
+                "sample.share=0.5",
+                "workers=0",
+                "checkpoint_minutes=2",
+            ),
         ),
         count=count,
         figure_count=min(count, 256),

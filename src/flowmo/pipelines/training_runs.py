@@ -179,6 +179,6 @@ def _draw(folder: Path, say: Say) -> None:
     if len(found) < 2:
         return
     try:
-        write_plot(folder / IMAGES / "checks.png", validation_figure(found, best(found)["images"]))
+        write_plot(folder / IMAGES / "validations.png", validation_figure(found, best(found)["images"]))
     except ConfigError as error:
         say(f"note: no curves are drawn: {error}")

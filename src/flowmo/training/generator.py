@@ -58,7 +58,7 @@ def published() -> GeneratorTrainConfig:
         ema_decay=0.9999,
         precision="bf16",
         tf32=True,
-        check_images=10_000 * 128,
+        validate_every=10_000 * 128,
     )
 
 

@@ -365,7 +365,7 @@ class Run:
 
     def validation_due(self) -> bool:
         """Return whether a validation is due, other than the one at the end."""
-        seen, every = self.state.images_seen, self.config.check_images
+        seen, every = self.state.images_seen, self.config.validate_every
         return self.crossed(seen // every * every) and seen < self.config.images
 
     def save(self, wait: bool = False) -> None:

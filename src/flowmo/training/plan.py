@@ -50,7 +50,7 @@ class Plan(ABC, Generic[Model, Config, Source]):
 
     config: Config  # settings of the run
     new_model: Callable[[], Model]  # makes the model that a run begins with
-    validation: MakeValidation | None = None  # of the EMA, every ``config.check_images``
+    validation: MakeValidation | None = None  # of the EMA, every ``config.validate_every``
     fits: Callable[[Checkpoint], bool] = always  # whether a checkpoint is of the run that is meant
     about: dict[str, Any] = field(default_factory=dict)  # more for the checkpoints
     cost: MeasureCost | None = None  # for the utilisation in the log, such as ``profiling.flops.tokenizer_cost``

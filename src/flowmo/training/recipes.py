@@ -52,7 +52,7 @@ def published(preset: str) -> TrainConfig:
         precision="bf16",
         tf32=True,
         recompute_blocks=RECOMPUTED,
-        check_images=VALIDATE,
+        validate_every=VALIDATE,
     )
 
 
@@ -68,7 +68,7 @@ def post_training() -> PostTrainConfig:
         learning_rate=5e-5,
         warmup_images=1_000,
         cooldown_images=25_000,
-        check_images=10_000,
+        validate_every=10_000,
     )
 
 
@@ -84,7 +84,7 @@ def distillation() -> DistillTrainConfig:
         learning_rate=1e-4,
         warmup_images=1_000,
         cooldown_images=25_000,
-        check_images=10_000,
+        validate_every=10_000,
         sample=SampleDistanceConfig(weight=1.0, network="lpips_vgg"),
     )
 
@@ -109,7 +109,7 @@ def published_post_training() -> PostTrainConfig:
         precision="bf16",
         tf32=True,
         sample=SampleLossConfig(network="resnet50"),
-        check_images=POST_BATCH * 5_000,
+        validate_every=POST_BATCH * 5_000,
     )
 
 

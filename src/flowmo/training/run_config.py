@@ -84,12 +84,12 @@ class RunConfig:
     compile: bool = False  # the blocks by torch.compile; on a CPU it takes minutes at the start, see docs/TRAINING.md
     most_skipped: int = 10  # steps in a row that are not finite, and change nothing, before the run ends
     log_steps: int = 20  # steps between lines of the log
-    check_images: int = 50_000  # images between validations of the averaged model, which is written then too
+    validate_every: int = 50_000  # images between validations of the averaged model, which is written then too
     checkpoint_minutes: float = 10.0  # minutes between checkpoints
     keep: int = 2  # checkpoints that are kept
 
     def __post_init__(self) -> None:
-        for name in ("images", "batch_size", "ema_every", "most_skipped", "log_steps", "check_images", "keep"):
+        for name in ("images", "batch_size", "ema_every", "most_skipped", "log_steps", "validate_every", "keep"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("warmup_images", "cooldown_images", "checkpoint_minutes", "seed"):
             require(getattr(self, name) >= 0, f"{name} must be at least 0, got {getattr(self, name)}")

@@ -90,7 +90,7 @@ def short(images: int, batch_size: int = BATCH, validations: int = MOST_VALIDATI
             scale=0.8,
         ),
         log_steps=max(1, min(20, images // batch_size // LINES)),
-        check_images=max(batch_size, share(1 / (validations - 1))) if validations > 1 else images,
+        validate_every=max(batch_size, share(1 / (validations - 1))) if validations > 1 else images,
     )
 
 

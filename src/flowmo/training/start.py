@@ -30,7 +30,7 @@ AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 AnyStage = TypeVar("AnyStage", bound=Stage)
 MAY_CHANGE = frozenset(
     {"images", "cooldown_images", "strategy", "recompute_blocks", "compile", "tf32", "workers", "most_skipped"}
-    | {"log_steps", "check_images", "checkpoint_minutes", "keep"}
+    | {"log_steps", "validate_every", "checkpoint_minutes", "keep"}
 )
 """Settings that a run may be continued with other values of: they change its length or how it runs, not what it is.
 

@@ -152,8 +152,8 @@ class Validator:
         share = self.seconds / max(time.monotonic() - self.began, 1e-9)
         if self.log and not self.warned and share > MOST_TIME and 0 < self.state.images_seen < self.config.images:
             self.warned = True
-            rarer = round(self.config.check_images * share / MOST_TIME)
-            note = f"note: validation takes {share:.0%} of the time so far; --set check_images={rarer} makes it 3 %"
+            rarer = round(self.config.validate_every * share / MOST_TIME)
+            note = f"note: validation takes {share:.0%} of the time so far; --set validate_every={rarer} makes it 3 %"
             self.log.say(note)
 
     def write_average(self) -> nn.Module | None:
