@@ -56,5 +56,6 @@ def _check_sides(height: int, width: int, patch_size: int) -> None:
     if height % patch_size or width % patch_size or not height or not width:
         raise ImageError(
             f"image sides {height} x {width} must be multiples of the patch size {patch_size}; resize or pad the "
-            "image, or give it to tokenize or reconstruct in a list, [image], whose images are scaled to the model's size"
+            "image, or give it to tokenize or reconstruct in a list, [image], whose images are scaled to the model's "
+            "size"
         )
