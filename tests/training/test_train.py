@@ -51,7 +51,7 @@ def test_a_notebook_trains_validates_and_goes_on(data: Path, tmp_path: Path) -> 
         return measure
 
     plan = plan_of(validation=validation, about={"of": "a notebook"})
-    first = train(plan, source, tmp_path / "run", TrainOptions(seconds=0, say=said.append))
+    first = train(plan, source, str(tmp_path / "run"), TrainOptions(seconds=0, say=said.append))
     assert (first.finished, first.images_seen, first.reason) == (False, 8, "time limit")
     assert said[-1].startswith("time limit after 8 images of 32 (25%); ")
     assert said[-1].endswith("with --cooldown 8 added, it ends well over that many images more.")

@@ -13,7 +13,7 @@ from flowmo.config import FlowMoConfig, SamplerConfig, to_json
 from flowmo.errors import WeightsError
 from flowmo.presets import flowmo_mini_64, tiny
 from flowmo.tokenizer import FlowMo
-from flowmo.weights import load, load_model, read_about, save_model
+from flowmo.weights import load, load_model, read_about, save_model, store_sampler
 
 
 @pytest.fixture
@@ -37,6 +37,15 @@ def test_round_trip(dtype: torch.dtype, preset: object, tmp_path: Path) -> None:
     images = torch.rand(1, 3, model.config.image_size, model.config.image_size) * 2 - 1
     assert again.reconstruct(images, num_steps=1).shape == images.shape
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.safetensors"]
+
+
+def test_paths_may_be_texts(model: FlowMo, tmp_path: Path) -> None:
+    """As they come from a notebook."""
+    name, other = str(tmp_path / "m.safetensors"), str(tmp_path / "other.safetensors")
+    save_model(model, name, about={"images": 12})
+    store_sampler(name, other, SamplerConfig(num_steps=3))
+    assert load_model(other).fingerprint() == load_model(name).fingerprint()
+    assert read_about(other) == {"images": 12}
 
 
 def test_the_sampler_can_be_replaced_when_loading(model: FlowMo, tmp_path: Path) -> None:

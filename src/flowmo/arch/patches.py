@@ -37,7 +37,7 @@ def windows(image: Tensor, patch_size: int, overlap: int) -> Tensor:
     """
     if not overlap:
         return patchify(image, patch_size)
-    _check_sides(*image.shape[-2:], patch_size)
+    _check_sides(image.shape[2], image.shape[3], patch_size)
     side = patch_size + 2 * overlap
     found = F.unfold(image, side, padding=overlap, stride=patch_size)  # B (C k k) N
     return found.unflatten(1, (image.shape[1], side * side)).permute(0, 3, 2, 1).flatten(2)

@@ -48,13 +48,14 @@ def first_name(name: str) -> str:
     return next((part for part in parts if not _WNID.fullmatch(part)), name)
 
 
-def read_class_names(path: Path) -> list[str]:
+def read_class_names(path: str | Path) -> list[str]:
     """Return the names of classes that a file holds, in order.
 
     The file is text with a name a line, or JSON: a list, a table with ``names`` and, if they are there, ``wnids``, or
     a table with ``classes``, as ``flowmo info --json`` prints it.
     Raises DataError for a file that is none of these.
     """
+    path = Path(path)
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:

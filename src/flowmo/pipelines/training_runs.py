@@ -49,7 +49,7 @@ Say = Callable[[str], None]
 def train_tokenizer(
     request: Request,
     data: ImageData,
-    folder: Path,
+    folder: str | Path,
     options: TrainOptions,
     lpips: Path | None = None,
     say: Say = lambda line: None,
@@ -61,6 +61,7 @@ def train_tokenizer(
     Raises as :func:`train` does.
     """
     deadline = time.monotonic() + options.seconds
+    folder = Path(folder)
     begun = request.begun(short.stored_recipe(folder, options.resume))
     config = request.config(begun, say)
     say(f"training {request.start}, recipe {begun.recipe}, into {folder} on {options.device}")
@@ -108,7 +109,7 @@ def train_decoder(
     config: PostTrainConfig | DistillTrainConfig,
     new_model: Callable[[], FlowMo],
     data: ImageData,
-    folder: Path,
+    folder: str | Path,
     options: TrainOptions,
     how: DecoderValidation | None = None,
     teacher: FlowMo | None = None,
@@ -120,6 +121,7 @@ def train_decoder(
     Raises as :func:`train` does.
     """
     deadline, how = time.monotonic() + options.seconds, how or DecoderValidation()
+    folder = Path(folder)
     network = load_distance(config.sample.network, how.network, config.sample.network_side)
     plan = decoder_plan(config, new_model, network, teacher, cost=tokenizer_cost)
     named = in_words(plan)
@@ -146,7 +148,7 @@ def train_generator(
     start: GeneratorConfig | str,
     data: TokenSet,
     held_out: TokenSet,
-    folder: Path,
+    folder: str | Path,
     options: TrainOptions,
     tokenizer: FlowMo | PeerTokenizer | None = None,
 ) -> Outcome:
@@ -155,6 +157,7 @@ def train_generator(
     start: a new generator's configuration, or the file of one. held_out: tokens to validate on.
     tokenizer: the one of the tokens, which decodes sample images. Raises TokenFileError for another one.
     """
+    folder = Path(folder)
     deadline = time.monotonic() + options.seconds
     if tokenizer is not None:
         check_tokenizer(data.layout, tokenizer.fingerprint())

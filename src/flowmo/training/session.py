@@ -53,7 +53,7 @@ class TrainOptions:
     say: Callable[[str], None] = say_on_stdout  # told lines for a person, in the main process
 
 
-def train(plan: Plan[Any, Any, Any], source: Any, folder: Path, options: TrainOptions | None = None) -> Outcome:
+def train(plan: Plan[Any, Any, Any], source: Any, folder: str | Path, options: TrainOptions | None = None) -> Outcome:
     """Train what ``plan`` says on ``source`` and write to ``folder``; return how it ended.
 
     source: images (``data.open_images``) or tokens (``training.read_token_set``), as the plan takes them.
@@ -63,6 +63,7 @@ def train(plan: Plan[Any, Any, Any], source: Any, folder: Path, options: TrainOp
     cannot go on.
     """
     options = options or TrainOptions()
+    folder = Path(folder)
     deadline = time.monotonic() + options.seconds
     with World.join(options.device) as world:
         say: Callable[[str], None] = options.say if world.main else lambda line: None

@@ -46,7 +46,7 @@ def save_model_shards(
     return save_shards(tensors, Path(folder), metadata, most_bytes)
 
 
-def load_model(path: Path, sampler: SamplerConfig | None = None) -> FlowMo:
+def load_model(path: str | Path, sampler: SamplerConfig | None = None) -> FlowMo:
     """Read a model written by :func:`save_model`, or by :func:`save_model_shards` from its index, in float32 and
     evaluation mode.
 
@@ -63,14 +63,14 @@ def load_model(path: Path, sampler: SamplerConfig | None = None) -> FlowMo:
     if shapes != expected or len(shapes) != len(stored.shapes):
         wrong = sorted(set(expected.items()) ^ set(shapes.items()))[:3] or "two of one name"
         raise WeightsError(f"{path}: its tensors do not fit its own configuration, for example {wrong}")
-    weights = {without_wrappers(name): finite(tensor, name, path) for name, tensor in stored.tensors()}
+    weights = {without_wrappers(name): finite(tensor, name, Path(path)) for name, tensor in stored.tensors()}
     model.load_state_dict(weights, assign=True)
     if config.initial_latent == "zeros":
         model.encoder.initial_latent = torch.zeros(config.num_tokens, config.latent_dim, dtype=torch.float32)
     return model.eval()
 
 
-def store_sampler(source: Path, target: Path, sampler: SamplerConfig) -> None:
+def store_sampler(source: str | Path, target: str | Path, sampler: SamplerConfig) -> None:
     """Copy what :func:`save_model` or :func:`save_model_shards` wrote to one file with another stored sampler: every
     weight keeps its bits and its precision, and what is known about the training stays. ``target`` may be ``source``.
     Raises WeightsError."""
@@ -78,11 +78,11 @@ def store_sampler(source: Path, target: Path, sampler: SamplerConfig) -> None:
     config = replace(_config(stored), sampler=sampler)
     kept = {name: stored.metadata[name] for name in ("format", "about") if name in stored.metadata}
     tensors = dict(stored.tensors())
-    with replacing(target) as part:
+    with replacing(Path(target)) as part:
         save_tensors(tensors, part, metadata=kept | {"config": to_json(config)})
 
 
-def read_about(path: Path) -> dict[str, Any]:
+def read_about(path: str | Path) -> dict[str, Any]:
     """Return what :func:`save_model` was told about the model, from the file's header alone. Raises WeightsError."""
     try:
         about = loads(_open(path).metadata.get("about", "{}"))
@@ -113,8 +113,8 @@ def _config(stored: Stored) -> FlowMoConfig:
         raise WeightsError(f"{stored.path}: the configuration in its header cannot be read ({error})") from None
 
 
-def _open(path: Path) -> Stored:
-    stored = open_stored(path)
+def _open(path: str | Path) -> Stored:
+    stored = open_stored(Path(path))
     if stored.metadata.get("format") != FORMAT:
         raise WeightsError(
             f"{path} is a safetensors file, but not one of FlowMo's (format {stored.metadata.get('format')!r}); "

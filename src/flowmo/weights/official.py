@@ -120,7 +120,7 @@ def config_from_shapes(
 
 
 def load_official(
-    path: Path,
+    path: str | Path,
     ema: bool = True,
     num_tokens: int = 256,
     image_size: int = 256,
@@ -130,6 +130,7 @@ def load_official(
 
     Raises WeightsError for an unreadable file, a missing or unknown key, or a wrong shape.
     """
+    path = Path(path)
     checkpoint = open_official(path)
     state = state_dict_of(checkpoint, "model_ema_state_dict" if ema else "model_state_dict", path)
     config = config_from_shapes({k: tuple(v.shape) for k, v in state.items()}, num_tokens, image_size, bits_per_group)
