@@ -138,15 +138,11 @@ class TransformConfig:
     """Components of a patch that the linear maps give."""
     learned_encoder: bool = False
     """Whether a transformer adds to the components before they are quantized."""
-    decoder_overlap: int = 0
-    """Pixels around each of the decoder's patches that its token sees and writes too; what tokens write adds up."""
 
     def __post_init__(self) -> None:
         bits = len(self.allocation)
         if self.patch_size < 1 or self.linear_channels < 1:
             raise ConfigError("transform.patch_size and transform.linear_channels must be at least 1")
-        if not 0 <= self.decoder_overlap <= LIMITS["patch_size"]:
-            raise ConfigError(f"transform.decoder_overlap must be from 0 to 1,024 pixels, got {self.decoder_overlap}")
         if not bits or min(self.allocation) < 0 or max(self.allocation) >= 3 * self.patch_size**2:
             raise ConfigError("transform.allocation must name a component of the patch for each bit of a token")
         if (

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from flowmo.arch import Condition
 from flowmo.arch.block import attention
-from flowmo.arch.patches import from_windows, patchify, unpatchify, windows
+from flowmo.arch.patches import patchify, unpatchify
 from flowmo.arch.rotary import axis_sizes, positions, rotary_table, rotate
 from flowmo.config import FlowMoConfig, QuantizerConfig, TransformerConfig
 from flowmo.errors import ConfigError, ImageError
@@ -42,34 +42,10 @@ def test_order_inside_a_patch() -> None:
     assert torch.equal(patches[0, 4], image[0, :, 4:8, 4:8].permute(1, 2, 0).flatten())
 
 
-def test_windows_hold_the_patch_and_what_is_around_it() -> None:
-    image = torch.randn(2, 6, 24, 32, dtype=torch.float64)
-    assert torch.equal(windows(image, 8, 0), patchify(image, 8))
-    found = windows(image, 8, 3)
-    assert found.shape == (2, 3 * 4, 14 * 14 * 6)
-    inside = found.unflatten(2, (14, 14, 6))
-    assert torch.equal(inside[:, :, 3:11, 3:11].flatten(2), patchify(image, 8))
-    assert torch.equal(inside[0, 5], image[0, :, 5:19, 5:19].permute(1, 2, 0))
-    assert not inside[:, 0, :3].any()  # above the image
-
-
-def test_what_windows_write_adds_up() -> None:
-    """As the transpose of reading them: both ways give one inner product."""
-    image, written = (
-        torch.randn(2, 3, 24, 32, dtype=torch.float64),
-        torch.randn(2, 12, 16 * 16 * 3, dtype=torch.float64),
-    )
-    ours = (image * from_windows(written, 8, 4, 24, 32)).sum()
-    assert torch.allclose(ours, (windows(image, 8, 4) * written).sum())
-    patches = written[..., : 8 * 8 * 3]
-    assert torch.equal(from_windows(patches, 8, 0, 24, 32), unpatchify(patches, 8, 24, 32))
-
-
-@pytest.mark.parametrize("overlap", [0, 4])
 @pytest.mark.parametrize(("height", "width"), [(30, 32), (32, 20), (0, 32)])
-def test_sides_must_be_multiples_of_the_patch(height: int, width: int, overlap: int) -> None:
+def test_sides_must_be_multiples_of_the_patch(height: int, width: int) -> None:
     with pytest.raises(ImageError, match="multiples of the patch size 8"):
-        windows(torch.zeros(1, 3, height, width), 8, overlap)
+        patchify(torch.zeros(1, 3, height, width), 8)
 
 
 @pytest.mark.parametrize(("head_dim", "sizes"), [(64, (8, 28, 28)), (96, (12, 42, 42)), (32, (4, 14, 14))])

@@ -12,7 +12,7 @@ from ..config import FlowMoConfig
 from .block import Conditioning, TwoStreamBlock
 from .modulation import AdaLN, Modulation, TimeEmbedding, modulated_norm
 from .mup import Readout, scale_initialization
-from .patches import from_windows, windows
+from .patches import patchify, unpatchify
 from .rotary import rotary_table
 from .transform import LinearDecoder
 
@@ -47,9 +47,7 @@ class Decoder(nn.Module):
         self.latent_dim = config.latent_dim
         self.time_embedding = TimeEmbedding(c.width)
         seen = 2 if config.transform else 1  # x_t, and beside it the linear image
-        self.overlap = config.transform.decoder_overlap if config.transform else 0
-        channels = 3 * (c.patch_size + 2 * self.overlap) ** 2
-        self.image_in = nn.Linear(seen * channels, c.width)
+        self.image_in = nn.Linear(seen * 3 * c.patch_size**2, c.width)
         self.code_in = nn.Linear(config.latent_dim + 1, c.width)
         shared = config.modulation == "shared"
         self.code_modulation = AdaLN(c.width) if shared else None
@@ -59,7 +57,7 @@ class Decoder(nn.Module):
             for i in range(c.depth)
         )
         self.readout_modulation = AdaLN(c.width, gated=False)
-        self.readout = Readout(c.width, channels, c.width_multiplier)
+        self.readout = Readout(c.width, 3 * c.patch_size**2, c.width_multiplier)
         scale_initialization(self, c.width_multiplier)
         self.linear = None
         if config.transform is not None:
@@ -140,13 +138,13 @@ class Decoder(nn.Module):
         code, table, linear = context
         # The state stays in the sampler's precision, whatever that of the weights.
         seen = x_t if linear is None else torch.cat([x_t, linear.to(x_t.dtype)], dim=1)
-        image = self.image_in(windows(seen, self.patch_size, self.overlap).to(self.image_in.weight.dtype))
+        image = self.image_in(patchify(seen, self.patch_size).to(self.image_in.weight.dtype))
         for block, given in zip(self.blocks, conditioning.blocks, strict=True):
             code, image = block(code, image, table, *given)
         image = modulated_norm(image, conditioning.readout)
         # A second norm after the modulation, to match the released weights (B6).
         image = self.readout(F.layer_norm(image, image.shape[-1:], eps=1e-6))
-        image = from_windows(image, self.patch_size, self.overlap, *x_t.shape[-2:])
+        image = unpatchify(image, self.patch_size, *x_t.shape[-2:])
         return image if linear is None else linear + image
 
 
