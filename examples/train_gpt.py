@@ -78,6 +78,7 @@ def main() -> None:
             eos_token_id=None,
         )
     ).to(device)
+    gpt.loss_type = "ForCausalLM"  # what it takes anyway, else it warns that its name does not say so
     optimizer = torch.optim.AdamW(gpt.parameters(), lr=6e-4, betas=(0.9, 0.95), weight_decay=0.05)
     order = np.random.default_rng(0)
     held_out = max(1, min(len(tokens) // 20, 256))  # the last images in this order are not trained on
