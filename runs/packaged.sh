@@ -22,7 +22,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 export PYTHONPATH=$root/src${PYTHONPATH:+:$PYTHONPATH}
 python=${PYTHON:-python3} device=${DEVICE:-cpu} preset=${PRESET:-flowmo-mini} last=${LAST:-distill}
 flowmo() { echo "+ flowmo $*"; "$python" -m flowmo "$@"; }
-# On Linux, memory that is kept makes a step a fourth faster.
+# On Linux, memory that is kept spares the kernel some work; how much differs by machine.
 export MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=500000000
 case $limit in *h) limit=$((${limit%h} * 3600)) ;; *m) limit=$((${limit%m} * 60)) ;; *) limit=${limit%s} ;; esac
 left() { echo "$((limit > SECONDS ? limit - SECONDS : 0))s"; }
