@@ -23,9 +23,9 @@ from PIL import Image
 from torch import nn
 
 import warm_python
-from flowmo.experiments import many_images
 from flowmo.files import only_one
 from flowmo.generation import Generator, GeneratorConfig, TokenLayout, save_generator
+from flowmo.pipelines import many_images
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.training import World
