@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+import warm_python
 from flowmo import samples
 from flowmo.cli.main import main
 from flowmo.data import fit_picture, open_images, open_picture
@@ -30,7 +29,6 @@ from flowmo.metrics.features import faster
 from flowmo.metrics.statistics import RunningStatistics
 from played_processes import Thread
 
-SOURCE = Path(__file__).parents[2] / "src"
 CPU = torch.device("cpu")
 
 
@@ -64,10 +62,18 @@ def result_of(folder: Path) -> dict[str, Any]:
 
 def test_two_processes_find_what_one_finds(data: list[str], tmp_path: Path) -> None:
     """torchrun and gloo, with the genuine Inception and the genuine classifier; each takes whole batches."""
-    begin = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "flowmo"]
+    begin = [
+        warm_python.python(),
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "flowmo",
+    ]
     arguments = ["evaluate-generator", *data, "--device", "cpu", "--json"]
-    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
-    environment["FLOWMO_CACHE"] = str(tmp_path / "of two")
+    environment = warm_python.environment() | {"FLOWMO_CACHE": str(tmp_path / "of two")}
     done = subprocess.run(
         [*begin, *arguments, "--out", str(tmp_path / "two")],
         env=environment, capture_output=True, text=True, timeout=400,

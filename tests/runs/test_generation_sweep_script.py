@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import warm_python
 from flowmo import samples
 from flowmo.errors import WeightsError
 from flowmo.evaluation.results import read_result
@@ -29,8 +28,12 @@ def test_both_conventions_become_results(tmp_path: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with Image.open(path) as picture:
             picture.resize((64, 64)).save(folder / f"{path.stem}.png")
-    settings = {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "EACH": "2"}
-    settings |= {"STEPS": "2", "SETTINGS": "maskgit:3:1:4.5 titok:2:1.3:2.8", "FLOWMO_CACHE": str(tmp_path / "cache")}
+    settings = warm_python.environment() | {
+        "EACH": "2",
+        "STEPS": "2",
+        "SETTINGS": "maskgit:3:1:4.5 titok:2:1.3:2.8",
+        "FLOWMO_CACHE": str(tmp_path / "cache"),
+    }
 
     def run() -> str:
         done = subprocess.run(
@@ -43,7 +46,7 @@ def test_both_conventions_become_results(tmp_path: Path) -> None:
                 "--class",
                 "1",
             ],
-            env=os.environ | settings,
+            env=settings,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
