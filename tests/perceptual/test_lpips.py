@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from flowmo.errors import ConfigError, ImageError, WeightsError
-from flowmo.perceptual import LPIPS, load_lpips, load_training_lpips
+from flowmo.perceptual import LPIPS, load_lpips
 from flowmo.perceptual.sources import find, read_verified
 from flowmo.perceptual.weights import SOURCES, read_arrays
 
@@ -53,22 +51,6 @@ def blur(x: Tensor, sigma: float) -> Tensor:
     weight = kernel.expand(3, 1, 1, -1)
     x = torch.nn.functional.conv2d(x, weight, groups=3)
     return torch.nn.functional.conv2d(x, weight.transpose(2, 3), groups=3)
-
-
-def test_two_networks_are_the_mean_of_both(photos: Tensor) -> None:
-    a, b = photos[:2, :, :64, :64].clone().requires_grad_(), photos[1:3, :, 64:128, 64:128]
-    both = load_training_lpips("vgg+alex")
-    vgg, alex = load_lpips("vgg"), load_lpips("alex")
-    assert torch.equal(both(a, b), (vgg(a, b) + alex(a, b)) / 2)
-    (gradient,) = torch.autograd.grad(both(a, b).sum(), a)
-    (expected,) = torch.autograd.grad((vgg(a, b) + alex(a, b)).sum() / 2, a)
-    assert torch.allclose(gradient, expected, atol=1e-7)
-    assert load_training_lpips("alex").network == "alex"
-
-
-def test_one_file_is_for_one_network(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"one file of weights does not serve the networks vgg\+alex"):
-        load_training_lpips("vgg+alex", tmp_path / "vgg.ckpt")
 
 
 def test_equals_its_definition(network: LPIPS, photos: Tensor) -> None:

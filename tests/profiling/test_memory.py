@@ -37,7 +37,6 @@ def pictures(samples: Callable[[int], Tensor], size: int) -> Batch:
     ("preset", "settings"),
     [
         ("tiny", {"losses": LossWeights(), "perceptual_network": "alex"}),
-        ("tiny", {"losses": LossWeights(), "perceptual_network": "vgg+alex"}),
         ("tiny", {"stage": "autoencode", "recompute_blocks": True}),
         ("tiny", {"precision": "bf16"}),
         ("flowmo-mini-64", {"recompute_blocks": True, "freeze_encoder_after": 0}),

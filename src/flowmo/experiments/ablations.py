@@ -104,14 +104,8 @@ def small_scale(images: int = 12_288, post_images: int = 2_048, count: int = 400
         posttrain=("--no-rfid", "--validation-count", "32"),
         postset=(
             *(f"images={post_images}", f"batch_size={post_batch}", f"micro_batch={post_batch}", "learning_rate=2e-4"),
-            *(f"warmup_images={post_batch * 8}", f"cooldown_images={post_images // 4}"),
-            *(
-                f"validate_every={post_images}",
-                "sample.network_side=128",
-                "sample.share=0.5",
-                "workers=0",
-                "checkpoint_minutes=2",
-            ),
+            *(f"warmup_images={post_batch * 8}", f"cooldown_images={post_images // 4}", "workers=0"),
+            *(f"validate_every={post_images}", "checkpoint_minutes=2", "sample.network_side=128", "sample.share=0.5"),
         ),
         count=count,
         figure_count=min(count, 256),

@@ -4,7 +4,7 @@ from .classifier import Classifier, load_classifier
 from .distances import LogitDistance, load_distance
 from .lpips import LPIPS
 from .resnet import ResNet50, load_resnet50
-from .weights import export_lpips, load_lpips, load_training_lpips, lpips_or_note
+from .weights import export_lpips, load_lpips, lpips_or_note
 
 __all__ = [
     "LPIPS",
@@ -16,6 +16,5 @@ __all__ = [
     "load_distance",
     "load_lpips",
     "load_resnet50",
-    "load_training_lpips",
     "lpips_or_note",
 ]

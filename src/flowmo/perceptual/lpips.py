@@ -6,7 +6,6 @@ that a training machine needs nothing else; the weights are always the published
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Literal, get_args
 
 import torch
@@ -15,8 +14,6 @@ from torch import Tensor, nn
 from ..errors import ConfigError, ImageError, WeightsError
 
 Network = Literal["vgg", "alex"]
-Networks = Literal["vgg", "alex", "vgg+alex"]
-"""What training may compare features of: one network, or two, whose distances are averaged."""
 
 # Mean and deviation of ImageNet for pixels in [-1, 1], rounded as in the published metric.
 _SHIFT = (-0.030, -0.088, -0.188)
@@ -93,32 +90,6 @@ class LPIPS(nn.Module):
                 f"LPIPS {self.network!r} needs images of at least {smallest} x {smallest} pixels, got "
                 f"{image.shape[2]} x {image.shape[3]}; enlarge them first"
             )
-
-
-class MeanLPIPS(nn.Module):
-    """The mean of the distances by several networks; what one network overlooks, another sees (O6)."""
-
-    def __init__(self, distances: Iterable[LPIPS]) -> None:
-        super().__init__()
-        self.distances = nn.ModuleList(distances)
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return the distances (B,) of a and b, as :meth:`LPIPS.forward` takes them."""
-        return torch.stack([distance(a, b) for distance in self.distances]).mean(0)
-
-
-def networks_of(name: Networks) -> list[Network]:
-    """Return the networks that a name of one or several stands for. Raises ConfigError for another name."""
-    found = name.split("+")
-    for network in found:
-        check_network(network)
-    return found  # type: ignore[return-value]
-
-
-def lpips_of(name: Networks, load: Callable[[Network], LPIPS]) -> LPIPS | MeanLPIPS:
-    """Return the distance by one network or several, each of which ``load`` gives. Raises ConfigError."""
-    distances = [load(network) for network in networks_of(name)]
-    return distances[0] if len(distances) == 1 else MeanLPIPS(distances)
 
 
 def check_network(network: str) -> None:

@@ -18,10 +18,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, WeightsError
+from ..errors import WeightsError
 from ..files import replacing, save_tensors
 from . import torchvision
-from .lpips import LPIPS, MeanLPIPS, Network, Networks, build_stages, check_network, lpips_of, networks_of
+from .lpips import LPIPS, Network, build_stages, check_network
 from .sources import WeightSource, find, read_verified
 
 SOURCES = {
@@ -70,16 +70,6 @@ def load_lpips(network: Network, path: Path | None = None) -> LPIPS:
     if file.suffix != ".ckpt":
         raise WeightsError(f"{file}: expected a .ckpt as published, or a .safetensors made by export_lpips")
     return LPIPS(network, _convert(network, read_arrays(read_verified(file, source))))
-
-
-def load_training_lpips(name: Networks, path: Path | None = None) -> LPIPS | MeanLPIPS:
-    """Return LPIPS by one network or several, as :func:`load_lpips` loads each.
-
-    path: the weights of a single network. Raises ConfigError where it is given for several, and WeightsError.
-    """
-    if path is not None and len(networks_of(name)) > 1:
-        raise ConfigError(f"one file of weights does not serve the networks {name}; leave it out, or name one network")
-    return lpips_of(name, lambda network: load_lpips(network, path))
 
 
 def lpips_or_note(

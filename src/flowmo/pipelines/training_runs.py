@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..evaluation.evaluator import FEWEST
 from ..evaluation.validation import load_sampler_validation, make_validation
 from ..generation import Generator, GeneratorConfig, check_tokenizer, load_generator
-from ..perceptual import load_distance, load_training_lpips
+from ..perceptual import load_distance, load_lpips
 from ..profiling.flops import generator_cost, tokenizer_cost
 from ..stages import reconstruct
 from ..tokenizer import FlowMo
@@ -76,7 +76,7 @@ def train_tokenizer(
         return make_validation(images, sheets, perceptual, decode=decode, processes=world)
 
     source = data.training_source(folder)
-    perceptual = load_training_lpips(config.perceptual_network, lpips) if config.losses.perceptual else None
+    perceptual = load_lpips(config.perceptual_network, lpips) if config.losses.perceptual else None
     new_model = partial(request.new_model, begun.recipe)
     plan = TokenizerPlan(config, new_model, fits=fits, cost=tokenizer_cost, perceptual=perceptual)
     with World.join(options.device) as world:

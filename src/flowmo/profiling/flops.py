@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import FlowMoConfig
 from ..generation import Generator
-from ..perceptual.lpips import Networks, build_stages, networks_of
+from ..perceptual.lpips import Network, build_stages
 from ..presets import at_size
 from ..tokenizer import FlowMo
 from ..training.config import TokenizerConfig
@@ -49,7 +49,7 @@ def parameter_count(config: FlowMoConfig) -> int:
 @functools.cache
 def flops_per_image(
     config: FlowMoConfig,
-    perceptual: Networks | None = "vgg",
+    perceptual: Network | None = "vgg",
     perceptual_share: float = 1.0,
     encoder_frozen: bool = False,
     perceptual_crop: int | None = None,
@@ -157,17 +157,16 @@ def _in_blocks(counter: FlopCounterMode) -> int:
     return sum(sum(flops.values()) for name, flops in counts if re.fullmatch(r"\w+\.blocks\.\d+", name))
 
 
-def _distance(name: Networks, side: int) -> int:
+def _distance(network: Network, side: int) -> int:
     """Return what d_perc costs: the image's features, those of its estimate, and the gradient of the estimate."""
     with torch.device("meta"):
-        networks = [build_stages(network).requires_grad_(False) for network in networks_of(name)]
+        layers = build_stages(network).requires_grad_(False)
         image, estimate = torch.empty(1, 3, side, side), torch.empty(1, 3, side, side, requires_grad=True)
     with _counting() as counter:
-        for layers in networks:
-            for x in (image, estimate):
-                for stage in layers:
-                    x = stage(x)
-            x.sum().backward()
+        for x in (image, estimate):
+            for stage in layers:
+                x = stage(x)
+        x.sum().backward()
     return counter.get_total_flops()
 
 

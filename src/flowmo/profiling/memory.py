@@ -27,7 +27,7 @@ from ..arch.rotary import rotary_table
 from ..config import FlowMoConfig
 from ..data import Batch
 from ..perceptual import LPIPS
-from ..perceptual.lpips import MeanLPIPS, Network, Networks, build_stages, lpips_of
+from ..perceptual.lpips import Network, build_stages
 from ..stages import LossParts
 from ..tokenizer import FlowMo
 from ..training.config import STAGES, AutoencodeTrainConfig, TrainConfig
@@ -188,12 +188,8 @@ def _trace(config: FlowMoConfig, train: EndToEnd, device: str) -> Traced:
     )
 
 
-def untrained_lpips(name: Networks) -> LPIPS | MeanLPIPS:
+def untrained_lpips(network: Network) -> LPIPS:
     """Return LPIPS with random weights, for where only its cost matters."""
-    return lpips_of(name, _untrained)
-
-
-def _untrained(network: Network) -> LPIPS:
     generator = torch.Generator().manual_seed(0)
     tensors = {}
     for name, weight in build_stages(network).state_dict().items():

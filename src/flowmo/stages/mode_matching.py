@@ -13,7 +13,6 @@ from torch import Tensor
 from ..arch import Condition
 from ..errors import require
 from ..flow import ThickTailedLogitNormal, image_estimate, interpolate, velocity_target
-from ..perceptual.lpips import Networks
 from ..quantize import Average, Quantized, QuantizerLosses
 from ..tokenizer import FlowMo
 from .base import ImageBatch, LossParts, PerceptualDistance, QuantizerWeights, Stage, StageConfig
@@ -45,7 +44,7 @@ class EndToEndConfig(StageConfig):
     """What the stages that train the encoder too can be told, Stage 1A and the regression of F5."""
 
     losses: LossWeights = field(default_factory=LossWeights)  # the lambdas of Eq. 9
-    perceptual_network: Networks = "vgg"  # whose features LPIPS compares; vgg+alex is the mean of both distances
+    perceptual_network: Literal["vgg", "alex"] = "vgg"  # whose features LPIPS compares
     perceptual_share: float = 1.0  # share of a batch that d_perc sees, see :func:`mode_matching_loss`
     perceptual_crop: int | None = None  # side of the part of each image that d_perc sees, at a random place (O6)
     freeze_encoder_after: int | None = None  # images; then the optimizer is built anew without it (A14)
