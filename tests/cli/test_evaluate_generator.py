@@ -89,11 +89,12 @@ def test_two_processes_find_what_one_finds(data: list[str], tmp_path: Path) -> N
     assert len(list((tmp_path / "of two" / "statistics").iterdir())) == 1
 
 
+@pytest.mark.nightly
 def test_half_precision_and_compiled_networks(
     data: list[str], tmp_path: Path, compiled_shapes: list[tuple[str, tuple[int, ...]]]
 ) -> None:
     """Every batch has one shape; the numbers are nearly those of float32, say what they are, and have a reference of
-    their own."""
+    their own. Its fast part is the next test."""
     arguments = ["evaluate-generator", *data, "--device", "cpu"]
     assert main([*arguments, "--out", str(tmp_path / "full")]) == 0
     assert not compiled_shapes

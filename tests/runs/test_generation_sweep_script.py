@@ -1,4 +1,5 @@
-"""runs/generation_sweep.sh samples and measures the packaged generator in both conventions, and does nothing twice."""
+"""runs/generation_sweep.sh samples and measures the packaged generator in both conventions, and does nothing twice.
+What it runs, ``generate`` and ``evaluate-generator``, has its fast tests in tests/cli."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from flowmo.metrics.features import load_inception
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.nightly
 def test_both_conventions_become_results(tmp_path: Path) -> None:
     try:
         load_inception()

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import warm_python
 from flowmo.codec import read_shard
@@ -16,6 +17,7 @@ from flowmo.data import open_images
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.nightly
 def test_the_generators_pipeline_stops_and_goes_on(shared: Path, tmp_path: Path) -> None:
     data, out = tmp_path / "data", tmp_path / "out"
     for part in ("train", "validation"):

@@ -1,4 +1,5 @@
-"""runs/gpu_day.sh rehearsed on a CPU at tiny size, from a bare checkout: every part is measured, and once."""
+"""runs/gpu_day.sh rehearsed on a CPU at tiny size, from a bare checkout: every part is measured, and once.
+The parts are ``flowmo bench`` and a training, whose fast tests are in tests/cli and tests/profiling."""
 
 from __future__ import annotations
 
@@ -8,12 +9,15 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 import warm_python
 
 ROOT = Path(__file__).parents[2]
 PARTS = {"device", "train-tiny", "decode-tiny"}
 
 
+@pytest.mark.nightly
 def test_the_day_on_a_gpu_is_rehearsed(tmp_path: Path) -> None:
     bare = tmp_path / "checkout"
     for folder in ("src", "runs", "tools"):

@@ -1,5 +1,6 @@
 """runs/release_256.sh in small, as on a rented machine: nothing but torch, numpy, Pillow and safetensors; calls that
-end too soon, and kills. Real pictures, the published LPIPS, and pieces of data that arrive one after the other."""
+end too soon, and kills. Real pictures, the published LPIPS, and pieces of data that arrive one after the other.
+The whole is a nightly test; its phases are those of test_packaged_script.py, its kills those of tests/training."""
 
 from __future__ import annotations
 
@@ -130,6 +131,7 @@ def machine(tmp_path: Path, pack: Callable[..., None]) -> Machine:
     return machine
 
 
+@pytest.mark.nightly
 def test_killed_stopped_and_continued(machine: Machine, pack: Callable[..., None]) -> None:
     refused = subprocess.run(
         [warm_python.python(), "-c", "import tqdm"], env=machine.environment, capture_output=True, text=True
