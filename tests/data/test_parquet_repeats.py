@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from flowmo.data import open_images
+from flowmo.data.parquet_pages import column_chunks, unpacked_size
 from flowmo.errors import DataError
 
 pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
@@ -109,3 +110,69 @@ def test_the_same_in_one_process(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", images, repeated(["x" * 2**20], 20, pa.string()))
     with pytest.raises(DataError, match="20 paths of 20,971,520 bytes"):
         open_images(path)
+
+
+@pytest.mark.parametrize(("column", "said"), [("image", "ImageError"), ("path", "DataError"), ("label", "DataError")])
+def test_a_footer_that_lies_about_its_pages_is_refused(column: str, said: str, tmp_path: Path) -> None:
+    """Some kilobytes of zstd that become 300 megabytes, in a file whose footer says a thousand bytes."""
+    zeros = bytes(300 * 2**20)
+    image = [{"bytes": zeros if column == "image" else picture(), "path": "a" if column != "path" else zeros.decode()}]
+    table = pa.table({"image": image, "label": pa.array([zeros.decode()] if column == "label" else ["1"])})
+    stream = io.BytesIO()
+    pq.write_table(table, stream, compression="zstd", use_dictionary=False, write_statistics=False, store_schema=False)
+    data = stream.getvalue()
+    metadata = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(0)
+    sizes = {metadata.total_byte_size, *(metadata.column(i).total_uncompressed_size for i in range(3))}
+    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    footer = data[start:]
+    for size in sizes:
+        if size > 10_000:
+            assert number(size, 0) in footer
+            footer = footer.replace(number(size, 0), number(1000, len(number(size, 0))))
+    path = tmp_path / "a.parquet"
+    path.write_bytes(data[:start] + footer)
+    assert path.stat().st_size < 100_000
+    assert pq.ParquetFile(path).metadata.row_group(0).total_byte_size == 1000
+    found, megabytes = read(path)
+    assert found.startswith(said if column != "image" else ("DataError", "ImageError"))
+    assert "claim to hold 314,57" in found
+    assert megabytes < 100
+
+
+def number(value: int, length: int) -> bytes:
+    """The number as Thrift writes it in so many bytes, zeros in front if need be."""
+    value, found = 2 * value, bytearray()
+    while value or len(found) < length:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*found[:-1], found[-1] & 127])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"compression": "zstd", "data_page_size": 100},
+        {"use_dictionary": False, "row_group_size": 3},
+        {"data_page_version": "2.0", "write_page_index": True},
+    ],
+)
+def test_pages_are_counted_as_the_footer_counts_them(options: dict[str, Any], tmp_path: Path) -> None:
+    random = np.random.RandomState(0)
+    images = [{"bytes": random.bytes(5000 + i), "path": f"{i}.png"} for i in range(30)]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": images, "label": range(30), "odd": [True, False] * 15}), path, **options)
+    metadata = pq.ParquetFile(path).metadata
+    found = column_chunks(path)
+    assert len(found) == metadata.num_row_groups
+    with path.open("rb") as stream:
+        for g, chunks in enumerate(found):
+            columns = [metadata.row_group(g).column(i) for i in range(metadata.num_columns)]
+            assert [*chunks] == [column.path_in_schema for column in columns]
+            for column in columns:
+                size = unpacked_size(stream, chunks[column.path_in_schema])
+                headers = column.total_uncompressed_size - size  # they count in the footer
+                assert 0 < headers < 60 * (2 + size // 100)
+                assert chunks[column.path_in_schema].length == column.total_compressed_size
+    source = open_images(path)
+    assert source.encoded(29) == images[29]["bytes"]  # type: ignore[attr-defined]

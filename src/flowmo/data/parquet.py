@@ -16,6 +16,7 @@ from ..image_utils.decode import MAX_ENCODED_BYTES, decode
 from ..image_utils.notes import note
 from ..image_utils.regular import check_regular
 from ..labels import MOST, NONE, checked_labels, merged_labels, whole_labels
+from .parquet_pages import Chunk, column_chunks, unpacked_size
 from .sources import classes_text
 
 IN_MEMORY = 2**30
@@ -30,13 +31,15 @@ _MOST_PATH = 4096  # bytes of a path, on average
 
 
 class _Group(NamedTuple):
-    """A row group: its file, its number there, its first row there, its rows, its bytes when it is unpacked."""
+    """A row group: its file, its number there, its first row there, its rows, its bytes when it is unpacked, and where
+    the images are in the file."""
 
     file: int
     number: int
     first: int
     rows: int
     size: int
+    images: Chunk
 
 
 class ParquetSource:
@@ -131,8 +134,10 @@ class ParquetSource:
                 raise DataError(f"{file}: needs a column 'image' of encoded bytes, found columns {schema.names}")
             rows = parquet.metadata.num_rows
             _check_rows(rows, file)
+            chunks = column_chunks(file)
             for g in range(parquet.metadata.num_row_groups):
                 _check_unpacked(file.stat().st_size, parquet.metadata.row_group(g).total_byte_size)
+                _check_pages(file, [chunks[g][name] for name in ("label", "image.path") if name in chunks[g]])
             paths, labels = pa.nulls(rows, pa.large_string()), np.full(rows, NONE, np.int32)
             classes = None
             if pa.types.is_struct(kind) and _has(kind, "path", _is_text):
@@ -154,7 +159,8 @@ class ParquetSource:
             groups, first = [], 0
             for g in range(parquet.metadata.num_row_groups):
                 group = parquet.metadata.row_group(g)
-                groups.append(_Group(number, g, first, group.num_rows, group.total_byte_size))
+                images = chunks[g]["image.bytes" if pa.types.is_struct(kind) else "image"]
+                groups.append(_Group(number, g, first, group.num_rows, group.total_byte_size, images))
                 first += group.num_rows
             if first != rows or len(paths) != rows or any(group.rows < 0 for group in groups):
                 raise DataError(f"{file}: damaged: its row groups have {first} rows, its columns {rows}")
@@ -186,6 +192,7 @@ class ParquetSource:
             metadata = self._metadata[group.file]
             struct = pa.types.is_struct(metadata.schema.to_arrow_schema().field("image").type)
             name = "image.bytes" if struct else "image"
+            _check_pages(file, [group.images])
             repeated = [name] if group.size < _MOST_IN_DICTIONARY else []
             with pq.ParquetFile(file, metadata=metadata, read_dictionary=repeated) as parquet:
                 array = _read_group(parquet, group.number, name)
@@ -219,6 +226,13 @@ def _check_unpacked(packed: int, unpacked: int) -> None:
     """
     if not 0 <= unpacked <= max(_SMALL, _MOST_SHRUNK * packed):
         raise ValueError(f"{packed:,} bytes claim to hold {unpacked:,} in a row group")
+
+
+def _check_pages(file: Path, chunks: Sequence[Chunk]) -> None:
+    """Raises ValueError where the pages of these columns claim more than :func:`_check_unpacked` takes."""
+    with file.open("rb") as stream:
+        for chunk in chunks:
+            _check_unpacked(file.stat().st_size, unpacked_size(stream, chunk))
 
 
 def _check_rows(rows: int, file: Path) -> None:
