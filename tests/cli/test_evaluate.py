@@ -76,7 +76,7 @@ def test_both_protocols(flowmo: Command, weights: Path) -> None:
     assert result.code == 0, result.err
     assert [found["protocol"] for found in result.json["results"]] == ["standard", "published"]
     for found in result.json["results"]:
-        path = Path("results", f"small-{found['protocol']}.json")
+        path = Path("flowmo-out/results", f"small-{found['protocol']}.json")
         assert json.loads(path.read_text()) == found
         assert read_result(path).data.count == 8
         rate, metrics = found["content"]["rate"], found["content"]["metrics"]
@@ -87,7 +87,7 @@ def test_both_protocols(flowmo: Command, weights: Path) -> None:
         assert len(set(checksums)) == 8
         assert metrics["ssim"] == pytest.approx(table["ssim"].mean())
         assert str(FOLDER) not in path.read_text()
-    assert {path.suffix for path in Path("results").iterdir()} == {".json", ".csv"}
+    assert {path.suffix for path in Path("flowmo-out/results").iterdir()} == {".json", ".csv"}
 
 
 def test_pretty_and_measured_already(flowmo: Command, weights: Path) -> None:

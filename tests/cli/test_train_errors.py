@@ -91,3 +91,15 @@ def test_a_dry_run_prints_the_model_that_would_be_trained(
     start = ["--preset", "tiny", "--init", str(tmp_path / "m.safetensors"), "--dry-run"]
     assert main(["train", str(pictures), str(tmp_path / "run"), *start]) == 0
     assert '"image_size": 64' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--preset", "nothing"), ("--config", "nothing=1"), ("--config", "nothing"), ("--set", "nothing=1")]
+)
+def test_a_wrong_setting_is_told_before_anything_else(
+    wrong: tuple[str, str], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(pictures), str(tmp_path / "run"), *wrong]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "training preset" not in said
+    assert "nothing" in said.splitlines()[-1]

@@ -16,7 +16,7 @@ from flowmo.cli.main import main
 from flowmo.config import SamplerConfig
 from flowmo.training import short as short_recipe
 from flowmo.training.logs import in_words
-from flowmo.training.short import Validations, batch_in, length_in, short, validations_in
+from flowmo.training.short import Validations, batch_in, length_in, short, validations_in, validations_of
 
 QUICK = ["losses.perceptual=0", "precision=fp32", "workers=0"]
 
@@ -63,6 +63,8 @@ def test_it_is_the_default_and_explicit_settings_win(
     assert resolved("--set", "images=16000", "cooldown_images=32")["cooldown_images"] == 32
     assert resolved("--recipe", "none", "--set", "images=16000")["cooldown_images"] == 250_000
     assert resolved("--recipe", "published")["batch_size"] == 128
+    assert resolved("--set", "images=64")["validate_every"] == 64  # once, at the end
+    assert resolved("--set", "images=16000")["validate_every"] < 16000 / 3
 
 
 def test_a_run_fits_its_time_and_goes_on_with_its_own_schedule(
@@ -109,6 +111,15 @@ def test_validation_takes_a_small_share_of_the_time(seconds: float, speed: float
     assert found.times * found.images * (31 + 2) / 3 / speed <= 0.07 * seconds
     config = short(16_000, validations=found.times)
     assert config.images / config.validate_every == max(1, found.times - 1)
+
+
+def test_a_length_that_is_asked_for_is_validated_to_match() -> None:
+    """Of 64 images, two at the end and not six times 32, which would take most of the time."""
+    assert validations_of(64, SamplerConfig()) == Validations(1, 2)
+    assert validations_of(100_000, SamplerConfig()) == Validations()
+    few = validations_of(2_000, SamplerConfig())
+    assert few.times == 1
+    assert 2 < few.images < 32
 
 
 def test_a_run_of_seconds_is_not_validated_and_goes_on_so(

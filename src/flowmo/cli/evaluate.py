@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "--protocol", (*PROTOCOLS, "both"), "how to measure", "standard")
     what = f"of {', '.join(families())} (default: all but kd_efflite0)"
     parser.add_argument("--metrics", nargs="+", default=default_families(), metavar="NAME", help=what)
-    common.add_output_arguments(parser, "results", force="overwrite results of other settings or code")
+    common.add_output_arguments(parser, f"{common.OUT}/results", force="overwrite results of other settings or code")
     add_rate_arguments(parser, several=True)
     common.add_run_arguments(parser)
     common.add_precision_arguments(parser)

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "batches of ADM's evaluator (halved by a box filter, then bicubic) (default: model)",
     )
     parser.add_argument("--limit", type=positive, metavar="N", help="of the data set, the first N pictures only")
-    common.add_output_arguments(parser, "results")
+    common.add_output_arguments(parser, f"{common.OUT}/results")
     parser.add_argument("--no-agreement", action="store_true", help="do not ask the classifier for the classes")
     common.add_json_argument(parser)
     common.add_device_argument(parser)

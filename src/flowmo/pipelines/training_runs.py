@@ -64,6 +64,8 @@ def train_tokenizer(
     folder = Path(folder)
     begun = request.begun(short.stored_recipe(folder, options.resume))
     config = request.config(begun, say)
+    if not request.init:
+        request.model_config(begun.recipe)  # a preset or a setting that there is not is told before anything else
     say(f"training {request.start}, recipe {begun.recipe}, into {folder} on {options.device}")
 
     def fits(checkpoint: Checkpoint) -> bool:  # of a run that began from weights, those are no longer needed

@@ -54,15 +54,21 @@ class Request:
         The recipe is the one asked for, else that of ``stored``, else ``short`` for a new model.
         """
         if self.recipe:
-            return (stored or short.Begun(self.recipe, self.asked().get("images")))._replace(recipe=self.recipe)
+            return (stored or self._new(self.recipe))._replace(recipe=self.recipe)
         if stored:
             known = stored.recipe in (*RECIPES, short.NAME)
             return stored if known else stored._replace(recipe=short.UNSCALED)
         other_stage = any(setting.startswith("stage=") for setting in self.settings)
         plain_stage = self.stage in (None, "mode_matching") and not other_stage
         is_new = not self.init and not self.freeze_encoder
-        recipe = short.NAME if is_new and plain_stage else short.UNSCALED
-        return short.Begun(recipe, self.asked().get("images"))
+        return self._new(short.NAME if is_new and plain_stage else short.UNSCALED)
+
+    def _new(self, recipe: str) -> short.Begun:
+        """Return what a new run begins with; by ``short`` of a length that is asked for, it is validated to match."""
+        images = self.asked().get("images")
+        if recipe != short.NAME or images is None:
+            return short.Begun(recipe, images)
+        return short.Begun(recipe, images, short.validations_of(images, self.model_config(recipe).sampler))
 
     def asked(self) -> dict[str, int]:
         """Return what the settings say of the run's length and of its batches."""

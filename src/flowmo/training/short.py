@@ -121,6 +121,12 @@ def validations_in(seconds: float, images_per_s: float, sampler: SamplerConfig) 
     return Validations(0, 0)
 
 
+def validations_of(images: int, sampler: SamplerConfig) -> Validations:
+    """Return the validations of a run of so many images; a run of few has one at its end all the same."""
+    found = validations_in(images, 1.0, sampler)
+    return found if found.times else Validations(1, FEWEST_AT_THE_END)
+
+
 def measured_speed(plan: Plan[Any, Any, Any], source: Any, world: World, seconds: float) -> float:
     """Return the images per second, over all processes, of some real updates of a model that is thrown away.
 
