@@ -7,9 +7,9 @@ OUT/package: a folder of tools/package_model.py (the end of runs/packaged.sh). I
 that goes. `make demo` and `flowmo generate` follow. --generator: a file of a generator, which becomes the packaged one.
 --remove: packaged weights by their names, tokenizers or generators.
 
-Nothing is changed where the result would not be whole: weights other than their preset in presets.py (its allocation is
-that of the start), a generator whose tokenizer is not packaged, or 64 MB and more of weights together. Results and
-documents are then measured anew: docs/RELEASE.md, "Packaging", has the commands.
+Nothing is changed where the result would not be whole: weights other than their preset in presets.py, a generator whose
+tokenizer is not packaged, or 64 MB and more of weights together. Results and documents are then measured anew:
+docs/RELEASE.md, "Packaging", has the commands.
 """
 
 from __future__ import annotations
@@ -109,8 +109,7 @@ def check_preset(name: str, path: Path) -> None:
     """Raise WeightsError unless weights are of the preset of their name, but for the sampler."""
     config = load_model(path).config
     if name not in PRESETS or differs(config, preset(name)):
-        allocation = "" if config.transform is None else f"; its allocation is {list(config.transform.allocation)}"
-        raise WeightsError(f"{path} is not the preset {name!r} of presets.py: put what differs there first{allocation}")
+        raise WeightsError(f"{path} is not the preset {name!r} of presets.py: put what differs there first")
 
 
 def check_size(after: dict[str, Path]) -> None:
@@ -161,7 +160,7 @@ def card_text(card: dict[str, Any]) -> str:
         f"  pixels ({config.bits_per_pixel:.3f} bits per pixel), and decodes them again.",
         f"- **Size**: {card['parameters'] / 1e6:.1f} M parameters, half precision, {card['bytes'] / 1e6:.1f} MB;",
         f"  fingerprint {card['fingerprint']}.",
-        "- **Trained**: from the best linear code of photographs (`flowmo fit-transform`)"
+        "- **Trained**: from a closed-form code of photographs (`flowmo fit-transform`)"
         + (f"; its last phase saw {seen:,} images." if seen else "."),
         "  runs/packaged.sh is the recipe, docs/LOG.md tells how it went.",
         "- **Use**: research. The weights learned from photographs that belong to their owners and were used for",

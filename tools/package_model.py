@@ -63,7 +63,7 @@ def packed(arguments: argparse.Namespace) -> dict[str, Any]:
         "fingerprint": f"{model.fingerprint():08x}",
         "tokens_of_the_start": same_tokens,
         "is_the_preset": not differs(model.config, preset(arguments.name)),
-        "allocation": list(model.config.transform.allocation) if model.config.transform else None,
+        "class_bits": model.config.transform.class_bits if model.config.transform else None,
         "about": about,
         "rates": rates(arguments.results) if arguments.results else [],
     }

@@ -126,35 +126,28 @@ class SamplerConfig:
 
 @dataclass(frozen=True)
 class TransformConfig:
-    """The transform start (arch/transform.py; O12): a token belongs to one patch and begins as its best linear code."""
+    """The transform start (arch/transform.py; O12): a token belongs to one patch and begins as its closed-form code."""
 
     patch_size: int
     """Side of the patch of one token, in pixels."""
-    allocation: tuple[int, ...]
-    """The component that each bit of a token refines, from the most important bit on."""
     rates: tuple[int, ...]
     """Bits a token for which the decoder has a linear map of its own, rising; between them it interpolates."""
-    linear_channels: int = 96
-    """Components of a patch that the linear maps give."""
+    class_bits: int = 5
+    """Bits of a token that name the class of its patch, the first ones; 0 is a single class for all."""
+    num_components: int = 128
+    """Principal components by which a patch is described."""
     learned_encoder: bool = False
     """Whether a transformer adds to the components before they are quantized."""
 
     def __post_init__(self) -> None:
-        bits = len(self.allocation)
-        if self.patch_size < 1 or self.linear_channels < 1:
-            raise ConfigError("transform.patch_size and transform.linear_channels must be at least 1")
-        if not bits or min(self.allocation) < 0 or max(self.allocation) >= 3 * self.patch_size**2:
-            raise ConfigError("transform.allocation must name a component of the patch for each bit of a token")
-        if (
-            not self.rates
-            or list(self.rates) != sorted(set(self.rates))
-            or not 0 < self.rates[0] <= self.rates[-1] <= bits
-        ):
-            raise ConfigError(f"transform.rates must rise from at least 1 to at most {bits} bits, got {self.rates}")
-
-    @property
-    def num_components(self) -> int:
-        return max(self.allocation) + 1
+        if self.patch_size < 1 or not 1 <= self.num_components <= 3 * self.patch_size**2:
+            raise ConfigError(
+                "transform.patch_size must be at least 1, and transform.num_components at most the numbers of a patch"
+            )
+        if not 0 <= self.class_bits <= 10:
+            raise ConfigError(f"transform.class_bits must be from 0 to 10, got {self.class_bits}")
+        if not self.rates or list(self.rates) != sorted(set(self.rates)) or self.rates[0] < 1:
+            raise ConfigError(f"transform.rates must rise from at least 1, got {self.rates}")
 
 
 @dataclass(frozen=True)
@@ -214,9 +207,10 @@ class FlowMoConfig:
                 f"transform.patch_size {t.patch_size} is not a multiple of the decoder's patch size "
                 f"{self.decoder.patch_size}"
             )
-        if len(t.allocation) != self.bits_per_token:
+        if not t.class_bits < self.bits_per_token >= t.rates[-1]:
             raise ConfigError(
-                f"transform.allocation names {len(t.allocation)} bits, but bits_per_token is {self.bits_per_token}"
+                f"bits_per_token {self.bits_per_token} must be above transform.class_bits {t.class_bits}, and at least "
+                f"the last of transform.rates {t.rates}"
             )
         if self.num_tokens != self.tokens_of((self.image_size, self.image_size)):
             raise ConfigError(

@@ -39,7 +39,7 @@ def fingerprint_of(config: FlowMoConfig, encoder: nn.Module, quantizer: nn.Modul
     if c.encoder.width_multiplier != 1:
         settings["width_multiplier"] = c.encoder.width_multiplier
     if c.transform is not None:
-        settings |= {"patch_size": c.transform.patch_size, "allocation": c.transform.allocation}
+        settings |= {"patch_size": c.transform.patch_size, "class_bits": c.transform.class_bits}
         del settings["num_tokens"]  # those of one size of image, and it codes any
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     weights = sorted(encoder.state_dict().items())

@@ -94,12 +94,12 @@ def flowmo_mini_lo() -> FlowMoConfig:
 def flowmo_mini() -> FlowMoConfig:
     """Return the packaged model for any size, at any rate up to 56 bits a token of 16 x 16 pixels (0.219 bits a pixel).
 
-    It begins as a linear code (arch/transform.py); the allocation here is that of natural photographs, and
-    ``flowmo fit-transform`` finds its own. One step of the sampler, no guidance.
+    It begins as a closed-form code (arch/transform.py), which ``flowmo fit-transform`` computes. One step of the
+    sampler, no guidance.
     """
     return FlowMoConfig(
         encoder=TransformerConfig(patch_size=16, width=256, depth=4, heads=4),
-        decoder=TransformerConfig(patch_size=16, width=384, depth=6, heads=6),
+        decoder=TransformerConfig(patch_size=8, width=256, depth=6, heads=4),
         bits_per_token=56,
         bits_per_group=1,
         sampler=SamplerConfig(num_steps=1, rho=math.inf, guidance_scale=1.0),
@@ -108,7 +108,6 @@ def flowmo_mini() -> FlowMoConfig:
         latent_positions="patches",
         transform=TransformConfig(
             patch_size=16,
-            allocation=NATURAL,
             rates=(9, 12, 18, 24, 32, 40, 48, 56),
         ),
     )
@@ -129,7 +128,7 @@ def flowmo_mini_8() -> FlowMoConfig:
         image_size=64,
         num_tokens=64,
         bits_per_token=18,
-        transform=replace(small.transform, patch_size=8, allocation=NATURAL_8, rates=(3, 6, 9, 12, 15, 18)),
+        transform=replace(small.transform, patch_size=8, class_bits=4, num_components=96, rates=(3, 6, 9, 12, 15, 18)),
     )
 
 
@@ -141,14 +140,6 @@ def flowmo_base() -> FlowMoConfig:
 def at_size(config: FlowMoConfig, side: int) -> FlowMoConfig:
     """Return the configuration for square images of another side, with as many tokens as those have."""
     return replace(config, image_size=side, num_tokens=config.tokens_of((side, side)))
-
-
-NATURAL_8 = (0, 0, 0, 1, 1, 2, 2, 0, 1, 3, 3, 2, 4, 4, 5, 5, 0, 1)
-
-NATURAL = (
-    *(0, 0, 0, 1, 1, 2, 2, 0, 3, 3, 1, 2, 3, 4, 4, 5, 5, 0, 1, 7, 7, 6, 6, 2, 4, 3, 8, 8),
-    *(9, 9, 10, 10, 5, 11, 11, 6, 7, 1, 12, 12, 0, 15, 15, 16, 16, 13, 13, 4, 14, 14, 8, 18, 18, 2, 3, 9),
-)
 
 
 def tiny() -> FlowMoConfig:

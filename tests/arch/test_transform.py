@@ -12,14 +12,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flowmo import FlowMo
-from flowmo.arch.transform import TransformEncoder
+from flowmo import FlowMo, samples
+from flowmo.arch.transform import TransformEncoder, class_signs
 from flowmo.config import FlowMoConfig, SamplerConfig, TransformConfig, TransformerConfig
+from flowmo.data import center_crop, open_picture, to_tensor
 from flowmo.errors import ConfigError, DataError, ImageError
 from flowmo.image_utils import to_numpy
 from flowmo.image_utils.scale import to_float, to_uint8
 from flowmo.tiles import OVERLAP, TILE_SIDE, WHOLE_TOKENS, decode_tiled, encode_tiled, spans, tiles
-from flowmo.training.fit_transform import default_rates, errors, fit_transform, plan_bits
+from flowmo.training.fit_transform import default_rates, errors, fit_steps, fit_transform, plan_class
 
 BITS = 24
 
@@ -36,7 +37,7 @@ def small() -> FlowMoConfig:
         prediction="clean",
         modulation="shared",
         latent_positions="patches",
-        transform=TransformConfig(8, tuple(range(BITS)), default_rates(BITS), 48),
+        transform=TransformConfig(8, default_rates(BITS), class_bits=2, num_components=48),
     )
 
 
@@ -61,15 +62,49 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 def test_the_latent_is_what_the_bits_before_have_left(model: FlowMo) -> None:
-    images = smooth(4, seed=1)
+    """Written out plainly, one patch and one bit after the other, in the class that codes the patch best."""
+    images = smooth(1, seed=1)
     encoder = model.encoder
     assert isinstance(encoder, TransformEncoder)
-    components, latent = encoder.components(images), encoder(images)
-    signs = torch.where(latent > 0, 1.0, -1.0)
-    for j, component in enumerate(encoder.allocation):
-        before = [i for i in range(j) if encoder.allocation[i] == component]
-        said = sum((encoder.step[i] * signs[..., i] for i in before), torch.zeros_like(components[..., 0]))
-        torch.testing.assert_close(latent[..., j], components[..., component] - said, rtol=1e-4, atol=1e-5)
+    latent = encoder(images)[0]
+    patterns = class_signs(2)
+    for patch, found in zip(encoder.components(images)[0][::7], latent[::7], strict=True):
+        tried = []
+        for mean, vectors in zip(encoder.class_means, encoder.class_vectors, strict=True):
+            rest, left, errors = patch - mean, [], []
+            for vector in vectors:
+                left.append(rest @ vector / vector.norm())
+                rest = rest - vector * (1 if left[-1] > 0 else -1)
+                errors.append(rest.square().sum())
+            tried.append((errors[6] * errors[14] * errors[21], torch.stack(left)))  # of 22: a third, two thirds, all
+        best = min(range(4), key=lambda c: tried[c][0])
+        assert torch.equal(found[:2], patterns[best])
+        torch.testing.assert_close(found[2:], tried[best][1], rtol=1e-3, atol=1e-4)
+
+
+def test_classes_code_better_than_one(model: FlowMo) -> None:
+    """Photographs, at the same bits: what the bits of the class cost comes back."""
+    images = torch.stack([to_tensor(center_crop(open_picture(p).image, 256)) for p in samples.paths()])
+    parts = images.unfold(2, 64, 64).unfold(3, 64, 64).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, 64, 64)
+    config = small()
+    assert config.transform is not None
+    found = []
+    for class_bits in (0, 3):
+        of = replace(config, transform=replace(config.transform, class_bits=class_bits))
+        one = fit_transform(of, lambda: parts.split(16))
+        found.append(psnr(one.detokenize(one.tokenize(parts)), parts))
+    assert found[1] > found[0] + 0.5, found
+
+
+def test_bits_of_the_class_that_are_cut_leave_the_mean_of_those_that_are_left(model: FlowMo) -> None:
+    linear = model.decoder.linear
+    assert linear is not None
+    code = torch.zeros(1, 1, BITS)
+    code[..., 0] = 1.0
+    said = linear.patches(code, torch.ones(1, 1) * linear.mixture(code))
+    torch.testing.assert_close(said[0, 0], linear.class_means[2:].mean(0))
+    code[..., 1] = -1.0
+    torch.testing.assert_close(linear.patches(code, linear.mixture(code))[0, 0], linear.class_means[2])
 
 
 def test_each_further_bit_makes_held_out_images_better(model: FlowMo) -> None:
@@ -87,7 +122,7 @@ def test_the_linear_map_is_the_least_squares_one(model: FlowMo) -> None:
     code = torch.where(model.encode(images) > 0, 1.0, -1.0)
     linear = model.decoder.linear
     assert linear is not None
-    best = float(((linear(code, (64, 64)) - images) ** 2).mean())
+    best = float(((linear(code, (64, 64)) - images) ** 2).mean().detach())
     generator = torch.Generator().manual_seed(0)
     for _ in range(5):
         other = linear.maps.weight + 0.003 * torch.randn(linear.maps.weight.shape, generator=generator)
@@ -150,12 +185,12 @@ def test_a_learned_encoder_starts_as_the_transform_and_has_a_gradient(model: Flo
 
 def test_greedy_order_lowers_the_error_most_first() -> None:
     generator = torch.Generator().manual_seed(0)
-    components = torch.randn(4000, 3, generator=generator, dtype=torch.float64) * torch.tensor([8.0, 2.0, 0.5])
-    plan = plan_bits(components, 6)
-    assert plan.allocation[0] == 0
-    assert plan.allocation.count(0) > plan.allocation.count(1) >= plan.allocation.count(2)
-    firsts = [plan.step[plan.allocation.index(k)] for k in (0, 1)]
-    assert firsts[0] > 2 * firsts[1]
+    components = torch.randn(4000, 3, generator=generator) * torch.tensor([8.0, 2.0, 0.5])
+    _, vectors = plan_class(components, 6, fit_steps(torch.randn(4000, generator=generator)))
+    along = vectors.abs().argmax(dim=1).tolist()
+    assert along[0] == 0
+    assert along.count(0) > along.count(1) >= along.count(2)
+    assert vectors[along.index(0)].norm() > 2 * vectors[along.index(1)].norm()
 
 
 def test_one_bit_of_a_normal_component_leaves_what_theory_says() -> None:

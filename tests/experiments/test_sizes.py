@@ -37,7 +37,7 @@ def config() -> FlowMoConfig:
         prediction="clean",
         modulation="shared",
         latent_positions="patches",
-        transform=TransformConfig(8, tuple(range(24)), default_rates(24), 48),
+        transform=TransformConfig(8, default_rates(24), class_bits=2, num_components=48),
     )
 
 
@@ -52,7 +52,7 @@ def photographs() -> list[Image.Image]:
 
 @pytest.fixture(scope="module")
 def model(photographs: list[Image.Image]) -> flowmo.FlowMo:
-    """The best linear code of the samples, and a transformer that adds more than a little to it."""
+    """The best closed-form code of the samples, and a transformer that adds more than a little to it."""
     crops = torch.stack([to_tensor(p.resize((128, 128))) for p in photographs])
     parts = crops.unfold(2, 64, 64).unfold(3, 64, 64).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, 64, 64)
     found = fit_transform(config(), lambda: parts.split(16))

@@ -1,4 +1,4 @@
-"""Every stage on a model that begins as the best linear code (O12): it goes, at all rates, and the error falls."""
+"""Every stage on a model that begins as the best closed-form code (O12): it goes, at all rates, and the error falls."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_data_arguments(parser, data=None)
     what = "our models, with their stored samplers; none after the flag leaves them out"
     common.add_models_arguments(parser, what, nargs="*")
-    what = f"image codecs to compare with: {', '.join(CODECS)}; or {TRANSFORM}, the best linear code, fitted on the "
+    what = f"image codecs to compare with: {', '.join(CODECS)}; or {TRANSFORM}, a closed-form code fitted on the "
     parser.add_argument("--codecs", nargs="*", default=[], metavar="CODEC", help=f"{what}training split")
     what = "the file of flowmo fit-transform that the codec transform takes"
     parser.add_argument("--transform", metavar="FILE", help=what)

@@ -26,7 +26,7 @@ COMMANDS = {
     "tokenize": "code pictures as .flowmo files, or many in one shard",
     "detokenize": "decode the images of .flowmo files and shards",
     "info": "say what a model, a token file, a shard or a run is",
-    "fit-transform": "fit the best linear code of a data set, from which training starts",
+    "fit-transform": "fit the best closed-form code of a data set, from which training starts",
     "train": "train a tokenizer (Stage 1A)",
     "posttrain": "train a decoder on its own samples (Stage 1B)",
     "distill": "train a decoder to sample in one or a few steps",

@@ -38,7 +38,7 @@ def transform_code(
     config = transform_for(targets, size)
     say(f"fitting the transform code of {config.bits_per_token} bits a token on the training images")
     model = fit_transform(config, SpreadImages(source, config.image_size, IMAGES))
-    save_model(model, kept, about={"weights": "the best linear code", "images": 0})
+    save_model(model, kept, about={"weights": "the closed-form code", "images": 0})
     return load_model(kept)
 
 
@@ -52,7 +52,8 @@ def transform_for(targets: Sequence[int], size: tuple[int, int]) -> FlowMoConfig
     tokens = size[0] * size[1] // patch**2
     bits = max(1, min(max(targets) * 8 // tokens, 96))
     assert base.transform is not None
-    transform = replace(base.transform, allocation=(0,) * bits, rates=default_rates(bits))
+    class_bits = min(base.transform.class_bits, bits // 3)
+    transform = replace(base.transform, class_bits=class_bits, rates=default_rates(bits))
     side = min(size)
     shape = replace(base.decoder, width=64, depth=1, heads=1)  # of a transformer that adds nothing
     return replace(

@@ -1,16 +1,16 @@
 """Computes the transform start in closed form from streamed statistics of a data set (O12; arch/transform.py).
 
 Three passes over the images. The covariance of patches gives principal components. A sample of components gives the
-steps of successive approximation, and the greedy order of the bits. The second moments of the bits of 3 x 3 patches
-give the linear maps; the best map of the first k bits needs a part of the same moments, so one pass serves all rates.
+classes: they are split one bit after the other, and after each split patches go to the class that codes them best,
+whose principal components are then computed anew, as in Lloyd's algorithm. The moments of what the bits say of 3 x 3
+patches give the linear maps of each rate.
 """
 
 from __future__ import annotations
 
-import itertools
+import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..arch.patches import patchify
-from ..arch.transform import LinearDecoder, TransformEncoder
+from ..arch.transform import LinearDecoder, TransformEncoder, class_signs, nearest_class, successive
 from ..config import FlowMoConfig
 from ..data import SpreadImages, open_split
 from ..errors import ConfigError, DataError
@@ -27,52 +27,63 @@ from ..files import check_targets
 from ..tokenizer import FlowMo
 from ..weights import save_model
 
-MOST_COMPONENTS = 64
-SAMPLED_PATCHES = 15_000
-STEPS = torch.arange(0.5, 2.6, 0.1, dtype=torch.float64)  # first step, in standard deviations of its component
-RIDGE, FEW = 1e-5, 0.3  # of the least squares; the second grows where a map has few patches to be fitted on
+SAMPLED_PATCHES, FEWEST_IN_CLASS = 60_000, 300
+STEPS = torch.arange(0.5, 2.6, 0.05).tolist()  # first step, in standard deviations of its component
+MOST_BITS = 6  # of one component
+ROUNDS, LAST_ROUNDS = 3, 6  # of Lloyd's algorithm after each split, and after the last
+RIDGE, FEW, FACTOR_RIDGE = 1e-5, 0.3, 1e-2  # of the least squares; the second grows where there are few patches
 Images = Callable[[], Iterable[Tensor]]
 """Gives the same batches of images B 3 H W in [-1, 1] each time it is called."""
 
 
-@dataclass(frozen=True)
-class BitPlan:
-    """Which component each bit of a token refines, and by how much."""
+class Classes(NamedTuple):
+    """The means of the classes, classes M, and what each bit of a token adds or takes away, classes J M."""
 
-    allocation: tuple[int, ...]  # the component of each bit, in order of importance
-    step: Tensor  # how much each bit adds or takes away
+    means: Tensor
+    vectors: Tensor
+
+
+class Steps(NamedTuple):
+    """How a component with standard deviation 1 is approximated by 0, 1, ... bits."""
+
+    first: list[float]  # what the first bit adds or takes away; each next one half of that
+    error: list[float]  # the mean squared error that is left
 
 
 def fit_transform(config: FlowMoConfig, images: Images, seed: int = 0) -> FlowMo:
-    """Return a model of ``config`` that is the best linear code of ``images``; its transformer adds nothing yet.
+    """Return a model of ``config`` that is the best closed-form code of ``images``; its transformer adds nothing yet.
 
-    The allocation of ``config.transform`` is replaced by the fitted one; the transformer's weights are drawn from
-    ``seed``. Raises DataError for fewer patches than a patch has numbers.
+    The transformer's weights are drawn from ``seed``. Raises DataError for fewer patches than a patch has numbers.
     """
     assert config.transform is not None
     t = config.transform
-    mean, basis = principal_components(images, t.patch_size, max(t.linear_channels, MOST_COMPONENTS))
-    plan = plan_bits(sample_components(images, t.patch_size, mean, basis[:, :MOST_COMPONENTS]), config.bits_per_token)
+    mean, basis = principal_components(images, t.patch_size, t.num_components)
+    sample = sample_components(images, t.patch_size, mean, basis)
+    classes = fit_classes(sample, t.class_bits, config.bits_per_token - t.class_bits)
     torch.manual_seed(seed)
-    model = FlowMo(replace(config, transform=replace(t, allocation=plan.allocation)))
+    model = FlowMo(config)
     encoder, linear = model.encoder, model.decoder.linear
     assert isinstance(encoder, TransformEncoder)
     assert isinstance(linear, LinearDecoder)
     with torch.no_grad():
         for parameter, value in (
             (encoder.mean, mean),
-            (encoder.basis, basis[:, : encoder.basis.shape[1]]),
-            (encoder.step, plan.step),
-            (linear.basis.weight, basis[:, : t.linear_channels]),
+            (encoder.basis, basis),
+            (encoder.class_means, classes.means),
+            (encoder.class_vectors, classes.vectors),
+            (linear.class_means, classes.means),
+            (linear.class_vectors, classes.vectors),
+            (linear.basis.weight, basis),
             (linear.basis.bias, mean),
         ):
             parameter.copy_(value.half())  # exactly what a file in half precision says, so that bits never change
+        fit_factors(linear, encoder, sample)
         fit_linear(linear, encoder, images)
     return model.eval()
 
 
 class Fitted(NamedTuple):
-    """A linear code that was fitted and written."""
+    """A closed-form code that was fitted and written."""
 
     model: FlowMo  # it
     used: int  # images that it was fitted on
@@ -89,7 +100,7 @@ def fit_to_file(
     seed: int = 0,
     force: bool = False,
 ) -> Fitted:
-    """Write the file of weights ``target`` with the best linear code of a data set, and return what it is.
+    """Write the file of weights ``target`` with the closed-form code of a data set, and return what it is.
 
     split: of the data; None for "train", where there are several. count: images to use, spread over the data.
     seed: of the transformer's weights. force: whether a file that exists is overwritten.
@@ -103,7 +114,7 @@ def fit_to_file(
     images = SpreadImages(open_split(data, split, "train")[0], config.image_size, count)
     start = time.perf_counter()
     model = fit_transform(config, images, seed)
-    save_model(model, target, about={"weights": "the best linear code", "images": 0, "fitted_on": images.used})
+    save_model(model, target, about={"weights": "the closed-form code", "images": 0, "fitted_on": images.used})
     return Fitted(model, images.used, time.perf_counter() - start, images.bad)
 
 
@@ -124,54 +135,88 @@ def principal_components(images: Images, patch_size: int, count: int) -> tuple[T
 
 
 def sample_components(images: Images, patch_size: int, mean: Tensor, basis: Tensor) -> Tensor:
-    """Return the components of patches from all over the data: S C, float64, S about ``SAMPLED_PATCHES``."""
+    """Return the components of patches from all over the data: S M, float32, S at most ``SAMPLED_PATCHES``."""
     generator, found = torch.Generator().manual_seed(0), []
     for batch in images():
         x = patchify(batch, patch_size).flatten(0, 1)
-        chosen = torch.randperm(len(x), generator=generator)[: max(1, len(x) // 16)]
-        found.append((x[chosen].cpu().double() - mean) @ basis)
+        chosen = torch.randperm(len(x), generator=generator)[: max(1, len(x) // 8)]
+        found.append((x[chosen].cpu().double() - mean).float() @ basis.float())
     components = torch.cat(found)
     return components[torch.randperm(len(components), generator=generator)[:SAMPLED_PATCHES]]
 
 
-def plan_bits(components: Tensor, bits: int) -> BitPlan:
-    """Return the greedy plan of the bits: each next bit goes to the component whose error it lowers most.
+@torch.no_grad()
+def fit_classes(components: Tensor, class_bits: int, bits: int) -> Classes:
+    """Return 2^class_bits classes of components S M, each with its code of ``bits`` bits.
 
-    How many bits a component gets is decided with the step that is best for that many. Then each component gets a first
-    step, and each next step is half the one before. The first step is chosen for the product of the component's errors
-    after every bit, so that all prefixes are good. Bits are ordered by how much error they remove.
-
-    components: S C.
+    The first class is all patches. Each is split where its components' sizes vary most; then patches go to the class
+    that codes them best, and the classes are computed anew.
     """
-    curves: dict[tuple[int, int], list[float]] = {}
+    of = torch.zeros(len(components), dtype=torch.long)
+    for depth in range(class_bits + 1):
+        if depth:
+            of = _split(components, of)
+        steps = fit_steps(_normalized(components, of, 2**depth))
+        for _ in range(LAST_ROUNDS if depth == class_bits else ROUNDS):
+            found = [plan_class(part, bits, steps) for part in _members(components, of, 2**depth)]
+            classes = Classes(torch.stack([c.means for c in found]), torch.stack([c.vectors for c in found]))
+            if not depth:
+                break
+            parts = components.split(4096)
+            of = torch.cat([nearest_class(successive(part, *classes).error) for part in parts])
+    return classes
 
-    def error(component: int, count: int) -> float:
-        if (component, count) not in curves:
-            curves[component, count] = min(
-                (errors(components[:, component], first, count) for first in _first_steps(components[:, component])),
-                key=lambda curve: curve[-1],
-            )
-        return curves[component, count][-1]
 
-    counts = [0] * components.shape[1]
-    for _ in range(bits):
-        gains = [error(k, n) - error(k, n + 1) for k, n in enumerate(counts)]
-        counts[max(range(len(gains)), key=gains.__getitem__)] += 1
-    gains_of, first_of = {}, {}
-    for k, count in enumerate(counts):
-        if count:
-            x = components[:, k]
-            best = min(_first_steps(x), key=lambda first: sum(torch.tensor(errors(x, first, count)[1:]).log()))
-            curve = errors(x, best, count)
-            gains_of[k], first_of[k] = [a - b for a, b in itertools.pairwise(curve)], best
-    allocation: list[int] = []
-    steps: list[float] = []
-    for _ in range(bits):
-        place = {k: allocation.count(k) for k in gains_of}
-        k = max((k for k in gains_of if place[k] < counts[k]), key=lambda k: gains_of[k][place[k]])
-        steps.append(first_of[k] * 0.5 ** place[k])
-        allocation.append(k)
-    return BitPlan(tuple(allocation), torch.tensor(steps, dtype=torch.float64))
+def _members(components: Tensor, of: Tensor, count: int) -> list[Tensor]:
+    """The components of each class; one that is nearly empty gets some of all."""
+    parts = [components[of == c] for c in range(count)]
+    return [part if len(part) >= FEWEST_IN_CLASS else torch.cat([part, components[:FEWEST_IN_CLASS]]) for part in parts]
+
+
+def _split(components: Tensor, of: Tensor) -> Tensor:
+    """Two classes of each: patches on both sides of the median along what varies most in the sizes of components."""
+    new = 2 * of
+    for c in range(int(of.max()) + 1):
+        members = (of == c).nonzero()[:, 0]
+        if len(members) < 2:
+            continue
+        variance, basis, centred = _principal(components[members])
+        sizes = ((centred @ basis).abs() / variance.sqrt() + 0.1).log()[:, :40]
+        along = torch.linalg.eigh(torch.cov(sizes.T))[1][:, -1]
+        place = sizes @ along
+        new[members] += (place > place.median()).long()
+    return new
+
+
+def _principal(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Variances (M,) and principal components M M of rows S M, the largest first, and the rows without their mean."""
+    centred = x - x.mean(0)
+    square = centred.double()
+    moments = square.T @ square / len(x) + 1e-9 * torch.eye(x.shape[1], dtype=torch.float64)
+    variance, basis = torch.linalg.eigh(moments)
+    return variance.flip(0).clamp_min(1e-12).float(), basis.flip(1).float(), centred
+
+
+def _normalized(components: Tensor, of: Tensor, count: int) -> Tensor:
+    """Principal components of all classes, each with a standard deviation of 1, as one sample."""
+    found = []
+    for part in _members(components, of, count):
+        variance, basis, centred = _principal(part)
+        found.append((centred[:300] @ basis[:, :16] / variance[:16].sqrt()).flatten())
+    every = torch.cat(found)
+    return every[torch.randperm(len(every), generator=torch.Generator().manual_seed(0))[:40_000]]
+
+
+def fit_steps(x: Tensor) -> Steps:
+    """Return the steps for a sample (S,): for each number of bits the first step with the least product of the errors
+    after every bit, so that all prefixes are good."""
+    x = x.double() / x.double().square().mean().sqrt()
+    first, error = [0.0], [1.0]
+    for count in range(1, MOST_BITS + 1):
+        best = min(STEPS, key=lambda step: math.log(math.prod(errors(x, step, count)[1:])))
+        first.append(best)
+        error.append(errors(x, best, count)[-1])
+    return Steps(first, error)
 
 
 def errors(x: Tensor, first: float, count: int) -> list[float]:
@@ -181,7 +226,7 @@ def errors(x: Tensor, first: float, count: int) -> list[float]:
     """
     rest, bits, found = x.clone(), [], [float((x * x).mean())]
     for j in range(count):
-        bits.append(torch.where(rest > 0, 1.0, -1.0).cpu().double())
+        bits.append(torch.where(rest > 0, 1.0, -1.0).double())
         rest = rest - first * 0.5**j * bits[-1]
         table = torch.stack(bits, dim=1)
         moments = table.T @ table + 1e-3 * torch.eye(j + 1, dtype=torch.float64)
@@ -189,39 +234,79 @@ def errors(x: Tensor, first: float, count: int) -> list[float]:
     return found
 
 
-def _first_steps(x: Tensor) -> list[float]:
-    return (STEPS * x.std()).tolist()
+def plan_class(components: Tensor, bits: int, steps: Steps) -> Classes:
+    """Return the mean (M,) and the vectors J M of a class of patches, components S M, by a greedy plan of its bits.
+
+    Each next bit goes to the principal component whose error it lowers most.
+    """
+    variance, basis, _ = _principal(components)
+    counts, order = [0] * len(variance), []
+    gains = (variance * (steps.error[0] - steps.error[1])).tolist()
+    for _ in range(bits):
+        k = max(range(len(gains)), key=gains.__getitem__)
+        order.append(k)
+        counts[k] += 1
+        full = counts[k] == MOST_BITS
+        gains[k] = 0.0 if full else float(variance[k]) * (steps.error[counts[k]] - steps.error[counts[k] + 1])
+    seen = [0] * len(variance)
+    vectors = torch.empty(bits, len(variance))
+    for j, k in enumerate(order):
+        vectors[j] = steps.first[min(counts[k], MOST_BITS)] * 0.5 ** seen[k] * variance[k].sqrt() * basis[:, k]
+        seen[k] += 1
+    return Classes(components.mean(0), vectors)
+
+
+@torch.no_grad()
+def fit_factors(linear: LinearDecoder, encoder: TransformEncoder, components: Tensor) -> None:
+    """Fill the factors of ``linear``: the least squares of a class's kept bits to its components S M, for each rate."""
+    code = torch.sign(encoder.approximate(components[None]))[0]
+    signs, bits = code.split([linear.class_bits, code.shape[-1] - linear.class_bits], dim=-1)
+    of = (signs @ class_signs(linear.class_bits).T).argmax(-1) if linear.class_bits else torch.zeros(len(code)).long()
+    linear.factors.fill_(1.0)
+    for c, (mean, vectors) in enumerate(zip(linear.class_means, linear.class_vectors, strict=True)):
+        own, wanted = bits[of == c], components[of == c] - mean
+        shared, weight = vectors @ vectors.T, FACTOR_RIDGE * vectors.square().sum(1) + 1e-12
+        for r, rate in enumerate(linear.rates):
+            kept = max(0, rate - linear.class_bits)
+            if not kept or len(own) < FEWEST_IN_CLASS // 10:
+                continue
+            moments = own[:, :kept].T @ own[:, :kept] / len(own) * shared[:kept, :kept] + torch.diag(weight[:kept])
+            products = (wanted @ vectors[:kept].T * own[:, :kept]).mean(0) + weight[:kept]
+            linear.factors[r, c, :kept] = torch.linalg.solve(moments.double(), products.double()).float()
 
 
 @torch.no_grad()
 def fit_linear(linear: LinearDecoder, encoder: TransformEncoder, images: Images) -> None:
-    """Fill the maps of ``linear`` with the least-squares map from the kept bits of 3 x 3 patches, for each rate."""
-    bits = len(encoder.allocation)
-    size = 9 * bits + 1  # a row of bits a neighbour, and the constant
-    moments = torch.zeros(size, size, dtype=torch.float64)
-    products = torch.zeros(size, linear.channels, dtype=torch.float64)
+    """Fill the maps of ``linear`` with the least-squares map from what 3 x 3 patches' bits say, for each rate."""
+    size = 9 * linear.channels + 1  # the components of each neighbour, and the constant
+    moments = torch.zeros(len(linear.rates), size, size, dtype=torch.float64)
+    products = torch.zeros(len(linear.rates), size, linear.channels, dtype=torch.float64)
     number = 0
     for batch in images():
         rows, columns = (side // encoder.patch_size for side in batch.shape[-2:])
-        code = torch.where(encoder(batch) > 0, 1.0, -1.0).transpose(1, 2).unflatten(2, (rows, columns))
-        seen = F.unfold(code, 3, padding=1).transpose(1, 2).flatten(0, 1)  # (B N) (K 9)
-        seen = torch.cat([seen, torch.ones(len(seen), 1)], dim=1)
+        whole = torch.where(encoder(batch) > 0, 1.0, -1.0)
         wanted = (patchify(batch, encoder.patch_size).flatten(0, 1) - linear.basis.bias) @ linear.basis.weight
-        moments += (seen.T @ seen).cpu().double()
-        products += (seen.T @ wanted).cpu().double()
-        number += len(seen)
-    for weight, bias, rate in zip(
-        linear.maps.weight.unflatten(0, (-1, linear.channels)),
-        linear.maps.bias.unflatten(0, (-1, linear.channels)),  # type: ignore[union-attr]
-        linear.rates,
-        strict=True,
+        for r, rate in enumerate(linear.rates):
+            code = torch.where(torch.arange(whole.shape[-1]) < rate, whole, 0.0)
+            patches = linear.patches(code, linear.mixture(code)).transpose(1, 2).unflatten(2, (rows, columns))
+            seen = F.unfold(patches, 3, padding=1).transpose(1, 2).flatten(0, 1)  # (B N) (M 9)
+            seen = torch.cat([seen, torch.ones(len(seen), 1)], dim=1)
+            moments[r] += (seen.T @ seen).cpu().double()
+            products[r] += (seen.T @ wanted).cpu().double()
+        number += len(wanted)
+    for r, (weight, bias) in enumerate(
+        zip(
+            linear.maps.weight.unflatten(0, (-1, linear.channels)),
+            linear.maps.bias.unflatten(0, (-1, linear.channels)),  # type: ignore[union-attr]
+            strict=True,
+        )
     ):
-        kept = torch.tensor([*range(9 * rate), 9 * bits])
-        ridge = RIDGE + FEW * len(kept) / number
-        part = moments[kept][:, kept] / number + ridge * torch.eye(len(kept), dtype=torch.float64)
-        solved = torch.linalg.solve(part, products[kept] / number)
-        weight.zero_()
-        weight[:, :rate] = solved[:-1].T.unflatten(1, (rate, 3, 3)).float()
+        mean_square = moments[r].diagonal().mean() / number
+        ridge = (RIDGE + FEW * size / number) * min(1.0, float(mean_square))
+        solved = torch.linalg.solve(
+            moments[r] / number + ridge * torch.eye(size, dtype=torch.float64), products[r] / number
+        )
+        weight.copy_(solved[:-1].T.unflatten(1, (linear.channels, 3, 3)).float())
         bias.copy_(solved[-1].float())
 
 
