@@ -19,6 +19,7 @@ from flowmo.weights import load_model
 
 SMALL = [
     *("encoder.patch_size=8", "encoder.depth=1", "encoder.width=64", "encoder.heads=1", "transform.patch_size=8"),
+    *("transform.class_bits=1", "transform.num_components=64"),
     *(
         "decoder.patch_size=8",
         "decoder.depth=2",

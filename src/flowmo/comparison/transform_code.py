@@ -46,16 +46,16 @@ def transform_for(targets: Sequence[int], size: tuple[int, int]) -> FlowMoConfig
     """Return the smallest model whose code has the bits of the largest number of bytes an image, its patch 16 pixels,
     or 8 for images of which that would be few. Raises ConfigError where the size is no multiple of the patch."""
     base = flowmo_mini() if min(size) >= 128 else flowmo_mini_8()
-    patch = base.decoder.patch_size
+    assert base.transform is not None
+    patch = base.transform.patch_size
     if size[0] % patch or size[1] % patch:
         raise ConfigError(f"the transform code needs sides that are multiples of {patch}; choose another --size")
     tokens = size[0] * size[1] // patch**2
     bits = max(1, min(max(targets) * 8 // tokens, 96))
-    assert base.transform is not None
     class_bits = min(base.transform.class_bits, bits // 3)
     transform = replace(base.transform, class_bits=class_bits, rates=default_rates(bits))
     side = min(size)
-    shape = replace(base.decoder, width=64, depth=1, heads=1)  # of a transformer that adds nothing
+    shape = replace(base.encoder, width=64, depth=1, heads=1)  # of a transformer that adds nothing
     return replace(
         base,
         encoder=shape,
