@@ -79,7 +79,7 @@ def test_the_latent_is_what_the_bits_before_have_left(model: FlowMo) -> None:
             tried.append((errors[6] * errors[14] * errors[21], torch.stack(left)))  # of 22: a third, two thirds, all
         best = min(range(4), key=lambda c: tried[c][0])
         assert torch.equal(found[:2], patterns[best])
-        torch.testing.assert_close(found[2:], tried[best][1], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(found[2:], tried[best][1], rtol=1e-3, atol=2e-3)
 
 
 def test_classes_code_better_than_one(model: FlowMo) -> None:

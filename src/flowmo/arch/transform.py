@@ -42,22 +42,32 @@ def successive(components: Tensor, means: Tensor, vectors: Tensor) -> Successive
     """
     length = vectors.norm(dim=-1).clamp_min(1e-12)  # classes J
     along = vectors / length[..., None]
-    rest = torch.einsum("sm,cjm->scj", components, along) - (means[:, None] * along).sum(-1)
-    error = (components[:, None] - means).square().sum(-1)
-    # By how much the bit i changes what is left along the vector of the bit j
-    shared = torch.einsum("cim,cjm->cij", vectors, along)
-    latents: list[Tensor] = []
-    bits: list[Tensor] = []
-    errors: list[Tensor] = []
-    for j in range(vectors.shape[1]):
-        left = rest[..., j]
-        if j:
-            left = left - torch.einsum("sci,ci->sc", torch.stack(bits, -1), shared[:, :j, j])
-        latents.append(left)
-        bits.append(torch.where(left > 0, 1.0, -1.0).to(left))
-        error = error - 2 * left.abs() * length[:, j] + length[:, j].square()
-        errors.append(error)
-    return Successive(torch.stack(latents, -1), torch.stack(errors, -1))
+    left = torch.einsum("sm,cjm->scj", components, along) - (means[:, None] * along).sum(-1)
+    left, flat = left.flatten(1), length.flatten()
+    for bits, before in _refinements(along):
+        rest = left[:, before]
+        left[:, bits] = rest - torch.where(rest > 0, flat[before], -flat[before])
+    left = left.unflatten(1, length.shape)
+    error = (components[:, None] - means).square().sum(-1, keepdim=True)
+    return Successive(left, error + (length.square() - 2 * left.abs() * length).cumsum(-1))
+
+
+def _refinements(along: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return pairs of bits, numbered over all classes, of which the first refine what the second have left.
+
+    The first pair has those that are the second along their vector, and so on. along: classes J M, of length 1.
+    """
+    count = along.shape[1]
+    earlier = torch.ones(count, count, dtype=torch.bool, device=along.device).triu(1)
+    parallel = (torch.einsum("cim,cjm->cij", along, along) > 0.5) & earlier  # i comes before j, along the same
+    before = (parallel * torch.arange(1, count + 1, device=along.device)[:, None]).amax(1) - 1  # classes J
+    number = parallel.sum(1)
+    start = count * torch.arange(len(along), device=along.device)[:, None]
+    places = start + torch.arange(count, device=along.device)
+    return [
+        (places[number == n], (start + before)[number == n])
+        for n in range(1, int(number.max()) + 1 if number.numel() else 1)
+    ]
 
 
 def nearest_class(error: Tensor) -> Tensor:

@@ -162,7 +162,7 @@ def fit_classes(components: Tensor, class_bits: int, bits: int) -> Classes:
             classes = Classes(torch.stack([c.means for c in found]), torch.stack([c.vectors for c in found]))
             if not depth:
                 break
-            parts = components.split(4096)
+            parts = components.split(512)
             of = torch.cat([nearest_class(successive(part, *classes).error) for part in parts])
     return classes
 
