@@ -57,6 +57,8 @@ def _refinements(along: Tensor) -> list[tuple[Tensor, Tensor]]:
 
     The first pair has those that are the second along their vector, and so on. along: classes J M, of length 1.
     """
+    if along.is_meta:  # no values, and next to no operations
+        return []
     count = along.shape[1]
     earlier = torch.ones(count, count, dtype=torch.bool, device=along.device).triu(1)
     parallel = (torch.einsum("cim,cjm->cij", along, along) > 0.5) & earlier  # i comes before j, along the same
@@ -64,10 +66,7 @@ def _refinements(along: Tensor) -> list[tuple[Tensor, Tensor]]:
     number = parallel.sum(1)
     start = count * torch.arange(len(along), device=along.device)[:, None]
     places = start + torch.arange(count, device=along.device)
-    return [
-        (places[number == n], (start + before)[number == n])
-        for n in range(1, int(number.max()) + 1 if number.numel() else 1)
-    ]
+    return [(places[number == n], (start + before)[number == n]) for n in range(1, int(number.max()) + 1)]
 
 
 def nearest_class(error: Tensor) -> Tensor:
