@@ -25,6 +25,9 @@ from .mup import Readout
 from .patches import patchify, unpatchify
 from .rotary import rotary_table
 
+MOST_BITS = 6
+"""Of one component."""
+
 _TOKENS = 512  # that are coded at a time by all classes
 
 
@@ -38,35 +41,28 @@ class Successive(NamedTuple):
 def successive(components: Tensor, means: Tensor, vectors: Tensor) -> Successive:
     """Return the approximation of components S M by every class: means classes M, vectors classes J M.
 
-    The vectors of a class are orthogonal or parallel to each other.
+    The vectors of a class are orthogonal to each other, or parallel, of which there are at most ``MOST_BITS``.
     """
     length = vectors.norm(dim=-1).clamp_min(1e-12)  # classes J
     along = vectors / length[..., None]
     left = torch.einsum("sm,cjm->scj", components, along) - (means[:, None] * along).sum(-1)
-    left, flat = left.flatten(1), length.flatten()
-    for bits, before in _refinements(along):
-        rest = left[:, before]
-        left[:, bits] = rest - torch.where(rest > 0, flat[before], -flat[before])
-    left = left.unflatten(1, length.shape)
+    before, number = _earlier(along)
+    source, step = before.expand(left.shape), length.gather(1, before)
+    for n in range(1, MOST_BITS):
+        rest = left.gather(2, source)
+        left = torch.where(number == n, rest - torch.where(rest > 0, step, -step), left)
     error = (components[:, None] - means).square().sum(-1, keepdim=True)
     return Successive(left, error + (length.square() - 2 * left.abs() * length).cumsum(-1))
 
 
-def _refinements(along: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return pairs of bits, numbered over all classes, of which the first refine what the second have left.
+def _earlier(along: Tensor) -> tuple[Tensor, Tensor]:
+    """Return, for each bit, the last one before it along the same vector, and how many there are: classes J each.
 
-    The first pair has those that are the second along their vector, and so on. along: classes J M, of length 1.
+    along: vectors of length 1, classes J M.
     """
-    if along.is_meta:  # no values, and next to no operations
-        return []
-    count = along.shape[1]
-    earlier = torch.ones(count, count, dtype=torch.bool, device=along.device).triu(1)
-    parallel = (torch.einsum("cim,cjm->cij", along, along) > 0.5) & earlier  # i comes before j, along the same
-    before = (parallel * torch.arange(1, count + 1, device=along.device)[:, None]).amax(1) - 1  # classes J
-    number = parallel.sum(1)
-    start = count * torch.arange(len(along), device=along.device)[:, None]
-    places = start + torch.arange(count, device=along.device)
-    return [(places[number == n], (start + before)[number == n]) for n in range(1, int(number.max()) + 1)]
+    places = torch.arange(along.shape[1], device=along.device)
+    parallel = (torch.einsum("cim,cjm->cij", along, along) > 0.5) & (places[:, None] < places)  # i is before j
+    return (parallel * places[:, None]).amax(1), parallel.sum(1)
 
 
 def nearest_class(error: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..arch.patches import patchify
-from ..arch.transform import LinearDecoder, TransformEncoder, class_signs, nearest_class, successive
+from ..arch.transform import MOST_BITS, LinearDecoder, TransformEncoder, class_signs, nearest_class, successive
 from ..config import FlowMoConfig
 from ..data import SpreadImages, open_split
 from ..errors import ConfigError, DataError
@@ -29,7 +29,6 @@ from ..weights import save_model
 
 SAMPLED_PATCHES, FEWEST_IN_CLASS = 60_000, 300
 STEPS = torch.arange(0.5, 2.6, 0.05).tolist()  # first step, in standard deviations of its component
-MOST_BITS = 6  # of one component
 ROUNDS, LAST_ROUNDS = 3, 6  # of Lloyd's algorithm after each split, and after the last
 RIDGE, FEW, FACTOR_RIDGE = 1e-5, 0.3, 1e-2  # of the least squares; the second grows where there are few patches
 Images = Callable[[], Iterable[Tensor]]
