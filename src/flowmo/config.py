@@ -124,6 +124,10 @@ class SamplerConfig:
             raise ConfigError(f"guidance_interval must satisfy 0 <= low <= high <= 1, got {(low, high)}")
 
 
+MOST_BITS = 6
+"""Bits of a token that refine one component of its patch, at most."""
+
+
 @dataclass(frozen=True)
 class TransformConfig:
     """The transform start (arch/transform.py; O12): a token belongs to one patch and begins as its closed-form code."""
@@ -211,6 +215,11 @@ class FlowMoConfig:
             raise ConfigError(
                 f"bits_per_token {self.bits_per_token} must be above transform.class_bits {t.class_bits}, and at least "
                 f"the last of transform.rates {t.rates}"
+            )
+        if self.bits_per_token - t.class_bits > MOST_BITS * t.num_components:
+            raise ConfigError(
+                f"transform.num_components {t.num_components} are too few for {self.bits_per_token} bits a token, of "
+                f"which each component takes at most {MOST_BITS}"
             )
         if self.num_tokens != self.tokens_of((self.image_size, self.image_size)):
             raise ConfigError(

@@ -332,3 +332,8 @@ def test_the_decoder_does_not_see_the_noise_at_the_start(model: FlowMo) -> None:
     weight = model.decoder.image_in.weight.unflatten(1, (8, 8, 6))
     assert not weight[..., :3].any()
     assert weight[..., 3:].any()
+
+
+def test_more_bits_than_the_components_take_are_refused() -> None:
+    with pytest.raises(ConfigError, match="too few for 24 bits"):
+        replace(small(), transform=TransformConfig(8, default_rates(BITS), class_bits=2, num_components=3))

@@ -19,14 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import FlowMoConfig, TransformConfig
+from ..config import MOST_BITS, FlowMoConfig, TransformConfig
 from .block import TwoStreamBlock
 from .mup import Readout
 from .patches import patchify, unpatchify
 from .rotary import rotary_table
-
-MOST_BITS = 6
-"""Of one component."""
 
 _TOKENS = 512  # that are coded at a time by all classes
 

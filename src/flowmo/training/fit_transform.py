@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..arch.patches import patchify
-from ..arch.transform import MOST_BITS, LinearDecoder, TransformEncoder, class_signs, nearest_class, successive
-from ..config import FlowMoConfig
+from ..arch.transform import LinearDecoder, TransformEncoder, class_signs, nearest_class, successive
+from ..config import MOST_BITS, FlowMoConfig
 from ..data import SpreadImages, open_split
 from ..errors import ConfigError, DataError
 from ..files import check_targets
@@ -250,7 +250,7 @@ def plan_class(components: Tensor, bits: int, steps: Steps) -> Classes:
     seen = [0] * len(variance)
     vectors = torch.empty(bits, len(variance))
     for j, k in enumerate(order):
-        vectors[j] = steps.first[min(counts[k], MOST_BITS)] * 0.5 ** seen[k] * variance[k].sqrt() * basis[:, k]
+        vectors[j] = steps.first[counts[k]] * 0.5 ** seen[k] * variance[k].sqrt() * basis[:, k]
         seen[k] += 1
     return Classes(components.mean(0), vectors)
 
@@ -260,7 +260,7 @@ def fit_factors(linear: LinearDecoder, encoder: TransformEncoder, components: Te
     """Fill the factors of ``linear``: the least squares of a class's kept bits to its components S M, for each rate."""
     code = torch.sign(encoder.approximate(components[None]))[0]
     signs, bits = code.split([linear.class_bits, code.shape[-1] - linear.class_bits], dim=-1)
-    of = (signs @ class_signs(linear.class_bits).T).argmax(-1) if linear.class_bits else torch.zeros(len(code)).long()
+    of = (signs @ class_signs(linear.class_bits).T).argmax(-1)
     linear.factors.fill_(1.0)
     for c, (mean, vectors) in enumerate(zip(linear.class_means, linear.class_vectors, strict=True)):
         own, wanted = bits[of == c], components[of == c] - mean
