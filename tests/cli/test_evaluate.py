@@ -36,6 +36,7 @@ from flowmo.metrics.networks import load_networks
 from flowmo.weights import load_model, save_model
 
 FOLDER = CAT.parent
+RESULTS = Path("flowmo-out/results")  # where evaluate writes unless --out is given
 QUICK = ("--metrics", "psnr", "ssim", "code")
 
 
@@ -76,7 +77,7 @@ def test_both_protocols(flowmo: Command, weights: Path) -> None:
     assert result.code == 0, result.err
     assert [found["protocol"] for found in result.json["results"]] == ["standard", "published"]
     for found in result.json["results"]:
-        path = Path("flowmo-out/results", f"small-{found['protocol']}.json")
+        path = RESULTS / f"small-{found['protocol']}.json"
         assert json.loads(path.read_text()) == found
         assert read_result(path).data.count == 8
         rate, metrics = found["content"]["rate"], found["content"]["metrics"]
@@ -87,14 +88,14 @@ def test_both_protocols(flowmo: Command, weights: Path) -> None:
         assert len(set(checksums)) == 8
         assert metrics["ssim"] == pytest.approx(table["ssim"].mean())
         assert str(FOLDER) not in path.read_text()
-    assert {path.suffix for path in Path("flowmo-out/results").iterdir()} == {".json", ".csv"}
+    assert {path.suffix for path in RESULTS.iterdir()} == {".json", ".csv"}
 
 
 def test_pretty_and_measured_already(flowmo: Command, weights: Path) -> None:
     first = flowmo("evaluate", weights, FOLDER, "--limit", 3, *QUICK, model=False)
     assert first.code == 0, first.err
     assert "PSNR dB" in first.out
-    before = Path("results/small-standard.json").read_bytes()
+    before = (RESULTS / "small-standard.json").read_bytes()
     again = flowmo("evaluate", weights, FOLDER, "--limit", 3, *QUICK, model=False)
     assert again.code == 0
     assert "measured already" in again.err
@@ -102,9 +103,9 @@ def test_pretty_and_measured_already(flowmo: Command, weights: Path) -> None:
     other = flowmo("evaluate", weights, FOLDER, "--limit", 3, *QUICK, "--steps", 2, model=False)
     assert other.code == 2
     assert "of other weights, pictures, settings or code; give another --out, or --force" in other.err
-    assert Path("results/small-standard.json").read_bytes() == before
+    assert (RESULTS / "small-standard.json").read_bytes() == before
     assert flowmo("evaluate", weights, FOLDER, "--limit", 3, *QUICK, "--steps", 2, "--force", model=False).code == 0
-    assert read_result(Path("results/small-standard.json")).models[0].sampler.num_steps == 2  # type: ignore[union-attr]
+    assert read_result(RESULTS / "small-standard.json").models[0].sampler.num_steps == 2  # type: ignore[union-attr]
 
 
 def test_several_models_in_one_call_can_be_compared(flowmo: Command, weights: Path) -> None:
@@ -116,11 +117,11 @@ def test_several_models_in_one_call_can_be_compared(flowmo: Command, weights: Pa
     save_model(worse, Path("worse.safetensors"))
     result = flowmo("evaluate", weights, "worse.safetensors", FOLDER, *QUICK, model=False)
     assert result.code == 0, result.err
-    (pictures, a), (same, b) = (read_table(Path(f"results/{name}-standard.csv")) for name in ("small", "worse"))
+    (pictures, a), (same, b) = (read_table(RESULTS / f"{name}-standard.csv") for name in ("small", "worse"))
     assert pictures == same
     low, high = paired_bootstrap(a["psnr"], b["psnr"])[1:]
     assert low < np.mean(a["psnr"] - b["psnr"]) < high
-    records = [read_result(Path(f"results/{name}-standard.json")).models[0] for name in ("small", "worse")]
+    records = [read_result(RESULTS / f"{name}-standard.json").models[0] for name in ("small", "worse")]
     assert records[0].fingerprint == records[1].fingerprint
     assert records[0].sha256 != records[1].sha256
 
@@ -313,7 +314,7 @@ def test_wrong_use_does_nothing(flowmo: Command, weights: Path, arguments: list[
     result = flowmo("evaluate", weights, FOLDER, *arguments, model=False)
     assert result.code == 2
     assert said in result.err
-    assert not list(Path.cwd().glob("results/*.*"))
+    assert not list(RESULTS.glob("*.*"))
 
 
 def test_wrong_names(flowmo: Command, weights: Path) -> None:
@@ -345,14 +346,14 @@ def test_watching_a_training(flowmo: Command, tmp_path: Path) -> None:
     result = flowmo(*watch, model=False)
     assert run.wait(120) == 0
     assert result.code == 0, result.err
-    lines = [json.loads(line) for line in Path("results/run.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (RESULTS / "run.jsonl").read_text().splitlines()]
     assert [line["images"] for line in lines] == sorted({line["images"] for line in lines})
     assert lines[-1]["images"] == 64
     assert len({line["sha256"] for line in lines}) == len(lines)
     assert all(line["count"] == 8 and line["psnr"] > 0 for line in lines)
-    assert read_result(Path("results/run-0000000064-standard.json")).models[0].sha256 == lines[-1]["sha256"]
+    assert read_result(RESULTS / "run-0000000064-standard.json").models[0].sha256 == lines[-1]["sha256"]
     assert flowmo(*watch, model=False).code == 0
-    assert len(Path("results/run.jsonl").read_text().splitlines()) == len(lines)
+    assert len((RESULTS / "run.jsonl").read_text().splitlines()) == len(lines)
 
 
 @pytest.fixture
@@ -376,7 +377,8 @@ def test_watching_stops_when_asked(flowmo: Command, weights: Path, ctrl_c: None)
         with torch.no_grad():
             next(model.decoder.parameters()).mul_(1.01)
         save_model(model, Path("run/model.safetensors"), about={"images": 500})
-        while not Path("results/run-0000000500-standard.json").exists():
+        deadline = time.monotonic() + 120
+        while not (RESULTS / "run-0000000500-standard.json").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGINT)
@@ -387,4 +389,4 @@ def test_watching_stops_when_asked(flowmo: Command, weights: Path, ctrl_c: None)
     thread.join()
     assert result.code == 0
     assert "stopped" in result.err
-    assert [json.loads(line)["images"] for line in Path("results/run.jsonl").read_text().splitlines()] == [7, 500]
+    assert [json.loads(line)["images"] for line in (RESULTS / "run.jsonl").read_text().splitlines()] == [7, 500]
