@@ -147,7 +147,9 @@ def test_data_with_splits_are_fitted_on_their_training_part(
             (tmp_path / "data" / split / path.name).write_bytes(path.read_bytes())
     command = ["fit-transform", str(tmp_path / "data"), "--out", str(tmp_path / "s.safetensors"), "--set", *SMALL]
     assert main(command) == 0
-    assert "fitted on 40 images" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "fitted on 40 images" in said.out
+    assert [line.split(":")[0] for line in said.err.splitlines()] == ["1 of 3", "2 of 3", "3 of 3"]
 
 
 def test_compare_draws_the_whole_curve_of_one_model(

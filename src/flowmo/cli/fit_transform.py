@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..config import override
 from ..presets import preset
+from ..progress import Progress
 from ..training.fit_transform import fit_to_file
 from .fields import add_flag, add_settings
 from .values import positive, seed
@@ -27,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     a = arguments
-    fitted = fit_to_file(override(preset(a.preset), a.set), a.data, a.out, a.split, a.count, a.seed, a.force)
+    progress = Progress(0, "images")  # a bar that goes over them three times
+    config = override(preset(a.preset), a.set)
+    fitted = fit_to_file(config, a.data, a.out, a.split, a.count, a.seed, a.force, progress)
+    progress.finish()
     bits = fitted.model.config.bits_per_token
     print(f"{a.out}: {bits} bits a token, fitted on {fitted.used:,} images in {fitted.seconds:.0f} s")
     for name, reason in fitted.bad.items():

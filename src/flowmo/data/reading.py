@@ -101,11 +101,19 @@ def read_several(paths: Iterable[str], split: str | None, size: tuple[int, int],
 class SpreadImages:
     """Batches of square centre crops spread over a data set, the same at every call; broken images are left out.
 
+    advance: gets the number of images that were read since it was called last.
     bad: names of those, with the reason. used: images of the last call.
     """
 
-    def __init__(self, source: ImageSource, side: int, count: int, batch_size: int = 32) -> None:
-        self.source, self.side, self.batch_size = source, side, batch_size
+    def __init__(
+        self,
+        source: ImageSource,
+        side: int,
+        count: int,
+        advance: Callable[[int], None] = lambda count: None,
+        batch_size: int = 32,
+    ) -> None:
+        self.source, self.side, self.advance, self.batch_size = source, side, advance, batch_size
         self.places = range(0, len(source), max(1, len(source) // count))[:count]
         self.bad: dict[str, str] = {}
         self.used = 0
@@ -115,6 +123,7 @@ class SpreadImages:
         batch: list[Tensor] = []
         self.used = 0
         for place in self.places:
+            self.advance(1)
             try:
                 batch.append(to_tensor(center_crop(shorter_side_to(self.source[place], self.side), self.side)))
             except ImageError as error:

@@ -24,11 +24,13 @@ from ..config import MOST_BITS, FlowMoConfig
 from ..data import SpreadImages, open_split
 from ..errors import ConfigError, DataError
 from ..files import check_targets
+from ..progress import Progress
 from ..tokenizer import FlowMo
 from ..weights import save_model
 
 SAMPLED_PATCHES, FEWEST_IN_CLASS = 60_000, 300
 STEPS = torch.arange(0.5, 2.6, 0.05).tolist()  # first step, in standard deviations of its component
+PASSES = 3  # over the images
 ROUNDS, LAST_ROUNDS = 3, 6  # of Lloyd's algorithm after each split, and after the last
 RIDGE, FEW, FACTOR_RIDGE = 1e-5, 0.3, 1e-2  # of the least squares; the second grows where there are few patches
 Images = Callable[[], Iterable[Tensor]]
@@ -49,15 +51,20 @@ class Steps(NamedTuple):
     error: list[float]  # the mean squared error that is left
 
 
-def fit_transform(config: FlowMoConfig, images: Images, seed: int = 0) -> FlowMo:
+def fit_transform(
+    config: FlowMoConfig, images: Images, seed: int = 0, say: Callable[[str], None] = lambda line: None
+) -> FlowMo:
     """Return a model of ``config`` that is the best closed-form code of ``images``; its transformer adds nothing yet.
 
-    The transformer's weights are drawn from ``seed``. Raises DataError for fewer patches than a patch has numbers.
+    seed: the transformer's weights are drawn from it. say: gets a line before each of the steps.
+    Raises DataError for fewer patches than a patch has numbers.
     """
     assert config.transform is not None
     t = config.transform
+    say(f"1 of 3: principal components of patches of {t.patch_size} x {t.patch_size} pixels")
     mean, basis = principal_components(images, t.patch_size, t.num_components)
     sample = sample_components(images, t.patch_size, mean, basis)
+    say(f"2 of 3: {2**t.class_bits} classes of patches")
     classes = fit_classes(sample, t.class_bits, config.bits_per_token - t.class_bits)
     torch.manual_seed(seed)
     model = FlowMo(config)
@@ -77,6 +84,7 @@ def fit_transform(config: FlowMoConfig, images: Images, seed: int = 0) -> FlowMo
         ):
             parameter.copy_(value.half())  # exactly what a file in half precision says, so that bits never change
         fit_factors(linear, encoder, sample)
+        say(f"3 of 3: linear maps of 3 x 3 patches at {len(t.rates)} rates")
         fit_linear(linear, encoder, images)
     return model.eval()
 
@@ -98,11 +106,13 @@ def fit_to_file(
     count: int = 4_000,
     seed: int = 0,
     force: bool = False,
+    progress: Progress | None = None,
 ) -> Fitted:
     """Write the file of weights ``target`` with the closed-form code of a data set, and return what it is.
 
     split: of the data; None for "train", where there are several. count: images to use, spread over the data.
     seed: of the transformer's weights. force: whether a file that exists is overwritten.
+    progress: is told how far it is.
     Raises ConfigError for a model without a transform, and for a target that cannot be.
     """
     if config.transform is None:
@@ -110,9 +120,11 @@ def fit_to_file(
     if target.suffix != ".safetensors":
         raise ConfigError(f"--out {target}: the name of a file of weights ends in .safetensors")
     check_targets([target], force=force)
-    images = SpreadImages(open_split(data, split, "train")[0], config.image_size, count)
+    progress = progress or Progress(0, "images")
+    images = SpreadImages(open_split(data, split, "train")[0], config.image_size, count, progress.advance)
+    progress.expect(PASSES * len(images.places))
     start = time.perf_counter()
-    model = fit_transform(config, images, seed)
+    model = fit_transform(config, images, seed, progress.say)
     save_model(model, target, about={"weights": "the closed-form code", "images": 0, "fitted_on": images.used})
     return Fitted(model, images.used, time.perf_counter() - start, images.bad)
 
