@@ -149,7 +149,7 @@ def test_the_training_settings_are_all_listed_with_their_defaults() -> None:
     expected = {
         name: plain[value] if isinstance(value, bool | None) else str(value)
         for entry in reversed(STAGES.values())
-        for name, value in flat(configs.to_dict(entry.config(precision="bf16"))).items()
+        for name, value in flat(configs.to_dict(entry.config())).items()
     }
     start = TRAINING.index("| setting |")
     listed = {code_spans(row[0])[0]: row[1] for row in rows(TRAINING[start:])}

@@ -80,15 +80,15 @@ def test_the_usual_precision_is_one_that_the_device_multiplies_fast(
     machine: Callable[..., None], gpu: bool, processor: dict[str, bool], seconds: list[float] | None, expected: str
 ) -> None:
     machine(gpu, processor, seconds)
-    assert TrainConfig().precision == expected
+    assert TrainConfig().chosen_precision == expected
 
 
 def test_the_usual_precision_is_measured_once_a_process(machine: Callable[..., None]) -> None:
     machine(False, {"amx_bf16": True}, [0.1, 1.0])
-    assert TrainConfig().precision == "bf16"
+    assert TrainConfig().chosen_precision == "bf16"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("flowmo.training.run_config.product_seconds", lambda kinds: pytest.fail("was timed again"))
-        assert TrainConfig().precision == "bf16"
+        assert TrainConfig().chosen_precision == "bf16"
 
 
 def test_products_are_timed_by_turns_and_take_little_time() -> None:

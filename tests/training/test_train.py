@@ -9,6 +9,7 @@ import re
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,6 +62,19 @@ def test_a_notebook_trains_validates_and_goes_on(data: Path, tmp_path: Path) -> 
     train(plan, source, tmp_path / "whole", TrainOptions(say=lambda _: None))
     ours, theirs = (load_model(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
     assert all(torch.equal(ours.get_parameter(n), p) for n, p in theirs.named_parameters())
+
+
+def test_a_run_keeps_the_precision_it_began_with(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none is asked for, the machine of the first call decides; another one later changes nothing."""
+    source, said, folder = open_images(str(data)), [], tmp_path / "run"
+    plan = plan_of(replace(QUICK, precision="auto"))
+    for begun in ("bf16", "fp32"):
+        monkeypatch.setattr("flowmo.training.run_config.fast_precision", lambda begun=begun: begun)
+        train(plan, source, folder, TrainOptions(seconds=0, say=said.append))
+        assert json.loads((folder / "config.json").read_text())["train"]["precision"] == "bf16"
+    assert "resuming at 8 images" in said
+    with pytest.raises(TrainingError, match="precision: bf16 there"):
+        train(plan_of(QUICK), source, folder, TrainOptions(say=said.append))
 
 
 def test_validation_says_what_it_costs(data: Path, tmp_path: Path) -> None:

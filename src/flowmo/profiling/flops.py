@@ -135,7 +135,7 @@ def utilisation_cost(
 
 def precision(train: RunConfig) -> torch.dtype:
     """Return the precision of the matrix products of a training."""
-    return torch.bfloat16 if train.precision == "bf16" else torch.float32
+    return torch.bfloat16 if train.chosen_precision == "bf16" else torch.float32
 
 
 def synchronize(device: torch.device) -> None:

@@ -169,7 +169,7 @@ def _trace(config: FlowMoConfig, train: EndToEnd, device: str) -> Traced:
         weights = live.now
         with live, beside_gradients:
             pixels = torch.empty(train.batch_size, 3, config.image_size, config.image_size, dtype=torch.uint8)
-            with torch.autocast("cpu", torch.bfloat16, enabled=train.precision == "bf16"):
+            with torch.autocast("cpu", torch.bfloat16, enabled=train.chosen_precision == "bf16"):
                 terms = step(Batch(pixels, None, [], [], [], 0), torch.Generator(), train.images)
             activations = live.now - weights
             terms.total.backward()

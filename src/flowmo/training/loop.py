@@ -249,7 +249,7 @@ class Run:
             seed = _seed(config.seed, state.step, world.rank + world.size * k)
             generator = torch.Generator(world.device).manual_seed(seed)
             with gradients_exchanged(self.ready, k == parts - 1):
-                with torch.autocast(world.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                with torch.autocast(world.device.type, torch.bfloat16, enabled=config.chosen_precision == "bf16"):
                     terms = self.ready(part, generator, state.images_seen)
                 (terms.total / parts).backward()
             for name, value in terms._asdict().items():

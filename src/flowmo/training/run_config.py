@@ -6,7 +6,7 @@ import functools
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -75,7 +75,7 @@ class RunConfig:
     ema_horizon: float = 0.04  # averaging length as a share of the run
     ema_decay: float | None = None  # or a fixed decay a step, 0.9999 as published (A16)
     ema_every: int = 1  # steps that are averaged at once
-    precision: Literal["bf16", "fp32"] = field(default_factory=fast_precision)  # of matrix products
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # of matrix products; auto is ``fast_precision`` at the start
     tf32: bool = False  # products that stay in float32 as TF32, on GPUs that have it (A17)
     seed: int = 0  # of all randomness
     strategy: Literal["ddp", "fsdp"] = "ddp"  # several processes keep the whole model each, or a part of it
@@ -108,6 +108,11 @@ class RunConfig:
         require(micro is None or micro >= 1, f"micro_batch must be at least 1, got {micro}")
         require(decay is None or 0 <= decay < 1, f"ema_decay must be at least 0 and below 1, got {decay}")
         require(clip is None or clip > 0, f"gradient_clip must be positive, got {clip}")
+
+    @property
+    def chosen_precision(self) -> Literal["bf16", "fp32"]:
+        """The precision of matrix products, which ``auto`` leaves to this machine."""
+        return fast_precision() if self.precision == "auto" else self.precision
 
     def micro_batches(self, processes: int) -> int:
         """Return the forward passes of one process in one update. Raises ConfigError for one that cannot be split."""

@@ -10,7 +10,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +213,10 @@ class Session:
                 )
             config = cooled_down(config, checkpoint, options.cooldown)
             about["cooldown"] = options.cooldown
+        if config.precision == "auto":  # which the machine decides at the beginning, and never again
+            before = checkpoint.train_config.precision if checkpoint is not None else config.precision
+            chosen = self.world.share(config.chosen_precision) if before == "auto" else before
+            config = replace(config, precision=chosen)
         if checkpoint is not None:
             check_same(checkpoint, config)
         return checkpoint, config, about

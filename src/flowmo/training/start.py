@@ -87,7 +87,7 @@ def started(
 
     moments: whether those of the checkpoint are taken over. scales: of the learning rate, by parameter name (muP).
     """
-    ready = spread(stage, world, config.strategy, config.recompute_blocks, config.compile, config.precision)
+    ready = spread(stage, world, config.strategy, config.recompute_blocks, config.compile, config.chosen_precision)
     state, meter = TrainState.start(stage.model, config, scales), Meter()
     if checkpoint is not None:
         checkpoint.restore(state, world, moments=moments)

@@ -144,7 +144,7 @@ class Validator:
         The weights on the device are the EMA's own where it is whole and in float32, and copies elsewhere.
         """
         weights = {name: whole(tensor) for name, tensor in self.state.ema.weights.items()}
-        dtype = torch.bfloat16 if self.config.precision == "bf16" else torch.float32
+        dtype = torch.bfloat16 if self.config.chosen_precision == "bf16" else torch.float32
         return with_weights(self.kind, self.state.model, weights).to(self.world.device, dtype).eval()
 
     def warn(self) -> None:

@@ -67,8 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
     progress.finish()
     if not a.json:
         print(
-            f"\n{machine_in_words(found.machine)}, {profiled.train.precision} at {found.ceiling / 1e12:.3g} TFLOP/s at "
-            f"most\ndata loader alone: {found.rate:.1f} images/s by {found.workers} processes, {source.describe()}\n"
+            f"\n{machine_in_words(found.machine)}, {profiled.train.chosen_precision} at {found.ceiling / 1e12:.3g} "
+            f"TFLOP/s at most\ndata loader alone: {found.rate:.1f} images/s by {found.workers} processes, "
+            f"{source.describe()}\n"
         )
         print_table(*measured_table(found.measured))
         for m in found.measured:
