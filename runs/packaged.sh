@@ -13,8 +13,10 @@
 #   results, package   the rate curve on the validation images; the weights in half precision
 #
 # The lengths, in images, are those of two cores: CROPS LPIPS WHOLE COOL SEEKING. PRESET and SET (settings of training)
-# change the rest: runs/small.sh trains flowmo-mini-8 by it. COMPILE=true makes a step about 1.14 times as fast on a CPU,
-# after some minutes, where there is a C++ compiler. The other numbers are those of the trials in docs/LOG.md.
+# change the rest: runs/small.sh trains flowmo-mini-8 by it. PROCESSES=2 trains in as many processes, each of one thread,
+# which on two cores that others use too is a third faster than one process of two threads. COMPILE=true makes a step
+# about 1.14 times as fast on a CPU, after some minutes, where there is a C++ compiler. The other numbers are those of the
+# trials in docs/LOG.md.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2 && exit 2; }
 data=$1 out=$2 limit=${3:-3h}
@@ -32,28 +34,31 @@ start=${START:-$out/start.safetensors}
 
 rates=(rates.full_share=0.4 rates.often_share=0.25)
 common=(batch_size="${BATCH:-4}" gradient_clip=1.0 weight_normalization=false code_dropout=0 "${rates[@]}"
-  noise_levels.curriculum_mass=1.0 noise_levels.curriculum_images=1000000000 ema_decay=0.9995
+  noise_levels.curriculum_mass=1.0 noise_levels.curriculum_images=1000000000 ema_decay=0.999
   compile="${COMPILE:-false}" flip=true workers="${WORKERS:-1}" checkpoint_minutes=5 validate_every=50000 log_steps=100)
-stages=(optimizer="${OPTIMIZER:-adam}" learning_rate="${RATE:-3e-4}" "betas=[0.9,0.98]" learning_rates.linear=0.05
-  losses.flow=10 perceptual_share=0.5 perceptual_crop="${PART:-64}")
+stages=(optimizer="${OPTIMIZER:-adam}" learning_rate="${RATE:-3e-4}" "betas=[0.9,0.98]" learning_rates.linear=0.1
+  learning_rates.readout=0.1 losses.flow="${FLOW:-1}" perceptual_share="${SHARE:-1}" perceptual_crop="${PART:-96}")
 
 run() { # NAME IMAGES COMMAND FLAGS...: a run to its end, or to the end of this call
   local folder=$out/$1 images=$2 command=$3
-  local end=$folder/checkpoint-$(printf %010d "$images")
+  local end=$folder/checkpoint-$(printf %010d "$images") processes=()
   [ ! -e "$end" ] || [ ! -e "$folder/model.safetensors" ] || return 0
-  flowmo "$command" "$data" "$folder" --validation "$data" --time-limit "$(left)" --device "$device" "${@:4}" images="$images"
+  [ "${PROCESSES:-1}" = 1 ] || processes=(-m torch.distributed.run --nproc-per-node "$PROCESSES")
+  echo "+ flowmo $command $data $folder"
+  "$python" ${processes[@]+"${processes[@]}"} -m flowmo "$command" "$data" "$folder" --validation "$data" \
+    --time-limit "$(left)" --device "$device" "${@:4}" images="$images"
   [ -e "$end" ] || { echo "stopped at the end of this call; the same command goes on" && exit 0; }
 }
 train() { # NAME IMAGES FROM SETTINGS...
   run "$1" "$2" train --recipe none --init "$3" --set "${common[@]}" "${stages[@]}" "${@:4}" ${SET:-}
 }
-crop=${CROP:-128} perceptual=${PERCEPTUAL:-0.3}
+crop=${CROP:-128} perceptual=${PERCEPTUAL:-0.5}
 train 1-crops "${CROPS:-10000}" "$start" crop_size="$crop" warmup_images=3000 cooldown_images=0 losses.perceptual=0
 train 2-lpips "${LPIPS:-500000}" "$out/1-crops" crop_size="$crop" warmup_images=3000 cooldown_images=0 losses.perceptual="$perceptual"
 train 3-whole "${WHOLE:-150000}" "$out/2-lpips" warmup_images=3000 cooldown_images="${COOL:-75000}" losses.perceptual="$perceptual"
 model=$out/3-whole
 
-seeking=(micro_batch="${BATCH:-4}" learning_rate=1e-4 learning_rates.linear=0.05 warmup_images=1000 cooldown_images="$((${SEEKING:-50000} / 2))"
+seeking=(micro_batch="$((${BATCH:-4} / ${PROCESSES:-1}))" learning_rate=1e-4 learning_rates.linear=0.05 warmup_images=1000 cooldown_images="$((${SEEKING:-50000} / 2))"
   sample.weight="${WEIGHT:-0.1}")
 case $last in
   posttrain) seeking+=(sample.num_steps=1 sample.grid=shifted) ;;

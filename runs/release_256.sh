@@ -56,7 +56,7 @@ tool plan_release "$data" "$out" --preset "$preset" ${model[@]+--model "${model[
   --set batch_size=$batch perceptual_share=0.5 perceptual_crop=$part "${settings[@]}"
 
 [ -z "$init" ] || export START=$init
-PRESET=$preset MODEL=${model[*]-} DEVICE=$device CROP=$crop PART=$part BATCH=$batch WORKERS=$workers \
+PRESET=$preset MODEL=${model[*]-} DEVICE=$device CROP=$crop PART=$part SHARE=0.5 BATCH=$batch WORKERS=$workers \
   CROPS=$(planned crops) LPIPS=$(planned lpips) WHOLE=$(planned whole) COOL=$(($(planned whole) / 2)) SEEKING=$(planned seeking) \
   METRICS=${METRICS:-psnr ssim lpips_alex} SET="${settings[*]} compile=$(planned compile)" \
   bash "$root/runs/packaged.sh" "$data" "$out" "$call"
