@@ -18,7 +18,7 @@ from flowmo.devices import ORDER, best_device, resolve_device
 from flowmo.generation.files import PACKAGED_GENERATOR, load_generator
 
 PACKAGE = Path(flowmo.__file__).parent
-ON_THE_CPU_BEFORE = {"quantize/usage.py": 3, "evaluation/validation.py": 1, "training/fit_transform.py": 4}
+ON_THE_CPU_BEFORE = {"quantize/usage.py": 3, "evaluation/validation.py": 1}
 """Lines that double what an earlier line of the same function has brought to the CPU."""
 
 

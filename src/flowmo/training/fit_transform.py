@@ -202,7 +202,7 @@ def _split(components: Tensor, of: Tensor) -> Tensor:
 def _principal(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Variances (M,) and principal components M M of rows S M, the largest first, and the rows without their mean."""
     centred = x - x.mean(0)
-    square = centred.double()
+    square = centred.cpu().double()
     moments = square.T @ square / len(x) + 1e-9 * torch.eye(x.shape[1], dtype=torch.float64)
     variance, basis = torch.linalg.eigh(moments)
     return variance.flip(0).clamp_min(1e-12).float(), basis.flip(1).float(), centred
@@ -221,7 +221,8 @@ def _normalized(components: Tensor, of: Tensor, count: int) -> Tensor:
 def fit_steps(x: Tensor) -> Steps:
     """Return the steps for a sample (S,): for each number of bits the first step with the least product of the errors
     after every bit, so that all prefixes are good."""
-    x = x.double() / x.double().square().mean().sqrt()
+    x = x.cpu().double()
+    x = x / x.square().mean().sqrt()
     first, error = [0.0], [1.0]
     for count in range(1, MOST_BITS + 1):
         best = min(STEPS, key=lambda step: math.log(math.prod(errors(x, step, count)[1:])))
@@ -237,7 +238,7 @@ def errors(x: Tensor, first: float, count: int) -> list[float]:
     """
     rest, bits, found = x.clone(), [], [float((x * x).mean())]
     for j in range(count):
-        bits.append(torch.where(rest > 0, 1.0, -1.0).double())
+        bits.append(torch.where(rest > 0, 1.0, -1.0).to(rest))
         rest = rest - first * 0.5**j * bits[-1]
         table = torch.stack(bits, dim=1)
         moments = table.T @ table + 1e-3 * torch.eye(j + 1, dtype=torch.float64)
@@ -283,7 +284,7 @@ def fit_factors(linear: LinearDecoder, encoder: TransformEncoder, components: Te
                 continue
             moments = own[:, :kept].T @ own[:, :kept] / len(own) * shared[:kept, :kept] + torch.diag(weight[:kept])
             products = (wanted @ vectors[:kept].T * own[:, :kept]).mean(0) + weight[:kept]
-            linear.factors[r, c, :kept] = torch.linalg.solve(moments.double(), products.double()).float()
+            linear.factors[r, c, :kept] = torch.linalg.solve(moments.cpu().double(), products.cpu().double()).float()
 
 
 @torch.no_grad()
