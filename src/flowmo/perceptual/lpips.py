@@ -6,7 +6,9 @@ that a training machine needs nothing else; the weights are always the published
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import copy
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -42,11 +44,12 @@ class LPIPS(nn.Module):
             self.stages = build_stages(network)
             self.lins = nn.ParameterList(torch.empty(_width(stage)) for stage in self.stages)
         try:
-            self.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+            self.load_state_dict({name: _laid_out(tensor.float()) for name, tensor in tensors.items()}, assign=True)
         except RuntimeError as error:
             raise WeightsError(f"these are not the weights of LPIPS {network!r}: {error}") from None
         if not all(p.isfinite().all() for p in self.parameters()) or any((lin < 0).any() for lin in self.lins):
             raise WeightsError(f"the weights of LPIPS {network!r} are damaged: infinite, or negative in the last layer")
+        self._rounded: dict[torch.dtype, nn.ModuleList] = {}  # the stages as autocast rounds them
         self.register_buffer("shift", torch.tensor(_SHIFT).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(_SCALE).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
@@ -61,9 +64,8 @@ class LPIPS(nn.Module):
             raise ImageError(f"LPIPS compares images of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
         smooth = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
         distances = []
-        for f, g, lin in zip(self.features(a, smooth), self.features(b, smooth), self.lins, strict=True):
-            weighted = (f - g).square() * lin.view(1, -1, 1, 1)  # B C h w
-            distances.append(weighted.sum(1).mean((1, 2)))
+        for f, g, lin in zip(self._features(a, smooth), self._features(b, smooth), self.lins, strict=True):
+            distances.append(((f - g).square() * lin).sum(-1).mean((1, 2)))  # B h w C
         return torch.stack(distances).sum(0)
 
     def features(self, image: Tensor, smooth: bool | None = None) -> list[Tensor]:
@@ -71,15 +73,34 @@ class LPIPS(nn.Module):
 
         smooth: normalise in the form that has a gradient everywhere; by default only if ``image`` needs one.
         """
+        return [f.permute(0, 3, 1, 2) for f in self._features(image, smooth)]
+
+    def _features(self, image: Tensor, smooth: bool | None) -> list[Tensor]:
+        """Return :meth:`features` as B h w C, with the channels of a pixel together in memory: much faster on a CPU."""
         self._check(image)
         needs_grad = torch.is_grad_enabled() and image.requires_grad
         features = []
         with torch.set_grad_enabled(needs_grad):
-            x = (image.float() - self.shift) / self.scale
-            for stage in self.stages:
+            x = ((image.float() - self.shift) / self.scale).contiguous(memory_format=torch.channels_last)
+            for stage in self._stages(image.device):
                 x = stage(x)
-                features.append(_unit_length(x.float(), needs_grad if smooth is None else smooth))
+                pixels = x.permute(0, 2, 3, 1).float()
+                features.append(_unit_length(pixels, needs_grad if smooth is None else smooth))
         return features
+
+    def _stages(self, device: torch.device) -> nn.ModuleList:
+        """Return the stages in the dtype of autocast, if it is on: rounded once, not in every call."""
+        if not torch.is_autocast_enabled(device.type):
+            return self.stages
+        dtype = torch.get_autocast_dtype(device.type)
+        if dtype not in self._rounded:
+            self._rounded[dtype] = copy.deepcopy(self.stages).to(dtype)
+        return self._rounded[dtype]
+
+    def _apply(self, function: Callable[..., Any], recurse: bool = True) -> LPIPS:
+        """Move or convert the module, as ``to`` does; what was rounded before is forgotten."""
+        self._rounded.clear()
+        return super()._apply(function, recurse)
 
     def _check(self, image: Tensor) -> None:
         if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
@@ -103,10 +124,18 @@ def build_stages(network: Network) -> nn.ModuleList:
     return nn.ModuleList(_vgg16() if network == "vgg" else _alexnet())
 
 
+def _laid_out(weights: Tensor) -> Tensor:
+    """Return weights with the channels of a pixel together in memory, where they are a convolution's."""
+    return weights.contiguous(memory_format=torch.channels_last) if weights.ndim == 4 else weights
+
+
 def _unit_length(x: Tensor, smooth: bool) -> Tensor:
-    """x / |x| over channels. The published form has no gradient where x is 0, as in flat dark areas; the smooth has."""
-    squares = x.square().sum(1, keepdim=True)
-    return x / (squares + 1e-10).sqrt() if smooth else x / (squares.sqrt() + 1e-10)
+    """Return x / |x| over the last axis.
+
+    The published form has no gradient where x is 0, as in flat dark areas; the smooth one has.
+    """
+    squares = x.square().sum(-1, keepdim=True)
+    return x * (squares + 1e-10).rsqrt() if smooth else x / (squares.sqrt() + 1e-10)
 
 
 def _vgg16() -> list[nn.Sequential]:
