@@ -128,7 +128,7 @@ def serve(preset: str, size: int, settings: list[str]) -> None:
     from flowmo.provenance import code_version
     from flowmo.tokenizer import FlowMo
     from flowmo.training import TrainConfig, loop, start
-    from flowmo.training.distributed import World
+    from flowmo.training.processes.distributed import World
 
     model, train = PRESETS[preset](), configs.override(TrainConfig(), settings)
     if size and size != model.image_size:

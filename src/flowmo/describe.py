@@ -73,7 +73,10 @@ def describe(target: str, load_model: Callable[[str], FlowMo] = load, verify: bo
 
 
 def _run_folder(folder: Path, verify: bool) -> dict[str, Any]:
-    from .training.checkpoint import checkpoints, verify_checkpoint  # takes seconds, and only folders need it
+    from .training.checkpoints.checkpoint import (  # takes seconds, and only folders need it
+        checkpoints,
+        verify_checkpoint,
+    )
 
     if checkpoint_folder(str(folder)) and not checkpoints(folder):
         return {"what": "checkpoint", "folder": str(folder)} | _checkpoint(folder, verify)
@@ -96,8 +99,8 @@ def _run_folder(folder: Path, verify: bool) -> dict[str, Any]:
 
 def _checkpoint(path: Path, verify: bool) -> dict[str, Any]:
     """What it says of itself, without the checksums, and its bytes unread unless they are to be verified."""
-    from .training.checkpoint import read_about as read_checkpoint_about
-    from .training.checkpoint import verify_checkpoint
+    from .training.checkpoints.checkpoint import read_about as read_checkpoint_about
+    from .training.checkpoints.checkpoint import verify_checkpoint
 
     if verify:
         verify_checkpoint(path)

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import flowmo
+from flowmo.cli.arguments.models import tell_other_size
 from flowmo.cli.main import main
-from flowmo.cli.models import tell_other_size
 from flowmo.codec import TokenFile, encode_file, read_file
 from flowmo.presets import flowmo_mini_64, tiny
 from flowmo.samples import paths as sample_paths

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from flowmo.cli.fields import add_fields, fields_of
+from flowmo.cli.arguments.fields import add_fields, fields_of
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flowmo.cli.flags import move_model_settings
+from flowmo.cli.arguments.flags import move_model_settings
 from flowmo.cli.main import build_parser, main
 from flowmo.config import override
 from flowmo.errors import ConfigError

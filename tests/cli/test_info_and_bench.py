@@ -20,7 +20,7 @@ from flowmo.generation.files import save_generator
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.training import TrainConfig, TrainState, World
-from flowmo.training.checkpoint import save_checkpoint
+from flowmo.training.checkpoints.checkpoint import save_checkpoint
 from flowmo.weights import load_model, official_layout
 
 

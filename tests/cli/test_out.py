@@ -11,7 +11,7 @@ import pytest
 from command_support import CAT, PICTURES, Command
 from PIL import Image
 
-from flowmo.cli import runs
+from flowmo.cli.arguments import runs
 from flowmo.cli.main import main
 
 

@@ -29,8 +29,8 @@ from flowmo.generation import DecodeSettings, GeneratorConfig, TokenLayout, gene
 from flowmo.presets import tiny
 from flowmo.quantize.tokens import Tokens
 from flowmo.tokenizer import FlowMo
+from flowmo.training.data.token_data import read_token_set
 from flowmo.training.generator import GeneratorTrainConfig, held_out
-from flowmo.training.token_data import read_token_set
 from flowmo.weights import save_model
 
 STEPS = [

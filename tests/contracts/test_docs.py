@@ -16,9 +16,9 @@ from flowmo.cli.main import build_parser
 from flowmo.errors import ConfigError
 from flowmo.generation.presets import maskgit_397m
 from flowmo.training import DistillTrainConfig, PostTrainConfig, TrainConfig
-from flowmo.training.config import STAGES
+from flowmo.training.configuration.config import STAGES
+from flowmo.training.configuration.stored_config import known_settings
 from flowmo.training.generator import GeneratorTrainConfig
-from flowmo.training.stored_config import known_settings
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "flowmo"

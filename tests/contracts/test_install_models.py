@@ -180,7 +180,7 @@ def test_a_model_that_goes_takes_its_table_of_sizes_along(
     assert f"# {PACKAGED}" not in (packaged / "README.md").read_text()
     warned = in_tree(
         tree,
-        "import sys; sys.stderr = sys.stdout; from flowmo.cli.models import tell_other_size; "
+        "import sys; sys.stderr = sys.stdout; from flowmo.cli.arguments.models import tell_other_size; "
         "from flowmo.presets import flowmo_mini_64; tell_other_size((128, 128), flowmo_mini_64())",
     )
     assert "trained at 64x64 pixels" in warned

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import flowmo
-from flowmo.cli.common import add_device_argument
+from flowmo.cli.arguments.common import add_device_argument
 from flowmo.cli.main import build_parser
 from flowmo.devices import ORDER, best_device, resolve_device
 from flowmo.generation.files import PACKAGED_GENERATOR, load_generator

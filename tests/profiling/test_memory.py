@@ -21,7 +21,7 @@ from flowmo.profiling.memory import memory_per_rank
 from flowmo.profiling.training import measured
 from flowmo.stages import LossWeights
 from flowmo.training import TrainConfig
-from flowmo.training.recipes import published
+from flowmo.training.configuration.recipes import published
 
 ROOT = Path(__file__).parents[2]
 RESULTS = sorted((ROOT / "results").glob("bench-train-*.json"))

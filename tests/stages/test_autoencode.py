@@ -14,7 +14,7 @@ from flowmo.flow import ThickTailedLogitNormal
 from flowmo.presets import tiny
 from flowmo.stages import LossWeights, autoencode_loss, draw, mode_matching_loss, regress
 from flowmo.tokenizer import FlowMo
-from flowmo.training.ema import WeightNormalization
+from flowmo.training.optimization.ema import WeightNormalization
 
 
 def distance(image: Tensor, reference: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from flowmo.presets import tiny
 from flowmo.stages import LossWeights
 from flowmo.tokenizer import FlowMo
 from flowmo.training import TrainConfig, World, assemble
-from flowmo.training.distributed import blocks, spread, whole
+from flowmo.training.processes.distributed import blocks, spread, whole
 
 os.environ["LOCAL_WORLD_SIZE"] = "2"
 COMPILED = {"calls": 0}

@@ -20,8 +20,9 @@ from flowmo.config import to_dict
 from flowmo.errors import TrainingError
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
-from flowmo.training import TrainConfig, TrainState, World, checkpoint, read_newest, save_checkpoint
-from flowmo.training.checkpoint import read_checkpoint, tidy
+from flowmo.training import TrainConfig, TrainState, World, read_newest, save_checkpoint
+from flowmo.training.checkpoints import checkpoint
+from flowmo.training.checkpoints.checkpoint import read_checkpoint, tidy
 
 HERE = World()
 

@@ -25,9 +25,9 @@ from flowmo.errors import TrainingError
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.training import TrainConfig, TrainState, World, read_newest, save_checkpoint
-from flowmo.training.checkpoint import CHECKSUM, Checkpoint, _checksum, read_about, read_checkpoint
+from flowmo.training.checkpoints.checkpoint import CHECKSUM, Checkpoint, _checksum, read_about, read_checkpoint
+from flowmo.training.checkpoints.stored_tensors import read_table
 from flowmo.training.start import raw_model
-from flowmo.training.stored_tensors import read_table
 
 HERE = World()
 

@@ -11,7 +11,7 @@ import torch
 from flowmo.config import override
 from flowmo.errors import ConfigError
 from flowmo.training import TrainConfig
-from flowmo.training.run_config import fast_precision, product_seconds
+from flowmo.training.configuration.run_config import fast_precision, product_seconds
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
 
         monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
         monkeypatch.setattr("torch.cpu.get_capabilities", lambda: processor, raising=False)
-        monkeypatch.setattr("flowmo.training.run_config.product_seconds", timed)
+        monkeypatch.setattr("flowmo.training.configuration.run_config.product_seconds", timed)
         fast_precision.cache_clear()
 
     yield pretend
@@ -87,7 +87,9 @@ def test_the_usual_precision_is_measured_once_a_process(machine: Callable[..., N
     machine(False, {"amx_bf16": True}, [0.1, 1.0])
     assert TrainConfig().chosen_precision == "bf16"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flowmo.training.run_config.product_seconds", lambda kinds: pytest.fail("was timed again"))
+        patch.setattr(
+            "flowmo.training.configuration.run_config.product_seconds", lambda kinds: pytest.fail("was timed again")
+        )
         assert TrainConfig().chosen_precision == "bf16"
 
 

@@ -15,8 +15,8 @@ from flowmo.errors import TrainingError, WeightsError
 from flowmo.presets import tiny
 from flowmo.provenance import weights_checksum
 from flowmo.tokenizer import FlowMo
+from flowmo.training.configuration.recipes import distillation, post_training
 from flowmo.training.decoder_plan import decoder_plan, in_words
-from flowmo.training.recipes import distillation, post_training
 
 
 class Difference(nn.Module):

@@ -23,7 +23,7 @@ from flowmo.provenance import weights_checksum
 from flowmo.stages import LossWeights, draw, mode_matching_loss
 from flowmo.tokenizer import FlowMo
 from flowmo.training import Run, Signals, TrainConfig, TrainState, World, read_newest
-from flowmo.training.early_stopping import validations_of
+from flowmo.training.monitoring.early_stopping import validations_of
 from flowmo.weights import load_model, save_model
 
 DATA = pictures.paths()[0].parent

@@ -33,7 +33,7 @@ from flowmo.data import BatchLoader, open_images
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.training import TrainConfig, TrainState, World
-from flowmo.training.checkpoint import read_checkpoint
+from flowmo.training.checkpoints.checkpoint import read_checkpoint
 
 PHOTO = samples.paths()[0]
 TWO = ("--standalone", "--nproc-per-node", "2")

@@ -20,8 +20,8 @@ from flowmo.presets import tiny
 from flowmo.stages import LossWeights, draw, mode_matching_loss
 from flowmo.tokenizer import FlowMo
 from flowmo.training import Log, Run, SampleLossConfig, World, assemble, read_newest
-from flowmo.training.early_stopping import best, hacks_reward, validations_of, verdict
-from flowmo.training.recipes import post_training
+from flowmo.training.configuration.recipes import post_training
+from flowmo.training.monitoring.early_stopping import best, hacks_reward, validations_of, verdict
 from flowmo.training.start import TOKENIZER
 from flowmo.weights import load_model, read_about
 

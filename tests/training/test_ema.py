@@ -13,7 +13,7 @@ from flowmo.presets import flowmo_mini_64, tiny
 from flowmo.stages import LossWeights, draw, mode_matching_loss
 from flowmo.tokenizer import FlowMo
 from flowmo.training import TrainConfig, TrainState
-from flowmo.training.ema import EMA, WeightNormalization
+from flowmo.training.optimization.ema import EMA, WeightNormalization
 
 
 def block_linears(model: FlowMo) -> dict[str, nn.Linear]:

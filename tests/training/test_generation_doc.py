@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowmo.training.token_data import read_token_set
+from flowmo.training.data.token_data import read_token_set
 
 TEXT = (Path(__file__).parents[2] / "docs" / "GENERATION.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)

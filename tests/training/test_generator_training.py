@@ -20,7 +20,8 @@ from flowmo.errors import ConfigError, TrainingError
 from flowmo.generation import DecodeSettings, Generator, decode, load_generator
 from flowmo.generation.presets import tiny
 from flowmo.training import Run, World
-from flowmo.training.checkpoint import read_checkpoint
+from flowmo.training.checkpoints.checkpoint import read_checkpoint
+from flowmo.training.data.token_data import TokenLoader, TokenSet, read_token_set
 from flowmo.training.generator import (
     GENERATOR,
     GeneratorStep,
@@ -30,7 +31,6 @@ from flowmo.training.generator import (
     held_out,
     published,
 )
-from flowmo.training.token_data import TokenLoader, TokenSet, read_token_set
 
 PIZZA, ALP = 95, 96
 SETTINGS = {

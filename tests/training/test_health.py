@@ -18,7 +18,7 @@ from flowmo.presets import tiny
 from flowmo.stages import LossWeights
 from flowmo.tokenizer import FlowMo
 from flowmo.training import Log, Run, TrainConfig, World, assemble
-from flowmo.training.signals import Exchange
+from flowmo.training.processes.signals import Exchange
 from flowmo.training.start import TOKENIZER
 
 CONFIG = TrainConfig(

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from flowmo.training import Log
-from flowmo.training.early_stopping import DISTANCE, validations_of
-from flowmo.training.logs import duration
+from flowmo.training.monitoring.early_stopping import DISTANCE, validations_of
+from flowmo.training.monitoring.logs import duration
 
 WHOLE = f'{{"images": 8, "{DISTANCE}": 0.5}}'.encode()
 BROKEN = [b"\xff\xfe", WHOLE.replace(b"images", b"im\xffges"), WHOLE[:-3], b"[" * 5000, b"3", b"null"]

@@ -16,9 +16,9 @@ from flowmo.cli.main import main
 from flowmo.config import TransformerConfig
 from flowmo.errors import ConfigError
 from flowmo.training import TrainConfig
-from flowmo.training.config import LearningRates
-from flowmo.training.distributed import World, block_matrices
-from flowmo.training.muon import Muon, orthogonalized
+from flowmo.training.configuration.config import LearningRates
+from flowmo.training.optimization.muon import Muon, orthogonalized
+from flowmo.training.processes.distributed import World, block_matrices
 from flowmo.training.start import assemble
 
 

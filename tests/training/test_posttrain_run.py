@@ -19,7 +19,7 @@ from flowmo.perceptual import load_classifier
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.training import TrainConfig, TrainState, World, read_newest
-from flowmo.training.early_stopping import best, validations_of
+from flowmo.training.monitoring.early_stopping import best, validations_of
 from flowmo.weights import load_model, read_about, save_model
 
 BATCH, STEPS = 8, 12

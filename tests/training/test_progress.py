@@ -11,7 +11,7 @@ import pytest
 
 PROGRAM = """
 import time
-from flowmo.training.progress import Bar
+from flowmo.training.monitoring.progress import Bar
 bar = Bar(1000, 200, time.monotonic() + 90)
 said = bar.around(print)
 for _ in range(5):

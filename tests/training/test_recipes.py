@@ -11,8 +11,8 @@ from flowmo.presets import PRESETS
 from flowmo.stages import LossWeights
 from flowmo.stages.curriculum import code_dropout, noise_levels
 from flowmo.tokenizer import FlowMo
-from flowmo.training import schedule as schedules
-from flowmo.training.recipes import RECIPES, model_of, published
+from flowmo.training.configuration.recipes import RECIPES, model_of, published
+from flowmo.training.optimization import schedule as schedules
 
 
 @pytest.mark.parametrize(("preset", "steps"), [("flowmo-lo", 1_300_000), ("flowmo-hi", 800_000)])

@@ -18,7 +18,7 @@ from flowmo.presets import tiny
 from flowmo.stages import LossWeights
 from flowmo.tokenizer import FlowMo
 from flowmo.training import TrainConfig, World, assemble
-from flowmo.training.distributed import blocks
+from flowmo.training.processes.distributed import blocks
 
 BLOCKS = ("encoder.blocks.0", "encoder.blocks.1", "decoder.blocks.0", "decoder.blocks.1")
 

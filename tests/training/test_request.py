@@ -12,8 +12,8 @@ from flowmo.errors import ConfigError
 from flowmo.presets import preset, tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.training import AutoencodeTrainConfig, TrainConfig, short
-from flowmo.training.recipes import published
-from flowmo.training.request import Request
+from flowmo.training.configuration.recipes import published
+from flowmo.training.configuration.request import Request
 
 
 @pytest.mark.parametrize(

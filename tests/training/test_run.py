@@ -28,7 +28,7 @@ from flowmo.cli.main import main
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.training import Run, TrainConfig, TrainState, World, read_newest
-from flowmo.training.validation import Validator
+from flowmo.training.monitoring.validation import Validator
 from flowmo.weights import load_model, read_about, save_model
 
 

@@ -15,8 +15,9 @@ from test_health import CONFIG, real_run
 from flowmo.errors import TrainingError
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
-from flowmo.training import TrainConfig, TrainState, World, read_newest, saver
-from flowmo.training.saver import Saver, shares
+from flowmo.training import TrainConfig, TrainState, World, read_newest
+from flowmo.training.checkpoints import saver
+from flowmo.training.checkpoints.saver import Saver, shares
 from flowmo.weights import load_model
 
 

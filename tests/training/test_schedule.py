@@ -12,7 +12,7 @@ from flowmo.config import from_json, override, to_json
 from flowmo.errors import ConfigError
 from flowmo.stages.curriculum import code_dropout, noise_levels
 from flowmo.training import NoiseLevelConfig, TrainConfig
-from flowmo.training.schedule import ema_decay, learning_rate
+from flowmo.training.optimization.schedule import ema_decay, learning_rate
 
 RUN = TrainConfig(images=10_000, batch_size=10, learning_rate=2e-3, warmup_images=1_000, cooldown_images=2_000)
 

@@ -20,7 +20,7 @@ from flowmo.perceptual import load_lpips
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.training import TrainConfig, TrainState, World
-from flowmo.training.checkpoint import read_checkpoint
+from flowmo.training.checkpoints.checkpoint import read_checkpoint
 from flowmo.weights import load_model, save_model
 
 SHORT = {"images": 2 * BATCH, "warmup_images": 0, "cooldown_images": 0, "validate_every": 10**6, "micro_batch": 2}

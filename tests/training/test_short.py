@@ -15,7 +15,7 @@ from run_support import finish, lines_of, start
 from flowmo.cli.main import main
 from flowmo.config import SamplerConfig
 from flowmo.training import short as short_recipe
-from flowmo.training.logs import in_words
+from flowmo.training.monitoring.logs import in_words
 from flowmo.training.short import Validations, batch_in, length_in, short, validations_in, validations_of
 
 QUICK = ["losses.perceptual=0", "precision=fp32", "workers=0"]

@@ -16,12 +16,13 @@ from PIL import Image
 from run_support import BATCH, STEPS, checkpoints_of, command, finish, start, wait_for_step
 
 import flowmo
+from flowmo.cli.arguments.models import load_named
 from flowmo.cli.main import main
-from flowmo.cli.models import load_named
 from flowmo.errors import WeightsError
 from flowmo.generation import load_generator
 from flowmo.tokenizer import FlowMo
-from flowmo.training import TrainConfig, TrainState, World, averaged_model, health, loop, read_newest
+from flowmo.training import TrainConfig, TrainState, World, averaged_model, loop, read_newest
+from flowmo.training.monitoring import health
 from flowmo.training.start import stored_model_config
 from flowmo.weights import load_model, read_about
 

@@ -14,10 +14,10 @@ from flowmo.config import to_dict
 from flowmo.errors import ConfigError
 from flowmo.setting_names import RENAMED
 from flowmo.training import AutoencodeTrainConfig, DistillTrainConfig, PostTrainConfig, TrainConfig, read_newest
-from flowmo.training.recipes import distillation, post_training
-from flowmo.training.run_config import RunConfig
-from flowmo.training.settings import with_settings
-from flowmo.training.stored_config import stored_config
+from flowmo.training.configuration.recipes import distillation, post_training
+from flowmo.training.configuration.run_config import RunConfig
+from flowmo.training.configuration.settings import with_settings
+from flowmo.training.configuration.stored_config import stored_config
 
 OLD_SAMPLE = {
     "weight": 0.01, "mode": "chain", "num_steps": 8, "grid": "random", "rho": None, "network": "efficientnet_lite0",

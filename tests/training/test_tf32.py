@@ -20,7 +20,8 @@ from flowmo.errors import TrainingError
 from flowmo.presets import tiny
 from flowmo.profiling.training_speed import measure_updates
 from flowmo.stages import LossWeights, ModeMatching
-from flowmo.training import TokenizerPlan, TrainConfig, TrainOptions, World, generator, recipes, train
+from flowmo.training import TokenizerPlan, TrainConfig, TrainOptions, World, generator, train
+from flowmo.training.configuration import recipes
 from flowmo.training.short import measured_speed
 
 QUICK = TrainConfig(

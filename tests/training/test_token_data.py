@@ -16,7 +16,7 @@ from flowmo.codec import Shard, write_shard
 from flowmo.errors import DataError, FlowMoError, TokenFileError
 from flowmo.generation import to_sequence
 from flowmo.quantize.tokens import Tokens
-from flowmo.training.token_data import TokenLoader, TokenSet, read_token_set
+from flowmo.training.data.token_data import TokenLoader, TokenSet, read_token_set
 
 
 def shard(count: int = 5, first: int = 0, **changes: object) -> Shard:
@@ -66,7 +66,7 @@ def test_tokens_stay_in_their_file(tmp_path: Path) -> None:
     program = f"""
 import json, re
 from pathlib import Path
-from flowmo.training.token_data import read_token_set
+from flowmo.training.data.token_data import read_token_set
 
 def own():
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024

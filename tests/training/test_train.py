@@ -24,7 +24,7 @@ from flowmo.errors import ConfigError, TrainingError
 from flowmo.presets import tiny
 from flowmo.stages import LossWeights
 from flowmo.training import Run, TokenizerPlan, TrainConfig, TrainOptions, World, session, train
-from flowmo.training.validation import SizedValidation, Validator
+from flowmo.training.monitoring.validation import SizedValidation, Validator
 from flowmo.weights import load_model
 
 QUICK = TrainConfig(
@@ -69,7 +69,7 @@ def test_a_run_keeps_the_precision_it_began_with(data: Path, tmp_path: Path, mon
     source, said, folder = open_images(str(data)), [], tmp_path / "run"
     plan = plan_of(replace(QUICK, precision="auto"))
     for begun in ("bf16", "fp32"):
-        monkeypatch.setattr("flowmo.training.run_config.fast_precision", lambda begun=begun: begun)
+        monkeypatch.setattr("flowmo.training.configuration.run_config.fast_precision", lambda begun=begun: begun)
         train(plan, source, folder, TrainOptions(seconds=0, say=said.append))
         assert json.loads((folder / "config.json").read_text())["train"]["precision"] == "bf16"
     assert "resuming at 8 images" in said

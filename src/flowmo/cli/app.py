@@ -10,10 +10,10 @@ from ..generation import load_generator, packaged_generator_of
 from ..integrations.app import App
 from ..integrations.serving import need_gradio, serve
 from ..weights.load import PACKAGED
-from .common import MODEL_HELP, add_device_argument
-from .fields import add_flag
-from .models import load_named
-from .values import positive
+from .arguments.common import MODEL_HELP, add_device_argument
+from .arguments.fields import add_flag
+from .arguments.models import load_named
+from .arguments.values import positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

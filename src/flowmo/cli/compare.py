@@ -28,10 +28,10 @@ from ..metrics.networks import WeightFiles
 from ..progress import Progress
 from ..tokenizer import FlowMo
 from ..viewing.plots import need_matplotlib
-from . import common, models
-from .fields import add_flag, fields_of
+from .arguments import common, models
+from .arguments.fields import add_flag, fields_of
+from .arguments.values import positive, seed, size
 from .printing import print_json, print_table
-from .values import positive, seed, size
 
 OUT = "flowmo-compare"
 FILES = ("lpips_alex", "lpips_vgg", "inception", "classifier")

@@ -16,10 +16,10 @@ from ..progress import Progress
 from ..provenance import machine
 from ..viewing.coordinate_plot import coordinate_figure
 from ..viewing.plots import need_matplotlib, write_plot
-from . import common
-from .fields import add_flag, add_settings
+from .arguments import common
+from .arguments.fields import add_flag, add_settings
+from .arguments.values import finite, positive
 from .printing import print_json, print_table
-from .values import finite, positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

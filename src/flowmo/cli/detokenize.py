@@ -16,9 +16,9 @@ from ..progress import Progress
 from ..text import pictures_in_words
 from ..tokenizer import FlowMo
 from ..viewing import write_png
-from . import common, models
-from .fields import add_flag
-from .peers import add_decoding_peer, refuse_our_settings
+from .arguments import common, models
+from .arguments.fields import add_flag
+from .arguments.peers import add_decoding_peer, refuse_our_settings
 from .printing import print_json
 
 SAMPLER = ("steps", "rho", "guidance", "interval", "solver", "raw_weights")

@@ -11,12 +11,12 @@ import argparse
 from ..errors import ConfigError
 from ..tokenizer import FlowMo
 from ..training import DistillTrainConfig
+from ..training.configuration.recipes import distillation
+from ..training.configuration.settings import with_settings
 from ..training.distillation import check_pair, student_of, teacher_of
-from ..training.recipes import distillation
-from ..training.settings import with_settings
-from . import decoder_runs, models
-from .fields import add_flag
-from .runs import tell
+from .arguments import decoder_runs, models
+from .arguments.fields import add_flag
+from .arguments.runs import tell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

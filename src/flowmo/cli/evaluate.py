@@ -31,12 +31,12 @@ from ..metrics.networks import WeightFiles
 from ..metrics.table import FEW, check_metrics, default_families, families, in_one_line, result_table
 from ..progress import Progress
 from ..training import World
-from . import common, models
-from .fields import add_flag, fields_of
-from .peers import add_peer_arguments
+from .arguments import common, models
+from .arguments.fields import add_flag, fields_of
+from .arguments.peers import add_peer_arguments
+from .arguments.rates import add_rate_arguments, rates_of
+from .arguments.values import finite, positive
 from .printing import print_json, print_table
-from .rates import add_rate_arguments, rates_of
-from .values import finite, positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,10 +13,10 @@ from ..files import folder_in_words
 from ..metrics.table import FEW, result_table
 from ..progress import Progress
 from ..training import World
-from . import common
-from .fields import fields_of
+from .arguments import common
+from .arguments.fields import fields_of
+from .arguments.values import positive
 from .printing import print_json, print_table
-from .values import positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

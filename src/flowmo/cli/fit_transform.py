@@ -10,8 +10,8 @@ from ..config import override
 from ..presets import preset
 from ..progress import Progress
 from ..training.fit_transform import fit_to_file
-from .fields import add_flag, add_settings
-from .values import positive, seed
+from .arguments.fields import add_flag, add_settings
+from .arguments.values import positive, seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,10 +20,10 @@ from ..perceptual import lpips_or_note
 from ..pipelines.gallery import Gallery
 from ..progress import Progress
 from ..text import pictures_in_words
-from . import common, models
-from .fields import add_flag, fields_of
+from .arguments import common, models
+from .arguments.fields import add_flag, fields_of
+from .arguments.values import positive, size
 from .printing import print_json
-from .values import positive, size
 
 OUT = Path("flowmo-gallery.html")
 LIMIT = 100

@@ -12,12 +12,12 @@ from pathlib import Path
 from ..devices import usable_device
 from ..generation import PACKAGED_GENERATOR, DecodeSettings
 from ..progress import Progress
-from . import common
-from .fields import add_fields, add_flag, fields_of
-from .models import load_named
-from .peers import add_decoding_peer, refuse_our_settings
+from .arguments import common
+from .arguments.fields import add_fields, add_flag, fields_of
+from .arguments.models import load_named
+from .arguments.peers import add_decoding_peer, refuse_our_settings
+from .arguments.values import finite, positive, seed, steps
 from .printing import print_json
-from .values import finite, positive, seed, steps
 
 DRAWING = {
     "num_steps": ("--steps", "steps of unmasking"),

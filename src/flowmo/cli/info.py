@@ -8,10 +8,10 @@ import argparse
 from ..describe import describe
 from ..text import in_words
 from ..weights.load import PACKAGED
-from .common import add_json_argument
-from .fields import add_flag
-from .flags import add_pth_arguments
-from .models import load_named
+from .arguments.common import add_json_argument
+from .arguments.fields import add_flag
+from .arguments.flags import add_pth_arguments
+from .arguments.models import load_named
 from .printing import print_json
 
 

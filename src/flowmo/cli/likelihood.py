@@ -21,11 +21,11 @@ from ..experiments.likelihood import (
 from ..flow.likelihood import DEQUANTIZATION_T
 from ..progress import Progress
 from ..tokenizer import SMALLEST_TRAINING_T
-from . import common
-from .fields import add_fields, add_flag, fields_of
+from .arguments import common
+from .arguments.fields import add_fields, add_flag, fields_of
+from .arguments.values import finite, seed
 from .figure import shared
 from .printing import print_table
-from .values import finite, seed
 
 ODE = {
     "num_steps": ("--steps", "steps of the decoder"),

@@ -17,9 +17,9 @@ from types import ModuleType
 from .._version import __version__
 from ..errors import FlowMoError
 from ..text import plain_output
-from .flags import likely_flag, move_model_settings, tell_old_names, unify
+from .arguments.flags import likely_flag, move_model_settings, tell_old_names, unify
+from .arguments.subcommands import Parser, add_commands
 from .printing import is_first
-from .subcommands import Parser, add_commands
 
 COMMANDS = {
     "reconstruct": "code images and decode them again, with a table of how close they are",

@@ -8,11 +8,11 @@ import argparse
 from functools import partial
 
 from ..errors import ConfigError
-from ..training.recipes import post_training, published_post_training
-from ..training.settings import with_settings
-from . import decoder_runs
-from .fields import add_flag
-from .runs import tell
+from ..training.configuration.recipes import post_training, published_post_training
+from ..training.configuration.settings import with_settings
+from .arguments import decoder_runs
+from .arguments.fields import add_flag
+from .arguments.runs import tell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

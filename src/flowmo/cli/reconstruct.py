@@ -19,7 +19,7 @@ from ..files import check_targets, folder_in_words, single_image
 from ..perceptual import lpips_or_note
 from ..progress import Progress
 from ..viewing import contact_sheet, side_by_side, write_png
-from . import common, models, rates
+from .arguments import common, models, rates
 from .printing import print_json, print_table
 
 SUFFIXES = (".png", ".side-by-side.png")

@@ -19,11 +19,11 @@ from ..errors import ConfigError, DataError
 from ..progress import Progress
 from ..text import pictures_in_words
 from ..weights.load import PACKAGED
-from . import common, models, rates
-from .fields import add_flag, fields_of
-from .peers import add_peer_arguments, refuse_our_settings
+from .arguments import common, models, rates
+from .arguments.fields import add_flag, fields_of
+from .arguments.peers import add_peer_arguments, refuse_our_settings
+from .arguments.values import positive
 from .printing import print_json
-from .values import positive
 
 if TYPE_CHECKING:
     from ..coding.shards import Opened

@@ -11,12 +11,12 @@ from ..config import to_json
 from ..pipelines.training_runs import train_tokenizer
 from ..presets import PRESETS
 from ..training import short
-from ..training.recipes import RECIPES
-from ..training.request import WHOLE, Request
-from .common import add_device_argument
-from .fields import add_flag, add_settings
-from .models import load_named
-from .runs import add_run_arguments, data_of, options_of, tell
+from ..training.configuration.recipes import RECIPES
+from ..training.configuration.request import WHOLE, Request
+from .arguments.common import add_device_argument
+from .arguments.fields import add_flag, add_settings
+from .arguments.models import load_named
+from .arguments.runs import add_run_arguments, data_of, options_of, tell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

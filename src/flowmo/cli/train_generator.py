@@ -14,13 +14,13 @@ from ..generation.presets import PRESETS
 from ..pipelines.training_runs import train_generator
 from ..tokenizer import FlowMo
 from ..training import GeneratorTrainConfig
+from ..training.data.generator_data import data_and_config, held_out_data
 from ..training.generator import GENERATOR_RECIPES
-from ..training.generator_data import data_and_config, held_out_data
-from .common import MODEL_HELP, add_device_argument
-from .fields import add_settings
-from .models import load_named
-from .peers import add_decoding_peer
-from .runs import add_loop_arguments, options_of, tell
+from .arguments.common import MODEL_HELP, add_device_argument
+from .arguments.fields import add_settings
+from .arguments.models import load_named
+from .arguments.peers import add_decoding_peer
+from .arguments.runs import add_loop_arguments, options_of, tell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ import argparse
 
 from ..downloads import readable
 from ..metrics.weight_files import SOURCES, describe_source, fetch_source, source_of
-from .common import add_json_argument
+from .arguments.common import add_json_argument
 from .printing import print_json
 
 

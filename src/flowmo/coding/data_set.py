@@ -27,7 +27,7 @@ from ..data import FITS, Fit, ImageSource, fit_picture, to_tensor
 from ..errors import ConfigError, ImageError, TokenFileError
 from ..files import only_one, replacing
 from ..quantize.tokens import Tokens
-from ..training.distributed import World
+from ..training.processes.distributed import World
 
 PART = 1024
 

@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..files import check_targets
 from ..generation import read_class_names
 from ..quantize.tokens import payload_size
-from ..training.distributed import World
+from ..training.processes.distributed import World
 from .data_set import Coder, CodingJob, code_data_set
 
 SUFFIXES = (".shard", ".safetensors", ".npy")

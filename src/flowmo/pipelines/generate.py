@@ -16,7 +16,7 @@ from ..flow.guidance import idle_guidance
 from ..generation import PACKAGED_GENERATOR, DecodeSettings, Generator, load_generator
 from ..inference import PRECISIONS, made_ready
 from ..tokenizer import FlowMo
-from ..training.distributed import World
+from ..training.processes.distributed import World
 from ..viewing import captioned_grid, two_columns, write_png
 from ..weights.load import load, packaged_names
 from .class_images import (

@@ -9,8 +9,8 @@ from typing import Any
 from ..data import to_image
 from ..generation import DecodeSettings, generate
 from ..training import GeneratorTrainConfig, World
+from ..training.data.token_data import TokenSet
 from ..training.generator import held_out
-from ..training.token_data import TokenSet
 from ..viewing import titled_images, write_png
 from .class_images import Detokenizer, title
 

@@ -22,7 +22,7 @@ from ..data import to_image
 from ..errors import ConfigError
 from ..files import only_one, replacing
 from ..provenance import weights_checksum
-from ..training.distributed import World
+from ..training.processes.distributed import World
 from .class_images import ImageGenerator, Order, Pictures, sample
 
 

@@ -30,15 +30,15 @@ from ..training import (
     short,
     train,
 )
-from ..training.checkpoint import checkpoints
+from ..training.checkpoints.checkpoint import checkpoints
+from ..training.configuration.request import Request
+from ..training.data.image_data import ImageData
+from ..training.data.token_data import TokenSet
 from ..training.decoder_plan import decoder_plan, in_words
-from ..training.early_stopping import best, validations_of
-from ..training.image_data import ImageData
-from ..training.logs import NAME as LOG
-from ..training.request import Request
+from ..training.monitoring.early_stopping import best, validations_of
+from ..training.monitoring.logs import NAME as LOG
+from ..training.monitoring.validation import IMAGES, SizedValidation, Validation
 from ..training.start import stored_model_config
-from ..training.token_data import TokenSet
-from ..training.validation import IMAGES, SizedValidation, Validation
 from ..viewing.plots import write_plot
 from ..viewing.validation_curves import validation_figure
 from .generator_validation import HELD_OUT, SAMPLES, make_generator_validation

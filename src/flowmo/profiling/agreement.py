@@ -15,7 +15,7 @@ from torch import Tensor
 from ..flow import interpolate, seeded_noise, velocity_target
 from ..quantize.tokens import Tokens
 from ..tokenizer import FlowMo
-from ..training.distributed import World, blocks, spread
+from ..training.processes.distributed import World, blocks, spread
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LEAST_TOKENS = {"float32": 0.995, "bfloat16": 0.80}

@@ -24,8 +24,8 @@ from ..errors import ConfigError, TrainingError
 from ..flow import ThickTailedLogitNormal
 from ..stages import LossWeights, draw, mode_matching_loss
 from ..tokenizer import FlowMo
-from ..training.config import TrainConfig
-from ..training.state import TrainState
+from ..training.configuration.config import TrainConfig
+from ..training.optimization.state import TrainState
 
 TOLERANCE = 0.25
 """How far from its expected slope a layer may be; the law is one of large widths, and these are few and small."""

@@ -22,10 +22,10 @@ from ..generation import Generator
 from ..perceptual.lpips import Network, build_stages
 from ..presets import at_size
 from ..tokenizer import FlowMo
-from ..training.config import TokenizerConfig
+from ..training.configuration.config import TokenizerConfig
+from ..training.configuration.run_config import RunConfig
 from ..training.generator import GeneratorTrainConfig
 from ..training.generator import flops_per_image as generator_flops
-from ..training.run_config import RunConfig
 
 _CEILINGS: dict[tuple[torch.device, torch.dtype], float] = {}
 

@@ -30,8 +30,8 @@ from ..perceptual import LPIPS
 from ..perceptual.lpips import Network, build_stages
 from ..stages import LossParts
 from ..tokenizer import FlowMo
-from ..training.config import STAGES, AutoencodeTrainConfig, TrainConfig
-from ..training.distributed import World, blocks, spread
+from ..training.configuration.config import STAGES, AutoencodeTrainConfig, TrainConfig
+from ..training.processes.distributed import World, blocks, spread
 
 EndToEnd = TrainConfig | AutoencodeTrainConfig
 PER_NODE = 8  # GPUs of a node, where there are several

@@ -13,9 +13,9 @@ from ..data import Batch, ImageSource
 from ..errors import ConfigError
 from ..presets import at_size, preset
 from ..provenance import machine
-from ..training.config import TrainConfig
-from ..training.distributed import Strategy
-from ..training.recipes import RECIPES, model_of
+from ..training.configuration.config import TrainConfig
+from ..training.configuration.recipes import RECIPES, model_of
+from ..training.processes.distributed import Strategy
 from ..training.start import crop_size
 from .flops import flops_per_image, matrix_ceiling, parameter_count, precision
 from .memory import Memory, memory_per_rank, untrained_lpips

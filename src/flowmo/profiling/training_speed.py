@@ -17,9 +17,9 @@ from ..data import Batch, BatchLoader, ImageSource
 from ..devices import tf32_products
 from ..stages.mode_matching import PerceptualDistance
 from ..tokenizer import FlowMo
-from ..training.config import TrainConfig
-from ..training.distributed import World
+from ..training.configuration.config import TrainConfig
 from ..training.loop import Run
+from ..training.processes.distributed import World
 from ..training.start import TOKENIZER, assemble
 from .flops import flops_per_image, matrix_ceiling, precision, synchronize
 from .memory import LiveTensors

@@ -1,7 +1,7 @@
 """What all stages share: their base, what a loss is given, and the weights of the quantizer's terms (Eq. 9).
 
 A stage is one file with its configuration, its loss, and a :class:`Stage` that draws the randomness of one micro-batch
-and calls the loss. Adding one touches its file, ``training/config.py`` and its test.
+and calls the loss. Adding one touches its file, ``training/configuration/config.py`` and its test.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
 """Training: ``train(plan, source, folder)``, its configurations, and the loop that every stage runs in."""
 
 from ..stages import DistillConfig, NoiseLevelConfig, SampleDistanceConfig, SampleLossConfig
-from .checkpoint import Checkpoint, read_newest, save_checkpoint
-from .config import AutoencodeTrainConfig, DistillTrainConfig, PostTrainConfig, TrainConfig
-from .distributed import World, spread
+from .checkpoints.checkpoint import Checkpoint, read_newest, save_checkpoint
+from .configuration.config import AutoencodeTrainConfig, DistillTrainConfig, PostTrainConfig, TrainConfig
+from .configuration.run_config import RunConfig
+from .data.token_data import read_token_set
 from .generator import GeneratorTrainConfig
-from .logs import Log
 from .loop import Run
+from .monitoring.logs import Log
+from .optimization.state import TrainState
 from .plan import GeneratorPlan, Plan, TokenizerPlan
-from .run_config import RunConfig
+from .processes.distributed import World, spread
+from .processes.signals import Signals
 from .session import Outcome, TrainOptions, train
-from .signals import Signals
 from .start import assemble, averaged_model
-from .state import TrainState
-from .token_data import read_token_set
 
 __all__ = [
     "AutoencodeTrainConfig",

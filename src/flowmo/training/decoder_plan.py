@@ -12,8 +12,8 @@ from ..config import to_dict
 from ..errors import TrainingError, WeightsError
 from ..provenance import weights_checksum
 from ..tokenizer import FlowMo
-from .checkpoint import Checkpoint
-from .config import DistillTrainConfig, PostTrainConfig
+from .checkpoints.checkpoint import Checkpoint
+from .configuration.config import DistillTrainConfig, PostTrainConfig
 from .plan import MakeValidation, MeasureCost, TokenizerPlan
 
 

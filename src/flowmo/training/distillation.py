@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import ConfigError, WeightsError
 from ..flow import function_evaluations
 from ..tokenizer import FlowMo
-from .config import DistillTrainConfig
+from .configuration.config import DistillTrainConfig
 
 
 def student_of(model: FlowMo, config: DistillTrainConfig) -> FlowMo:

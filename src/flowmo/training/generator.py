@@ -14,11 +14,11 @@ from ..generation import NO_CLASS, Generator, MaskedLoss, draw_masks, masked_los
 from ..generation.loss import MaskedDraws
 from ..generation.schedule import Schedule, random_masks
 from ..stages import Stage
-from .checkpoint import Checkpoint
-from .distributed import World
-from .run_config import RunConfig
+from .checkpoints.checkpoint import Checkpoint
+from .configuration.run_config import RunConfig
+from .data.token_data import TokenBatch, TokenSet
+from .processes.distributed import World
 from .start import Assembled, started
-from .token_data import TokenBatch, TokenSet
 from .trained import ModelKind
 
 IMAGENET = 1_281_167

@@ -16,17 +16,18 @@ from torch import nn
 from ..devices import peak_memory_mb
 from ..errors import TrainingError
 from ..stages import Stage
-from . import health, schedule
-from .checkpoint import AFTER_DIVERGENCE
-from .distributed import World, clear_gradients, gradients_exchanged
-from .logs import Log
-from .progress import Bar
-from .run_config import RunConfig
-from .saver import Saver
-from .signals import Exchange, Signals, stop_requests
-from .state import TrainState
+from .checkpoints.checkpoint import AFTER_DIVERGENCE
+from .checkpoints.saver import Saver
+from .configuration.run_config import RunConfig
+from .monitoring import health
+from .monitoring.logs import Log
+from .monitoring.progress import Bar
+from .monitoring.validation import Validation, Validator
+from .optimization import schedule
+from .optimization.state import TrainState
+from .processes.distributed import World, clear_gradients, gradients_exchanged
+from .processes.signals import Exchange, Signals, stop_requests
 from .trained import Loader, ModelKind, TrainBatch
-from .validation import Validation, Validator
 
 FROZEN = "encoder frozen"
 LATE = 10.0  # seconds after the time limit that an update may still take; the rest of its micro-batches is given up

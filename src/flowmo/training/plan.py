@@ -13,15 +13,15 @@ from torch import nn
 from ..data import BatchLoader, DataFingerprint, ImageSource, fingerprint_of
 from ..generation import Generator
 from ..tokenizer import FlowMo
-from .checkpoint import Checkpoint
-from .config import TokenizerConfig
-from .distributed import World
+from .checkpoints.checkpoint import Checkpoint
+from .configuration.config import TokenizerConfig
+from .configuration.run_config import RunConfig
+from .data.token_data import TokenLoader, TokenSet
 from .generator import GENERATOR, GeneratorTrainConfig, assemble_generator
-from .run_config import RunConfig
+from .monitoring.validation import Validation
+from .processes.distributed import World
 from .start import TOKENIZER, Assembled, assemble, crop_size, stored_model_config
-from .token_data import TokenLoader, TokenSet
 from .trained import Loader, ModelKind
-from .validation import Validation
 
 Model = TypeVar("Model", bound=nn.Module)
 Config = TypeVar("Config", bound=RunConfig)

@@ -21,17 +21,17 @@ from ..data import DataFingerprint, changes
 from ..devices import tf32_products
 from ..errors import ConfigError, TrainingError
 from ..provenance import code_version
-from .checkpoint import Checkpoint, checkpoints, read_checkpoint, read_newest
-from .distributed import World
-from .logs import Log, duration
+from .checkpoints.checkpoint import Checkpoint, checkpoints, read_checkpoint, read_newest
+from .checkpoints.run_folder import WEIGHTS, run_folder, write_config
+from .configuration.run_config import RunConfig
 from .loop import Outcome, Run
+from .monitoring.logs import Log, duration
+from .monitoring.progress import Bar
+from .monitoring.validation import MOST_OF_LIMIT, SizedValidation
 from .plan import Plan
-from .progress import Bar
-from .run_config import RunConfig
-from .run_folder import WEIGHTS, run_folder, write_config
+from .processes.distributed import World
 from .start import check_same, cooled_down
 from .trained import Loader
-from .validation import MOST_OF_LIMIT, SizedValidation
 
 
 def say_on_stdout(line: str) -> None:

@@ -17,11 +17,11 @@ from ..devices import tf32_products
 from ..errors import TrainingError
 from ..flow import function_evaluations
 from ..stages import LossWeights, NoiseLevelConfig
-from .checkpoint import checkpoints, read_about
-from .config import TrainConfig
-from .distributed import World
+from .checkpoints.checkpoint import checkpoints, read_about
+from .configuration.config import TrainConfig
 from .loop import Run
 from .plan import Plan
+from .processes.distributed import World
 from .session import free_memory
 
 NAME, UNSCALED = "short", "none"

@@ -18,12 +18,12 @@ from ..tokenizer import FlowMo
 from ..weights import read_about as read_weights_about
 from ..weights import save_model, weights_path
 from ..weights.load import checkpoint_folder
-from .checkpoint import ABOUT, Checkpoint, checkpoints, read_checkpoint, read_newest
-from .config import STAGES, ImageRunConfig, TokenizerConfig
-from .distributed import World, block_matrices, spread
-from .health import Meter
-from .run_config import RunConfig
-from .state import TrainState
+from .checkpoints.checkpoint import ABOUT, Checkpoint, checkpoints, read_checkpoint, read_newest
+from .configuration.config import STAGES, ImageRunConfig, TokenizerConfig
+from .configuration.run_config import RunConfig
+from .monitoring.health import Meter
+from .optimization.state import TrainState
+from .processes.distributed import World, block_matrices, spread
 from .trained import ModelKind
 
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)

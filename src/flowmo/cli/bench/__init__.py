@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..subcommands import add_commands
+from ..arguments.subcommands import add_commands
 from . import device, evaluation, speed, training
 
 KINDS = {

@@ -18,10 +18,10 @@ from ...profiling.attention import attention_kernels
 from ...profiling.flops import matrix_ceiling
 from ...profiling.tables import agreement_table, attention_table
 from ...provenance import machine
-from ..common import MODEL_HELP, PACKAGED, add_device_argument
-from ..fields import add_flag
+from ..arguments.common import MODEL_HELP, PACKAGED, add_device_argument
+from ..arguments.fields import add_flag
+from ..arguments.values import positive
 from ..printing import print_table
-from ..values import positive
 from . import shared
 
 

@@ -10,10 +10,10 @@ from ...errors import ConfigError
 from ...presets import PRESETS, preset
 from ...profiling.evaluation import evaluation_plan
 from ...profiling.tables import evaluation_table
-from ..common import add_solver_argument
-from ..fields import add_flag
+from ..arguments.common import add_solver_argument
+from ..arguments.fields import add_flag
+from ..arguments.values import finite, positive, steps
 from ..printing import print_table
-from ..values import finite, positive, steps
 from . import shared
 
 TFLOPS = "10^12 operations a second that one GPU is sold with (default: 989, an H100's in bf16)"

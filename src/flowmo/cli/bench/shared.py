@@ -14,8 +14,8 @@ from ...presets import PRESETS, preset
 from ...provenance import code_version
 from ...tokenizer import FlowMo
 from ...weights.load import packaged_path
-from ..common import add_json_argument
-from ..models import load_models
+from ..arguments.common import add_json_argument
+from ..arguments.models import load_models
 from ..printing import print_json
 
 

@@ -17,11 +17,11 @@ from ...profiling.speed import Timing, time_decode, time_encode
 from ...profiling.tables import ablation_table, machine_in_words, timing_table
 from ...progress import Progress
 from ...provenance import machine
-from ..common import add_model_arguments
-from ..fields import add_flag
-from ..models import coded_size
+from ..arguments.common import add_model_arguments
+from ..arguments.fields import add_flag
+from ..arguments.models import coded_size
+from ..arguments.values import positive, size, steps
 from ..printing import print_table
-from ..values import positive, size, steps
 from . import shared
 
 

@@ -14,11 +14,11 @@ from ...presets import PRESETS
 from ...profiling.tables import GIB, machine_in_words, measured_table, plan_table
 from ...profiling.training import USUAL_PROCESSES, bench, estimate, settings_of
 from ...progress import Progress
-from ...training.recipes import RECIPES
-from .. import common
-from ..fields import add_flag, add_settings
+from ...training.configuration.recipes import RECIPES
+from ..arguments import common
+from ..arguments.fields import add_flag, add_settings
+from ..arguments.values import positive
 from ..printing import print_table
-from ..values import positive
 from . import shared
 
 COMPILE = {"off": (False,), "on": (True,), "both": (False, True)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 
 from ...viewing.plots import need_matplotlib
-from ..subcommands import add_commands
+from ..arguments.subcommands import add_commands
 from . import discoloration, rate_distortion_perception, sampler_grid, variance
 
 FIGURES = {

@@ -8,7 +8,7 @@ import argparse
 
 from ...experiments.discoloration import draw_discoloration
 from ...progress import Progress
-from .. import common
+from ..arguments import common
 from . import shared
 
 MOST_MODELS = 6

@@ -9,9 +9,9 @@ import argparse
 
 from ...experiments.rate_distortion_perception import draw_tradeoff
 from ...progress import Progress
-from .. import common
-from ..fields import add_flag
-from ..values import finite
+from ..arguments import common
+from ..arguments.fields import add_flag
+from ..arguments.values import finite
 from . import shared
 
 MOST_MODELS = 6

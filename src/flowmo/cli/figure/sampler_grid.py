@@ -16,9 +16,9 @@ from ...flow import Solver
 from ...progress import Progress
 from ...weights import store_sampler, weights_path
 from ...weights.shards import INDEX
-from .. import common
-from ..fields import add_flag
-from ..values import finite, rho, seed, steps
+from ..arguments import common
+from ..arguments.fields import add_flag
+from ..arguments.values import finite, rho, seed, steps
 from . import shared
 
 CRITERIA = ("lpips", "psnr", "rfid")

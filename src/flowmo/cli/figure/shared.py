@@ -9,10 +9,10 @@ from typing import Any
 from ...experiments.figure_run import Drawn, FigureRequest, FigureRun
 from ...metrics.networks import WeightFiles
 from ...progress import Progress
-from .. import common, models
-from ..fields import add_flag, fields_of
+from ..arguments import common, models
+from ..arguments.fields import add_flag, fields_of
+from ..arguments.values import positive, seed
 from ..printing import print_table
-from ..values import positive, seed
 
 SEED_HELP = "starting noise: picture i is sampled from seed N + i"
 

@@ -7,9 +7,9 @@ import argparse
 
 from ...experiments.variance import draw_variance
 from ...progress import Progress
-from .. import common
-from ..fields import add_flag
-from ..values import positive
+from ..arguments import common
+from ..arguments.fields import add_flag
+from ..arguments.values import positive
 from . import shared
 
 

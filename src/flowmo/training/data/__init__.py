@@ -1,0 +1,1 @@
+"""What a run is fed: images, or tokens and their labels."""

@@ -1,0 +1,1 @@
+"""How a run does: log lines, the bar, norms, validation and early stopping."""

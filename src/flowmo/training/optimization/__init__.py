@@ -1,0 +1,1 @@
+"""What an update changes: weights, their EMA and moments, and the schedules it follows."""

@@ -1,0 +1,1 @@
+"""Several processes in one run, and what they agree on."""
