@@ -6,7 +6,6 @@ that a training machine needs nothing else; the weights are always the published
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -94,7 +93,10 @@ class LPIPS(nn.Module):
             return self.stages
         dtype = torch.get_autocast_dtype(device.type)
         if dtype not in self._rounded:
-            self._rounded[dtype] = copy.deepcopy(self.stages).to(dtype)
+            with torch.device("meta"):
+                rounded = build_stages(self.network)
+            rounded.load_state_dict({name: w.to(dtype) for name, w in self.stages.state_dict().items()}, assign=True)
+            self._rounded[dtype] = rounded.requires_grad_(False)
         return self._rounded[dtype]
 
     def _apply(self, function: Callable[..., Any], recurse: bool = True) -> LPIPS:

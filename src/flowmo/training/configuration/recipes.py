@@ -34,8 +34,8 @@ def published(preset: str) -> TrainConfig:
     each launch (A14, A16), images drawn with replacement (A18).
 
     It fits GPUs of 80 GB with a tenth to spare (67.1 GiB): the first eighth of the blocks is recomputed in the backward
-    pass, three of FlowMo-Lo's, all of them the encoder's. ``flowmo bench train`` then estimates 65.3 GiB a GPU for
-    FlowMo-Lo and FlowMo-Hi, and 69.2 without; 57.8 once the encoder is frozen, and then nothing is recomputed.
+    pass, three of FlowMo-Lo's, all of them the encoder's. ``flowmo bench train`` then estimates 65.2 GiB a GPU for
+    FlowMo-Lo and FlowMo-Hi, and 69.1 without; 57.7 once the encoder is frozen, and then nothing is recomputed.
     """
     return TrainConfig(
         images=BATCH * STEPS.get(preset, EXPLORATORY_STEPS),
