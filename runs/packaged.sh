@@ -26,6 +26,7 @@ python=${PYTHON:-python3} device=${DEVICE:-cpu} preset=${PRESET:-flowmo-mini} la
 flowmo() { echo "+ flowmo $*"; "$python" -m flowmo "$@"; }
 # On Linux, memory that is kept spares the kernel some work; how much differs by machine.
 export MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=500000000
+export THP_MEM_ALLOC_ENABLE=1 # and in large pages
 case $limit in *h) limit=$((${limit%h} * 3600)) ;; *m) limit=$((${limit%m} * 60)) ;; *) limit=${limit%s} ;; esac
 left() { echo "$((limit > SECONDS ? limit - SECONDS : 0))s"; }
 mkdir -p "$out"
@@ -33,10 +34,10 @@ start=${START:-$out/start.safetensors}
 [ -e "$start" ] || flowmo fit-transform "$data" --out "$start" --preset "$preset" ${MODEL:+--set $MODEL}
 
 rates=(rates.full_share=0.4 rates.often_share=0.25)
-common=(batch_size="${BATCH:-4}" gradient_clip=1.0 weight_normalization=false code_dropout=0 "${rates[@]}"
+common=(batch_size="${BATCH:-8}" gradient_clip=1.0 weight_normalization=false code_dropout=0 "${rates[@]}"
   noise_levels.curriculum_mass=1.0 noise_levels.curriculum_images=1000000000 ema_decay=0.999
   compile="${COMPILE:-false}" flip=true workers="${WORKERS:-1}" checkpoint_minutes=5 validate_every=50000 log_steps=100)
-stages=(optimizer="${OPTIMIZER:-adam}" learning_rate="${RATE:-3e-4}" "betas=[0.9,0.98]" learning_rates.linear=0.1
+stages=(optimizer="${OPTIMIZER:-adam}" learning_rate="${RATE:-4e-4}" "betas=[0.9,0.98]" learning_rates.linear=0.1
   learning_rates.readout=0.1 losses.flow="${FLOW:-1}" perceptual_share="${SHARE:-1}" perceptual_crop="${PART:-96}")
 
 run() { # NAME IMAGES COMMAND FLAGS...: a run to its end, or to the end of this call
@@ -52,13 +53,13 @@ run() { # NAME IMAGES COMMAND FLAGS...: a run to its end, or to the end of this 
 train() { # NAME IMAGES FROM SETTINGS...
   run "$1" "$2" train --recipe none --init "$3" --set "${common[@]}" "${stages[@]}" "${@:4}" ${SET:-}
 }
-crop=${CROP:-128} perceptual=${PERCEPTUAL:-0.5}
+crop=${CROP:-128} perceptual=${PERCEPTUAL:-1}
 train 1-crops "${CROPS:-10000}" "$start" crop_size="$crop" warmup_images=3000 cooldown_images=0 losses.perceptual=0
 train 2-lpips "${LPIPS:-500000}" "$out/1-crops" crop_size="$crop" warmup_images=3000 cooldown_images=0 losses.perceptual="$perceptual"
 train 3-whole "${WHOLE:-150000}" "$out/2-lpips" warmup_images=3000 cooldown_images="${COOL:-75000}" losses.perceptual="$perceptual"
 model=$out/3-whole
 
-seeking=(micro_batch="$((${BATCH:-4} / ${PROCESSES:-1}))" learning_rate=1e-4 learning_rates.linear=0.05 warmup_images=1000 cooldown_images="$((${SEEKING:-50000} / 2))"
+seeking=(micro_batch="$((${BATCH:-8} / ${PROCESSES:-1}))" learning_rate=1e-4 learning_rates.linear=0.05 warmup_images=1000 cooldown_images="$((${SEEKING:-50000} / 2))"
   sample.weight="${WEIGHT:-0.1}")
 case $last in
   posttrain) seeking+=(sample.num_steps=1 sample.grid=shifted) ;;
