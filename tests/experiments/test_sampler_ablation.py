@@ -26,8 +26,12 @@ def model(request: pytest.FixtureRequest, lively: Callable[[nn.Module], nn.Modul
 
 
 def test_each_part_alone_samples_what_the_plain_path_samples(model: FlowMo, samples: Callable[[int], Tensor]) -> None:
-    found = {one.name: one for one in ablation.measure_sampler_ablation(model, samples(32)[:2], SAMPLER, repeats=1)}
+    expected, done = [], []
+    callbacks = (expected.append, lambda: done.append(1))
+    rows = ablation.measure_sampler_ablation(model, samples(32)[:2], SAMPLER, "fp32", 1, *callbacks)
+    found = {one.name: one for one in rows}
     assert len(found) == 5
+    assert expected == [len(done)] == [2 * len(found)]  # what a bar on a terminal shows
     assert all(one.difference < 1e-4 for name, one in found.items() if "bf16" not in name)
     assert 1e-4 < found["all, weights in bf16"].difference < 0.2
     assert found["plain"].ratio == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flowmo.viewing.paper_figures import Quantity, grid_figure
+from flowmo.viewing.paper_figures import Curve, Quantity, grid_figure, tradeoff_figure
 
 
 @pytest.mark.parametrize("steps", [[1, 2], [1, 2, 4, 8]])
@@ -20,3 +20,12 @@ def test_the_titles_of_a_grid_lie_apart(steps: list[int]) -> None:
     assert len(boxes) == 4
     for i, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[i + 1 :])
+
+
+def test_ticks_say_their_values_not_distances_from_one() -> None:
+    pytest.importorskip("matplotlib", reason="needs matplotlib: pip install 'flowmo[eval]'")
+    curve = Curve("a model", (0.0, 1.0), (25.00001, 25.00002), {"LPIPS": (0.300001, 0.300002)})
+    figure = tradeoff_figure([curve], "PSNR dB", "title", "note")
+    figure.canvas.draw()
+    for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis):
+        assert not axis.get_offset_text().get_text()

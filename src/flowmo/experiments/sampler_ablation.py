@@ -43,11 +43,18 @@ class Ablation:
 
 @torch.no_grad()
 def measure_sampler_ablation(
-    model: FlowMo, images: Tensor, sampler: SamplerConfig, dtype: str = "fp32", repeats: int = 3
+    model: FlowMo,
+    images: Tensor,
+    sampler: SamplerConfig,
+    dtype: str = "fp32",
+    repeats: int = 3,
+    expect: Callable[[int], None] = lambda count: None,
+    advance: Callable[[], None] = lambda: None,
 ) -> list[Ablation]:
     """Sample the codes of images B 3 H W by each path, in turns, and return a row for each, the plain one first.
 
     dtype: "fp32"; "bf16" runs all of them under autocast.
+    expect: is told how many times a batch will be sampled; advance: is called after each.
     A compiled path is measured on a GPU alone.
     """
     device = model.device
@@ -74,9 +81,11 @@ def measure_sampler_ablation(
     def timed(name: str) -> Callable[[], None]:
         def work() -> None:
             samples[name] = paths[name]().clamp(-1, 1).cpu()  # the host waits for a GPU
+            advance()
 
         return work
 
+    expect((repeats + 1) * len(paths))  # the first round does not count
     with precision(device, dtype):
         seconds = time_in_turn({name: timed(name) for name in paths}, repeats)
     passes, plain = function_evaluations(sampler), seconds["plain"]
@@ -107,11 +116,20 @@ def with_utilisation(
 
 
 def ablation_content(
-    model: FlowMo, images: Tensor, num_steps: int, dtype: str = "fp32", repeats: int = 3
+    model: FlowMo,
+    images: Tensor,
+    num_steps: int,
+    dtype: str = "fp32",
+    repeats: int = 3,
+    expect: Callable[[int], None] = lambda count: None,
+    advance: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Return the ablation of the paper's sampler in ``num_steps`` steps, as JSON data: its "sampler" and "rows"."""
+    """Return the ablation of the paper's sampler in ``num_steps`` steps, as JSON data: its "sampler" and "rows".
+
+    expect, advance: as for :func:`measure_sampler_ablation`.
+    """
     sampler = replace(SamplerConfig(), num_steps=num_steps)
-    found = measure_sampler_ablation(model, images, sampler, dtype, repeats)
+    found = measure_sampler_ablation(model, images, sampler, dtype, repeats, expect, advance)
     rows = with_utilisation(found, model, (images.shape[2], images.shape[3]), sampler, dtype)
     return {"sampler": to_dict(sampler), "rows": rows}
 

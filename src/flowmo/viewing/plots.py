@@ -32,6 +32,7 @@ STYLE: Any = {
     "axes.labelsize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.formatter.useoffset": False,  # ticks say their values, not their distance from a number in a corner
     "xtick.color": INK,
     "ytick.color": INK,
     "xtick.labelsize": 8,

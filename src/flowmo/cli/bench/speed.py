@@ -60,7 +60,10 @@ def run(arguments: argparse.Namespace) -> int:
     content |= {"batch_size": a.batch_size, "dtype": a.dtype, "repeats": a.repeats, "sampler": to_dict(sampler)}
     content |= {"machine": facts, "rows": [asdict(timing) for timing in timings]}
     if a.what == "decode":
-        ablation = ablation_content(model, images, max(a.steps), a.dtype, a.repeats)
+        progress = Progress(0, "batches")
+        callbacks = (progress.expect, progress.advance)
+        ablation = ablation_content(model, images, max(a.steps), a.dtype, a.repeats, *callbacks)
+        progress.finish()
         content["sampler_ablation"] = ablation
         if not a.json:
             print(f"\n{ablation_in_words(ablation)}:")
