@@ -33,7 +33,7 @@ demo: $(VENV)/.core
 test: $(VENV)/.all
 	@lint=passed tests=passed; \
 	$(MAKE) --no-print-directory lint >$(VENV)/lint.log 2>&1 & checks=$$!; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(SPREAD) || tests=FAILED; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 $(SPREAD) || tests=FAILED; \
 	wait $$checks || lint=FAILED; \
 	cat $(VENV)/lint.log; \
 	echo "style and types $$lint, tests $$tests"; \
