@@ -142,6 +142,7 @@ def test_the_tool_writes_a_file_that_is_rendered(
             (folder / path.name).write_bytes(path.read_bytes())
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
     tool = runpy.run_path(str(ROOT / "tools" / "measure_sizes.py"))
+    monkeypatch.setitem(tool["main"].__globals__, "SIZES", ((64, 64), (512, 768)))
     monkeypatch.setitem(tool["main"].__globals__, "LARGE", ((150, 200), (300, 400)))
     monkeypatch.setitem(tool["main"].__globals__, "SEAMS", (8 * 48, 8 * 60))
     file = tmp_path / "start.safetensors"
