@@ -147,6 +147,20 @@ def test_target_without_gradient_builds_no_graph(vgg: LPIPS, photos: Tensor) -> 
         assert vgg(x.clone().requires_grad_(), x).grad_fn is None
 
 
+def test_it_trains_after_it_measured_without_gradients(photos: Tensor) -> None:
+    """What the first call under autocast keeps serves all later ones, whatever mode that call was in."""
+    network = load_lpips("alex")
+    images = photos.roll(1, 0).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.inference_mode():
+            measured = network(photos.roll(1, 0), photos)
+        trained = network(images, photos)
+    torch.testing.assert_close(trained.detach(), measured.clone(), atol=1e-3, rtol=1e-2)
+    trained.sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().sum() > 0
+
+
 def test_bfloat16_autocast(network: LPIPS, photos: Tensor) -> None:
     a, b = photos[:, :, 32:96, 32:96], blur(photos, 1.5)[:, :, 32:96, 32:96].requires_grad_()
     exact = network(a, b)

@@ -93,9 +93,11 @@ class LPIPS(nn.Module):
             return self.stages
         dtype = torch.get_autocast_dtype(device.type)
         if dtype not in self._rounded:
-            with torch.device("meta"):
-                rounded = build_stages(self.network)
-            rounded.load_state_dict({name: w.to(dtype) for name, w in self.stages.state_dict().items()}, assign=True)
+            with torch.inference_mode(False):  # what is made in that mode could not be trained through later
+                with torch.device("meta"):
+                    rounded = build_stages(self.network)
+                weights = {name: w.to(dtype) for name, w in self.stages.state_dict().items()}
+                rounded.load_state_dict(weights, assign=True)
             self._rounded[dtype] = rounded.requires_grad_(False)
         return self._rounded[dtype]
 
