@@ -1,12 +1,12 @@
-"""A small GPT of the library transformers over the tokens of any FlowMo model, and samples of it.
+"""A small GPT of the library transformers over the tokens of a FlowMo model, and samples of it.
 
-    flowmo tokenize photos/ --labels --out tokens.npy
+    flowmo tokenize photos/ --model flowmo-mini-64 --labels --out tokens.npy
     python examples/train_gpt.py tokens.npy --steps 2000 --out samples.png
 
 The lines that read the tokens come first; the rest is a plain training loop, to be replaced by your own.
 Needs: pip install 'flowmo[examples]'.
 
-What came out on a CPU, of 10,000 photographs of 64 x 64 pixels in 100 classes by the packaged model, seed 0, with
+What came out on a CPU, of 10,000 photographs of 64 x 64 pixels in 100 classes by flowmo-mini-64, seed 0, with
 
     --steps 500 --width 128 --depth 4 --label 0
 

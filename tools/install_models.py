@@ -152,7 +152,8 @@ def write_cards(path: Path, cards: list[dict[str, Any]], kept: set[str]) -> None
 def card_text(card: dict[str, Any]) -> str:
     """Return the model card of one model in Markdown."""
     config = preset(card["name"])
-    patch, bits, seen = config.decoder.patch_size, config.bits_per_token, card["about"].get("images")
+    bits, seen = config.bits_per_token, card["about"].get("images")
+    patch = config.transform.patch_size if config.transform else config.encoder.patch_size
     lines = [
         f"# {card['name']}",
         "",

@@ -44,22 +44,35 @@ POSTTRAINED = {
 
 
 def protocols() -> str:
-    """The packaged model under both protocols, a line a metric."""
-    results = [read_result(RESULTS / f"{PACKAGED}-{name}.json") for name in ("standard", "published")]
-    lines = ["| | " + " | ".join(result.protocol for result in results) + " |", "|---|" + "---:|" * len(results)]
+    """The packaged model under both protocols at two rates, a line a metric."""
+    names = [f"{PACKAGED}-{protocol}{rate}" for rate in ("-18-bits", "") for protocol in ("standard", "published")]
+    results = [read_result(RESULTS / f"{name}.json") for name in names]
+    titles = [f"{result.content['rate']['payload_bytes']:,.0f} bytes, {result.protocol}" for result in results]
+    lines = [f"| | {' | '.join(titles)} |", "|---|" + "---:|" * len(results)]
     each = replace(METRICS[0], name="psnr_each", label=f"{METRICS[0].label}, each picture")
     for metric in (METRICS[0], each, *METRICS[1:]):
         values = [result.content["metrics"].get(metric.name) for result in results]
         if any(value is not None for value in values):
             lines.append(f"| {metric.heading} | " + " | ".join(map(metric.text, values)) + " |")
-    code = results[0].content["code"]
-    entropies = " and ".join(f"{group['entropy']:.2f}" for group in code["groups"])
-    lines += [
-        "",
-        f"{_conditions(results[0])} Entropy: {code['bit_entropy']:.3f} bits per bit of the code, {entropies} bits per "
-        "group of 9.",
+    entropy = results[-2].content["code"]["bit_entropy"]
+    return "\n".join([*lines, "", f"{_conditions(results[-1])} Entropy: {entropy:.3f} bits per bit of the code."])
+
+
+def rates() -> str:
+    """The packaged model at every measured rate, a line a rate."""
+    files = [*(RESULTS / "rates").glob("*.json"), *RESULTS.glob(f"{PACKAGED}-standard*.json")]
+    results = sorted(map(read_result, files), key=lambda result: result.content["rate"]["payload_bytes"])
+    shown = [metric for metric in METRICS if all(metric.name in result.content["metrics"] for result in results)]
+    lines = [
+        "| bytes | bits per pixel | " + " | ".join(metric.heading for metric in shown) + " |",
+        "|---:|---:|" + "---:|" * len(shown),
     ]
-    return "\n".join(lines)
+    for result in results:
+        rate, metrics = result.content["rate"], result.content["metrics"]
+        cells = [f"{rate['payload_bytes']:,.0f}", f"{rate['bits_per_pixel']:.3f}"]
+        cells += [metric.text(metrics[metric.name]) for metric in shown]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", _conditions(results[-1])])
 
 
 def comparison() -> str:
@@ -72,7 +85,9 @@ def comparison() -> str:
         "|---|" + "---:|" * (1 + len(shown)),
     ]
     for row in rows:
-        size = "-" if row.payload_bytes is None else f"{row.payload_bytes:.0f}"
+        size = "-" if row.payload_bytes is None else f"{row.payload_bytes:,.0f}"
+        if row.reached < row.count:
+            size += f" ({row.reached} of {row.count})"
         name = f"**{row.name}**" if row.group == "model" else row.name
         cells = [each.text(row.metrics.get(each.name)) for each in shown]
         lines.append(f"| {name} | {size} | " + " | ".join(cells) + " |")
@@ -289,6 +304,7 @@ TABLES = {
     "speed": speed,
     "sizes": sizes,
     "protocols": protocols,
+    "rates": rates,
     "half precision": half_precision,
     "comparison": comparison,
     "posttraining": posttraining,

@@ -32,10 +32,14 @@ def test_the_plain_reader_needs_the_standard_library_alone():
     assert {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names} == {"struct", "zlib"}
 
 
-@pytest.mark.parametrize(("fit", "n", "g", "bits"), [("crop", 256, 2, 9), ("pad", 256, 4, 14), ("stretch", 7, 1, 5)])
+LAYOUTS = [("crop", 256, 2, 9), ("pad", 256, 4, 14), ("stretch", 7, 1, 5), ("whole", 192, 56, 1)]
+
+
+@pytest.mark.parametrize(("fit", "n", "g", "bits"), LAYOUTS)
 def test_the_plain_reader_reads_what_the_package_writes(tmp_path, fit, n, g, bits):
     tokens = Tokens(torch.randint(2**bits, (1, n, g)), bits, (256, 192))
     write_file(tmp_path / "a.flowmo", TokenFile(tokens, 0xFEDCBA98, fit, (1000, 750)))
+    assert {layout[0] for layout in LAYOUTS} == set(FITS)
     assert example("read_flowmo")(tmp_path / "a.flowmo") == {
         "tokens": tokens.indices[0].tolist(),
         "fingerprint": 0xFEDCBA98,

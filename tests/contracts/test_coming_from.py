@@ -20,8 +20,8 @@ def test_diffusers_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(tmp_path)
     found: dict = {}
     exec(BLOCKS[0], found)
-    assert found["images"].shape == (1, 3, 64, 64)
-    assert found["latents"].shape == (1, 64, 18)
+    assert found["images"].shape == (1, 3, 256, 256)
+    assert found["latents"].shape == (1, 256, 56)
 
 
 def test_tokens_for_other_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,7 +30,7 @@ def test_tokens_for_other_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         target = tmp_path / "photos" / str(i % 2) / f"{path.stem}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.open(path).resize((64, 64)).save(target)
-    assert main(["tokenize", "photos/", "--labels", "--out", "tokens.npy"]) == 0
+    assert main(["tokenize", "photos/", "--model", "flowmo-mini-64", "--labels", "--out", "tokens.npy"]) == 0
     found: dict = {}
     exec(BLOCKS[1] + BLOCKS[2], found)
     assert found["tokens"].shape == (4, 128)

@@ -19,16 +19,24 @@ import torch
 from flowmo import presets, samples
 from flowmo.config import FlowMoConfig, TransformerConfig
 from flowmo.data import open_picture, to_tensor
-from flowmo.generation import PACKAGED_GENERATOR, generator_path
-from flowmo.presets import flowmo_mini_8
+from flowmo.generation import PACKAGED_GENERATOR, generator_path, load_generator
+from flowmo.presets import flowmo_mini_8, tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.training.fit_transform import fit_transform
-from flowmo.weights import load_model, save_model
-from flowmo.weights.load import PACKAGED
+from flowmo.weights import load, load_model, save_model
+from flowmo.weights.load import PACKAGED, packaged_names
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "flowmo"
+NEW = "flowmo-base"
+"""The name of what is installed here, of which the package has no weights."""
 Tool = Callable[..., int]
+
+
+def owner() -> str:
+    """The packaged tokenizer of whose tokens the packaged generator is."""
+    wanted = load_generator(PACKAGED_GENERATOR).config.tokens.fingerprint
+    return next(name for name in packaged_names() if f"{load(name).fingerprint():08x}" == wanted)
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +62,9 @@ def tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Tool]:
 
 @pytest.fixture
 def package(start: FlowMo, tmp_path: Path, tool: Callable[[str], Tool], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package of a trained model, whose configuration is the preset flowmo-mini but for its sampler."""
+    """A package of a trained model, whose configuration is the preset ``NEW`` but for its sampler."""
     config = start.config
-    monkeypatch.setitem(presets.PRESETS, "flowmo-mini", lambda: config)
+    monkeypatch.setitem(presets.PRESETS, NEW, lambda: config)
     begin = tmp_path / "start.safetensors"
     save_model(start, begin)
     trained = load_model(begin)
@@ -72,7 +80,7 @@ def package(start: FlowMo, tmp_path: Path, tool: Callable[[str], Tool], monkeypa
         result = {"kind": "evaluation", "content": content, "data": {"count": 8}}
         (results / f"{count}.json").write_text(json.dumps(result))
     out = tmp_path / "package"
-    flags = ("--name", "flowmo-mini", "--start", begin, "--results", results)
+    flags = ("--name", NEW, "--start", begin, "--results", results)
     assert tool("package_model")(model, out, *flags) == 0
     return out
 
@@ -96,7 +104,7 @@ def in_tree(tree: Path, program: str) -> str:
 
 def test_a_package_is_half_precision_and_tells_what_it_is(package: Path, start: FlowMo) -> None:
     card = json.loads((package / "card.json").read_text())
-    weights = load_model(package / "flowmo-mini.safetensors")
+    weights = load_model(package / f"{NEW}.safetensors")
     parameters = sum(p.numel() for p in weights.parameters())
     assert card["parameters"] == parameters
     assert 2 * parameters <= card["bytes"] < 2 * parameters + 30_000
@@ -118,12 +126,12 @@ def test_one_command_makes_it_the_default(
     )
     assert found == f"{start.fingerprint():08x} 2"
     program = "from flowmo.cli.main import main; main(['reconstruct', '--help'])"
-    assert "flowmo-mini)" in in_tree(tree, f"try:\n    {program}\nexcept SystemExit: pass")
+    assert f"{NEW})" in in_tree(tree, f"try:\n    {program}\nexcept SystemExit: pass")
     card = (packaged / "README.md").read_text()
-    assert card.startswith("# flowmo-mini\n")
+    assert card.startswith(f"# {NEW}\n")
     assert "saw 1,234 images" in card
     assert f"\n# {PACKAGED}\n" in card  # that stays, and so does its card
-    # The generator's tokenizer is no longer the default, and is found all the same.
+    # The generator's tokenizer is not the default, and is found all the same.
     flags = "'generate', '--class', 'goldfish', '-n', '1', '--mask-steps', '1', '--out', 'g'"
     in_tree(tree, f"from flowmo.cli.main import main; assert main([{flags}]) == 0")
     assert (tree / "g" / "grid.png").is_file()
@@ -140,7 +148,7 @@ def test_nothing_changes_where_the_package_would_not_be_whole(
         files = [*tree.rglob("packaged/*"), *tree.rglob("load.py"), *tree.rglob("generation/files.py")]
         return {str(path): path.read_bytes() for path in files if path.is_file()}
 
-    before, install = state(), tool("install_models")
+    before, install, old = state(), tool("install_models"), owner()
 
     def refused(*more: object) -> str:
         capsys.readouterr()
@@ -148,11 +156,11 @@ def test_nothing_changes_where_the_package_would_not_be_whole(
         assert state() == before
         return capsys.readouterr().err
 
-    assert f"the generator {PACKAGED_GENERATOR} makes tokens" in refused("--remove", PACKAGED)
+    assert f"the generator {PACKAGED_GENERATOR} makes tokens" in refused("--remove", old)
     assert "no packaged weights flowmo-none" in refused("--remove", "flowmo-none")
-    assert install(package, "--tree", tree, "--remove", PACKAGED, PACKAGED_GENERATOR, "--dry-run") == 0
+    assert install(package, "--tree", tree, "--remove", old, PACKAGED_GENERATOR, "--dry-run") == 0
     assert state() == before
-    size = (package / "flowmo-mini.safetensors").stat().st_size + generator_path(PACKAGED_GENERATOR).stat().st_size
+    size = (package / f"{NEW}.safetensors").stat().st_size + generator_path(PACKAGED_GENERATOR).stat().st_size
     monkeypatch.setitem(sys.modules["package_model"].__dict__, "MOST_BYTES", size)
     tight = tool("install_models")
     capsys.readouterr()
@@ -165,19 +173,20 @@ def test_nothing_changes_where_the_package_would_not_be_whole(
         assert config.transform is not None
         return replace(config, transform=replace(config.transform, num_components=7))
 
-    monkeypatch.setitem(presets.PRESETS, "flowmo-mini", other)
+    monkeypatch.setitem(presets.PRESETS, NEW, other)
     said = refused()
-    assert "is not the preset 'flowmo-mini'" in said
+    assert f"is not the preset {NEW!r}" in said
 
 
 def test_a_model_that_goes_takes_its_table_of_sizes_along(
     package: Path, tree: Path, tool: Callable[[str], Tool]
 ) -> None:
-    packaged = tree / "src" / "flowmo" / "weights" / "packaged"
-    assert json.loads((packaged / "sizes.json").read_text())["model"] == PACKAGED
-    assert tool("install_models")(package, "--tree", tree, "--remove", PACKAGED, PACKAGED_GENERATOR) == 0
-    assert sorted(path.name for path in packaged.iterdir()) == ["README.md", "flowmo-mini.safetensors"]
-    assert f"# {PACKAGED}" not in (packaged / "README.md").read_text()
+    packaged, old = tree / "src" / "flowmo" / "weights" / "packaged", owner()
+    (packaged / "sizes.json").write_text(json.dumps({"model": old}))
+    assert tool("install_models")(package, "--tree", tree, "--remove", old, PACKAGED_GENERATOR) == 0
+    stay = {f"{name}.safetensors" for name in packaged_names()} - {f"{old}.safetensors"}
+    assert {path.name for path in packaged.iterdir()} == {"README.md", f"{NEW}.safetensors"} | stay
+    assert f"# {old}\n" not in (packaged / "README.md").read_text()
     warned = in_tree(
         tree,
         "import sys; sys.stderr = sys.stdout; from flowmo.cli.arguments.models import tell_other_size; "
@@ -211,5 +220,6 @@ def test_the_demo_shows_two_rates_beside_thumbnail_and_codec(
     assert sheet.height >= 7 * 128  # the originals, and three rows a rate
     assert demo(model, *flags[:4], "--bytes", 5) == 2
     assert "more --bytes" in capsys.readouterr().err
-    assert demo(PACKAGED, "--pictures", photos, "--out", tmp_path / "one") == 0
+    save_model(FlowMo(tiny()), tmp_path / "one.safetensors")
+    assert demo(tmp_path / "one.safetensors", "--pictures", photos, "--out", tmp_path / "one") == 0
     assert (tmp_path / "one" / f"{samples.paths()[0].stem}.side-by-side.png").is_file()

@@ -28,8 +28,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_with_the_packaged_model(folder: Path) -> None:
     found: dict = {}
     exec(EXAMPLES[0], found)
-    assert len(found["payload"]) == 144
-    assert Image.open(folder / "again.png").size == (64, 64)
+    assert len(found["payload"]) == 1792
+    assert Image.open(folder / "again.png").size == (256, 256)
+    assert len(found["short"].to_bytes()[0]) == 576
+    assert found["whole"].image_size == (208, 304)  # 200 x 300 pixels in whole patches
 
 
 def test_with_a_released_file(folder: Path) -> None:

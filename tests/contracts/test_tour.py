@@ -27,10 +27,11 @@ def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
         if not any(line.startswith("%pip") for line in cell.splitlines()):
             exec(cell.replace("IMAGES = 1000", "IMAGES = 16"), found)
     assert found["code"] == 0
-    assert "144 bytes, 0.281 bits per pixel" in capsys.readouterr().out
+    assert "1792 bytes, 0.219 bits per pixel" in capsys.readouterr().out
     assert found["trained"].config.image_size == 32
     assert all(value > 15 for value in found["psnr"].tolist())
     assert len(found["curve"]) == 10
+    assert sorted(found["ours"]) == found["ours"], "more bytes are not nearer"
 
 
 def test_it_is_kept_without_outputs() -> None:

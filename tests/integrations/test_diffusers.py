@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from flowmo.config import QuantizerConfig
 from flowmo.errors import ConfigError
-from flowmo.presets import flowmo_mini_64, tiny
+from flowmo.presets import flowmo_mini_8, flowmo_mini_64, tiny
 from flowmo.tokenizer import FlowMo
 
 pytest.importorskip("diffusers", reason="needs diffusers: pip install 'flowmo[diffusers]'")
@@ -51,7 +51,7 @@ def test_the_same_code_and_the_same_images(model: FlowMo, images: Tensor) -> Non
     assert adapter.decode(encoded.latents, size=(40, 32)).sample.shape == (3, 3, 40, 32)
 
 
-@pytest.mark.parametrize("preset", [tiny, flowmo_mini_64])
+@pytest.mark.parametrize("preset", [tiny, flowmo_mini_64, flowmo_mini_8])
 @pytest.mark.parametrize("low_memory", [True, False])
 def test_saved_and_loaded_by_diffusers(
     preset: Callable, low_memory: bool, lively: Callable[[nn.Module], nn.Module], tmp_path: Path
@@ -68,12 +68,30 @@ def test_saved_and_loaded_by_diffusers(
 
 
 def test_of_the_packaged_model_and_of_other_quantizers(images: Tensor) -> None:
-    assert AutoencoderFlowMo.from_flowmo().encode(torch.zeros(1, 3, 64, 64)).latents.shape == (1, 64, 18)
+    adapter = AutoencoderFlowMo.from_flowmo("flowmo-mini-64")
+    assert adapter.encode(torch.zeros(1, 3, 64, 64)).latents.shape == (1, 64, 18)
     config = replace(tiny(), quantizer=QuantizerConfig("continuous"))
     adapter = AutoencoderFlowMo.from_flowmo(FlowMo(config))
     encoded = adapter.encode(images)
     assert encoded.tokens is None
     assert adapter.decode(encoded.latents, num_steps=1).sample.shape == images.shape
+
+
+@torch.no_grad()
+def test_the_packaged_model_has_any_size_and_rate(samples: Callable[[int], Tensor]) -> None:
+    adapter = AutoencoderFlowMo.from_flowmo()
+    model, images = adapter.tokenizer, samples(128)[:2]
+    encoded = adapter.encode(images)
+    assert encoded.latents.shape == (2, 64, 56)
+    whole = model.detokenize(encoded.tokens, seed=[4, 5])
+    assert torch.equal(adapter.decode(encoded.latents, seed=[4, 5]).sample, whole)
+    cut = torch.where(torch.arange(56) < 18, encoded.latents, 0.0)
+    shorter = model.detokenize(encoded.tokens.truncate(bits=18), seed=[4, 5])
+    assert torch.equal(adapter.decode(cut, seed=[4, 5]).sample, shorter)
+    wide = images[..., :64, :]
+    assert torch.equal(adapter(wide, seed=3).sample, model.reconstruct(wide, seed=3))
+    with pytest.raises(ConfigError, match=r"B 256 56 .* 256 x 256 pixels, got \(2, 32, 56\); size="):
+        adapter.decode(encoded.latents[:, :32])
 
 
 def test_gradients_reach_the_images(model: FlowMo, images: Tensor) -> None:
@@ -84,5 +102,5 @@ def test_gradients_reach_the_images(model: FlowMo, images: Tensor) -> None:
 
 
 def test_wrong_latents_are_explained(model: FlowMo) -> None:
-    with pytest.raises(ConfigError, match=r"B 16 18 \(tokens, bits\), got \(1, 4, 8, 8\)"):
+    with pytest.raises(ConfigError, match=r"B 16 18 \(tokens, bits\) .*got \(1, 4, 8, 8\)"):
         AutoencoderFlowMo.from_flowmo(model).decode(torch.zeros(1, 4, 8, 8))

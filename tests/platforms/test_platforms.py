@@ -16,6 +16,7 @@ from flowmo.cli.arguments.common import add_device_argument
 from flowmo.cli.main import build_parser
 from flowmo.devices import ORDER, best_device, resolve_device
 from flowmo.generation.files import PACKAGED_GENERATOR, load_generator
+from flowmo.weights.load import PACKAGED
 
 PACKAGE = Path(flowmo.__file__).parent
 ON_THE_CPU_BEFORE = {"quantize/usage.py": 3, "evaluation/validation.py": 1}
@@ -62,7 +63,7 @@ def test_a_device_that_is_not_there_is_explained(name: str) -> None:
 
 @pytest.mark.parametrize("name", [None, 3, "", b""])
 def test_what_names_no_model_is_explained(name: object) -> None:
-    with pytest.raises(flowmo.WeightsError, match=r"flowmo\.load\(\) alone is 'flowmo-mini-64'"):
+    with pytest.raises(flowmo.WeightsError, match=rf"flowmo\.load\(\) alone is '{PACKAGED}'"):
         flowmo.load(name)  # type: ignore[arg-type]
 
 

@@ -30,7 +30,7 @@ VIEWS = """return [...document.querySelectorAll(".view img[src]")].map((image) =
 
 
 class Made:
-    """The page that the command makes of the packaged pictures with the packaged model, and what it has in it."""
+    """The page that the command makes of the packaged pictures with a model of 64 x 64 pixels, and what it has in it."""
 
     def __init__(self, path: Path) -> None:
         text = path.read_text()
@@ -51,7 +51,7 @@ class Made:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     path = tmp_path_factory.mktemp("gallery") / "page.html"
     folder = str(packaged.paths()[0].parent)
-    assert main(["gallery", folder, "--codecs", "webp", "jpeg", "--out", str(path)]) == 0
+    assert main(["gallery", folder, "--model", "flowmo-mini-64", "--codecs", "webp", "jpeg", "--out", str(path)]) == 0
     return Made(path)
 
 

@@ -24,6 +24,7 @@ from flowmo.hub import repository_of
 from flowmo.presets import tiny
 from flowmo.weights import official_layout
 from flowmo.weights.hub import is_remote
+from flowmo.weights.load import PACKAGED
 
 needs_client = pytest.mark.skipif(
     importlib.util.find_spec("huggingface_hub") is None, reason="needs huggingface_hub: flowmo[hub]"
@@ -215,17 +216,18 @@ def test_a_bad_address_is_explained(
 
 def test_the_card_has_front_matter_and_the_numbers_of_a_result(tmp_path: Path) -> None:
     results = Path(__file__).parents[2] / "results"
-    folder = flowmo.load().save_pretrained(tmp_path / "card", result=results / "flowmo-mini-64-standard.json")
+    model, result = flowmo.load(), results / f"{PACKAGED}-standard.json"
+    folder = model.save_pretrained(tmp_path / "card", result=result)
     card = (folder / "README.md").read_text()
     front, _, body = card.removeprefix("---\n").partition("\n---\n")
     for line in ("library_name: flowmo", "pipeline_tag: image-to-image", "license: other", "- rfid", "- psnr"):
         assert line in front.splitlines()
-    measured = json.loads((results / "flowmo-mini-64-standard.json").read_text())["content"]["metrics"]
-    assert f"| {measured['rfid']:.2f} |" in body
-    assert "1000 images (photos256), protocol 'standard'" in body
-    assert "fingerprint of its token files: d8db2373" in body
+    measured = json.loads(result.read_text())
+    assert f"| {measured['content']['metrics']['rfid']:.2f} |" in body
+    assert f"{measured['data']['count']} images (photos256), protocol 'standard'" in body
+    assert f"fingerprint of its token files: {model.fingerprint():08x}" in body
     with pytest.raises(WeightsError, match="measured with another model"):
-        flowmo.FlowMo(tiny()).save_pretrained(tmp_path / "no", result=results / "flowmo-mini-64-standard.json")
+        flowmo.FlowMo(tiny()).save_pretrained(tmp_path / "no", result=result)
     with pytest.raises(WeightsError, match="no result of 'flowmo evaluate'"):
         flowmo.load().save_pretrained(tmp_path / "no", result=folder / "README.md")
     assert not (tmp_path / "no").exists()

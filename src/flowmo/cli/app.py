@@ -9,7 +9,7 @@ from ..devices import usable_device
 from ..generation import load_generator, packaged_generator_of
 from ..integrations.app import App
 from ..integrations.serving import need_gradio, serve
-from ..weights.load import PACKAGED
+from ..weights.load import packaged_names
 from .arguments.common import MODEL_HELP, add_device_argument
 from .arguments.fields import add_flag
 from .arguments.models import load_named
@@ -18,7 +18,7 @@ from .arguments.values import positive
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = f"{MODEL_HELP}; several are rates to choose from"
-    add_flag(parser, "--model", str, what, [PACKAGED], metavar="MODEL")
+    add_flag(parser, "--model", str, what, packaged_names(), metavar="MODEL")
     what = "generator of classes (default: the packaged one, beside its tokenizer)"
     parser.add_argument("--generator", metavar="FILE", help=what)
     add_device_argument(parser)

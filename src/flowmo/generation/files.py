@@ -24,7 +24,7 @@ from .model import Generator
 
 FORMAT = "flowmo-generator-1"
 PACKAGED_GENERATOR = "maskgit-mini-64"
-"""The generator of 100 classes of 64 x 64 pixels, over the tokens of the packaged tokenizer."""
+"""The generator of 100 classes of 64 x 64 pixels, over the tokens of flowmo-mini-64."""
 
 
 def save_generator(

@@ -28,7 +28,7 @@ def maskgit_plain(tokens: TokenLayout = FLOWMO_LO, num_classes: int = 1000) -> G
 
 
 def maskgit_mini(tokens: TokenLayout = FLOWMO_LO, num_classes: int = 100) -> GeneratorConfig:
-    """Return a generator of 2.6 M parameters for the packaged tokenizer's 128 integers.
+    """Return a generator of 2.6 M parameters for the 128 integers of flowmo-mini-64.
 
     A CPU can train it in an hour or two.
     """

@@ -7,6 +7,7 @@ seed or a generator. Needs ``pip install 'flowmo[diffusers]'``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ class AutoencoderFlowMo(ModelMixin, ConfigMixin):
         """
         adapter = super().from_pretrained(*arguments, **settings)
         encoder, config = adapter.tokenizer.encoder, adapter.tokenizer.config
-        if config.initial_latent == "zeros":  # a constant, which is not stored
+        if config.initial_latent == "zeros" and config.transform is None:  # a constant, which is not stored
             encoder.initial_latent = torch.zeros(
                 config.num_tokens, config.latent_dim, device=adapter.device, dtype=encoder.readout.weight.dtype
             )
@@ -121,20 +122,25 @@ class AutoencoderFlowMo(ModelMixin, ConfigMixin):
     ) -> DecoderOutput | tuple[Tensor]:
         """Return images B 3 H W in [-1, 1] of latents z, B N K.
 
-        Where the code is of signs, other latents, such as another model's, are brought to the nearest code.
+        Where the code is of signs, other latents, such as another model's, are brought to the nearest code; of a model
+        of any rate, 0 is a bit that was not kept.
         generator: of the starting noise, instead of seed, as in ``FlowMo.detokenize``.
-        size: (height, width) of the images, by default the model's.
+        size: (height, width) of the images, by default the model's; of a model of any size, by default a square of as
+        many tokens.
         sampler: num_steps, guidance_scale and the like.
         Raises ConfigError for latents of another shape, or settings that the sampler does not have.
         """
         config = self.tokenizer.config
-        if z.ndim != 3 or tuple(z.shape[1:]) != (config.num_tokens, config.latent_dim):
+        size = size or _square(config, z)
+        if z.ndim != 3 or tuple(z.shape[1:]) != (config.tokens_of(size), config.latent_dim):
             raise ConfigError(
-                f"latents must be B {config.num_tokens} {config.latent_dim} (tokens, bits), got {tuple(z.shape)}"
+                f"latents must be B {config.tokens_of(size)} {config.latent_dim} (tokens, bits) for images of "
+                f"{size[0]} x {size[1]} pixels, got {tuple(z.shape)}; size=(height, width) names others"
             )
         if config.quantizer.kind == "lfq":
-            z = torch.where(z > 0, 1.0, -1.0).to(z.dtype)
-        shape = (3, *(size or (config.image_size, config.image_size)))
+            signs = torch.where(z > 0, 1.0, -1.0).to(z.dtype)
+            z = signs if config.transform is None else torch.where(z == 0, 0.0, signs)
+        shape = (3, *size)
         if generator is None:
             noise = seeded_noise(seed, len(z), shape)
         else:
@@ -145,4 +151,14 @@ class AutoencoderFlowMo(ModelMixin, ConfigMixin):
 
     def forward(self, sample: Tensor, return_dict: bool = True, **settings: Any) -> DecoderOutput | tuple[Tensor]:
         """Return the reconstructions of images B 3 H W in [-1, 1]; settings: of :meth:`decode`."""
+        settings = {"size": (sample.shape[2], sample.shape[3])} | settings
         return self.decode(self.encode(sample).latents, return_dict, **settings)  # type: ignore[union-attr]
+
+
+def _square(config: FlowMoConfig, z: Tensor) -> tuple[int, int]:
+    """The size of square images of as many tokens as latents have, where the model codes any size, else the model's."""
+    if config.transform is not None and z.ndim == 3:
+        side = math.isqrt(z.shape[1])
+        if side and side * side == z.shape[1]:
+            return side * config.transform.patch_size, side * config.transform.patch_size
+    return config.image_size, config.image_size

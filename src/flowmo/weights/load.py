@@ -19,7 +19,7 @@ from .native import load_model
 from .official import load_official
 from .shards import INDEX
 
-PACKAGED = "flowmo-mini-64"
+PACKAGED = "flowmo-mini"
 
 
 def load(
