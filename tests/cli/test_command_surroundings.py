@@ -36,7 +36,7 @@ def picture(path: Path | str | bytes) -> None:
 
 
 def shard_of(names: list[str], path: str) -> None:
-    model = load()
+    model = load("flowmo-mini-64")
     indices = torch.zeros(len(names), 64, 2, dtype=torch.int64)
     write_shard(path, Shard(Tokens(indices, 9, (64, 64)), names, None, model.fingerprint(), "crop", None))
 
@@ -75,6 +75,7 @@ def test_long_and_hostile_names_of_a_shard(capsys: pytest.CaptureFixture[str]) -
     shard_of(names, "s.shard")
     assert main(["detokenize", "s.shard", "--out", "o"]) == 0
     assert len(list(Path("o").iterdir())) == len(names)
+    assert "note: these are tokens of flowmo-mini-64, which decodes them" in capsys.readouterr().err
     assert main(["info", "s.shard"]) == 0
     shard_of(names[-2:], "e.shard")
     assert main(["info", "e.shard"]) == 0

@@ -17,6 +17,7 @@ from PIL import Image
 import warm_python
 from flowmo.comparison.published import TABLE_1
 from flowmo.evaluation.results import read_result
+from flowmo.weights.load import PACKAGED
 
 FOLDER = CAT.parent
 QUICK = ("--codecs", "jpeg", "webp", "--bytes", 70, 300, "--limit", 4, "--metrics")
@@ -86,9 +87,9 @@ def test_metrics_of_distributions_and_json(flowmo: Command) -> None:
     rows = [row for row in rows if row["group"] != "control"]
     assert controls[0]["metrics"]["psnr"] < rows[0]["metrics"]["psnr"] - 3
     assert [(row["name"], row["target"]) for row in rows] == [
-        ("flowmo-mini-64", None),
-        ("thumbnail", 144),
-        ("webp", 144),
+        (PACKAGED, None),
+        ("thumbnail", 1792),
+        ("webp", 1792),
     ]
     wanted = {"psnr", "ssim", "lpips_alex", "lpips_vgg", "fd_efflite0", "kd_efflite0", "kd_efflite0_error"}
     if "left out" not in result.err:

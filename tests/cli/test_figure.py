@@ -46,7 +46,9 @@ def result_of(out: str | Path, name: str) -> Any:
 
 def test_variance(flowmo: Command) -> None:
     result = flowmo(
-        "figure", "variance", FOLDER, "--count", 5, "--seeds", 3, "--seed", 2, "--out", "o", "--json", model=False
+        *("figure", "variance", FOLDER, "--model", "flowmo-mini-64", "--count", 5),
+        *("--seeds", 3, "--seed", 2, "--out", "o", "--json"),
+        model=False,
     )
     assert result.code == 0, result.err
     plot_of("o", "variance")
@@ -63,7 +65,7 @@ def test_variance(flowmo: Command) -> None:
 
 
 def test_discoloration_of_two_models(flowmo: Command, tmp_path: Path) -> None:
-    red = load()
+    red = load("flowmo-mini-64")
     with torch.no_grad():
         red.decoder.readout.bias[0::3] += 0.2
     save_model(red, tmp_path / "red" / "model.safetensors")
@@ -106,12 +108,13 @@ def test_figure_9_takes_the_papers_5000_pictures() -> None:
     assert arguments.count == 5000
 
 
-GRID = ("figure", "sampler-grid", FOLDER, "--count", 2, "--steps", 1, 2, "--rho", 1, 2, "--guidance", 1, 2)
+GRID = ("figure", "sampler-grid", FOLDER, "--model", "flowmo-mini-64", "--count", 2)
+GRID += ("--steps", 1, 2, "--rho", 1, 2, "--guidance", 1, 2)
 
 
 def test_sampler_grid_and_its_best_stored(flowmo: Command, tmp_path: Path) -> None:
     source = tmp_path / "model.safetensors"
-    save_model(load(), source, about={"images": 7})
+    save_model(load("flowmo-mini-64"), source, about={"images": 7})
     result = flowmo(
         *(*GRID, "--interval", 0.1, 0.9, "--interval", 0.1, 1, "--out", "o", "--json"),
         *("--store", tmp_path / "new.safetensors", "--model", source),

@@ -30,7 +30,7 @@ VIEWS = """return [...document.querySelectorAll(".view img[src]")].map((image) =
 
 
 class Made:
-    """The page that the command makes of the packaged pictures with a model of 64 x 64 pixels, and what it has in it."""
+    """The page that the command makes of the packaged pictures with a model of 64 x 64 pixels, and what is in it."""
 
     def __init__(self, path: Path) -> None:
         text = path.read_text()

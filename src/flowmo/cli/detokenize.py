@@ -1,21 +1,24 @@
 """``flowmo detokenize``: decodes the images of .flowmo files and shards, as PNG files. The model must be the one that
-coded them, or one with the same encoder; a shard of another tokenizer names it, and --peer gives its weights."""
+coded them, or one with the same encoder; a packaged one is found by itself. A shard of another tokenizer names it, and
+--peer gives its weights."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
-from ..codec import Entry, is_shard, read_shard
+from ..codec import Entry, is_shard, read_file, read_shard
 from ..coding.files import decode_entries, open_token_files
 from ..comparison.peers.tokenizer import PeerTokenizer, open_square
 from ..devices import usable_device
-from ..errors import ConfigError
+from ..errors import ConfigError, FlowMoError
 from ..files import folder_in_words
 from ..progress import Progress
 from ..text import pictures_in_words
 from ..tokenizer import FlowMo
 from ..viewing import write_png
+from ..weights.load import PACKAGED, load, packaged_names
 from .arguments import common, models
 from .arguments.fields import add_flag
 from .arguments.peers import add_decoding_peer, refuse_our_settings
@@ -53,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
         refuse_our_settings(a, "--peer", SAMPLER)
         model = open_square(a.peer, _image_size(entries), usable_device(a.device))
     else:
+        if a.model == PACKAGED:
+            a.model = _packaged_of(entries)
         model = models.load_model(a, tokens=True)
         models.tell_idle_guidance(a, model)
     progress.expect(len(entries) + bad)
@@ -70,6 +75,21 @@ def run(arguments: argparse.Namespace) -> int:
     elif written:
         print(f"{pictures_in_words(len(written))} in {folder_in_words(a.out)}")
     return code
+
+
+def _packaged_of(entries: Sequence[Entry]) -> str:
+    """Return the name of the packaged tokenizer that made the first image, or of the default where none did."""
+    try:
+        file = entries[0].file
+        found = (read_shard(file) if is_shard(file) else read_file(file)).fingerprint
+    except (FlowMoError, IndexError):  # told where the file is decoded
+        return PACKAGED
+    for name in packaged_names():
+        if load(name).fingerprint() == found:
+            if name != PACKAGED:
+                print(f"note: these are tokens of {name}, which decodes them", file=sys.stderr)
+            return name
+    return PACKAGED
 
 
 def _image_size(entries: Sequence[Entry]) -> tuple[int, int]:
