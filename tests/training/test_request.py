@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flowmo.errors import ConfigError
-from flowmo.presets import preset, tiny
+from flowmo.presets import PRESETS, preset, tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.training import AutoencodeTrainConfig, TrainConfig, short
 from flowmo.training.configuration.recipes import published
@@ -84,3 +84,13 @@ def test_without_a_time_limit_the_length_is_the_usual_one() -> None:
     found = Request("tiny").fitted(None, None, None, math.inf, said.append)  # type: ignore[arg-type]
     assert found == short.Begun("short", short.USUAL_IMAGES)
     assert "--time-limit asks for another length" in said[0]
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if PRESETS[name]().transform is not None])
+def test_a_closed_form_code_is_computed_before_it_is_trained(name: str) -> None:
+    """Trained from nothing, its code would be empty for ever."""
+    for recipe in (None, "none"):
+        with pytest.raises(ConfigError, match=f"fit-transform DATA --preset {name} --out start.safetensors"):
+            Request(name, recipe).begun(None)
+    begun = Request(name, "none", init=lambda: FlowMo(tiny())).begun(None)
+    assert Request(name, "none").begun(begun) == begun  # a run that has begun goes on

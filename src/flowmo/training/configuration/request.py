@@ -20,7 +20,7 @@ from .config import STAGES, AutoencodeTrainConfig, TrainConfig
 from .recipes import RECIPES, check_weights, model_of
 from .settings import with_settings
 
-FEW_IMAGES, PACKAGED_IMAGES = 5_000, 98_000  # of a run that is worth a warning; those that the packaged model saw
+FEW_IMAGES, PACKAGED_IMAGES = 5_000, 96_000  # of a run that is worth a warning; those that the packaged model saw
 BATCHES = ("batch_size", "micro_batch")  # settings that fix how large a batch is
 WHOLE = [name for name, entry in STAGES.items() if not entry.config.decoder_only]
 """The stages that train encoder and decoder."""
@@ -64,7 +64,16 @@ class Request:
         return self._new(short.NAME if is_new and plain_stage else short.UNSCALED)
 
     def _new(self, recipe: str) -> short.Begun:
-        """Return what a new run begins with; by ``short`` of a length that is asked for, it is validated to match."""
+        """Return what a new run begins with; by ``short`` of a length that is asked for, it is validated to match.
+
+        Raises ConfigError for a model that begins as a closed-form code, which must be computed first.
+        """
+        if self.init is None and preset(self.preset).transform is not None:
+            raise ConfigError(
+                f"{self.preset} begins as a closed-form code, not as noise: 'flowmo fit-transform DATA --preset "
+                f"{self.preset} --out start.safetensors' computes it, and --init start.safetensors trains from it; "
+                "--init flowmo-mini goes on from the packaged model"
+            )
         images = self.asked().get("images")
         if recipe != short.NAME or images is None:
             return short.Begun(recipe, images)
