@@ -33,15 +33,8 @@ from typing import NoReturn
 IMPORTED = (
     *("torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.distributed.run"),
     *("torch.utils.data", "torch.utils.flop_counter", "torch.utils.tensorboard", "safetensors.torch"),
-    *(
-        "matplotlib.figure",
-        "scipy.linalg",
-        "filelock",
-        "PIL.ImageCms",
-        "PIL.ImageDraw",
-        "PIL.ImageMath",
-        "PIL.ImageOps",
-    ),
+    *("matplotlib.figure", "scipy.linalg", "pandas", "filelock"),
+    *(f"PIL.Image{name}" for name in ("Cms", "Draw", "Math", "Ops")),
     *(f"PIL.{name}ImagePlugin" for name in ("Avif", "Gif", "Jpeg", "Jpeg2K", "Mpo", "Png", "Ppm", "Tiff", "WebP")),
 )
 """As far as they are there."""
@@ -107,6 +100,17 @@ def processor_seconds() -> float:
     """Return those of all processes by ``python()`` that have ended, with their children."""
     times = Path(python()).with_name("times")
     return sum(map(float, times.read_text().split())) if times.exists() else 0.0
+
+
+def started_with(word: str) -> list[int]:
+    """Return the processes that have this among their words, in the order of their start, torchrun itself left out."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = file.read_bytes().split(b"\0")
+            if word.encode() in words and b"torch.distributed.run" not in words:
+                found.append(int(file.parent.name))
+    return sorted(found)
 
 
 def serve(folder: Path, names: list[str]) -> None:

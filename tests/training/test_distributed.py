@@ -25,6 +25,7 @@ from run_support import (
     wait_for_step,
 )
 
+import warm_python
 from flowmo import samples
 from flowmo.cli.main import main
 from flowmo.data import BatchLoader, open_images
@@ -220,18 +221,10 @@ def _one_broken(folder: Path) -> Path:
 
 
 def _processes_of(folder: Path) -> list[int]:
-    """The two processes that train into this folder, without torchrun above them."""
+    """The two processes that train into this folder."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        found = []
-        for file in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                line = file.read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if str(folder).encode() in line and b"torch.distributed.run" not in line:
-                found.append(int(file.parent.name))
-        if len(found) == 2:
-            return sorted(found)
+        if len(found := warm_python.started_with(str(folder))) == 2:
+            return found
         time.sleep(0.1)
     raise AssertionError("torchrun has not two processes")
