@@ -12,13 +12,14 @@ flowmo() { echo "+ flowmo $*"; "$python" -m flowmo "$@"; }
 # Stage 1A in two halves: the second command is the first one again.
 stage_1a() {
   flowmo train "$data" "$out/1a" --preset tiny --recipe none "$@" --set images=1200 batch_size=16 micro_batch=8 learning_rate=1e-3 \
-    warmup_images=200 cooldown_images=400 validate_every=800 perceptual_share=0.125 noise_levels.curriculum_images=600
+    warmup_images=200 cooldown_images=400 validate_every=800 perceptual_share=0.25 perceptual_network=alex \
+    noise_levels.curriculum_images=600
 }
 stage_1a --time-limit 5s
 stage_1a
 # The ablation with an encoder trained by regression (F5).
 flowmo train "$data" "$out/regression" --preset tiny --stage autoencode --set images=320 batch_size=16 learning_rate=1e-3 \
-  warmup_images=0 cooldown_images=0 validate_every=320 perceptual_share=0.125
+  warmup_images=0 cooldown_images=0 validate_every=320 perceptual_share=0.25
 flowmo train "$data" "$out/1a-frozen" --init "$out/regression" --freeze-encoder --set images=320 batch_size=16 \
   warmup_images=0 cooldown_images=0 validate_every=320 losses.perceptual=0
 flowmo info "$out/1a"
