@@ -12,7 +12,8 @@ flowmo() { echo "+ flowmo $*"; "$python" -m flowmo "$@"; }
 # Stage 1A in two halves: the second command is the first one again.
 stage_1a() {
   flowmo train "$data" "$out/1a" --preset tiny --recipe none "$@" --set images=1200 batch_size=16 micro_batch=8 learning_rate=1e-3 \
-    warmup_images=200 cooldown_images=400 validate_every=800 perceptual_share=0.25 noise_levels.curriculum_images=600
+    warmup_images=200 cooldown_images=400 validate_every=800 perceptual_share=0.25 perceptual_network=alex \
+    noise_levels.curriculum_images=600
 }
 stage_1a --time-limit 5s
 stage_1a

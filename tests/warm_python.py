@@ -32,7 +32,10 @@ from typing import NoReturn
 
 IMPORTED = (
     *("torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.distributed.run"),
-    *("torch.utils.data", "torch.utils.flop_counter", "PIL.Image", "matplotlib.figure", "scipy.linalg"),
+    *("torch.utils.data", "torch.utils.flop_counter", "torch.utils.tensorboard", "safetensors.torch"),
+    *("matplotlib.figure", "scipy.linalg", "pandas", "filelock"),
+    *(f"PIL.Image{name}" for name in ("Cms", "Draw", "Math", "Ops")),
+    *(f"PIL.{name}ImagePlugin" for name in ("Avif", "Gif", "Jpeg", "Jpeg2K", "Mpo", "Png", "Ppm", "Tiff", "WebP")),
 )
 """As far as they are there."""
 PROGRAM = """#!{python} -IS
@@ -65,7 +68,7 @@ def _folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="warm-"))
     environment = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, __file__, str(folder)],
+        [sys.executable, __file__, str(folder), *IMPORTED],
         env=environment,
         stdin=subprocess.PIPE,  # it ends when this process does
         stdout=subprocess.PIPE,
@@ -99,9 +102,20 @@ def processor_seconds() -> float:
     return sum(map(float, times.read_text().split())) if times.exists() else 0.0
 
 
-def serve(folder: Path) -> None:
-    """Fork for every connection until standard input ends."""
-    for name in IMPORTED:
+def started_with(word: str) -> list[int]:
+    """Return the processes that have this among their words, in the order of their start, torchrun itself left out."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = file.read_bytes().split(b"\0")
+            if word.encode() in words and b"torch.distributed.run" not in words:
+                found.append(int(file.parent.name))
+    return sorted(found)
+
+
+def serve(folder: Path, names: list[str]) -> None:
+    """Import what is named, then fork for every connection until standard input ends."""
+    for name in names:
         with contextlib.suppress(ImportError):
             __import__(name)
     libraries = sys.path[1:]
@@ -116,7 +130,9 @@ def serve(folder: Path) -> None:
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for number in (signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM):  # ignored where tests run in the background
+                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             words, streams = attend(connection, folder)
             end(functools.partial(run, words, streams, libraries))
         connection.close()
@@ -211,5 +227,5 @@ def run(words: list[str], streams: list[int], libraries: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]))
+    serve(Path(sys.argv[1]), sys.argv[2:])
     shutil.rmtree(sys.argv[1])

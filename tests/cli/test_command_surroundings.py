@@ -160,7 +160,8 @@ def test_a_command_that_is_stopped_says_what_is_kept(number: signal.Signals, cod
     for k in range(1, 3000):  # more than a busy machine can be late by
         os.link("d/0.png", f"d/{k}.png")
     process = subprocess.Popen(
-        [*FLOWMO, "tokenize", "d", "--batch-size", "1", "--out", "o"],
+        [warm_python.python(), "-m", "flowmo", "tokenize", "d", "--batch-size", "1", "--out", "o"],
+        env=warm_python.environment(),
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # ignored where tests run in the background

@@ -21,6 +21,7 @@ from flowmo import samples
 from flowmo.cli.main import main
 from flowmo.data import fit_picture, open_images, open_picture
 from flowmo.errors import DataError
+from flowmo.evaluation import reference
 from flowmo.evaluation.class_agreement import class_agreement
 from flowmo.evaluation.generated import Samples, measure_generated
 from flowmo.evaluation.reference import adm_reference, reference_of
@@ -47,8 +48,12 @@ def photographs(count: int, size: int, shift: int = 0) -> np.ndarray:
 @pytest.fixture
 def data(tmp_path: Path) -> list[str]:
     """Samples with labels, 40 of two classes, and a folder of 38 pictures of these classes, of which one is broken."""
-    np.savez(tmp_path / "made.npz", arr_0=photographs(40, 48), arr_1=np.arange(40) % 2)
-    for k, pixels in enumerate(photographs(38, 48, shift=1)):
+    return written(tmp_path, 40, 38)
+
+
+def written(tmp_path: Path, made: int, real: int) -> list[str]:
+    np.savez(tmp_path / "made.npz", arr_0=photographs(made, 48), arr_1=np.arange(made) % 2)
+    for k, pixels in enumerate(photographs(real, 48, shift=1)):
         folder = tmp_path / "real" / ("a", "b")[k % 2]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / f"{k:02}.png")
@@ -60,19 +65,23 @@ def result_of(folder: Path) -> dict[str, Any]:
     return read_result(folder / "made.json").content
 
 
-def test_two_processes_find_what_one_finds(data: list[str], tmp_path: Path) -> None:
-    """torchrun and gloo, with the genuine Inception and the genuine classifier; each takes whole batches."""
-    begin = [
-        warm_python.python(),
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "flowmo",
-    ]
-    arguments = ["evaluate-generator", *data, "--device", "cpu", "--json"]
+SMALL_BATCHES = """
+import sys
+from flowmo.cli.main import main
+from flowmo.evaluation import reference
+reference.BATCH = 8
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_two_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun and gloo, with the genuine Inception and the genuine classifier; each takes whole batches, of which
+    samples and reference have two."""
+    (tmp_path / "program.py").write_text(SMALL_BATCHES)
+    monkeypatch.setattr(reference, "BATCH", 8)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    begin = [warm_python.python(), *launcher, str(tmp_path / "program.py")]
+    arguments = ["evaluate-generator", *written(tmp_path, 12, 13), "--device", "cpu", "--json"]
     environment = warm_python.environment() | {"FLOWMO_CACHE": str(tmp_path / "of two")}
     done = subprocess.run(
         [*begin, *arguments, "--out", str(tmp_path / "two")],
@@ -85,7 +94,7 @@ def test_two_processes_find_what_one_finds(data: list[str], tmp_path: Path) -> N
     assert {"fid", "sfid", "kid", "precision", "recall", "agreement"} <= set(one["metrics"])
     assert one["metrics"]["fid"] > 1
     assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-4, abs=1e-7)
-    assert one["reference"]["count"] == two["reference"]["count"] == 37
+    assert one["reference"]["count"] == two["reference"]["count"] == 12
     assert len(list((tmp_path / "of two" / "statistics").iterdir())) == 1
 
 

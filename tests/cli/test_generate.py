@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -231,8 +230,7 @@ def many(folder: Path, weights: Path, target: str, *more: object, processes: int
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes] if processes > 1 else []
     arguments = ["--generator", folder / "a", "--count", 30, "--no-pictures", "--batch-size", 2, "--npz", target, *more]
     arguments += ["--tokenizer", weights, "--mask-steps", 4, "--device", "cpu"]
-    python = sys.executable if launcher else warm_python.python()  # torchrun's children are to be found
-    return [str(text) for text in (python, *launcher, "-m", "flowmo", "generate", *arguments)]
+    return [str(text) for text in (warm_python.python(), *launcher, "-m", "flowmo", "generate", *arguments)]
 
 
 def places_of(parts: Path) -> list[int]:
@@ -249,11 +247,11 @@ def kill_early(command: list[str], parts: Path, processes: int) -> None:
     ):
         assert time.monotonic() < deadline, "no progress"
         time.sleep(0.01)
-    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False)
+    generator = command[command.index("--generator") + 1]
     process.kill()  # torchrun itself first, so that it starts nothing again
-    for pid in children.stdout.split():
+    for pid in warm_python.started_with(generator):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
     process.communicate()  # when all have ended
 
 

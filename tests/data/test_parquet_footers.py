@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+import warm_python
 
 pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
 
@@ -57,8 +58,7 @@ def test_a_changed_byte_of_the_footer_is_an_error_of_ours(options: dict[str, obj
     images = [{"bytes": picture(k), "path": f"{k}.png"} for k in range(3)]
     pq.write_table(pa.table({"image": images, "label": [0, 1, 2]}), tmp_path / "a.parquet", **options)
     step = "1" if "FLOWMO_SLOW" in os.environ else "3"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", READ, str(tmp_path / "a.parquet"), step], capture_output=True, text=True
-    )
+    words = [warm_python.python(), "-c", READ, str(tmp_path / "a.parquet"), step]
+    done = subprocess.run(words, env=warm_python.environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) > 500

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import warm_python
 from flowmo.data import open_images
 from flowmo.data.parquet_pages import column_chunks, unpacked_size
 from flowmo.errors import DataError
@@ -55,7 +55,8 @@ def write(path: Path, images: Any, paths: Any = None) -> Path:
 
 def read(path: Path) -> tuple[str, int]:
     """What came of it, and the megabytes that it took."""
-    done = subprocess.run([sys.executable, "-c", READ, str(path)], capture_output=True, text=True, check=True)
+    words, environment = [warm_python.python(), "-c", READ, str(path)], warm_python.environment()
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
     *said, taken = done.stdout.strip().splitlines()
     return " ".join(said), int(taken)
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+import warm_python
 from flowmo import samples
 from flowmo.data import BatchLoader, FileSource, ImageSource, open_images, workers
 from flowmo.errors import DataError
@@ -123,8 +124,8 @@ def test_the_end_of_the_interpreter_needs_no_module() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc whether processes live")
 def test_workers_end_with_a_killed_main_process() -> None:
-    command = [sys.executable, "-c", PROGRAM, str(PHOTOS), "60"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    command = [warm_python.python(), "-c", PROGRAM, str(PHOTOS), "60"]
+    with subprocess.Popen(command, env=warm_python.environment(), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         children = [int(word) for word in process.stdout.readline().split()]
         assert len(children) == 2

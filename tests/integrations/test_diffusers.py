@@ -15,9 +15,13 @@ from flowmo.errors import ConfigError
 from flowmo.presets import flowmo_mini_8, flowmo_mini_64, tiny
 from flowmo.tokenizer import FlowMo
 
-pytest.importorskip("diffusers", reason="needs diffusers: pip install 'flowmo[diffusers]'")
 
-from flowmo.integrations.diffusers import AutoencoderFlowMo
+@pytest.fixture(scope="module", autouse=True)
+def _diffusers() -> None:
+    """Import what takes seconds here, in the one process that runs these tests, not in all that collect them."""
+    global AutoencoderFlowMo
+    pytest.importorskip("diffusers", reason="needs diffusers: pip install 'flowmo[diffusers]'")
+    from flowmo.integrations.diffusers import AutoencoderFlowMo
 
 
 @pytest.fixture

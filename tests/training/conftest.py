@@ -12,6 +12,7 @@ import run_support
 import torch
 from torch import Tensor
 
+from flowmo.cli.main import main
 from flowmo.data import to_uint8
 from flowmo.training import loop
 
@@ -30,7 +31,16 @@ def data(photographs: Callable[[str, int], Tensor], tmp_path_factory: pytest.Tem
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that nothing interrupted. Tests only look at it."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    run_support.finish(run_support.start(run_support.command(data, folder)))
+    run_support.finish(run_support.start(run_support.command(data, folder, **run_support.SELDOM)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def three_steps(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of three steps, with a checkpoint of each. Tests only look at it."""
+    folder = tmp_path_factory.mktemp("runs") / "three-steps"
+    settings = {"images": 3 * run_support.BATCH, "cooldown_images": 0, "workers": 0}
+    assert main(run_support.command(data, folder, **settings)) == 0
     return folder
 
 

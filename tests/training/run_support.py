@@ -48,11 +48,10 @@ def command(data: Path, out: Path, *more: str, **settings: object) -> list[str]:
     ]
 
 
-def start(arguments: list[str], *launcher: str, python: str | None = None) -> subprocess.Popen[str]:
-    """``flowmo`` as a process of its own; launcher: arguments of torchrun, for several; python: of the first process,
-    where it has to be a plain one."""
+def start(arguments: list[str], *launcher: str) -> subprocess.Popen[str]:
+    """``flowmo`` as a process of its own; launcher: arguments of torchrun, for several."""
     begin = ["-m", "torch.distributed.run", *launcher, "-m", "flowmo"] if launcher else ["-m", "flowmo"]
-    return _process([python or warm_python.python(), *begin, *arguments])
+    return _process([warm_python.python(), *begin, *arguments])
 
 
 def start_several(commands: list[list[str]], *launcher: str) -> subprocess.Popen[str]:

@@ -189,9 +189,9 @@ def test_a_second_run_in_the_same_folder_is_refused(
     assert not checkpoints_of(tmp_path)
 
 
-def test_a_cool_down_from_any_checkpoint(data: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_cool_down_from_any_checkpoint(data: Path, three_steps: Path, tmp_path: Path) -> None:
     """Of another run, into a folder of its own; the same command again finishes the same cool-down."""
-    begin = checkpoints_of(whole)[-2]
+    begin = checkpoints_of(three_steps)[-2]
     more = ["--resume", str(begin), "--cooldown", "40"]
     assert main(command(data, tmp_path, *more, "--time-limit", "0s", cooldown_images=0)) == 0
     assert main(command(data, tmp_path, *more, cooldown_images=0)) == 0

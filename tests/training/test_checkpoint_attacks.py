@@ -269,15 +269,15 @@ def test_any_flipped_bit_of_the_manifest_falls_back(tmp_path: Path, state: Train
 
 
 def test_the_command_goes_on_from_the_checkpoint_before(
-    data: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, three_steps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import shutil
 
-    shutil.copytree(whole, tmp_path / "run")
+    shutil.copytree(three_steps, tmp_path / "run")
     newest = sorted((tmp_path / "run").glob("checkpoint-*"))
     text = (newest[-1] / "checkpoint.json").read_text()
     (newest[-1] / "checkpoint.json").write_text(text.replace('"step"', '"stop"'))
-    assert main(command(data, tmp_path / "run")) == 0
+    assert main(command(data, tmp_path / "run", images=24, cooldown_images=0, workers=0)) == 0
     said = capsys.readouterr()
     assert "passed over" in said.err
     assert f"resuming at {int(newest[-2].name[-10:]):,} images" in said.out

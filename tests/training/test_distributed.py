@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
-import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -27,6 +25,7 @@ from run_support import (
     wait_for_step,
 )
 
+import warm_python
 from flowmo import samples
 from flowmo.cli.main import main
 from flowmo.data import BatchLoader, open_images
@@ -172,9 +171,9 @@ def test_an_encoder_freezes_and_the_optimizer_is_built_anew(data: Path, two: Pat
 def test_a_rank_that_dies_comes_back(data: Path, one: Path, tmp_path: Path) -> None:
     """torchrun starts the processes again, and they go on from the newest checkpoint."""
     arguments = command(data, tmp_path / "run", **(SHORT | MICRO | EVERY))
-    process = start(arguments, *TWO, "--max-restarts", "2", python=sys.executable)
+    process = start(arguments, *TWO, "--max-restarts", "2")
     wait_for_step(process, tmp_path / "run", 3)
-    victim = _children(process.pid)[-1]
+    victim = _processes_of(tmp_path / "run")[-1]
     os.kill(victim, signal.SIGKILL)
     output = finish(process)
     assert "resuming at" in output
@@ -221,21 +220,11 @@ def _one_broken(folder: Path) -> Path:
     return folder / "pictures"
 
 
-def _children(pid: int) -> list[int]:
-    """The training processes below torchrun."""
+def _processes_of(folder: Path) -> list[int]:
+    """The two processes that train into this folder."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        found = []
-        for status in Path("/proc").glob("[0-9]*/status"):
-            try:
-                text = status.read_text()
-                line = (status.parent / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            parent = re.search(r"^PPid:\s+(\d+)", text, re.MULTILINE)
-            if parent and int(parent[1]) == pid and b"train" in line:
-                found.append(int(status.parent.name))
-        if len(found) == 2:
-            return sorted(found)
+        if len(found := warm_python.started_with(str(folder))) == 2:
+            return found
         time.sleep(0.1)
-    raise AssertionError("torchrun has no two children")
+    raise AssertionError("torchrun has not two processes")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 
 import pytest
+
+import warm_python
 
 PROGRAM = """
 import time
@@ -22,12 +23,16 @@ bar.close()
 """
 
 
+def command() -> list[str]:
+    return [warm_python.python(), "-c", PROGRAM]
+
+
 def test_a_terminal_has_a_bar() -> None:
     fcntl, pty, struct, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "struct", "termios"))
     pytest.importorskip("tqdm")
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))  # a terminal without a width has no bar
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=theirs, stderr=theirs)
+    process = subprocess.Popen(command(), env=warm_python.environment(), stdout=theirs, stderr=theirs)
     os.close(theirs)
     shown = b""
     while True:
@@ -47,5 +52,6 @@ def test_a_terminal_has_a_bar() -> None:
 
 
 def test_a_file_has_none() -> None:
-    result = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120)
+    environment = warm_python.environment()
+    result = subprocess.run(command(), env=environment, capture_output=True, text=True, timeout=120)
     assert (result.returncode, result.stdout, result.stderr) == (0, "a line\n", "")

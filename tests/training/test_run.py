@@ -49,23 +49,22 @@ def test_a_run_leaves_what_it_promises(whole: Path) -> None:
     stored = json.loads((whole / "config.json").read_text())
     assert stored["train"]["learning_rate"] == 1e-3
     assert stored["model"]["num_tokens"] == 16
-    assert [p.name for p in checkpoints_of(whole)] == [f"checkpoint-{k:010d}" for k in (304, 312, 320)]
     assert [line["images"] for line in lines_of(whole) if "psnr" in line] == [200, 320]
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_killed_and_resumed_it_is_the_same_run(data: Path, whole: Path, tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("damaged", [True, False])
+def test_killed_and_resumed_it_is_the_same_run(data: Path, whole: Path, tmp_path: Path, damaged: bool) -> None:
     """SIGKILL at a random step, then the same command: every loss and the final weights are those of the whole run.
     tools/kill_and_resume.py does the same twenty times at random instants."""
     process = start(command(data, tmp_path))
-    wait_for_step(process, tmp_path, random.Random(seed).randrange(2, 30))
+    wait_for_step(process, tmp_path, random.Random(int(damaged)).randrange(4, 12))
     kill(process)
     assert len(log_of(tmp_path)) < STEPS
-    if seed == 0:  # the newest is also cut in half, as by a failing disk: the one before it serves
+    if damaged:  # the newest is also cut in half, as by a failing disk: the one before it serves
         newest = checkpoints_of(tmp_path)[-1] / "__0_0.distcp"
         newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     output = finish(start(command(data, tmp_path, **SELDOM)))
-    assert ("is damaged: __0_0.distcp is not as it was written" in output) == (seed == 0)
+    assert ("is damaged: __0_0.distcp is not as it was written" in output) == damaged
     assert "resuming at" in output
     assert log_of(tmp_path) == log_of(whole)
     ours, theirs = load_model(tmp_path / "model.safetensors"), load_model(whole / "model.safetensors")
@@ -75,12 +74,15 @@ def test_killed_and_resumed_it_is_the_same_run(data: Path, whole: Path, tmp_path
 
 def test_means_of_several_steps_survive_a_stop_between_them(data: Path, tmp_path: Path) -> None:
     """A line of the log is a mean over steps before and after the resume."""
-    settings = {"images": 48, "log_steps": 3, "cooldown_images": 0}
+    settings = {"images": 32, "log_steps": 2, "cooldown_images": 0, "workers": 0}
     assert main(command(data, tmp_path / "whole", **settings)) == 0
-    for _ in range(6):
+    for _ in range(4):
         assert main(command(data, tmp_path / "parts", "--time-limit", "0s", **settings)) == 0
     assert log_of(tmp_path / "parts") == log_of(tmp_path / "whole")
-    assert list(log_of(tmp_path / "whole")) == [3, 6]
+    assert list(log_of(tmp_path / "whole")) == [2, 4]
+    for folder in ("whole", "parts"):  # one after every step, of which the newest stay
+        kept = [path.name for path in checkpoints_of(tmp_path / folder)]
+        assert kept == [f"checkpoint-{k:010d}" for k in (16, 24, 32)]
 
 
 def test_a_finished_run_has_nothing_left_to_do(data: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:

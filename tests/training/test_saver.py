@@ -79,14 +79,13 @@ def test_a_finite_state_alone_is_written(tmp_path: Path) -> None:
         Saver(tmp_path, TrainConfig(), World()).begin(state, {}, {})
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_killed_in_the_middle_of_writing(data: Path, whole: Path, tmp_path: Path, seed: int) -> None:
+def test_killed_in_the_middle_of_writing(data: Path, whole: Path, tmp_path: Path) -> None:
     """A real process gets SIGKILL while a checkpoint lies there half written; the same command makes the same run."""
     process = start(command(data, tmp_path))
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[0]
-        if len(checkpoints_of(tmp_path)) > seed and list(tmp_path.glob(".checkpoint-*.part")):
+        if len(checkpoints_of(tmp_path)) > 1 and list(tmp_path.glob(".checkpoint-*.part")):
             break
     kill(process)
     assert read_newest(tmp_path) is not None

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import math
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +61,7 @@ def test_a_time_limit_leaves_the_averaged_weights(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_leaves_the_averaged_weights(data: Path, tmp_path: Path, number: signal.Signals) -> None:
     before = signal.signal(number, signal.SIG_DFL)  # ignored where tests run in the background
-    process = start(command(data, tmp_path, images=10**6), python=sys.executable)
+    process = start(command(data, tmp_path, images=10**6))
     signal.signal(number, before)
     wait_for_step(process, tmp_path, 2)
     process.send_signal(number)

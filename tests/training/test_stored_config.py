@@ -92,7 +92,7 @@ def test_unknown_settings_of_a_checkpoint_are_named() -> None:
         stored_config(TrainConfig, OLD | {"stage": "later"})
 
 
-def test_a_run_of_0_1_0_goes_on(data: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_run_of_0_1_0_goes_on(data: Path, three_steps: Path, tmp_path: Path) -> None:
     """Its checkpoints stored the settings of all stages; it ends as the run that nothing interrupted."""
     assert main(command(data, tmp_path, "--time-limit", "0s")) == 0
     about = checkpoints_of(tmp_path)[-1] / "checkpoint.json"
@@ -101,7 +101,7 @@ def test_a_run_of_0_1_0_goes_on(data: Path, whole: Path, tmp_path: Path) -> None
     del content["sha256"]  # its manifests had none of their own
     about.write_text(json.dumps(content | {"format": "flowmo-checkpoint-2", "train_config": OLD}))
     assert main(command(data, tmp_path, "--time-limit", "0s")) == 0
-    assert log_of(tmp_path)[2] == log_of(whole)[2]
+    assert log_of(tmp_path)[2] == log_of(three_steps)[2]
     found = read_newest(tmp_path)
     assert found is not None
     assert "distill" not in found.about["train_config"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import warm_python
 from flowmo.codec import Shard, write_shard
 from flowmo.errors import DataError, FlowMoError, TokenFileError
 from flowmo.generation import to_sequence
@@ -76,7 +76,8 @@ data = read_token_set({str(path)!r})
 rows = data.rows([0, 59_999])[0].tolist()
 print(json.dumps([own() - before, {str(path)!r} in Path("/proc/self/maps").read_text(), rows]))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    words, environment = [warm_python.python(), "-c", program], warm_python.environment()
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
     own, mapped, rows = json.loads(done.stdout)
     assert rows == expected
     assert mapped

@@ -92,7 +92,7 @@ def test_crops_make_it_better(images: Path, start: Path, crops: Path) -> None:
 def test_larger_images_go_on_from_crops_and_cool_down(images: Path, crops: Path, tmp_path: Path) -> None:
     out = tmp_path / "whole"
     settings = [*ALL_NOISE, "losses.perceptual=0", "images=2000", "cooldown_images=0", "learning_rate=5e-4"]
-    assert train(images, out, crops, *settings, flags=("--time-limit", "6s")) == 0
+    assert train(images, out, crops, *settings, flags=("--time-limit", "3s")) == 0
     reached = max(line["images"] for line in log_of(out).values())
     assert reached < 2000
     assert train(images, out, crops, *settings, flags=("--cooldown", "160")) == 0

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+import warm_python
 from flowmo.config import FlowMoConfig
 from flowmo.errors import WeightsError
 from flowmo.presets import tiny
@@ -165,10 +165,10 @@ def test_no_second_copy_of_the_model_in_memory(tmp_path: Path) -> None:
     """The same script measures the full FlowMo-Lo; here a fifth of a gigabyte of weights."""
     settings = ["--preset", "flowmo-fewer-params", "--model", "encoder.depth=1", "decoder.depth=2"]
     done = subprocess.run(
-        [sys.executable, REPOSITORY / "tools" / "show_memory.py", tmp_path, *settings],
+        [warm_python.python(), REPOSITORY / "tools" / "show_memory.py", tmp_path, *settings],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY / "src")},
+        env=warm_python.environment(),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)

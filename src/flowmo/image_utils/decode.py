@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import io
 import os
 from pathlib import Path
@@ -22,8 +23,10 @@ MAX_ENCODED_BYTES = 2**29
 """Of an image as it is stored in a tar or a Parquet file."""
 
 # Only formats that Pillow decodes itself. Others hand the file to a program (EPS to Ghostscript) or render it.
-# All are registered here, once, because Pillow otherwise knows only some of them until it fails on a file.
-Image.init()
+# They are registered here, because Pillow otherwise knows only some of them until it fails on a file; to register all
+# that there are takes a command a fifth of a second.
+for _name in ("Avif", "Bmp", "Gif", "Jpeg", "Jpeg2K", "Mpo", "Png", "Ppm", "Tiff", "WebP"):
+    importlib.import_module(f"PIL.{_name}ImagePlugin")
 _FORMATS = tuple(
     f for f in ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "PPM", "JPEG2000") if f in Image.OPEN
 )

@@ -46,7 +46,6 @@ def parameter_count(config: FlowMoConfig) -> int:
         return sum(p.numel() for p in FlowMo(config).parameters())
 
 
-@functools.cache
 def flops_per_image(
     config: FlowMoConfig,
     perceptual: Network | None = "vgg",
@@ -61,6 +60,14 @@ def flops_per_image(
     The networks run on the meta device, which computes shapes and no values, under PyTorch's own counter. A dropped
     code costs as much as any other. The encoder's initial latent, which a batch shares, counts as one an image.
     """
+    side = min(config.image_size, perceptual_crop or config.image_size)
+    distance = 0 if perceptual is None else round(perceptual_share * _distance(perceptual, side))
+    return _tokenizer(config, encoder_frozen)._replace(perceptual=distance)
+
+
+@functools.cache
+def _tokenizer(config: FlowMoConfig, encoder_frozen: bool) -> Flops:
+    """Return what one image costs without d_perc, of passes whose forward part is counted apart from the backward."""
     with torch.device("meta"):
         model = FlowMo(config).train()
         image = torch.empty(1, 3, config.image_size, config.image_size)
@@ -70,21 +77,17 @@ def flops_per_image(
     # The quantizer asks for autocast, which the meta device has none of; it is small enough to run.
     latent = torch.zeros(code.shape, requires_grad=not encoder_frozen)
     with _counting() as encoder:
-        model.encode(image)
-        model.quantize(latent)
-    with _counting() as decoder:
-        model.velocity(image, code, t)
-    with _counting() as training:
-        model.velocity(image, code, t).sum().backward()
         encoded, quantized = model.encode(image), model.quantize(latent)
+    with _counting() as decoder:
+        velocity = model.velocity(image, code, t)
+    with _counting() as backward:
+        velocity.sum().backward()
         if not encoder_frozen:
             (quantized.code.sum() + quantized.losses.entropy + quantized.losses.commitment).backward()
             encoded.sum().backward()
     recomputed = _in_blocks(decoder) + (0 if encoder_frozen else _in_blocks(encoder))
-    side = min(config.image_size, perceptual_crop or config.image_size)
-    distance = 0 if perceptual is None else round(perceptual_share * _distance(perceptual, side))
     forward = encoder.get_total_flops(), decoder.get_total_flops()
-    return Flops(*forward, training.get_total_flops(), recomputed, distance)
+    return Flops(*forward, sum(forward) + backward.get_total_flops(), recomputed, 0)
 
 
 def matrix_ceiling(device: torch.device | str, dtype: torch.dtype) -> float:
@@ -103,7 +106,8 @@ def matrix_ceiling(device: torch.device | str, dtype: torch.dtype) -> float:
     while True:
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         until, shortest, times = time.perf_counter() + 0.1, float("inf"), 0
-        while times < 2 or time.perf_counter() < until:
+        # A product that is over at once says little of the ceiling, and tells quickly that a larger one is wanted.
+        while times < 2 or (time.perf_counter() < until and (shortest > 0.001 or size == largest)):
             synchronize(device)
             start = time.perf_counter()
             a @ b
@@ -157,6 +161,7 @@ def _in_blocks(counter: FlopCounterMode) -> int:
     return sum(sum(flops.values()) for name, flops in counts if re.fullmatch(r"\w+\.blocks\.\d+", name))
 
 
+@functools.cache
 def _distance(network: Network, side: int) -> int:
     """Return what d_perc costs: the image's features, those of its estimate, and the gradient of the estimate."""
     with torch.device("meta"):
