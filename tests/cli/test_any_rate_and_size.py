@@ -246,6 +246,7 @@ def test_the_closed_form_code_is_a_row_of_a_comparison(
         psnr_of = {row["payload_bytes"]: row["metrics"]["psnr"] for row in rows if row["name"] == "transform"}
         thumbnails = {row["target"]: row["metrics"]["psnr"] for row in rows if row["name"] == "thumbnail"}
         assert sorted(psnr_of) == [144, 448]
+        assert {row["group"] for row in rows if row["name"] == "transform"} == {"tokenizer"}  # no model of ours
         assert psnr_of[448] > psnr_of[144] + 1
         assert psnr_of[448] > thumbnails[448]
         shares = [row["metrics"].get("beats_transform") for row in rows if row["name"] == "thumbnail"]

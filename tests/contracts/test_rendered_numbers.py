@@ -14,7 +14,9 @@ from flowmo.provenance import weights_checksum
 from flowmo.weights.load import PACKAGED
 
 ROOT = Path(__file__).parents[2]
-NAMES = (f"{PACKAGED}-standard", f"{PACKAGED}-published", "comparison", "curves")
+PROTOCOLS = [f"{PACKAGED}-{protocol}{rate}" for protocol in ("standard", "published") for rate in ("", "-18-bits")]
+RATES = [f"rates/{path.stem}" for path in sorted((ROOT / "results" / "rates").glob("*.json"))]
+NAMES = (*PROTOCOLS, *RATES, "comparison")
 
 
 def test_documents_say_what_the_results_say() -> None:
@@ -42,5 +44,6 @@ def test_half_precision_is_measured_on_the_same_pictures() -> None:
 
 
 def test_the_results_are_of_the_same_pictures() -> None:
-    whole = [read_result(ROOT / "results" / f"{PACKAGED}-{name}.json").data for name in ("standard", "published")]
-    assert whole[0] == whole[1]
+    assert len(RATES) == 6
+    data = [read_result(ROOT / "results" / f"{name}.json").data for name in (*PROTOCOLS, *RATES)]
+    assert all(one == data[0] for one in data)

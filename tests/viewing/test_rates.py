@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowmo.viewing.rates import QuotedPoint, RatePoint, bar_figure, figure_one
+from flowmo.viewing.rates import QuotedPoint, RatePoint, bar_figure, figure_one, rate_figure
 
 
 def test_figure_1_shows_ours_beside_the_quoted_rows() -> None:
@@ -54,3 +54,11 @@ def test_the_axes_of_figure_1_have_plain_numbers(low: float, high: float) -> Non
         words = [tick.label1.get_text() for tick in ticks]
         assert len(words) >= 2
         assert all(float(word) for word in words), words
+
+
+def test_two_models_of_ours_are_told_apart() -> None:
+    points = [RatePoint(name, True, 100.0, 80.0, {"psnr": 20.0}) for name in ("a", "b")]
+    axes = rate_figure({"payload": points}, "psnr", "PSNR", 4096, "t", "n", [80]).axes[0]
+    styles = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in axes.get_lines()}
+    assert len(styles) == 2
+    assert {color for color, _, _ in styles} == {"#111111"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
@@ -100,7 +100,12 @@ def compare_all(
         models.append((TRANSFORM, fitted))
         linear = at_rates(TRANSFORM, fitted, search.targets, size)
     seeds = [r.seed + place for place in pictures.places]
-    methods = all_methods(r.models, [*linear, *r.peers], search.targets, pictures.images, seeds, r.controls)
+    methods = [
+        replace(method, group="tokenizer")
+        if method.name == TRANSFORM
+        else method  # no model of ours: what ours must beat
+        for method in all_methods(r.models, [*linear, *r.peers], search.targets, pictures.images, seeds, r.controls)
+    ]
     store = ResultStore(out / STORE)
     distance = nearest(networks.lpips["alex"], r.device)
     coded, total = count(1), len(r.codecs) * len(pictures.images)

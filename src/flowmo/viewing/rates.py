@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 QUOTED = "#8a8a8a"
 OURS = "#111111"
+OUR_MARKERS, OUR_LINES = ("*", "P", "X", "d"), ("-", "--", ":", "-.")
 MIDDLE = ("center", "center")
 
 
@@ -148,10 +149,11 @@ def figure_one(
 
 
 def _style(index: int, emphasis: bool) -> dict:
-    color = OURS if emphasis else COLORS[index % len(COLORS)]
-    marker = "*" if emphasis else MARKERS[index % len(MARKERS)]
-    size = 13 if emphasis else 5
-    return {"color": color, "marker": marker, "ms": size, "lw": 1.4, "zorder": 4 if emphasis else 3}
+    if emphasis:  # ours are all black, so their markers and lines tell them apart
+        marker, line = OUR_MARKERS[index % len(OUR_MARKERS)], OUR_LINES[index % len(OUR_LINES)]
+        return {"color": OURS, "marker": marker, "ls": line, "ms": 13 if marker == "*" else 8, "lw": 1.4, "zorder": 4}
+    color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
+    return {"color": color, "marker": marker, "ms": 5, "lw": 1.4, "zorder": 3}
 
 
 def _bytes_axis(axes: Axes, ticks: Sequence[float], pixels: int) -> None:
