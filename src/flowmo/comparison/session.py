@@ -103,7 +103,7 @@ def compare_all(
     methods = [
         replace(method, group="tokenizer")
         if method.name == TRANSFORM
-        else method  # no model of ours: what ours must beat
+        else method  # not ours, but what ours must beat
         for method in all_methods(r.models, [*linear, *r.peers], search.targets, pictures.images, seeds, r.controls)
     ]
     store = ResultStore(out / STORE)
