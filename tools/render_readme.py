@@ -55,7 +55,7 @@ def protocols() -> str:
         if any(value is not None for value in values):
             lines.append(f"| {metric.heading} | " + " | ".join(map(metric.text, values)) + " |")
     entropy = results[-2].content["code"]["bit_entropy"]
-    return "\n".join([*lines, "", f"{_conditions(results[-1])} Entropy: {entropy:.3f} bits per bit of the code."])
+    return "\n".join([*lines, "", f"{_conditions(results[-2])} Entropy: {entropy:.3f} bits per bit of the code."])
 
 
 def rates() -> str:
@@ -114,11 +114,13 @@ def speed() -> str:
     by_steps = {row["num_steps"]: row["images_per_second"] for row in decoded["rows"] if row["guidance_scale"] == 1}
     updates = max(row["speed"]["images_per_second"] for row in trained["measured"] if row["speed"])
     machine = decoded["machine"]
+    side = trained["model"]["image_size"]
     processor = machine["cpu"].removesuffix(" Processor")
     where = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)} of an {processor} processor"
     return (
         f"On {where} it decodes {by_steps[1]:.0f} images/s one by one (`flowmo bench decode --batch-size 1`).\n"
-        f"A model of its size trains on {updates:.1f} images/s with LPIPS of every image (`flowmo bench train`)."
+        f"A model of its size trains on {updates:.1f} images/s of {side} x {side} pixels with LPIPS of every image "
+        "(`flowmo bench train`)."
     )
 
 

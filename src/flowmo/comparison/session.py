@@ -101,9 +101,7 @@ def compare_all(
         linear = at_rates(TRANSFORM, fitted, search.targets, size)
     seeds = [r.seed + place for place in pictures.places]
     methods = [
-        replace(method, group="tokenizer")
-        if method.name == TRANSFORM
-        else method  # not ours, but what ours must beat
+        replace(method, group="tokenizer") if method.name == TRANSFORM else method  # not ours, but what ours must beat
         for method in all_methods(r.models, [*linear, *r.peers], search.targets, pictures.images, seeds, r.controls)
     ]
     store = ResultStore(out / STORE)
