@@ -16,6 +16,7 @@ from flowmo.codec import Shard, write_shard
 from flowmo.errors import DataError, FlowMoError, TokenFileError
 from flowmo.generation import to_sequence
 from flowmo.quantize.tokens import Tokens
+from flowmo.training.data.generator_data import data_and_config
 from flowmo.training.data.token_data import TokenLoader, TokenSet, read_token_set
 
 
@@ -155,3 +156,16 @@ def test_batches_carry_their_labels_and_split_like_images(data: TokenSet) -> Non
     assert part.names == batch.names[1::3]
     assert torch.equal(part.tokens, batch.tokens[1::3])
     assert torch.equal(part.labels, batch.labels[1::3])
+
+
+@pytest.mark.parametrize(("bits", "joined"), [(56, 8), (18, 9), (40, 10), (13, 1)])
+def test_single_bits_are_joined_for_a_generator(tmp_path: Path, bits: int, joined: int) -> None:
+    """Tokens of a model of any rate; a sequence of 256 x 56 bits would be 14,336 long."""
+    indices = torch.randint(2, (6, 4, bits), generator=torch.Generator().manual_seed(0))
+    whole = shard(6, tokens=Tokens(indices, 1, (32, 32)))
+    write_shard(tmp_path / "s", whole)
+    data, config = data_and_config(str(tmp_path / "s"), "tiny")
+    assert (data.bits_per_group, config.bits_per_group) == (joined, joined)
+    assert config.sequence_length == 4 * bits // joined
+    assert torch.equal(data.rows(range(6))[0], to_sequence(whole.tokens, joined))
+    assert data_and_config(str(tmp_path / "s"), "tiny", ["bits_per_group=1"])[1].sequence_length == 4 * bits

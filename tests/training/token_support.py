@@ -1,4 +1,4 @@
-"""Real tokens: photographs of some classes, coded by the packaged model."""
+"""Real tokens: photographs of some classes, coded by flowmo-mini-64, whose tokens the packaged generator draws."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def photographs_of(data: Path, classes: Sequence[int], count: int) -> tuple[Tens
 
 
 def coded(data: Path, classes: Sequence[int], names: Sequence[str], count: int) -> Shard:
-    """Their tokens by the packaged model, with labels."""
+    """Their tokens by flowmo-mini-64, with labels."""
     images, labels, files = photographs_of(data, classes, count)
-    model = flowmo.load()
+    model = flowmo.load("flowmo-mini-64")
     tokens = model.tokenize(images)
     return Shard(tokens, files, torch.tensor(labels), model.fingerprint(), "crop", None, list(names))

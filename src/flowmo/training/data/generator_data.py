@@ -12,6 +12,7 @@ from ...labels import check_same_classes
 from .token_data import TokenSet, read_token_set
 
 GROUP = "bits_per_group"
+MOST_JOINED = 10  # single bits that become one integer where nothing else is asked for: a vocabulary of 1,024
 
 
 def data_and_config(
@@ -21,7 +22,8 @@ def data_and_config(
 
     That is a new generator, or the one of ``init``.
 
-    settings: "name=value" of the preset.
+    settings: "name=value" of the preset. Tokens of single bits, as a model of any rate has them, are joined to larger
+    integers where the settings do not say otherwise, since a sequence of bits would be very long.
     init: a generator's file.
     names: of the labels.
     Raises ConfigError for a preset or a setting that there is not, TrainingError for a generator that does not fit the
@@ -34,10 +36,18 @@ def data_and_config(
         return _of_init(shards, init, names)
     wanted = [value for name, _, value in (setting.partition("=") for setting in settings) if name == GROUP]
     data = read_token_set(shards, _whole(wanted[-1]) if wanted else None, names)
+    if not wanted and data.layout.bits_per_group == 1:
+        data = read_token_set(shards, joined_bits(data.layout.bits_per_token), names)
+        settings = [*settings, f"{GROUP}={data.bits_per_group}"]
     config = configs.override(new_config(data.layout, data.num_classes), list(settings))
     if config.tokens != data.layout or config.num_classes < data.num_classes:
         raise ConfigError("tokens and num_classes are those of the shards; leave them out of --config")
     return data, config
+
+
+def joined_bits(bits_per_token: int) -> int:
+    """Return how many single bits become one integer: the largest share of a token of at most ``MOST_JOINED``."""
+    return max(bits for bits in range(1, MOST_JOINED + 1) if bits_per_token % bits == 0)
 
 
 def held_out_data(shards: str, data: TokenSet, num_classes: int, named: bool = False) -> TokenSet:
