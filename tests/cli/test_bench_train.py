@@ -65,6 +65,7 @@ def test_the_published_run_is_planned_without_a_gpu(flowmo: Command) -> None:
     rows = {(p["processes"], p["strategy"]): p for p in content["estimate"]}
     assert list(rows) == [(1, "ddp"), (8, "ddp"), (8, "fsdp")]
     assert {p["micro_batch"] for p in rows.values()} == {8}
+    assert content["train"]["precision"] in ("bf16", "fp32")  # chosen once, and kept beside the numbers
     ddp, fsdp = rows[8, "ddp"]["memory"], rows[8, "fsdp"]["memory"]
     assert ddp["weights"] == 4 * content["parameters"]
     assert ddp["optimizer"] == 2 * ddp["weights"]

@@ -40,7 +40,7 @@ SIZE = (64, 64)
 
 @pytest.fixture(scope="module")
 def model() -> FlowMo:
-    return flowmo.load()
+    return flowmo.load("flowmo-mini-64")  # whose samples differ by their noise
 
 
 @pytest.fixture(scope="module")

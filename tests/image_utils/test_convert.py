@@ -178,4 +178,4 @@ def test_a_first_picture_takes_three_lines(tmp_path: Path, monkeypatch: pytest.M
     model = flowmo.load()
     tokens = model.tokenize("photo.jpg")
     tokens.to_pil(model)[0].save("again.png")
-    assert Image.open("again.png").size == (64, 64)
+    assert Image.open("again.png").size == (256, 256)

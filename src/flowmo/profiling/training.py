@@ -34,14 +34,16 @@ class Profiled(NamedTuple):
 def settings_of(
     name: str, recipe: str | None = None, model: Sequence[str] = (), settings: Sequence[str] = ()
 ) -> Profiled:
-    """Return the settings of a training of the preset ``name``, with its crops as images of their own.
+    """Return the settings of a training of the preset ``name``, with its crops as images of their own, and with the
+    precision that this machine chooses.
 
     recipe: the name of settings to start from. model, settings: "name=value" of the model and of the training.
     Raises ConfigError.
     """
     train = override(RECIPES[recipe](name) if recipe else TrainConfig(), list(settings))
     config = override(model_of(recipe, preset(name)), list(model))
-    return Profiled(at_size(config, crop_size(config, train)), replace(train, crop_size=None))
+    seen = at_size(config, crop_size(config, train))
+    return Profiled(seen, replace(train, crop_size=None, precision=train.chosen_precision))  # not to be chosen twice
 
 
 class Plan(NamedTuple):
