@@ -19,12 +19,12 @@ import torch
 from flowmo import presets, samples
 from flowmo.config import FlowMoConfig, TransformerConfig
 from flowmo.data import open_picture, to_tensor
+from flowmo.fit_transform import fit_transform
 from flowmo.generation import PACKAGED_GENERATOR, generator_path, load_generator
 from flowmo.presets import flowmo_mini_8, tiny
 from flowmo.tokenizer import FlowMo
-from flowmo.training.fit_transform import fit_transform
-from flowmo.weights import load, load_model, save_model
-from flowmo.weights.load import PACKAGED, packaged_names
+from flowmo.weights import load_model, save_model
+from flowmo.weights.load import PACKAGED, packaged_by_fingerprint, packaged_names
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "flowmo"
@@ -36,7 +36,7 @@ Tool = Callable[..., int]
 def owner() -> str:
     """The packaged tokenizer of whose tokens the packaged generator is."""
     wanted = load_generator(PACKAGED_GENERATOR).config.tokens.fingerprint
-    return next(name for name in packaged_names() if f"{load(name).fingerprint():08x}" == wanted)
+    return next(iter(packaged_by_fingerprint([int(wanted, 16)])))
 
 
 @pytest.fixture(scope="module")

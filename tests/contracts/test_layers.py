@@ -19,7 +19,7 @@ LAYERS = {
     1: ("pretrained", "presets", "arch", "quantize", "flow", "perceptual", "tiles", "inference", "fingerprint"),
     2: ("tokenizer", "metrics"),
     3: ("stages", "generation", "weights", "codec", "data"),
-    4: ("training", "evaluation", "viewing"),
+    4: ("training", "fit_transform", "evaluation", "viewing"),
     5: ("coding", "comparison", "profiling", "integrations", "describe"),
     6: ("experiments", "pipelines"),
     7: ("cli",),

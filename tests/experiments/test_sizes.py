@@ -19,7 +19,7 @@ from flowmo import samples, tiles
 from flowmo.config import FlowMoConfig, SamplerConfig, TransformConfig, TransformerConfig
 from flowmo.data import to_tensor
 from flowmo.experiments.sizes import picture_of, quality, seam_step
-from flowmo.training.fit_transform import default_rates, fit_transform
+from flowmo.fit_transform import default_rates, fit_transform
 from flowmo.weights import save_model
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ latent of such a bit is what the bits before it have left, along its vector; its
 the bit. Bits are in order of importance: the first k are a code of k bits.
 
 The decoder begins as what the bits say, then a linear map of the 3 x 3 patches around, one for each of a few rates, in
-between interpolated. ``training/fit_transform.py`` computes all of it in closed form.
+between interpolated. ``fit_transform.py`` computes all of it in closed form.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from ..progress import Progress
 from ..text import pictures_in_words
 from ..tokenizer import FlowMo
 from ..viewing import write_png
-from ..weights.load import PACKAGED, load, packaged_names
+from ..weights.load import PACKAGED, packaged_by_fingerprint
 from .arguments import common, models
 from .arguments.fields import add_flag
 from .arguments.peers import add_decoding_peer, refuse_our_settings
@@ -84,12 +84,10 @@ def _packaged_of(entries: Sequence[Entry]) -> str:
         found = (read_shard(file) if is_shard(file) else read_file(file)).fingerprint
     except (FlowMoError, IndexError):  # told where the file is decoded
         return PACKAGED
-    for name in packaged_names():
-        if load(name).fingerprint() == found:
-            if name != PACKAGED:
-                print(f"note: these are tokens of {name}, which decodes them", file=sys.stderr)
-            return name
-    return PACKAGED
+    name = next(iter(packaged_by_fingerprint([found])), PACKAGED)
+    if name != PACKAGED:
+        print(f"note: these are tokens of {name}, which decodes them", file=sys.stderr)
+    return name
 
 
 def _image_size(entries: Sequence[Entry]) -> tuple[int, int]:

@@ -7,9 +7,9 @@ import argparse
 from pathlib import Path
 
 from ..config import override
+from ..fit_transform import fit_to_file
 from ..presets import preset
 from ..progress import Progress
-from ..training.fit_transform import fit_to_file
 from .arguments.fields import add_flag, add_settings
 from .arguments.values import positive, seed
 

@@ -10,9 +10,9 @@ from ..arch.transform import TransformEncoder
 from ..config import FlowMoConfig
 from ..data import SpreadImages, open_images
 from ..errors import ConfigError
+from ..fit_transform import default_rates, fit_transform
 from ..presets import flowmo_mini, flowmo_mini_8
 from ..tokenizer import FlowMo
-from ..training.fit_transform import default_rates, fit_transform
 from ..weights import load_model, save_model
 
 NAME = "transform"

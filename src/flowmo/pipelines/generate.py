@@ -18,7 +18,7 @@ from ..inference import PRECISIONS, made_ready
 from ..tokenizer import FlowMo
 from ..training.processes.distributed import World
 from ..viewing import captioned_grid, two_columns, write_png
-from ..weights.load import load, packaged_names
+from ..weights.load import load, packaged_by_fingerprint
 from .class_images import (
     Detokenizer,
     ImageGenerator,
@@ -161,13 +161,12 @@ def tokenizers_of(
     Where none is named, they are the packaged ones whose tokens the generators make, or else the default one.
     names: of our own, as ``load_model`` takes them. peers: others, NAME=FILE.
     """
-    own = [load_model(name).to(device) for name in names]
+    own = [load_model(name) for name in names]
     if not names and not peers:
-        packaged = [load(name, device=device) for name in packaged_names()]
-        wanted = {generator.config.tokens.fingerprint for generator in generators}
-        own = [model for model in packaged if f"{model.fingerprint():08x}" in wanted] or packaged[:1]
+        wanted = {int(generator.config.tokens.fingerprint, 16) for generator in generators}
+        own = [*packaged_by_fingerprint(wanted).values()] or [load()]
     for model in own:
-        model.require_tokens()
+        model.to(device).require_tokens()
     found: list[Detokenizer] = [*own]
     layouts = [generator.config.tokens for generator in generators]
     for spec in peers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
 
@@ -119,6 +120,12 @@ def packaged_names() -> list[str]:
     """Return the names of all packaged tokenizers, the default first."""
     names = {path.stem for path in packaged_path(PACKAGED).parent.glob("*.safetensors")}
     return [PACKAGED, *sorted(names - {PACKAGED})]
+
+
+def packaged_by_fingerprint(fingerprints: Collection[int]) -> dict[str, FlowMo]:
+    """Return the packaged tokenizers that have one of these fingerprints, by name and on the CPU, the default first."""
+    models = {name: load(name) for name in packaged_names()}
+    return {name: model for name, model in models.items() if model.fingerprint() in fingerprints}
 
 
 def _check_name(name: object) -> None:

@@ -18,15 +18,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..arch.patches import patchify
-from ..arch.transform import LinearDecoder, TransformEncoder, class_signs, nearest_class, successive
-from ..config import MOST_BITS, FlowMoConfig
-from ..data import SpreadImages, open_split
-from ..errors import ConfigError, DataError
-from ..files import check_targets
-from ..progress import Progress
-from ..tokenizer import FlowMo
-from ..weights import save_model
+from .arch.patches import patchify
+from .arch.transform import LinearDecoder, TransformEncoder, class_signs, nearest_class, successive
+from .config import MOST_BITS, FlowMoConfig
+from .data import SpreadImages, open_split
+from .errors import ConfigError, DataError
+from .files import check_targets
+from .progress import Progress
+from .tokenizer import FlowMo
+from .weights import save_model
 
 SAMPLED_PATCHES, FEWEST_IN_CLASS = 60_000, 300
 STEPS = torch.arange(0.5, 2.6, 0.05).tolist()  # first step, in standard deviations of its component
