@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from run_support import SELDOM, checkpoints_of, command, finish, kill, lines_of, log_of, start
-from test_health import CONFIG, real_run
+from small_run import CONFIG, real_run
 
 from flowmo.errors import TrainingError
 from flowmo.presets import tiny
