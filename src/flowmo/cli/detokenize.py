@@ -6,19 +6,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 
-from ..codec import Entry, is_shard, read_file, read_shard
-from ..coding.files import decode_entries, open_token_files
+from ..coding.files import decode_entries, open_token_files, packaged_tokenizer, shard_image_size
 from ..comparison.peers.tokenizer import PeerTokenizer, open_square
 from ..devices import usable_device
-from ..errors import ConfigError, FlowMoError
 from ..files import folder_in_words
 from ..progress import Progress
 from ..text import pictures_in_words
 from ..tokenizer import FlowMo
 from ..viewing import write_png
-from ..weights.load import PACKAGED, packaged_by_fingerprint
+from ..weights.load import PACKAGED
 from .arguments import common, models
 from .arguments.fields import add_flag
 from .arguments.peers import add_decoding_peer, refuse_our_settings
@@ -54,10 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
     model: FlowMo | PeerTokenizer
     if a.peer:
         refuse_our_settings(a, "--peer", SAMPLER)
-        model = open_square(a.peer, _image_size(entries), usable_device(a.device))
+        model = open_square(a.peer, shard_image_size(entries), usable_device(a.device))
     else:
         if a.model == PACKAGED:
-            a.model = _packaged_of(entries)
+            a.model = packaged_tokenizer(entries)
+            if a.model != PACKAGED:
+                print(f"note: these are tokens of {a.model}, which decodes them", file=sys.stderr)
         model = models.load_model(a, tokens=True)
         models.tell_idle_guidance(a, model)
     progress.expect(len(entries) + bad)
@@ -75,24 +74,3 @@ def run(arguments: argparse.Namespace) -> int:
     elif written:
         print(f"{pictures_in_words(len(written))} in {folder_in_words(a.out)}")
     return code
-
-
-def _packaged_of(entries: Sequence[Entry]) -> str:
-    """Return the name of the packaged tokenizer that made the first image, or of the default where none did."""
-    try:
-        file = entries[0].file
-        found = (read_shard(file) if is_shard(file) else read_file(file)).fingerprint
-    except (FlowMoError, IndexError):  # told where the file is decoded
-        return PACKAGED
-    name = next(iter(packaged_by_fingerprint([found])), PACKAGED)
-    if name != PACKAGED:
-        print(f"note: these are tokens of {name}, which decodes them", file=sys.stderr)
-    return name
-
-
-def _image_size(entries: Sequence[Entry]) -> tuple[int, int]:
-    """Return the (height, width) of the first shard's images. Raises ConfigError where there is none."""
-    for file in dict.fromkeys(entry.file for entry in entries):
-        if is_shard(file):
-            return read_shard(file).tokens.image_size
-    raise ConfigError("--peer decodes shards of another tokenizer, and no file given is a shard; leave it out")

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..codec import HEADER_SIZE, Shard
+from ..codec import HEADER_SIZE
 from ..coding.files import PictureJob, Written, token_targets, tokenize_pictures
 from ..comparison.peers.tokenizer import check_spec, open_square
 from ..devices import usable_device
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
-    from ..coding.shards import ShardRequest, make_shard  # takes seconds, and only shards need it
+    from ..coding.shards import ShardRequest, labels_in_words, make_shard  # takes seconds, and only shards need it
     from ..training import World
 
     a = arguments
@@ -101,7 +101,7 @@ def _to_shard(arguments: argparse.Namespace, target: Path) -> int:
             f"{len(shard.names):,} pictures, {made.payload} bytes of tokens each, {target.stat().st_size:,} bytes in "
             f"{target}; {made.new:,} coded now, {made.rate:,.1f} images/s"
         )
-        print(_labels_in_words(shard))
+        print(labels_in_words(shard))
     return code
 
 
@@ -117,14 +117,6 @@ def _opened(arguments: argparse.Namespace, world: World) -> Opened:
     model = models.load_model(a, tokens=True)
     size = models.coded_size(a, model.config)
     return Opened(model, size, rates.bits_per_token(a, model.config, size))
-
-
-def _labels_in_words(shard: Shard) -> str:
-    if shard.labels is None:
-        return "without labels, which a generator needs: --labels for class folders, or --label-file"
-    named = [f"{i} {name}" for i, name in enumerate(shard.classes or [])][:5]
-    more = " ..." if len(shard.classes or []) > len(named) else ""
-    return f"labels of {len(shard.labels.unique())} classes" + (": " + ", ".join(named) if named else "") + more
 
 
 def _to_files(arguments: argparse.Namespace) -> int:

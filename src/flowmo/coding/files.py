@@ -18,6 +18,9 @@ from ..codec import (
     check_decodable,
     coded_images,
     entries_of,
+    is_shard,
+    read_file,
+    read_shard,
     token_batches,
     write_file,
 )
@@ -38,6 +41,7 @@ from ..image_utils.convert import ORIGINAL
 from ..quantize.tokens import Tokens, payload_size
 from ..tiles import patch_of
 from ..tokenizer import FlowMo
+from ..weights.load import PACKAGED, packaged_by_fingerprint
 
 
 def all_bits(size: tuple[int, int]) -> int | None:
@@ -180,3 +184,21 @@ def decode_entries(
                 on_bad(f"{entry.file}: {entry.name}", error)
                 continue
             yield item.index, picture
+
+
+def packaged_tokenizer(entries: Sequence[Entry]) -> str:
+    """Return the name of the packaged tokenizer that made the first image, or of the default where none did."""
+    try:
+        file = entries[0].file
+        found = (read_shard(file) if is_shard(file) else read_file(file)).fingerprint
+    except (FlowMoError, IndexError):  # told where the file is decoded
+        return PACKAGED
+    return next(iter(packaged_by_fingerprint([found])), PACKAGED)
+
+
+def shard_image_size(entries: Sequence[Entry]) -> tuple[int, int]:
+    """Return the (height, width) of the first shard's images. Raises ConfigError where there is none."""
+    for file in dict.fromkeys(entry.file for entry in entries):
+        if is_shard(file):
+            return read_shard(file).tokens.image_size
+    raise ConfigError("--peer decodes shards of another tokenizer, and no file given is a shard; leave it out")

@@ -111,3 +111,12 @@ def make_shard(
         file.unlink()
     payload = payload_size(model.config.tokens_of(size), bits or model.config.bits_per_token)
     return CodedShard(*coded, model.fingerprint(), size, payload, new, new / max(seconds, 1e-9))
+
+
+def labels_in_words(shard: Shard) -> str:
+    """Return how many classes a shard has labels of, with the first names, or how it gets some."""
+    if shard.labels is None:
+        return "without labels, which a generator needs: --labels for class folders, or --label-file"
+    named = [f"{i} {name}" for i, name in enumerate(shard.classes or [])][:5]
+    more = " ..." if len(shard.classes or []) > len(named) else ""
+    return f"labels of {len(shard.labels.unique())} classes" + (": " + ", ".join(named) if named else "") + more

@@ -8,12 +8,15 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from ..devices import peak_memory_mb
 from ..flow import function_evaluations
+from ..presets import PRESETS, preset
 from ..tokenizer import FlowMo
+from ..weights.load import packaged_names
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,19 @@ class Timing:
     images_per_second: float  # at the median
     seconds_per_decoder_pass: float | None  # of a batch; None for encoding
     peak_memory_mb: float | None  # see ``devices.peak_memory_mb``; on a CPU it covers everything up to this row
+
+
+def random_model(name: str, device: torch.device) -> FlowMo | None:
+    """Return a model with random weights for the name of a preset that has no packaged ones: its speed is the same.
+
+    None for every other name.
+    """
+    if name not in PRESETS or Path(name).exists() or name in packaged_names():
+        return None
+    torch.manual_seed(0)
+    with device:
+        model = FlowMo(preset(name))
+    return model.to(device).eval()
 
 
 def time_encode(model: FlowMo, images: torch.Tensor, dtype: str = "fp32", repeats: int = 3) -> Timing:

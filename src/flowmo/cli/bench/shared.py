@@ -8,12 +8,10 @@ from typing import Any
 
 import torch
 
-from ...errors import WeightsError
 from ...files import check_targets, write_json
-from ...presets import PRESETS, preset
+from ...profiling.speed import random_model
 from ...provenance import code_version
 from ...tokenizer import FlowMo
-from ...weights.load import packaged_path
 from ..arguments.common import add_json_argument
 from ..arguments.models import load_models
 from ..printing import print_json
@@ -33,22 +31,13 @@ def check_out(arguments: argparse.Namespace) -> None:
 
 
 def load_any(arguments: argparse.Namespace, device: torch.device) -> tuple[FlowMo, str]:
-    """Return the model of ``--model``, and that it has "its weights".
+    """Return the model of ``--model``, or :func:`random_model` of a preset without weights, and which of both it is.
 
-    For the name of a preset that has none it is a model with "random weights", whose speed is the same.
     Raises ConfigError for a model of a continuous latent.
     """
-    name, words = arguments.model, "its weights"
-    try:
-        if name in PRESETS and not Path(name).exists():
-            packaged_path(name)
-    except WeightsError:
-        torch.manual_seed(0)
-        with device:
-            model = FlowMo(preset(name))
-        model, words = model.to(device).eval(), "random weights"
-    else:
-        model = load_models(arguments, [name], device=device)[0]
+    model = random_model(arguments.model, device)
+    words = "its weights" if model is None else "random weights"
+    model = model or load_models(arguments, [arguments.model], device=device)[0]
     model.require_tokens()
     return model, words
 
