@@ -29,7 +29,7 @@ from flowmo.experiments.sampler_grid import (
 )
 from flowmo.experiments.sampling import codes_of, sample_codes
 from flowmo.experiments.variance import seed_variance
-from flowmo.flow import evaluations, function_evaluations
+from flowmo.flow import Solver, evaluations, function_evaluations
 from flowmo.metrics.networks import Networks
 from flowmo.metrics.pixels import psnr
 from flowmo.perceptual import load_lpips
@@ -219,8 +219,9 @@ def test_mean_colours_of_constructed_casts(pictures: Tensor) -> None:
     assert color_error(pictures.flip(3), pictures).mean == pytest.approx(0, abs=1e-4)  # shapes do not matter
 
 
-def test_discoloration_follows_the_sampler(model: FlowMo, pictures: Tensor) -> None:
-    sampler = SamplerConfig(3, 2.0, 1.5, (0.1, 0.9))
+@pytest.mark.parametrize("solver", ["euler", "heun"])
+def test_discoloration_follows_the_sampler(model: FlowMo, pictures: Tensor, solver: Solver) -> None:
+    sampler = SamplerConfig(3, 2.0, 1.5, (0.1, 0.9), solver)
     found = discoloration(model, pictures, [1, 2, 3], sampler, batch_size=2)
     codes = codes_of(model, pictures, batch_size=2)
     sampled = sample_codes(model, codes, SIZE, [1, 2, 3], sampler, batch_size=2)

@@ -58,14 +58,7 @@ def compare_decoding(
 
 def decoding_of(model: FlowMo, tokens: Tokens, sampler: SamplerConfig) -> Callable[[], object]:
     """Return a function without arguments that decodes ``tokens`` from end to end, to pictures in the main memory."""
-    return lambda: model.detokenize(
-        tokens,
-        num_steps=sampler.num_steps,
-        rho=sampler.rho,
-        guidance_scale=sampler.guidance_scale,
-        guidance_interval=sampler.guidance_interval,
-        solver=sampler.solver,
-    ).cpu()
+    return lambda: model.detokenize(tokens, **vars(sampler)).cpu()
 
 
 def time_in_turn(work: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:

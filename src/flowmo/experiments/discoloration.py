@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arch.condition import Condition
 from ..config import SamplerConfig
 from ..data import to_image
-from ..flow import Guidance, image_estimate, integrate, seeded_noise, shifted_grid
+from ..flow import Guidance, image_estimate, seeded_noise, shifted_grid, solve
 from ..metrics.pixels import psnr
 from ..metrics.table import column
 from ..tokenizer import FlowMo
@@ -94,12 +95,11 @@ def discoloration(
     """Reconstruct images B 3 H W in [-1, 1], from one seed each, and follow their mean colours along the sampler."""
     s = sampler or model.config.sampler
     grid = shifted_grid(s.num_steps, s.rho)
-    guidance = Guidance.of(s)
     noise = seeded_noise(list(seeds), len(images), (3, *images.shape[2:]))
     estimates: list[list[Tensor]] = [[] for _ in range(s.num_steps)]
     results = []
     for code, start in zip(codes_of(model, images, batch_size).split(batch_size), noise.split(batch_size), strict=True):
-        results.append(_follow(model, code, start, guidance, grid, estimates))
+        results.append(_follow(model, code, start, s, estimates))
     samples, levels = torch.cat(results), grid[:-1].tolist()
     along = [color_error(torch.cat(parts), images) for parts in estimates[: len(levels)]]
     return Discoloration(samples, color_error(samples, images), levels, along)
@@ -130,15 +130,20 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _follow(
-    model: FlowMo, code: Tensor, noise: Tensor, guidance: Guidance, grid: Tensor, estimates: list[list[Tensor]]
+    model: FlowMo, code: Tensor, noise: Tensor, sampler: SamplerConfig, estimates: list[list[Tensor]]
 ) -> Tensor:
     """Return ``FlowMo.sample`` of one batch, clipped, and append the image estimate of step k to ``estimates[k]``."""
-    code, step = code.to(model.device), iter(estimates)
-    velocity = guidance(lambda x, t: model.velocity(x, code, t), lambda x, t: model.velocity(x, None, t))
+    levels, noise = shifted_grid(sampler.num_steps, sampler.rho).tolist(), noise.to(model.device)
+    given = Condition(code.to(model.device))
+    velocity = model.level_velocity(given, noise, levels, Guidance.of(sampler), sampler.solver)
+    found: dict[int, Tensor] = {}
 
-    def watched(x_t: Tensor, t: Tensor) -> Tensor:
-        v = velocity(x_t, t)
-        next(step).append(image_estimate(x_t, v, t).clamp(-1, 1).cpu())
+    def watched(x_t: Tensor, k: int) -> Tensor:
+        v = velocity(x_t, k)
+        found[k] = image_estimate(x_t, v, x_t.new_tensor(levels[k])).clamp(-1, 1).cpu()  # the last is of step k's start
         return v
 
-    return integrate(watched, noise.to(model.device), grid).clamp(-1, 1).cpu()
+    sample = solve(watched, noise, levels, sampler.solver)
+    for k, estimate in found.items():
+        estimates[k].append(estimate)
+    return sample.clamp(-1, 1).cpu()

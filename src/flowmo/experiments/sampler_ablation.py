@@ -146,7 +146,7 @@ def plain_sample(model: FlowMo, code: Tensor, noise: Tensor, sampler: SamplerCon
     velocity = Guidance.of(sampler)(
         lambda x, t: model.velocity(x, code, t, exact=True), lambda x, t: model.velocity(x, None, t, exact=True)
     )
-    return integrate(velocity, noise, shifted_grid(sampler.num_steps, sampler.rho))
+    return integrate(velocity, noise, shifted_grid(sampler.num_steps, sampler.rho), solver=sampler.solver)
 
 
 def one_pass_sample(model: FlowMo, code: Tensor, noise: Tensor, sampler: SamplerConfig) -> Tensor:
@@ -160,7 +160,7 @@ def one_pass_sample(model: FlowMo, code: Tensor, noise: Tensor, sampler: Sampler
         both = model.velocity(x.repeat(2, 1, 1, 1), either, t.repeat(2), exact=True)
         return guidance.combine(*both.chunk(2))
 
-    return integrate(velocity, noise, shifted_grid(sampler.num_steps, sampler.rho))
+    return integrate(velocity, noise, shifted_grid(sampler.num_steps, sampler.rho), solver=sampler.solver)
 
 
 def levels_once_sample(model: FlowMo, code: Tensor, noise: Tensor, sampler: SamplerConfig) -> Tensor:
@@ -181,4 +181,5 @@ def levels_once_sample(model: FlowMo, code: Tensor, noise: Tensor, sampler: Samp
 
         return velocity
 
-    return integrate(Guidance.of(sampler)(prepared(Condition(code)), prepared(Condition(code).null())), noise, grid)
+    velocity = Guidance.of(sampler)(prepared(Condition(code)), prepared(Condition(code).null()))
+    return integrate(velocity, noise, grid, solver=sampler.solver)

@@ -26,14 +26,8 @@ def integrate(
     grid: (n + 1,), or B (n + 1) with levels of its own for each image, for Euler's solver alone.
     on_step: called as ``on_step(k, state)`` with the state after each step k.
     """
-    if grid.ndim == 1:
-        levels = grid.to(x.device, x.dtype)
-        return solve(lambda y, k: velocity(y, levels[k].expand(len(y))), x, grid.tolist(), solver, on_step)
     grid = grid.to(x.device)
-    for k in range(grid.shape[1] - 1):
-        step = (grid[:, k + 1] - grid[:, k]).to(x.dtype)
-        v = velocity(x, grid[:, k].to(x.dtype))
-        x = x + step.reshape(-1, *(1,) * (x.ndim - 1)) * v.to(x.dtype)
-        if on_step is not None:
-            on_step(k, x)
-    return x
+    if grid.ndim == 1:
+        given = grid.to(x.dtype)
+        return solve(lambda y, k: velocity(y, given[k].expand(len(y))), x, grid.tolist(), solver, on_step)
+    return solve(lambda y, k: velocity(y, grid[:, k].to(x.dtype)), x, grid.unbind(1), "euler", on_step)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, TypeVar
 
 from torch import Tensor
 
@@ -16,24 +16,29 @@ from .grids import shifted_grid
 from .guidance import Guidance
 
 Solver = Literal["euler", "heun"]
+Level = TypeVar("Level", float, Tensor)
+"""A noise level of all images alike, or of each its own, (B,)."""
 LevelVelocity = Callable[[Tensor, int], Tensor]
 """(state, k) -> velocity at the k-th level of a grid that is known beforehand."""
 
 
-def euler(x: Tensor, v: Tensor, step: float) -> Tensor:
-    """Return x + step v, in x's precision; ``step`` is known beforehand and the same for the whole batch."""
+def euler(x: Tensor, v: Tensor, step: Level) -> Tensor:
+    """Return x + step v, in x's precision; ``step`` is the same for the whole batch, or a tensor (B,)."""
+    if isinstance(step, Tensor):
+        return x + step.to(x.dtype).reshape(-1, *(1,) * (x.ndim - 1)) * v.to(x.dtype)
     return x.add(v.to(x.dtype), alpha=step)
 
 
 def solve(
     velocity: LevelVelocity,
     x: Tensor,
-    levels: Sequence[float],
+    levels: Sequence[Level],
     solver: Solver = "euler",
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
-    """Return the state at the last of ``levels``, from ``x`` at the first; every step is as long for all images.
+    """Return the state at the last of ``levels``, from ``x`` at the first.
 
+    levels: numbers for all images alike, or tensors (B,) for each its own.
     solver: "euler", or "heun", which takes the mean of the velocities at both ends of a step. A step that ends at t = 0
     is Euler's with either, since nothing is known of a velocity there.
     on_step: called with (k, state) after each step.
@@ -49,9 +54,9 @@ def solve(
     return x
 
 
-def corrected(after: float, solver: Solver) -> bool:
+def corrected(after: Level, solver: Solver) -> bool:
     """Return whether a step that ends at level ``after`` asks for the velocity there too."""
-    return solver == "heun" and after > 0
+    return solver == "heun" and bool(after > 0)
 
 
 def asked_levels(levels: Sequence[float], solver: Solver) -> list[float]:
