@@ -1,10 +1,11 @@
-"""How a model runs for its users: device, precision, compiled passes, chunks. The model itself knows none of these."""
+"""How a model runs for its users: device, precision, compiled passes, chunks. Its equations know none of these."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,22 @@ class Preparable(Protocol):
 
 
 Model = TypeVar("Model", bound=Preparable)
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def own_precision(verb: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Return the function made to run outside of any ``torch.autocast`` around it.
+
+    Its results are those of the weights' own precision, which ``prepare(dtype=...)`` sets.
+    """
+
+    @wraps(verb)
+    def run(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return verb(*args, **kwargs)
+
+    return run
 
 
 @dataclass(frozen=True)
@@ -42,6 +59,14 @@ class Inference:
     def __reduce__(self) -> tuple[type[Inference], tuple[int | None]]:
         """Copies, and models out of a pickle, are not compiled: compiled passes belong to one model's weights."""
         return Inference, (self.chunk_size,)
+
+    def encoder_forward(self, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """Return the encoder's pass: the compiled one, or ``forward``, the module's own."""
+        return _compiled_or(self.encoder_pass, forward)
+
+    def decoder_forward(self, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """Return the decoder's pass: the compiled one where no gradients are wanted, or ``forward``."""
+        return _compiled_or(None if torch.is_grad_enabled() else self.decoder_pass, forward)
 
     def images_at_once(self, config: FlowMoConfig, size: tuple[int, int], device: torch.device) -> int:
         """Return how many images of this height and width the networks are given at a time."""
@@ -95,10 +120,17 @@ def prepare(
     return Inference(chunk_size, *compiled)
 
 
-def new_outputs(compiled: object, x: Tensor) -> None:
-    """Tell CUDA graphs that nothing refers any more to what a compiled pass put out before."""
-    if compiled and x.is_cuda:
-        torch.compiler.cudagraph_mark_step_begin()
+def _compiled_or(compiled: Callable[..., Tensor] | None, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return the compiled pass where there is one, which tells CUDA graphs that its last output is not needed."""
+    if compiled is None:
+        return forward
+
+    def run(x: Tensor, *given: Any) -> Tensor:
+        if x.is_cuda:
+            torch.compiler.cudagraph_mark_step_begin()
+        return compiled(x, *given)
+
+    return run
 
 
 def made_ready(model: Model, precision: str, compile: bool, batch_size: int) -> Model:

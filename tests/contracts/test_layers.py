@@ -17,12 +17,13 @@ LAYERS = {
         *("downloads", "hub", "image_utils", "devices", "progress", "setting_names", "text"),
     ),
     1: ("pretrained", "presets", "arch", "quantize", "flow", "perceptual", "tiles", "inference", "fingerprint"),
-    2: ("tokenizer", "metrics"),
-    3: ("stages", "generation", "weights", "codec", "data"),
-    4: ("training", "fit_transform", "evaluation", "viewing"),
-    5: ("coding", "comparison", "profiling", "integrations", "describe"),
-    6: ("experiments", "pipelines"),
-    7: ("cli",),
+    2: ("verbs",),
+    3: ("tokenizer", "metrics"),
+    4: ("stages", "generation", "weights", "codec", "data"),
+    5: ("training", "fit_transform", "evaluation", "viewing"),
+    6: ("coding", "comparison", "profiling", "integrations", "describe"),
+    7: ("experiments", "pipelines"),
+    8: ("cli",),
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 # pretrained.py: methods of models that reach their files in weights/ and generation/ when they are called

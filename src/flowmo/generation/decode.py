@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..tokenizer import own_precision
+from ..inference import own_precision
 from .loss import Predict
 from .model import NO_CLASS
 from .schedule import SCHEDULES, Schedule, tokens_left

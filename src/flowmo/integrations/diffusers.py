@@ -23,7 +23,8 @@ from ..config import FlowMoConfig, from_dict, to_dict
 from ..errors import ConfigError
 from ..flow import seeded_noise
 from ..quantize.tokens import Tokens
-from ..tokenizer import FlowMo, sampler_with
+from ..tokenizer import FlowMo
+from ..verbs import sampler_with
 from ..weights import load
 
 
