@@ -186,7 +186,7 @@ def test_no_pictures_are_no_trouble(model: FlowMo) -> None:
 )
 def test_tokens_of_another_model_are_refused(shape: tuple[int, int, int], bits: int) -> None:
     tokens = Tokens(torch.zeros(shape, dtype=torch.int64), bits, (32, 32))
-    with pytest.raises(ConfigError, match=r"the model reads 16 x 2 .*use the model"):
+    with pytest.raises(ConfigError, match=r"the model decodes 16 x 2 .*use the model"):
         FlowMo(FEW).detokenize(tokens)
 
 

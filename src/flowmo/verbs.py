@@ -44,7 +44,7 @@ def check_tokens(tokens: Tokens, config: FlowMoConfig) -> None:
     if (found[0], found[2]) != (wanted[0], wanted[2]) or not (fewer or found[1] == wanted[1]):
         raise ConfigError(
             f"tokens are {found[0]} x {found[1]} groups of {found[2]} bits, but the "
-            f"model reads {wanted[0]} x {wanted[1]} of {wanted[2]}; use the model that they came from"
+            f"model decodes {wanted[0]} x {wanted[1]} of {wanted[2]}; use the model that they came from"
         )
 
 

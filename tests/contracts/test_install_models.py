@@ -72,7 +72,7 @@ def package(start: FlowMo, tmp_path: Path, tool: Callable[[str], Tool], monkeypa
         trained.decoder.readout.weight.add_(0.01)
     trained.config = replace(config, sampler=replace(config.sampler, num_steps=2, rho=4.0))
     model = tmp_path / "trained.safetensors"
-    save_model(trained, model, torch.float32, about={"images": 1234, "weights": "moving average"})
+    save_model(trained, model, torch.float32, about={"images": 1234, "weights": "EMA"})
     results = tmp_path / "results"
     results.mkdir()
     for count, psnr in ((72, 20.0), (144, 22.5)):
@@ -111,7 +111,7 @@ def test_a_package_is_half_precision_and_tells_what_it_is(package: Path, start: 
     assert card["fingerprint"] == f"{start.fingerprint():08x}"
     assert card["tokens_of_the_start"] is True
     assert card["is_the_preset"] is True
-    assert card["about"] == {"images": 1234, "weights": "moving average"}
+    assert card["about"] == {"images": 1234, "weights": "EMA"}
     assert [row["psnr"] for row in card["rates"]] == [20.0, 22.5]
     assert "| 144 |" in (package / "card.md").read_text()
 

@@ -105,7 +105,7 @@ def test_a_run_of_stage_1b_leaves_what_it_promises(whole: Path) -> None:
     assert checkpoint is not None
     assert checkpoint.about["sample_network"]["name"] == "efficientnet_lite0"
     assert checkpoint.about["sample_network"]["side"] == 32
-    assert read_about(whole / "best.safetensors") == {"weights": "moving average, the best check"} | best(checks)
+    assert read_about(whole / "best.safetensors") == {"weights": "EMA, best validation"} | best(checks)
     with Image.open(whole / "pictures" / "validations.png") as curves:
         assert curves.width > 2 * curves.height  # a panel each for distance, LPIPS and PSNR
         assert len(curves.convert("RGB").getcolors(1 << 20) or []) > 50

@@ -47,7 +47,7 @@ def test_a_time_limit_leaves_the_averaged_weights(
     said = capsys.readouterr().out
     about = read_about(tmp_path / "model.safetensors")
     assert about == {
-        "images": BATCH, "images_planned": BATCH * STEPS, "finished": False, "weights": "moving average"
+        "images": BATCH, "images_planned": BATCH * STEPS, "finished": False, "weights": "EMA"
     }  # fmt: skip
     assert is_average_of(load_model(tmp_path / "model.safetensors"), tmp_path)
     assert "time limit after 8 images of 320 (2%)" in said

@@ -142,7 +142,7 @@ def test_a_run_that_hacks_its_reward_is_stopped(
     assert last["distance"] < chosen["distance"]
     assert last["psnr"] < chosen["psnr"]
     about = read_about(tmp_path / "best.safetensors")
-    assert about == {"weights": "moving average, the best check"} | chosen
+    assert about == {"weights": "EMA, best validation"} | chosen
     weights = load_model(tmp_path / "best.safetensors")
     assert check(weights, 0)["psnr"] == pytest.approx(chosen["psnr"], abs=0.05)
     assert run(FlowMo(start.config)) == (True, seen, reason)

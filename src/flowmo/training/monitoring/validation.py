@@ -112,7 +112,7 @@ class Validator:
             if self.patience is not None:
                 found = validations_of(self.log.path)
                 if best(found) == numbers:
-                    about = {"weights": "moving average, the best check"} | numbers
+                    about = {"weights": "EMA, best validation"} | numbers
                     self.kind.save(model, self.folder / f"{BEST}.safetensors", torch.float16, about)
                 early = verdict(found, self.patience)
         self.world.wait()
@@ -161,7 +161,7 @@ class Validator:
 
         Every process must call it.
         """
-        return self.write_weights("model", "moving average", self.state.ema.weights, torch.float16)
+        return self.write_weights("model", "EMA", self.state.ema.weights, torch.float16)
 
     def save_raw(self, name: str, what: str) -> None:
         """Write the raw weights, not their average, to NAME.safetensors in float32. Every process must call it."""
