@@ -219,8 +219,11 @@ def _normalized(components: Tensor, of: Tensor, count: int) -> Tensor:
 
 
 def fit_steps(x: Tensor) -> Steps:
-    """Return the steps for a sample (S,): for each number of bits the first step with the least product of the errors
-    after every bit, so that all prefixes are good."""
+    """Return the steps for a sample (S,).
+
+    For each number of bits it is the first step with the least product of the errors after every bit, so that all
+    prefixes are good.
+    """
     x = x.cpu().double()
     x = x / x.square().mean().sqrt()
     first, error = [0.0], [1.0]

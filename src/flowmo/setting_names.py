@@ -1,5 +1,7 @@
-"""Names of settings: those that other programs use, those that ours had before, and the nearest to a name that is
-none."""
+"""Names of settings: those that other programs use, those that ours had before, and what a wrong name probably meant.
+
+Of the names that there are, that is the nearest.
+"""
 
 from __future__ import annotations
 

@@ -12,10 +12,7 @@ from ..image_utils.scale import to_float
 
 @dataclass(frozen=True)
 class Batch:
-    """pixels: uint8 B 3 H W. labels: int64 B, None unless every picture has one. indices, names: of the pictures shown,
-    in the source. skipped: names of broken images that others stand in for. position: images drawn, over all ranks,
-    once this batch is used; a loader started there goes on. broken: where in the source those in ``skipped`` are.
-    """
+    """A batch of training images of one size, with their labels, and what was skipped to make it."""
 
     pixels: torch.Tensor
     labels: torch.Tensor | None

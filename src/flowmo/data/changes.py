@@ -13,8 +13,7 @@ from .sources import ImageSource, class_names
 
 @dataclass(frozen=True)
 class DataFingerprint:
-    """images: how many. names: SHA-256 in hex over the names in their order, and the labels. sorted_names: over the
-    names alone, in sorted order. classes: of the names of the labels. first, last: names, for a message."""
+    """The names, labels and classes of a data set, as checksums that tell whether it has changed."""
 
     images: int
     names: str

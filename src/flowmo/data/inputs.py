@@ -18,7 +18,7 @@ from .sources import image_files
 
 @dataclass(frozen=True)
 class Picture:
-    """image: RGB, upright. original_size: (height, width) as seen, in pixels. name: the file's, with its suffix."""
+    """A picture of the user's, upright, with its name."""
 
     image: Image.Image
     original_size: tuple[int, int]

@@ -40,8 +40,9 @@ _LEAST, _MOST = 0.2, 5.0  # exponents that an image may have
 
 
 def coded_profile(primaries: int, curve: int, grey: bool) -> bytes:
-    """Return the profile of a colour space by its code points (ITU-T H.273), as PNG's cICP and AVIF have them; empty
-    for sRGB. Video's curves (1, 6, 14, 15) are taken as sRGB's, as which they are displayed.
+    """Return the profile of a colour space by its code points (ITU-T H.273), as PNG's cICP and AVIF have them.
+
+    It is empty for sRGB. Video's curves (1, 6, 14, 15) are taken as sRGB's, as which they are displayed.
 
     Raises ValueError for what is not plainly converted, such as high dynamic range.
     """
@@ -54,10 +55,10 @@ def coded_profile(primaries: int, curve: int, grey: bool) -> bytes:
 
 @lru_cache(maxsize=64)
 def profile(chromaticities: Chromaticities, curve: float) -> bytes:
-    """Return the ICC profile, of RGB, of white and primaries and a curve, the exponent by which light follows from a
-    value in 0 ... 1; empty for sRGB, where nothing is to be converted.
+    """Return the ICC profile, of RGB, of white and primaries and a curve; empty for sRGB, where nothing is to be converted.
 
-    Grey is converted as RGB too: a profile of grey would be applied too coarsely.
+    The curve is the exponent by which light follows from a value in 0 ... 1. Grey is converted as RGB too: a profile of
+    grey would be applied too coarsely.
 
     Raises ValueError for numbers that are no colour space.
     """

@@ -91,16 +91,20 @@ def _sides(size: Size, original: tuple[int, int], patch: int) -> tuple[int, int]
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
-    """Return images B 3 H W or 3 H W, float in [-1, 1] or uint8, as RGB Pillow images, one each. Raises ImageError for
-    other shapes."""
+    """Return images B 3 H W or 3 H W, float in [-1, 1] or uint8, as RGB Pillow images, one each.
+
+    Raises ImageError for other shapes.
+    """
     from PIL import Image
 
     return [Image.fromarray(array) for array in to_numpy(images)]
 
 
 def to_numpy(images: Tensor) -> np.ndarray:
-    """Return images B 3 H W or 3 H W, float in [-1, 1] or uint8, as uint8 B H W 3, floats rounded to nearest. Raises
-    ImageError for other shapes."""
+    """Return images B 3 H W or 3 H W, float in [-1, 1] or uint8, as uint8 B H W 3, floats rounded to nearest.
+
+    Raises ImageError for other shapes.
+    """
     if not isinstance(images, Tensor):
         raise ImageError(f"a tensor B 3 H W is needed, got an object of the type {type(images).__name__}")
     batch = images[None] if images.ndim == 3 else images

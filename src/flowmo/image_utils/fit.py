@@ -52,8 +52,10 @@ def restore_size(image: Image.Image, original_size: tuple[int, int], fit: str) -
 
 
 def whole_size(original_size: tuple[int, int], multiple: int) -> tuple[int, int]:
-    """Return the height and width of an image that is not scaled, each up to the next ``multiple`` of the model's
-    patch."""
+    """Return the height and width of an image that is not scaled.
+
+    Each goes up to the next ``multiple`` of the model's patch.
+    """
     return -(-original_size[0] // multiple) * multiple, -(-original_size[1] // multiple) * multiple
 
 

@@ -24,7 +24,7 @@ INDEX = "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class Stored:
-    """metadata: the header's texts. shapes: of the tensors, by name. files: each with the names of its tensors."""
+    """The tensors of one safetensors file, or of several with an index, which are read when they are asked for."""
 
     path: Path
     metadata: dict[str, str]
@@ -39,8 +39,10 @@ class Stored:
 
 
 def open_stored(path: Path) -> Stored:
-    """Return it where it is a safetensors file, or an index whose shards are all there and whole. Raises WeightsError
-    for anything else."""
+    """Return it where it is a safetensors file, or an index whose shards are all there and whole.
+
+    Raises WeightsError for anything else.
+    """
     if path.name.endswith(".index.json"):
         return _open_index(path)
     metadata, shapes = _open_file(path)
