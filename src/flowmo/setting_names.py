@@ -1,7 +1,4 @@
-"""Names of settings: those that other programs use, those that ours had before, and what a wrong name probably meant.
-
-Of the names that there are, that is the nearest.
-"""
+"""Names of settings: those that other programs use, those that ours had before, and the nearest to one that is none."""
 
 from __future__ import annotations
 

@@ -30,12 +30,12 @@ DecodeTile = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Tile:
-    """A rectangle of tokens: rows ``top`` to ``bottom``, columns ``left`` to ``right``, ends not included."""
+    """A rectangle of tokens."""
 
-    top: int
-    bottom: int
-    left: int
-    right: int
+    top: int  # its first row
+    bottom: int  # the row after its last
+    left: int  # its first column
+    right: int  # the column after its last
 
 
 def patch_of(config: FlowMoConfig) -> int:

@@ -53,10 +53,7 @@ def successive(components: Tensor, means: Tensor, vectors: Tensor) -> Successive
 
 
 def _earlier(along: Tensor) -> tuple[Tensor, Tensor]:
-    """Return, for each bit, the last one before it along the same vector, and how many there are: classes J each.
-
-    along: vectors of length 1, classes J M.
-    """
+    """Return, for each bit, the last one before it along the same vector, and how many there are: classes J each."""
     places = torch.arange(along.shape[1], device=along.device)
     parallel = (torch.einsum("cim,cjm->cij", along, along) > 0.5) & (places[:, None] < places)  # i is before j
     return (parallel * places[:, None]).amax(1), parallel.sum(1)
@@ -216,5 +213,5 @@ def _transform(config: FlowMoConfig) -> TransformConfig:
 
 
 def _constant(*shape: int) -> nn.Parameter:
-    """Fitted, then stored and averaged with the weights, but never trained."""
+    """Return a parameter of zeros, to be fitted, then stored and averaged with the weights, but never trained."""
     return nn.Parameter(torch.zeros(*shape), requires_grad=False)

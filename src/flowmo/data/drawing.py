@@ -27,16 +27,16 @@ class Drawing:
     if ``source`` does not. Raises DataError for a source without images, ConfigError for other settings.
     """
 
-    source: ImageSource
-    batch_size: int
-    image_size: int
-    seed: int
-    flip: bool = False
-    crop: Literal["random", "center"] = "random"
-    rank: int = 0
-    world: int = 1
-    scale_to: int | None = None
-    _orders: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)
+    source: ImageSource  # where the images are
+    batch_size: int  # of one rank
+    image_size: int  # the side of a crop, in pixels
+    seed: int  # of the order, the crops and the flips
+    flip: bool = False  # whether half of the images are mirrored
+    crop: Literal["random", "center"] = "random"  # where in an image the crop lies
+    rank: int = 0  # of this process
+    world: int = 1  # how many processes share the images
+    scale_to: int | None = None  # the shorter side before the crop
+    _orders: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)  # of the images, by epoch
 
     def __post_init__(self) -> None:
         if len(self.source) == 0:

@@ -18,7 +18,8 @@ _MOST_LEVELS = 900  # below what Python's stack bears, beyond what file systems 
 class Listing:
     """The files that were found in a folder, and the folders that could not be searched."""
 
-    names: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)  # of files, as paths from the folder with slashes, sorted by parts
+    # Names of folders that could not be searched, with the reason; nobody knows what is in them.
     left_out: dict[str, str] = field(default_factory=dict)
 
 

@@ -52,7 +52,7 @@ class BatchLoader:
         self._stream: BatchStream | None = None
 
     def __iter__(self) -> Iterator[Batch]:
-        """Return the batches from ``position`` on. A new iterator, or ``close()``, ends the one before it."""
+        """Yield the batches from ``position`` on. A new iterator, or ``close()``, ends the one before it."""
         self.close()
         stream = self._stream = BatchStream(self.drawing, self.position, self.workers)
         try:

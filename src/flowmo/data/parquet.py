@@ -33,12 +33,12 @@ _MOST_PATH = 4096  # bytes of a path, on average
 class _Group(NamedTuple):
     """A row group of a file, and where it lies."""
 
-    file: int
-    number: int
-    first: int
-    rows: int
-    size: int
-    images: Chunk
+    file: int  # the place of its file in the list
+    number: int  # its own, in the file
+    first: int  # its first row, in the file
+    rows: int  # how many it has
+    size: int  # bytes when it is unpacked
+    images: Chunk  # where the images are in the file
 
 
 class ParquetSource:

@@ -22,10 +22,10 @@ OnBad = Callable[[str, ImageError], None]
 class Images(NamedTuple):
     """The images that were read from a data set, as one tensor, and what they are."""
 
-    images: Tensor
-    names: list[str]
-    places: list[int]
-    split: str | None = None
+    images: Tensor  # N 3 H W, float32 in [-1, 1] or uint8
+    names: list[str]  # one an image, in the data
+    places: list[int]  # one an image, in the data
+    split: str | None = None  # the part of the data that they are from, if any
 
 
 def each_image(

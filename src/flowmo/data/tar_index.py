@@ -40,11 +40,12 @@ NOT_PLAIN = -1
 class TarIndex:
     """The images of one tar, in its order."""
 
-    offsets: np.ndarray
-    sizes: np.ndarray
-    headers: np.ndarray
-    labels: np.ndarray
-    names: Texts
+    offsets: np.ndarray  # int64, in bytes
+    sizes: np.ndarray  # int64, in bytes; ``NOT_PLAIN`` is of a member without bytes of its own
+    headers: np.ndarray  # CRC32 of each image's header, the 512 bytes before it
+    labels: np.ndarray  # int32, from members of the same key (WebDataset), -1 for none
+    names: Texts  # of the images' members
+    # Of each image, the inner tar that it lies in, without ``.tar``, or its ImageNet folder; "" for none.
     classes: Texts
 
 
@@ -77,9 +78,10 @@ def read_index(tar: Path, advance: Callable[[int], object] = lambda _: None) -> 
 class _Found:
     """What was met of a tar so far."""
 
-    names: list[str] = field(default_factory=list)
-    places: list[tuple[int, int, int]] = field(default_factory=list)
-    classes: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)  # of the images
+    places: list[tuple[int, int, int]] = field(default_factory=list)  # as ``_place`` gives them
+    classes: list[str] = field(default_factory=list)  # of the images, as in ``TarIndex``
+    # By the name of their member without its suffix: the label, and that member's name.
     labels: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def index(self) -> TarIndex:

@@ -100,7 +100,7 @@ def _extend(image: Image.Image, height: int, width: int) -> Image.Image:
 
 
 def _padded_box(original_height: int, original_width: int, height: int, width: int) -> tuple[int, int, int, int]:
-    """left, top, width, height of the picture inside its padding."""
+    """Return left, top, width and height of the picture inside its padding."""
     scale = min(height / original_height, width / original_width)
     inner_width = min(width, max(1, round(original_width * scale)))
     inner_height = min(height, max(1, round(original_height * scale)))

@@ -83,7 +83,7 @@ def write_npz(path: Path, parts: Iterator[np.ndarray], labels: Sequence[int]) ->
 
 
 def _job(source: ImageGenerator, order: Order) -> dict[str, Any]:
-    """All that an image depends on beside its place."""
+    """Return all that an image depends on beside its place."""
     return {
         "generator": weights_checksum(source.generator),
         "tokenizer": weights_checksum(source.tokenizer),

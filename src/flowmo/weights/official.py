@@ -21,10 +21,10 @@ DEFAULT_BITS_PER_GROUP = {18: 9, 56: 14}
 class Slot(NamedTuple):
     """Where a released tensor goes in our model."""
 
-    shape: tuple[int, ...]
-    name: str | None
-    first_row: int = 0
-    rows: int | None = None
+    shape: tuple[int, ...]  # its own
+    name: str | None  # our parameter's name; None: unused (B5)
+    first_row: int = 0  # the first row used
+    rows: int | None = None  # how many rows are used; None: all of it
 
     def part(self, tensor: Tensor) -> Tensor:
         return tensor if self.rows is None else tensor[self.first_row : self.first_row + self.rows]

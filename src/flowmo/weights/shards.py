@@ -26,10 +26,10 @@ INDEX = "model.safetensors.index.json"
 class Stored:
     """The tensors of one safetensors file, or of several with an index, which are read when they are asked for."""
 
-    path: Path
-    metadata: dict[str, str]
-    shapes: dict[str, tuple[int, ...]]
-    files: dict[Path, list[str]]
+    path: Path  # of the file, or of the index
+    metadata: dict[str, str]  # the header's texts
+    shapes: dict[str, tuple[int, ...]]  # of the tensors, by name
+    files: dict[Path, list[str]]  # each with the names of its tensors
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         for path, names in self.files.items():

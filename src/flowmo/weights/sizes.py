@@ -23,9 +23,10 @@ def size_table() -> dict[str, Any] | None:
 
 
 def loss_at(ratio: float) -> str:
-    """Return in words, to go on after a sentence, how quality fell in the table at a size; empty where there is no table.
+    """Return in words, to go on after a sentence, how quality fell in the table at a size.
 
-    ratio: the size, by the side that the model was trained at. Of the measured sizes the nearest is told.
+    It is empty where there is no table. ratio: the size, by the side that the model was trained at. Of the measured
+    sizes the nearest is told.
     """
     table = size_table()
     if table is None:

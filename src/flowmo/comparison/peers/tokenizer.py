@@ -22,11 +22,11 @@ from .registry import CONTINUOUS, PEERS, load_peer
 class PeerConfig:
     """A tokenizer of the registry by its name, for square images of one size."""
 
-    name: str
-    image_size: int
-    num_tokens: int
-    bits_per_group: int
-    num_groups: ClassVar[int] = 1
+    name: str  # in the registry
+    image_size: int  # the side of its images, in pixels
+    num_tokens: int  # integers of an image
+    bits_per_group: int  # bits of each of these integers
+    num_groups: ClassVar[int] = 1  # a token is one integer
     sampler: ClassVar[None] = None
     """Nothing is drawn: a token has one image."""
 
