@@ -185,7 +185,7 @@ def _members(components: Tensor, of: Tensor, count: int) -> list[Tensor]:
 
 
 def _split(components: Tensor, of: Tensor) -> Tensor:
-    """Return two classes of each (S,).
+    """Return the class of each patch (S,) after each class has become two.
 
     They are patches on both sides of the median along what varies most in the sizes of components.
     """

@@ -23,7 +23,7 @@ _SHOWN = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in
 def plain(text: object) -> str:
     """Return the text in one line, with every character that a terminal would obey as an escape.
 
-    So is every one that turns the text's direction.
+    Characters that turn the direction of text are escaped too.
     """
     return str(text).translate(_SHOWN)
 

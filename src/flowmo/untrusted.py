@@ -81,7 +81,7 @@ def _load(file: BinaryIO, given: Path | BinaryIO) -> Any:
 def _check_archive(file: BinaryIO) -> None:
     """Raise WeightsError for an archive whose parts are more, unpacked, than the file has bytes.
 
-    So it is for one whose pickle alone is too long. PyTorch itself packs nothing.
+    It is raised for one whose pickle alone is too long, too. PyTorch itself packs nothing.
     """
     size = file.seek(0, os.SEEK_END)
     with zipfile.ZipFile(file) as archive:

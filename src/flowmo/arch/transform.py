@@ -53,7 +53,10 @@ def successive(components: Tensor, means: Tensor, vectors: Tensor) -> Successive
 
 
 def _earlier(along: Tensor) -> tuple[Tensor, Tensor]:
-    """Return, for each bit, the last one before it along the same vector, and how many there are: classes J each."""
+    """Return, for each bit, the last one before it along the same vector, and how many there are: classes J each.
+
+    along: vectors of length 1, classes J M.
+    """
     places = torch.arange(along.shape[1], device=along.device)
     parallel = (torch.einsum("cim,cjm->cij", along, along) > 0.5) & (places[:, None] < places)  # i is before j
     return (parallel * places[:, None]).amax(1), parallel.sum(1)

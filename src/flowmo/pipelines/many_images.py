@@ -121,7 +121,7 @@ def _prepare(folder: Path, job: dict[str, Any], source: ImageGenerator, count: i
 def _missing(done: np.ndarray, batch_size: int) -> list[range]:
     """Return what is to be made, in batches that end at multiples of the batch size.
 
-    Each image so has the company that it has in a call that is never killed.
+    So each image has the company that it has in a call that is never killed.
     """
     batches, start = [], 0
     for place in range(1, len(done) + 1):

@@ -1,6 +1,6 @@
-"""``flowmo bench encode`` and ``decode``: measure the speed and the peak memory of a model on this machine.
+"""``flowmo bench encode`` and ``decode``: measures the speed and the peak memory of a model on this machine.
 
-They tell images per second and seconds per decoder pass. Decoding is measured for several numbers of steps without
+It tells images per second and seconds per decoder pass. Decoding is measured for several numbers of steps without
 guidance, then with the model's own settings; then each part of what makes the sampler fast, beside a plain one, in the
 paper's guided steps, as many as the most of --steps. Times are medians after a warm-up; nothing else should run
 meanwhile.
