@@ -48,7 +48,7 @@ _HOMES |= {"load": "weights", "to_pil": "image_utils"} | {
 
 
 def __getattr__(name: str) -> Any:
-    """A public name from its module, which is imported now: 'flowmo --version' needs no PyTorch."""
+    """Return a public name from its module, which is imported now: 'flowmo --version' needs no PyTorch."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f".{_HOMES[name]}", __name__), name)

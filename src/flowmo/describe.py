@@ -98,7 +98,7 @@ def _run_folder(folder: Path, verify: bool) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path, verify: bool) -> dict[str, Any]:
-    """What it says of itself, without the checksums, and its bytes unread unless they are to be verified."""
+    """Return what a checkpoint says of itself, without the checksums; its bytes are read only to be verified."""
     from .training.checkpoints.checkpoint import read_about as read_checkpoint_about
     from .training.checkpoints.checkpoint import verify_checkpoint
 

@@ -75,8 +75,10 @@ def _first_line(error: Exception) -> str:
 
 
 def peak_memory_mb(device: torch.device) -> float | None:
-    """Return the largest memory so far in MiB: on a GPU of tensors since the last reset, else of the process since
-    its start; None where the system does not tell."""
+    """Return the largest memory so far in MiB; None where the system does not tell.
+
+    It is that of tensors since the last reset on a GPU, else of the process since its start.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:

@@ -38,10 +38,10 @@ Images = Callable[[], Iterable[Tensor]]
 
 
 class Classes(NamedTuple):
-    """The means of the classes, classes M, and what each bit of a token adds or takes away, classes J M."""
+    """The classes of patches, and what their bits mean."""
 
-    means: Tensor
-    vectors: Tensor
+    means: Tensor  # of the classes, classes M
+    vectors: Tensor  # what each bit of a token adds or takes away, classes J M
 
 
 class Steps(NamedTuple):
@@ -179,13 +179,16 @@ def fit_classes(components: Tensor, class_bits: int, bits: int) -> Classes:
 
 
 def _members(components: Tensor, of: Tensor, count: int) -> list[Tensor]:
-    """The components of each class; one that is nearly empty gets some of all."""
+    """Return the components of each class; one that is nearly empty gets some of all."""
     parts = [components[of == c] for c in range(count)]
     return [part if len(part) >= FEWEST_IN_CLASS else torch.cat([part, components[:FEWEST_IN_CLASS]]) for part in parts]
 
 
 def _split(components: Tensor, of: Tensor) -> Tensor:
-    """Two classes of each: patches on both sides of the median along what varies most in the sizes of components."""
+    """Return the class of each patch (S,) after each class has become two.
+
+    They are patches on both sides of the median along what varies most in the sizes of components.
+    """
     new = 2 * of
     for c in range(int(of.max()) + 1):
         members = (of == c).nonzero()[:, 0]
@@ -200,7 +203,10 @@ def _split(components: Tensor, of: Tensor) -> Tensor:
 
 
 def _principal(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Variances (M,) and principal components M M of rows S M, the largest first, and the rows without their mean."""
+    """Return variances (M,) and principal components M M of rows S M, and the rows without their mean.
+
+    The largest variance comes first.
+    """
     centred = x - x.mean(0)
     square = centred.cpu().double()
     moments = square.T @ square / len(x) + 1e-9 * torch.eye(x.shape[1], dtype=torch.float64)
@@ -209,7 +215,7 @@ def _principal(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _normalized(components: Tensor, of: Tensor, count: int) -> Tensor:
-    """Principal components of all classes, each with a standard deviation of 1, as one sample."""
+    """Return the principal components of all classes, each with a standard deviation of 1, as one sample."""
     found = []
     for part in _members(components, of, count):
         variance, basis, centred = _principal(part)
@@ -219,8 +225,11 @@ def _normalized(components: Tensor, of: Tensor, count: int) -> Tensor:
 
 
 def fit_steps(x: Tensor) -> Steps:
-    """Return the steps for a sample (S,): for each number of bits the first step with the least product of the errors
-    after every bit, so that all prefixes are good."""
+    """Return the steps for a sample (S,).
+
+    For each number of bits it is the first step with the least product of the errors after every bit, so that all
+    prefixes are good.
+    """
     x = x.cpu().double()
     x = x / x.square().mean().sqrt()
     first, error = [0.0], [1.0]

@@ -57,7 +57,10 @@ class Inference:
     """The decoder's, likewise."""
 
     def __reduce__(self) -> tuple[type[Inference], tuple[int | None]]:
-        """Copies, and models out of a pickle, are not compiled: compiled passes belong to one model's weights."""
+        """Return how copies, and models out of a pickle, are made.
+
+        They are not compiled: compiled passes belong to one model's weights.
+        """
         return Inference, (self.chunk_size,)
 
     def encoder_forward(self, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:

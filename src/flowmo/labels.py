@@ -47,8 +47,11 @@ def checked_labels(
 
 
 def whole_labels(values: Any) -> np.ndarray | None:
-    """Return labels of any type as whole numbers where each is one, or none: integers, 3.0, truth values, texts of
-    digits, and nothing (None, NaN). None where one of them is something else, such as a name."""
+    """Return labels of any type as whole numbers where each is one, or none; None where one of them is something else.
+
+    Whole numbers are integers, 3.0, truth values and texts of digits; nothing (None, NaN) is none; a name is something
+    else.
+    """
     array = np.asarray(values)
     if array.dtype.kind in "iu":
         return array

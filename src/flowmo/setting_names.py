@@ -1,5 +1,4 @@
-"""Names of settings: those that other programs use, those that ours had before, and the nearest to a name that is
-none."""
+"""Names of settings: those that other programs use, those that ours had before, and the nearest to one that is none."""
 
 from __future__ import annotations
 

@@ -21,14 +21,18 @@ _SHOWN = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in
 
 
 def plain(text: object) -> str:
-    """Return the text in one line, with every character that a terminal would obey, or that turns its direction, as an
-    escape."""
+    """Return the text in one line, with every character that a terminal would obey as an escape.
+
+    Characters that turn the direction of text are escaped too.
+    """
     return str(text).translate(_SHOWN)
 
 
 class PlainStream:
-    """A stream of text that nothing printed can make a terminal obey. keep: control characters that pass, beside the
-    ends of lines and tabs."""
+    """A stream of text that nothing printed can make a terminal obey.
+
+    keep: control characters that pass, beside the ends of lines and tabs.
+    """
 
     def __init__(self, stream: TextIO, keep: str = "") -> None:
         self._stream = stream

@@ -30,12 +30,12 @@ DecodeTile = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Tile:
-    """A rectangle of tokens: rows ``top`` to ``bottom``, columns ``left`` to ``right``, ends not included."""
+    """A rectangle of tokens."""
 
-    top: int
-    bottom: int
-    left: int
-    right: int
+    top: int  # its first row
+    bottom: int  # the row after its last
+    left: int  # its first column
+    right: int  # the column after its last
 
 
 def patch_of(config: FlowMoConfig) -> int:
@@ -140,8 +140,10 @@ def _moved_up(band: Tensor, rows: int) -> Tensor:
 
 
 def _ramp(start: int, stop: int, length: int, patch: int, like: Tensor) -> Tensor:
-    """Weights of a tile's pixels along one axis: 1 inside, falling to nearly 0 over the overlap where it has a
-    neighbour."""
+    """Return the weights of a tile's pixels along one axis.
+
+    They are 1 inside, falling to nearly 0 over the overlap where it has a neighbour.
+    """
     weight = torch.ones((stop - start) * patch, dtype=like.dtype, device=like.device)
     slope = (torch.arange(OVERLAP * patch, dtype=like.dtype, device=like.device) + 0.5) / (OVERLAP * patch)
     if start > 0:

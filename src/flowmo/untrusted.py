@@ -34,8 +34,10 @@ MAX_READS = 2**22
 
 
 def check_regular(path: Path, what: str = "weights") -> None:
-    """Raise WeightsError for a file that is missing, a folder, a pipe or a device: all of them would be an error later,
-    or would never end."""
+    """Raise WeightsError for a file that is missing, a folder, a pipe or a device.
+
+    All of them would be an error later, or would never end.
+    """
     if not path.exists():
         raise WeightsError(f"no {what} at {path}; give a file of {what}, or a folder that has one")
     if not path.is_file():
@@ -43,8 +45,9 @@ def check_regular(path: Path, what: str = "weights") -> None:
 
 
 def load_tensors(source: Path | BinaryIO, mmap: bool = False) -> Any:
-    """Return what a file of ``torch.save`` holds, on the CPU, where that is tensors in plain containers; nothing is
-    executed.
+    """Return what a file of ``torch.save`` holds, on the CPU, where that is tensors in plain containers.
+
+    Nothing is executed.
 
     source: a path, or an open file of which all is read. mmap: leave the values of an archive in the file until used.
     Raises WeightsError with a reason of our own for any other content; PyTorch's advice to load it anyway is not passed
@@ -76,8 +79,10 @@ def _load(file: BinaryIO, given: Path | BinaryIO) -> Any:
 
 
 def _check_archive(file: BinaryIO) -> None:
-    """Raises WeightsError for an archive whose parts are more, unpacked, than the file has bytes, or whose pickle alone
-    is too long. PyTorch itself packs nothing."""
+    """Raise WeightsError for an archive whose parts are more, unpacked, than the file has bytes.
+
+    It is raised for one whose pickle alone is too long, too. PyTorch itself packs nothing.
+    """
     size = file.seek(0, os.SEEK_END)
     with zipfile.ZipFile(file) as archive:
         parts = archive.infolist()
@@ -88,7 +93,10 @@ def _check_archive(file: BinaryIO) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Why, in one line without PyTorch's advice: what the pickle asks for, where it asks for more than tensors."""
+    """Return why a file was refused, in one line without PyTorch's advice.
+
+    The reason is what the pickle asks for, where it asks for more than tensors.
+    """
     text = str(error) or type(error).__name__
     for line in text.splitlines():
         for marker in ("Unsupported global: GLOBAL ", "Unsupported class ", "Unsupported operand "):
@@ -102,8 +110,10 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def open_safetensors(path: Path, most: int = MAX_HEADER) -> Iterator[Any]:
-    """Give an opened safetensors file of weights inside a block. most: bytes of its header. Raises WeightsError, for
-    what is wrong with it inside the block too."""
+    """Give an opened safetensors file of weights inside a block.
+
+    most: bytes of its header. Raises WeightsError, for what is wrong with it inside the block too.
+    """
     check_regular(path)
     try:
         with path.open("rb") as raw:
@@ -118,8 +128,10 @@ def open_safetensors(path: Path, most: int = MAX_HEADER) -> Iterator[Any]:
 
 
 def shapes_of(file: Any, path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the tensors of an open safetensors file, by name, from its header. Raises WeightsError
-    unless all are floating-point numbers."""
+    """Return the shapes of the tensors of an open safetensors file, by name, from its header.
+
+    Raises WeightsError unless all are floating-point numbers.
+    """
     shapes = {}
     for name in file.keys():  # noqa: SIM118
         part = file.get_slice(name)
@@ -143,8 +155,10 @@ def finite(tensor: torch.Tensor, name: str, path: Path) -> torch.Tensor:
 
 
 def without_wrappers(name: str) -> str:
-    """Return a weight's name without what wrappers put before it: module. (several GPUs), _orig_mod. (torch.compile)
-    and model. (frameworks)."""
+    """Return a weight's name without what wrappers put before it.
+
+    That is module. (several GPUs), _orig_mod. (torch.compile) and model. (frameworks).
+    """
     return re.sub(r"^(?:(?:module|_orig_mod|model)\.)+", "", name).replace("._orig_mod.", ".")
 
 
@@ -172,8 +186,10 @@ def load_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, n
 
 
 def loads(text: str) -> Any:
-    """Return the JSON of an untrusted file. Raises ValueError, and nothing else, for what is none or is nested too
-    deeply."""
+    """Return the JSON of an untrusted file.
+
+    Raises ValueError, and nothing else, for what is none or is nested too deeply.
+    """
     try:
         return json.loads(text)
     except RecursionError:

@@ -216,5 +216,5 @@ def _transform(config: FlowMoConfig) -> TransformConfig:
 
 
 def _constant(*shape: int) -> nn.Parameter:
-    """Fitted, then stored and averaged with the weights, but never trained."""
+    """Return a parameter of zeros, to be fitted, then stored and averaged with the weights, but never trained."""
     return nn.Parameter(torch.zeros(*shape), requires_grad=False)

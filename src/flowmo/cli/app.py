@@ -1,5 +1,8 @@
-"""``flowmo app``: serves a page for the browser where a photograph becomes a few hundred bytes and a picture again,
-and where classes are drawn. It runs on this machine alone unless --share or --host says otherwise."""
+"""``flowmo app``: serves a page for the browser that codes photographs and draws pictures of classes.
+
+A photograph becomes a few hundred bytes and a picture again. It runs on this machine alone unless --share or --host
+says otherwise.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""``flowmo coordinate-check``: trains a few steps at several widths and shows whether wider layers move farther. Under
-muP they do not, so a learning rate found at one width holds at others; under PyTorch's default they do."""
+"""``flowmo coordinate-check``: trains a few steps at several widths and shows whether wider layers move farther.
+
+Under muP they do not, so a learning rate found at one width holds at others; under PyTorch's default they do.
+"""
 
 from __future__ import annotations
 

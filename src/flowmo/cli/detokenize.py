@@ -1,6 +1,8 @@
-"""``flowmo detokenize``: decodes the images of .flowmo files and shards, as PNG files. The model must be the one that
-coded them, or one with the same encoder; a packaged one is found by itself. A shard of another tokenizer names it, and
---peer gives its weights."""
+"""``flowmo detokenize``: decodes the images of .flowmo files and shards, as PNG files.
+
+The model must be the one that coded them, or one with the same encoder; a packaged one is found by itself. A shard of
+another tokenizer names it, and --peer gives its weights.
+"""
 
 from __future__ import annotations
 

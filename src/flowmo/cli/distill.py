@@ -1,8 +1,10 @@
-"""``flowmo distill``: a trained tokenizer's decoder learns to sample in one or a few unguided steps what it takes
-many for; the encoder, and so every token file, stays as it is. Samples are compared with those of a frozen teacher, the
-model itself unless another is named, or with the images themselves (--set distill.target=image). The new weights
-store their own sampler, so that they are fast wherever they are used. Validation, OUT/best.safetensors and going on are
-as in flowmo posttrain."""
+"""``flowmo distill``: teaches a trained tokenizer's decoder to sample in one or a few unguided steps.
+
+It takes many otherwise; the encoder, and so every token file, stays as it is. Samples are compared with those of a
+frozen teacher, the model itself unless another is named, or with the images themselves (--set distill.target=image).
+The new weights store their own sampler, so that they are fast wherever they are used. Validation, OUT/best.safetensors
+and going on are as in flowmo posttrain.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""``flowmo evaluate``: measures models on a data set, by a named protocol: "standard", every picture by itself as it
-would be saved, or "published", as the paper's numbers were made. Each model and protocol gives MODEL-PROTOCOL.json and
-a table of all pictures, MODEL-PROTOCOL.csv. A command that was killed goes on where it was when it is given again;
-under torchrun several processes share the pictures. With --watch, MODEL is the folder of a training in progress, and
-each new model.safetensors in it is measured. --peers measures the
-tokenizers of Table 1 from the files that their authors publish."""
+"""``flowmo evaluate``: measures models on a data set, by a named protocol.
+
+"standard" takes every picture by itself as it would be saved; "published" measures as the paper's numbers were made.
+Each model and protocol gives MODEL-PROTOCOL.json and a table of all pictures, MODEL-PROTOCOL.csv. A command that was
+killed goes on where it was when it is given again; under torchrun several processes share the pictures. With --watch,
+MODEL is the folder of a training in progress, and each new model.safetensors in it is measured. --peers measures the
+tokenizers of Table 1 from the files that their authors publish.
+"""
 
 from __future__ import annotations
 

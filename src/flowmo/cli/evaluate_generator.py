@@ -1,7 +1,9 @@
-"""``flowmo evaluate-generator``: FID, sFID, precision and recall of generated pictures against a data set, as ADM's
-evaluator defines them. The statistics of the data set are made once and kept (FLOWMO_CACHE). SAMPLES is an .npz of
-'flowmo generate --npz' or a folder of pictures. With labels on both sides a classifier says how often it sees the class
-that was asked. Under torchrun several processes share the pictures."""
+"""``flowmo evaluate-generator``: measures generated pictures against a data set as ADM's evaluator does.
+
+The numbers are FID, sFID, precision and recall. The statistics of the data set are made once and kept (FLOWMO_CACHE).
+SAMPLES is an .npz of 'flowmo generate --npz' or a folder of pictures. With labels on both sides a classifier says how
+often it sees the class that was asked. Under torchrun several processes share the pictures.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
-"""``flowmo fit-transform``: fits the best closed-form code of a data set, in minutes. The model that it
-writes codes and decodes like any other, and training starts from it: flowmo train DATA OUT --init start.safetensors."""
+"""``flowmo fit-transform``: fits the best closed-form code of a data set, in minutes.
+
+The model that it writes codes and decodes like any other, and training starts from it: flowmo train DATA OUT --init
+start.safetensors.
+"""
 
 from __future__ import annotations
 

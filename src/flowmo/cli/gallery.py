@@ -1,6 +1,9 @@
-"""``flowmo gallery``: one page to look at pictures with, which opens in any browser from any disk and needs no network:
-the originals, what our models make of them, image codecs and an RGB thumbnail at the same bytes. Two panes with a
-divider to drag, zoom that follows in all of them, and of each picture the bytes, PSNR and LPIPS, by which it sorts."""
+"""``flowmo gallery``: writes one page to look at pictures with, which opens in any browser and needs no network.
+
+It opens from any disk, and shows the originals, what our models make of them, image codecs and an RGB thumbnail at the
+same bytes. It has two panes with a divider to drag, zoom that follows in all of them, and of each picture the bytes,
+PSNR and LPIPS, by which it sorts.
+"""
 
 from __future__ import annotations
 

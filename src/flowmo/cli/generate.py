@@ -1,7 +1,9 @@
-"""``flowmo generate``: pictures of classes, from a generator and the tokenizer that it was trained with (Stage 2). Each
-picture has a seed of its own and is the same whatever the batch. --compare A B samples the same classes by two
+"""``flowmo generate``: generates pictures of classes by a generator and the tokenizer of its training (Stage 2).
+
+Each picture has a seed of its own and is the same whatever the batch. --compare A B samples the same classes by two
 generators side by side, each with its own tokenizer. A killed --npz goes on where it was when it is given again, and
-under torchrun several processes share its pictures."""
+under torchrun several processes share its pictures.
+"""
 
 from __future__ import annotations
 

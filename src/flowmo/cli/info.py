@@ -1,5 +1,8 @@
-"""``flowmo info``: what a model (its name or file), a released .pth, a generator, the folder of a training run, a
-.flowmo file or a shard is, without running it."""
+"""``flowmo info``: says what a model or a file is, without running it.
+
+It takes a model (its name or file), a released .pth, a generator, the folder of a training run, a .flowmo file or a
+shard.
+"""
 
 from __future__ import annotations
 

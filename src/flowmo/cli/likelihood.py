@@ -1,7 +1,9 @@
-"""``flowmo likelihood``: how likely a model finds pictures, by the reverse ODE from image to noise (Section 3.4): given
-each picture's own code, the code of the next picture, or no code. Pictures are dequantized with uniform noise as wide
-as an 8-bit level, and noised to the first level where that is higher; the divergence is estimated with random probes,
-whose standard error is given. Writes MODEL-likelihood.json with every picture's numbers."""
+"""``flowmo likelihood``: measures how likely a model finds pictures, by the reverse ODE to noise (Section 3.4).
+
+They are given each picture's own code, the code of the next picture, or no code. Pictures are dequantized with uniform
+noise as wide as an 8-bit level, and noised to the first level where that is higher; the divergence is estimated with
+random probes, whose standard error is given. It writes MODEL-likelihood.json with every picture's numbers.
+"""
 
 from __future__ import annotations
 

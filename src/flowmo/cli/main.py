@@ -144,7 +144,7 @@ def _suggestion(command: str) -> str:
 
 
 def _not_taken(parser: argparse.ArgumentParser, argv: list[str], unknown: list[str]) -> str:
-    """What to do about words that a command does not take."""
+    """Return what is wrong with words that a command does not take, and what to do about it."""
     flag = next((word.partition("=")[0] for word in unknown if word.startswith("-")), None)
     if flag is None:
         return f"too many names: {shlex.join(unknown)}; '--help' says what the command takes"
@@ -153,7 +153,7 @@ def _not_taken(parser: argparse.ArgumentParser, argv: list[str], unknown: list[s
 
 
 def _kept(command: str | None, arguments: argparse.Namespace | None) -> str:
-    """What a command that was interrupted leaves behind."""
+    """Return what a command that was interrupted leaves behind."""
     if command in RUNS and arguments is not None:
         return f"the checkpoints in {arguments.out} are kept, and the same command goes on from the newest"
     return "every result that was finished is kept, none is left half-written"

@@ -1,6 +1,9 @@
-"""``flowmo posttrain``: Stage 1B, a trained tokenizer's decoder on its own samples; the encoder, and so
-every token file, stays as it is. Validation on held-out images tells whether the samples get better or only the
-distance that is minimised; OUT/best.safetensors holds the best weights. The same command again goes on, exactly."""
+"""``flowmo posttrain``: trains a tokenizer's decoder further, on its own samples (Stage 1B).
+
+The encoder, and so every token file, stays as it is. Validation on held-out images tells whether the samples get better
+or only the distance that is minimised; OUT/best.safetensors holds the best weights. The same command again goes on,
+exactly.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""``flowmo reconstruct``: codes images, decodes them again and says how close they came. For each picture the results
-are NAME.png and NAME.side-by-side.png (the original as the model saw it, then the reconstruction), and for the first
-pictures one contact-sheet.png; --out one.png writes that file alone. The thumbnail columns show what a small RGB
-picture of the same bits reaches."""
+"""``flowmo reconstruct``: codes images, decodes them again and says how close they came.
+
+For each picture the results are NAME.png and NAME.side-by-side.png (the original as the model saw it, then the
+reconstruction), and for the first pictures one contact-sheet.png; --out one.png writes that file alone. The thumbnail
+columns show what a small RGB picture of the same bits reaches.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,11 @@
-"""``flowmo tokenize``: codes pictures with the model's encoder. Each becomes a .flowmo file of a 24-byte header and its
-packed tokens; or all of a data set go into one shard with their labels (--out NAME.shard), which 'flowmo
-train-generator' reads: a killed command goes on where it was when it is given again, and under torchrun several
-processes share the pictures. --out NAME.npy makes a NumPy array of them for other people's models, a row an image, with
-labels and a JSON file beside it. --peer codes with another tokenizer. 'flowmo detokenize' decodes tokens again."""
+"""``flowmo tokenize``: codes pictures with the model's encoder.
+
+Each becomes a .flowmo file of a 24-byte header and its packed tokens; or all of a data set go into one shard with their
+labels (--out NAME.shard), which 'flowmo train-generator' reads: a killed command goes on where it was when it is given
+again, and under torchrun several processes share the pictures. --out NAME.npy makes a NumPy array of them for other
+people's models, a row an image, with labels and a JSON file beside it. --peer codes with another tokenizer. 'flowmo
+detokenize' decodes tokens again.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""``flowmo train``: a tokenizer from a preset, on one process or, under torchrun, on many. The same command again goes
-on from the newest checkpoint in OUT, exactly."""
+"""``flowmo train``: trains a tokenizer from a preset, on one process or, under torchrun, on many.
+
+The same command again goes on from the newest checkpoint in OUT, exactly.
+"""
 
 from __future__ import annotations
 

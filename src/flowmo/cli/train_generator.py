@@ -1,5 +1,8 @@
-"""``flowmo train-generator``: Stage 2, a masked transformer over the tokens of a data set, from shards that 'flowmo
-tokenize' wrote or any other tokenizer's. The same command again goes on from the newest checkpoint in OUT, exactly."""
+"""``flowmo train-generator``: trains a masked transformer over the tokens of a data set (Stage 2).
+
+The tokens come from shards that 'flowmo tokenize' wrote or any other tokenizer's. The same command again goes on from
+the newest checkpoint in OUT, exactly.
+"""
 
 from __future__ import annotations
 

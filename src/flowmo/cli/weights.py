@@ -1,6 +1,8 @@
-"""``flowmo weights``: lists the files of other people's networks that training and metrics use, where each lies here,
-and the command that brings it. With names it fetches them from their publishers into the cache, each known by its
-checksum."""
+"""``flowmo weights``: lists the files of other people's networks that training and metrics use.
+
+It says where each lies here, and the command that brings it. With names it fetches them from their publishers into the
+cache, each known by its checksum.
+"""
 
 from __future__ import annotations
 

@@ -249,7 +249,7 @@ def _shard(
 
 
 def _checksum(settings: dict[str, str], columns: dict[str, Tensor]) -> str:
-    """CRC32 in hex over the known settings, in order, then the columns' bytes in the order of COLUMNS."""
+    """Return the CRC32 in hex over the known settings, in order, then the columns' bytes in the order of COLUMNS."""
     known = [name for name in ("format", *SETTINGS, *OPTIONAL) if name in settings and name != "crc32"]
     crc = zlib.crc32("\n".join(settings[name] for name in known).encode())
     for name in COLUMNS:

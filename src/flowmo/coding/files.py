@@ -131,11 +131,10 @@ class CodedFiles(NamedTuple):
 def open_token_files(
     given: Sequence[str], out: Path, on_bad: Callable[[Path, FlowMoError], None], force: bool = False
 ) -> CodedFiles:
-    """Return the images in token files, shards and folders of them, and a PNG file in ``out`` for each; of a single
-    one ``out`` may be that file.
+    """Return the images in token files, shards and folders of them, and a PNG file in ``out`` for each.
 
-    on_bad: called with each file that cannot be read, and why.
-    Raises TokenFileError where there are none, ConfigError for targets that exist already, without ``force``.
+    Of a single one ``out`` may be that file. on_bad: called with each file that cannot be read, and why. Raises
+    TokenFileError where there are none, ConfigError for targets that exist already, without ``force``.
     """
     files, bad = find_token_files(given), 0
     entries: list[Entry] = []

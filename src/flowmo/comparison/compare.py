@@ -227,7 +227,10 @@ class _Beaten:
     """How near another method comes to the images by LPIPS (Alex), each number of bytes measured once."""
 
     def __init__(self, metric: str, name: str, evaluator: Evaluator, peer_of: Callable[[int], Peer | None]) -> None:
-        """metric: what the share is called. name: of the other method. peer_of: (bytes) -> it, at most so large."""
+        """Take the evaluator of the images, and make one of LPIPS (Alex) alone from it.
+
+        metric: what the share is called. name: of the other method. peer_of: (bytes) -> it, at most so large.
+        """
         alex = {name: lpips for name, lpips in evaluator.networks.lpips.items() if name == "alex"}
         only = replace(evaluator.networks, metrics=("lpips_alex",), lpips=alex, features={})
         self._evaluator = Evaluator(evaluator.images, only, evaluator.batch_size, evaluator.device)

@@ -43,8 +43,11 @@ def transform_code(
 
 
 def transform_for(targets: Sequence[int], size: tuple[int, int]) -> FlowMoConfig:
-    """Return the smallest model whose code has the bits of the largest number of bytes an image, its patch 16 pixels,
-    or 8 for images of which that would be few. Raises ConfigError where the size is no multiple of the patch."""
+    """Return the smallest model whose code has the bits of the largest number of bytes an image.
+
+    Its patch is 16 pixels, or 8 for images of which that would be few. Raises ConfigError where the size is no multiple
+    of the patch.
+    """
     base = flowmo_mini() if min(size) >= 128 else flowmo_mini_8()
     assert base.transform is not None
     patch = base.transform.patch_size

@@ -12,18 +12,15 @@ from ..image_utils.scale import to_float
 
 @dataclass(frozen=True)
 class Batch:
-    """pixels: uint8 B 3 H W. labels: int64 B, None unless every picture has one. indices, names: of the pictures shown,
-    in the source. skipped: names of broken images that others stand in for. position: images drawn, over all ranks,
-    once this batch is used; a loader started there goes on. broken: where in the source those in ``skipped`` are.
-    """
+    """A batch of training images of one size, with their labels, and what was skipped to make it."""
 
-    pixels: torch.Tensor
-    labels: torch.Tensor | None
-    indices: list[int]
-    names: list[str]
-    skipped: list[str]
-    position: int
-    broken: list[int] = field(default_factory=list)
+    pixels: torch.Tensor  # uint8 B 3 H W
+    labels: torch.Tensor | None  # int64 B, None unless every picture has one
+    indices: list[int]  # of the pictures shown, in the source
+    names: list[str]  # of the pictures shown, in the source
+    skipped: list[str]  # names of broken images that others stand in for
+    position: int  # images drawn, over all ranks, once this batch is used; a loader started there goes on
+    broken: list[int] = field(default_factory=list)  # where in the source those in ``skipped`` are
 
     @cached_property
     def images(self) -> torch.Tensor:

@@ -20,11 +20,11 @@ from .inputs import open_picture
 
 @dataclass(frozen=True)
 class PictureBatch:
-    """images: uint8 B 3 H W. indices: places in the list of paths. original_sizes: (height, width)."""
+    """A batch of pictures of the model's size, with their places in the list of paths."""
 
-    images: torch.Tensor
-    indices: list[int]
-    original_sizes: list[tuple[int, int]]
+    images: torch.Tensor  # uint8 B 3 H W
+    indices: list[int]  # places in the list of paths
+    original_sizes: list[tuple[int, int]]  # (height, width)
 
 
 def picture_batches(

@@ -13,15 +13,14 @@ from .sources import ImageSource, class_names
 
 @dataclass(frozen=True)
 class DataFingerprint:
-    """images: how many. names: SHA-256 in hex over the names in their order, and the labels. sorted_names: over the
-    names alone, in sorted order. classes: of the names of the labels. first, last: names, for a message."""
+    """The names, labels and classes of a data set, as checksums that tell whether it has changed."""
 
-    images: int
-    names: str
-    sorted_names: str
-    classes: str
-    first: str
-    last: str
+    images: int  # how many
+    names: str  # SHA-256 in hex over the names in their order, and the labels
+    sorted_names: str  # SHA-256 over the names alone, in sorted order
+    classes: str  # SHA-256 of the names of the labels
+    first: str  # name of the first image, for a message
+    last: str  # name of the last image, likewise
 
     def to_dict(self) -> dict[str, Any]:
         """Return the same as JSON has it."""

@@ -20,23 +20,23 @@ _MAX_BROKEN_IN_A_ROW = 1000
 
 @dataclass
 class Drawing:
-    """Batches by the position where they start. Position p, counted over all ranks, fixes the image, its crop and its
-    flip; each epoch is a fresh permutation. Rank r of ``world`` takes positions r, r + world, ... of a batch.
+    """The batches of a training run, by the position where they start.
 
-    batch_size: of one rank. scale_to: the shorter side before the crop. It holds nothing that a process may not take
-    with it, if ``source`` does not. Raises DataError for a source without images, ConfigError for other settings.
+    Position p, counted over all ranks, fixes the image, its crop and its flip; each epoch is a fresh permutation. Rank
+    r of ``world`` takes positions r, r + world, ... of a batch. It holds nothing that a process may not take with it,
+    if ``source`` does not. Raises DataError for a source without images, ConfigError for other settings.
     """
 
-    source: ImageSource
-    batch_size: int
-    image_size: int
-    seed: int
-    flip: bool = False
-    crop: Literal["random", "center"] = "random"
-    rank: int = 0
-    world: int = 1
-    scale_to: int | None = None
-    _orders: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)
+    source: ImageSource  # where the images are
+    batch_size: int  # of one rank
+    image_size: int  # the side of a crop, in pixels
+    seed: int  # of the order, the crops and the flips
+    flip: bool = False  # whether half of the images are mirrored
+    crop: Literal["random", "center"] = "random"  # where in an image the crop lies
+    rank: int = 0  # of this process
+    world: int = 1  # how many processes share the images
+    scale_to: int | None = None  # the shorter side before the crop
+    _orders: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)  # of the images, by epoch
 
     def __post_init__(self) -> None:
         if len(self.source) == 0:
@@ -59,9 +59,10 @@ class Drawing:
         return self.batch_size * self.world
 
     def batch(self, start: int) -> Batch:
-        """Yield this rank's share of the positions from ``start`` on.
+        """Return this rank's share of the positions from ``start`` on.
 
-        Raises DataError after a thousand broken images in a row."""
+        Raises DataError after a thousand broken images in a row.
+        """
         pixels: list[np.ndarray] = []
         indices: list[int] = []
         broken: list[int] = []
@@ -82,7 +83,10 @@ class Drawing:
         )
 
     def _good(self, position: int, broken: list[int]) -> tuple[int, np.ndarray]:
-        """The image at a position, or, as a pure function of the position too, the next good one after it."""
+        """Return the image at a position with its place in the source, or the next good one after it.
+
+        Which one that is, is a pure function of the position too.
+        """
         for later in range(_MAX_BROKEN_IN_A_ROW):
             index = self._index(position + later)
             try:

@@ -84,7 +84,7 @@ class HuggingFaceSource:
 
 
 def _load(where: str, split: str | None) -> Any:
-    """One split of it."""
+    """Return one split of the data set that ``where`` names; the only one where ``split`` is None."""
     import datasets
 
     name, _, config = where.removeprefix(PREFIX).partition(":")

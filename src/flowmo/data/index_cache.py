@@ -22,9 +22,10 @@ _COLUMNS = ("offsets", "sizes", "headers", "labels")
 
 
 def tar_indexes(tars: Sequence[Path], cache: Path | None = None) -> list[TarIndex]:
-    """Return an index of each tar: from the folder ``cache`` (the user's by default) where that has one of the same
-    tar, of the same size, times and inode, else read from the tar and put there. Of several processes one reads, others
-    wait.
+    """Return an index of each tar, from the folder ``cache`` (the user's by default) or read from the tar.
+
+    The cache is taken where it has one of the same tar, of the same size, times and inode; else the tar is read and its
+    index put there. Of several processes one reads, others wait.
 
     Raises DataError for a file that is no plain tar or ends too soon. A cache that cannot be written is done without.
     """
@@ -44,7 +45,7 @@ def tar_indexes(tars: Sequence[Path], cache: Path | None = None) -> list[TarInde
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], object]]:
-    """A bar of bytes, for a terminal."""
+    """Yield what advances a bar of bytes, for a terminal."""
     try:
         from tqdm import tqdm
     except ImportError:  # a machine with the core alone
@@ -96,7 +97,7 @@ def _load(folder: Path, tar: Path) -> TarIndex | None:
 
 
 def _is_sound(index: TarIndex, tar: Path) -> bool:
-    """Whether an index from a file is one that could have been read from the tar."""
+    """Return whether an index from a file is one that could have been read from the tar."""
     count = len(index.offsets)
     columns = (index.offsets, index.sizes, index.headers, index.labels)
     if any(column.shape != (count,) or column.dtype.kind != "i" for column in columns):

@@ -18,11 +18,11 @@ from .sources import image_files
 
 @dataclass(frozen=True)
 class Picture:
-    """image: RGB, upright. original_size: (height, width) as seen, in pixels. name: the file's, with its suffix."""
+    """A picture of the user's, upright, with its name."""
 
-    image: Image.Image
-    original_size: tuple[int, int]
-    name: str
+    image: Image.Image  # RGB, upright
+    original_size: tuple[int, int]  # (height, width) as seen, in pixels
+    name: str  # the file's, with its suffix
 
 
 def open_picture(path: str | Path) -> Picture:
@@ -33,7 +33,7 @@ def open_picture(path: str | Path) -> Picture:
 
 
 class PictureList:
-    """Those files as a data set (see ``ImageSource``). names, labels: one a file; labels may be None."""
+    """Picture files as a data set (see ``ImageSource``). names, labels: one a file; labels may be None."""
 
     def __init__(self, paths: Sequence[Path], names: Sequence[str], labels: Sequence[int] | None = None) -> None:
         self.paths, self.names, self.labels = list(paths), list(names), labels

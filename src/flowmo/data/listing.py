@@ -16,16 +16,17 @@ _MOST_LEVELS = 900  # below what Python's stack bears, beyond what file systems 
 
 @dataclass
 class Listing:
-    """names: of files, as paths from the folder with slashes, sorted by their parts. left_out: names of folders that
-    could not be searched, with the reason; nobody knows what is in them."""
+    """The files that were found in a folder, and the folders that could not be searched."""
 
-    names: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)  # of files, as paths from the folder with slashes, sorted by parts
+    # Names of folders that could not be searched, with the reason; nobody knows what is in them.
     left_out: dict[str, str] = field(default_factory=dict)
 
 
 def list_files(folder: Path, wanted: Callable[[str], bool]) -> Listing:
-    """Return every entry below a folder whose name is ``wanted``, be it a file, a pipe or a broken link, which fail
-    when they are read and are counted then; hidden entries and folders are left out.
+    """Return every entry below a folder whose name is ``wanted``; hidden entries and folders are left out.
+
+    It may be a file, a pipe or a broken link, which fail when they are read and are counted then.
 
     Links to folders are followed, but not to a folder that they lie in, and to one and the same at most 16 times.
     """

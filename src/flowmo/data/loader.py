@@ -52,7 +52,7 @@ class BatchLoader:
         self._stream: BatchStream | None = None
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches from ``position`` on. A new iterator, or ``close()``, ends the one before it."""
+        """Yield the batches from ``position`` on. A new iterator, or ``close()``, ends the one before it."""
         self.close()
         stream = self._stream = BatchStream(self.drawing, self.position, self.workers)
         try:
@@ -75,7 +75,7 @@ class BatchLoader:
         self.close()
 
     def _counted(self, batch: Batch) -> Batch:
-        """The batch with those of its broken images that are new."""
+        """Return the batch with those of its broken images that are new."""
         self.position = batch.position
         new = [i for i in dict.fromkeys(batch.broken) if not self._broken[i]]
         batch = replace(batch, broken=new, skipped=[self.drawing.source.name(i) for i in new])

@@ -16,8 +16,10 @@ TOKEN_SUFFIX = ".flowmo"
 
 
 def relative_names(arguments: Sequence[str], paths: Sequence[Path]) -> list[Path]:
-    """Return each path as seen from the argument that found it: below a folder or a pattern's fixed part the
-    sub-folders stay, a file that was named itself is its name alone."""
+    """Return each path as seen from the argument that found it.
+
+    Below a folder or a pattern's fixed part the sub-folders stay; a file that was named itself is its name alone.
+    """
     roots = [(Path(text), _root(text)) for text in map(os.path.expanduser, arguments)]
 
     def name(path: Path) -> Path:
@@ -38,8 +40,9 @@ def safe_name(text: str) -> Path:
 
 
 def output_stems(names: Iterable[Path], suffixes: Sequence[str], reserved: Iterable[str] = ()) -> list[Path]:
-    """Return relative paths to which each of ``suffixes`` is added, so that no result falls on another or on
-    ``reserved``.
+    """Return relative paths to which each of ``suffixes`` is added.
+
+    No result falls on another or on ``reserved``.
 
     The suffix of a name is dropped where that is free (``a.jpg`` -> ``a``), else kept (``a.png``), else a number is
     added (``a.png-2``). Letter case alone does not tell names apart, as on some file systems.
@@ -62,10 +65,10 @@ def output_stems(names: Iterable[Path], suffixes: Sequence[str], reserved: Itera
 
 
 def class_labels(names: Sequence[Path]) -> tuple[list[int], list[str]]:
-    """Return labels from class folders: the first folder of each name, numbered in sorted order; and the sorted
-    classes.
+    """Return labels from class folders, and the classes in sorted order.
 
-    Raises TokenFileError when a picture lies in no class folder.
+    The class of a picture is the first folder of its name; its label is the place of that in sorted order. Raises
+    TokenFileError when a picture lies in no class folder.
     """
     loose = [name for name in names if len(name.parts) < 2]
     if loose:
@@ -121,7 +124,7 @@ def _check_regular(file: Path) -> None:
 
 
 def _root(text: str) -> Path | None:
-    """The folder that results keep their sub-folders below, None for an argument that names one file."""
+    """Return the folder that results keep their sub-folders below, None for an argument that names one file."""
     if os.path.isdir(text):
         return Path(text)
     if os.path.exists(text) or not glob.has_magic(text):

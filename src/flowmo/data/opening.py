@@ -78,7 +78,7 @@ def open_split(
 
 
 def _expand(path: Path) -> list[Path]:
-    """The files that a path means, where it is a pattern."""
+    """Return the files that a path means, where it is a pattern."""
     if os.path.isfile(path):
         return [path]
     if os.path.exists(path):
@@ -103,7 +103,7 @@ def _expand(path: Path) -> list[Path]:
 
 
 def _numbered(text: str) -> Iterator[str]:
-    """``a-{08..11}.tar`` -> a-08.tar, a-09.tar, a-10.tar, a-11.tar."""
+    """Yield a-08.tar, a-09.tar, a-10.tar and a-11.tar of ``a-{08..11}.tar``."""
     match = _BRACES.search(text)
     if not match:
         yield text
@@ -149,7 +149,7 @@ def _open_folder(folder: Path, limit: int | None, split: str | None, cache: Path
 
 
 def _tars(folder: Path) -> list[Path]:
-    """The tars below a folder. DataError where a part of it cannot be searched."""
+    """Return the tars below a folder. Raises DataError where a part of it cannot be searched."""
     listing = list_files(folder, lambda name: name.endswith(".tar"))
     if listing.names:
         _refuse_left_out(folder, listing)
@@ -180,7 +180,7 @@ def _of_split(files: list[Path], split: str | None, where: Path) -> list[Path]:
 
 
 def _split_of(path: Path) -> str:
-    """As in train-00000-of-00005.parquet and ILSVRC2012_img_val.tar; "" for none."""
+    """Return the split in a name, as in train-00000-of-00005.parquet and ILSVRC2012_img_val.tar; "" for none."""
     match = _SPLIT.search(path.name)
     name = match.group(1).lower() if match else ""
     return "validation" if name == "val" else name

@@ -31,15 +31,14 @@ _MOST_PATH = 4096  # bytes of a path, on average
 
 
 class _Group(NamedTuple):
-    """A row group: its file, its number there, its first row there, its rows, its bytes when it is unpacked, and where
-    the images are in the file."""
+    """A row group of a file, and where it lies."""
 
-    file: int
-    number: int
-    first: int
-    rows: int
-    size: int
-    images: Chunk
+    file: int  # the place of its file in the list
+    number: int  # its own, in the file
+    first: int  # its first row, in the file
+    rows: int  # how many it has
+    size: int  # bytes when it is unpacked
+    images: Chunk  # where the images are in the file
 
 
 class ParquetSource:
@@ -121,7 +120,7 @@ class ParquetSource:
         return f"{len(self)} images in {where}" + classes_text(self.labels)
 
     def _open(self, number: int, file: Path) -> tuple[list[_Group], tuple[Any, np.ndarray, list[str] | None]]:
-        """The row groups of a file; its paths as text; its labels, -1 for none; names of those."""
+        """Return the row groups of a file, and its paths as text, its labels, -1 for none, and the names of those."""
         import pyarrow as pa
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
@@ -167,7 +166,7 @@ class ParquetSource:
         return groups, (paths, labels, classes)
 
     def _place(self, index: int) -> tuple[int, int]:
-        """The row group of an image, and its row in there."""
+        """Return the row group of an image, and its row in there."""
         index = range(len(self))[index]
         number = int(np.searchsorted(self._starts, index, "right")) - 1
         return number, index - int(self._starts[number])
@@ -182,7 +181,10 @@ class ParquetSource:
         return column
 
     def _read(self, number: int) -> Any:
-        """The encoded images of a row group, as an Arrow array: one that repeats images holds each of them once."""
+        """Return the encoded images of a row group, as an Arrow array.
+
+        One that repeats images holds each of them once.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -218,8 +220,9 @@ def _read_group(parquet: Any, number: int, name: str) -> Any:
 
 
 def _check_unpacked(packed: int, unpacked: int) -> None:
-    """Raises ValueError for a row group that unpacks to much from next to nothing: encoded images do not shrink, and
-    whoever reads it would need a multiple of that.
+    """Raise ValueError for a row group that unpacks to much from next to nothing.
+
+    Encoded images do not shrink, and whoever reads it would need a multiple of that.
 
     The row group as a whole is asked, never a column of it: pyarrow ends the process where a column's metadata are
     broken and Python asks for them. Where it reads the column it raises an error.
@@ -229,22 +232,26 @@ def _check_unpacked(packed: int, unpacked: int) -> None:
 
 
 def _check_pages(file: Path, chunks: Sequence[Chunk]) -> None:
-    """Raises ValueError where the pages of these columns claim more than :func:`_check_unpacked` takes."""
+    """Raise ValueError where the pages of these columns claim more than :func:`_check_unpacked` takes."""
     with file.open("rb") as stream:
         for chunk in chunks:
             _check_unpacked(file.stat().st_size, unpacked_size(stream, chunk))
 
 
 def _check_rows(rows: int, file: Path) -> None:
-    """Raises DataError for more rows than a file of its size can hold images: a number that is repeated a billion times
-    takes a few bytes."""
+    """Raise DataError for more rows than a file of its size can hold images.
+
+    A number that is repeated a billion times takes a few bytes.
+    """
     if rows > max(_FEW_ROWS, file.stat().st_size):
         raise DataError(f"{file}: {file.stat().st_size:,} bytes claim to hold {rows:,} images; fetch it again")
 
 
 def _whole_numbers(column: Any, file: Path) -> Any:
-    """Return a column of labels as integers: of these, of floats and texts that write some, of truth values. None, with
-    a note, for a column of anything else."""
+    """Return a column of labels as integers; None, with a note, for a column of anything else.
+
+    Integers are taken, floats and texts that write some, and truth values.
+    """
     import pyarrow as pa
 
     if pa.types.is_integer(column.type):
@@ -257,8 +264,10 @@ def _whole_numbers(column: Any, file: Path) -> Any:
 
 
 def _written_out(paths: Any) -> Any:
-    """Return an array of repeated texts as one of plain texts. Raises ValueError for texts that are gigabytes only
-    because they are repeated, or are no UTF-8."""
+    """Return an array of repeated texts as one of plain texts.
+
+    Raises ValueError for texts that are gigabytes only because they are repeated, or are no UTF-8.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -271,7 +280,7 @@ def _written_out(paths: Any) -> Any:
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> list[str] | None:
-    """The names of the labels, as Hugging Face writes them beside the columns."""
+    """Return the names of the labels, as Hugging Face writes them beside the columns."""
     try:
         names = json.loads(metadata[b"huggingface"])["info"]["features"]["label"]["names"]
     except (KeyError, ValueError, TypeError, RecursionError):
@@ -281,7 +290,7 @@ def _class_names(metadata: dict[bytes, bytes]) -> list[str] | None:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether a text can be written: JSON may hold one half of a pair of surrogates."""
+    """Return whether a text can be written: JSON may hold one half of a pair of surrogates."""
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 

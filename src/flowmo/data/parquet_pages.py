@@ -17,8 +17,8 @@ _DEEP = 32  # structs inside each other; the format has seven
 class Chunk(NamedTuple):
     """Where the pages of one column of one row group lie in the file, in bytes."""
 
-    start: int
-    length: int
+    start: int  # the first byte
+    length: int  # how many bytes
 
 
 def column_chunks(file: Path) -> list[dict[str, Chunk]]:

@@ -20,20 +20,22 @@ OnBad = Callable[[str, ImageError], None]
 
 
 class Images(NamedTuple):
-    """images: N 3 H W, float32 in [-1, 1] or uint8. names, places: one an image, in the data. split: the part of the
-    data that they are from, if any."""
+    """The images that were read from a data set, as one tensor, and what they are."""
 
-    images: Tensor
-    names: list[str]
-    places: list[int]
-    split: str | None = None
+    images: Tensor  # N 3 H W, float32 in [-1, 1] or uint8
+    names: list[str]  # one an image, in the data
+    places: list[int]  # one an image, in the data
+    split: str | None = None  # the part of the data that they are from, if any
 
 
 def each_image(
     source: ImageSource, size: tuple[int, int], places: Iterable[int], on_bad: OnBad, eight_bits: bool = False
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yield (place, image) of those at some places that can be read, cut to ``size`` = (height, width) as in the paper
-    (C1): 3 H W, float32 in [-1, 1], or uint8 with ``eight_bits``. on_bad: called with the name of each other one."""
+    """Yield (place, image) of those at some places that can be read, cut to ``size`` = (height, width).
+
+    An image is cut as in the paper (C1): 3 H W, float32 in [-1, 1], or uint8 with ``eight_bits``. on_bad: called with
+    the name of each other one.
+    """
     for place in places:
         try:
             image = to_tensor(fit_picture(source[place], *size))
@@ -51,8 +53,10 @@ def read_images(
     most: int | None = None,
     eight_bits: bool = False,
 ) -> Images:
-    """Return the images of :func:`each_image` in one tensor. most: stop after so many. Raises DataError where none can
-    be read."""
+    """Return the images of :func:`each_image` in one tensor.
+
+    most: stop after so many. Raises DataError where none can be read.
+    """
     found = list(islice(each_image(source, size, places, on_bad, eight_bits), most))
     if not found:
         raise DataError(f"none of the pictures can be read: {source.describe()}")
@@ -69,8 +73,11 @@ def read_first(
     skip: int = 0,
     eight_bits: bool = False,
 ) -> Images:
-    """Return ``count`` images of a data set after the first ``skip``, or all of them: of the split asked for, else of
-    its validation part, or of all data where there is none. See :func:`read_images`."""
+    """Return ``count`` images of a data set after the first ``skip``, or all of them.
+
+    They are of the split asked for, else of its validation part, or of all data where there is none. See
+    :func:`read_images`.
+    """
     source, split = open_split(path, split, "validation", None if count is None else skip + count)
     return read_images(source, size, range(skip, len(source)), on_bad, eight_bits=eight_bits)._replace(split=split)
 

@@ -28,7 +28,7 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Image.Image:
-        """RGB, any size. Raises ImageError naming the image when it is broken."""
+        """Return an image, RGB, of any size. Raises ImageError naming the image when it is broken."""
 
     def label(self, index: int) -> int | None:
         """Return the class of the image, None where the data has none. See also :func:`class_names`."""
@@ -46,8 +46,11 @@ def class_names(source: ImageSource) -> list[str] | None:
 
 
 class FileSource:
-    """Image files by their ``names`` below ``root``; ``labels`` one a file, -1 for none, or None; ``classes``, their
-    names. left_out: names below ``root`` of folders that cannot be searched; each is one more image that fails."""
+    """The image files of these ``names`` below ``root``, as a data set.
+
+    labels: one a file, -1 for none, or None. classes: their names. left_out: names below ``root`` of folders that
+    cannot be searched; each is one more image that fails.
+    """
 
     def __init__(
         self,
@@ -142,7 +145,7 @@ class Texts(Sequence[str]):
         return len(self.ends)
 
     def __getitem__(self, index: Any) -> Any:
-        """One string; slices are not needed."""
+        """Return one string; slices are not needed."""
         index = range(len(self))[index]
         return os.fsdecode(self.bytes[self.ends[index - 1] if index else 0 : self.ends[index]])
 
@@ -151,8 +154,10 @@ class Texts(Sequence[str]):
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return every image below a folder by its suffix, in sorted order, and then each folder that cannot be searched:
-    reading one of those fails by name, as reading a broken image does (see :func:`flowmo.data.listing.list_files`)."""
+    """Return every image below a folder by its suffix, in sorted order, and then each folder that cannot be searched.
+
+    Reading one of those fails by name, as reading a broken image does (see :func:`flowmo.data.listing.list_files`).
+    """
     listing = list_files(folder, is_image_name)
     return [folder / name for name in [*listing.names, *listing.left_out]]
 

@@ -38,19 +38,14 @@ NOT_PLAIN = -1
 
 @dataclass(frozen=True)
 class TarIndex:
-    """The images of one tar, in its order.
+    """The images of one tar, in its order."""
 
-    offsets, sizes: int64, in bytes; a size of ``NOT_PLAIN`` is of a member without bytes of its own. headers: CRC32 of
-    each image's header, the 512 bytes before it. labels: int32, from members of the same key (WebDataset), -1 for
-    none.
-    classes: of each image, the inner tar that it lies in, without ``.tar``, or its ImageNet folder; "" for none.
-    """
-
-    offsets: np.ndarray
-    sizes: np.ndarray
-    headers: np.ndarray
-    labels: np.ndarray
-    names: Texts
+    offsets: np.ndarray  # int64, in bytes
+    sizes: np.ndarray  # int64, in bytes; ``NOT_PLAIN`` is of a member without bytes of its own
+    headers: np.ndarray  # CRC32 of each image's header, the 512 bytes before it
+    labels: np.ndarray  # int32, from members of the same key (WebDataset), -1 for none
+    names: Texts  # of the images' members
+    # Of each image, the inner tar that it lies in, without ``.tar``, or its ImageNet folder; "" for none.
     classes: Texts
 
 
@@ -81,15 +76,16 @@ def read_index(tar: Path, advance: Callable[[int], object] = lambda _: None) -> 
 
 @dataclass
 class _Found:
-    """What was met so far. labels: by the name of their member without its suffix; and that member's name."""
+    """What was met of a tar so far."""
 
-    names: list[str] = field(default_factory=list)
-    places: list[tuple[int, int, int]] = field(default_factory=list)
-    classes: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)  # of the images
+    places: list[tuple[int, int, int]] = field(default_factory=list)  # as ``_place`` gives them
+    classes: list[str] = field(default_factory=list)  # of the images, as in ``TarIndex``
+    # By the name of their member without its suffix: the label, and that member's name.
     labels: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def index(self) -> TarIndex:
-        """Raises DataError for two images of one name."""
+        """Return the index of what was found. Raises DataError for two images of one name."""
         labels_by_name([(name, NONE) for name in self.names], "its images")
         keys = self._keys()
         chosen = range(len(self.names))
@@ -109,8 +105,11 @@ class _Found:
         )
 
     def _keys(self) -> list[str]:
-        """Of each image its WebDataset key: its name up to its last dot, where a label is named so; else up to its
-        first, where a label or a plainer image is; else up to its last."""
+        """Return the WebDataset key of each image.
+
+        It is its name up to its last dot, where a label is named so; else up to its first, where a label or a plainer
+        image is; else up to its last.
+        """
         shared = self.labels.keys() | {_key(name) for name in self.names if _stem(name) == _key(name)}
         return [
             _stem(name) if _stem(name) in self.labels or _key(name) not in shared else _key(name) for name in self.names
@@ -153,7 +152,10 @@ def _add(found: _Found, file: _Slice, member: tarfile.TarInfo) -> None:
 
 
 def _place(file: _Slice, image: tarfile.TarInfo, start: int) -> tuple[int, int, int]:
-    """Where an image's bytes are, how many, and the checksum of its header; ``start``: of ``file`` in the tar."""
+    """Return where an image's bytes are, how many, and the checksum of its header.
+
+    start: where ``file`` begins in the tar.
+    """
     if not _is_plain(image):
         return start, NOT_PLAIN, 0
     file.seek(image.offset_data - tarfile.BLOCKSIZE)
@@ -161,12 +163,12 @@ def _place(file: _Slice, image: tarfile.TarInfo, start: int) -> tuple[int, int, 
 
 
 def _is_plain(member: tarfile.TarInfo) -> bool:
-    """Whether its bytes lie in the tar as they are: not those of a link, a device, or a file with holes."""
+    """Return whether its bytes lie in the tar as they are: not those of a link, a device, or a file with holes."""
     return member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
 
 
 def _members(file: _Slice) -> Iterator[tarfile.TarInfo]:
-    """The members of a tar but for its folders. tarfile.ReadError unless it is whole."""
+    """Yield the members of a tar but for its folders. Raises tarfile.ReadError unless it is whole."""
     archive = tarfile.open(fileobj=file, mode="r:")  # type: ignore[call-overload]  # noqa: SIM115
     before = -1
     while (member := archive.next()) is not None:
@@ -203,7 +205,10 @@ class _Slice:
         return position
 
     def read(self, count: int) -> bytes:
-        """A header, as tarfile asks for it. tarfile.ReadError for one that it would not come to an end with."""
+        """Return a header, as tarfile asks for it.
+
+        Raises tarfile.ReadError for one that it would not come to an end with.
+        """
         if count > _MOST_HEADER_BYTES:
             raise tarfile.ReadError(f"a header claims {count:,} bytes")
         data = self.content(count)
@@ -212,7 +217,7 @@ class _Slice:
         return data
 
     def content(self, count: int) -> bytes:
-        """Bytes of a member, as they are."""
+        """Return the bytes of a member, as they are."""
         self.file.seek(self.start + self.position)
         size = max(0, min(count, self.size - self.position))
         data = self.file.content(size) if isinstance(self.file, _Slice) else self.file.read(size)
@@ -226,19 +231,21 @@ def _is_image(name: str) -> bool:
 
 
 def _key(name: str) -> str:
-    """``a/b.seg.png`` -> ``a/b``."""
+    """Return ``a/b`` of ``a/b.seg.png``."""
     path = PurePosixPath(name)
     return str(path.with_name(path.name.partition(".")[0]))
 
 
 def _stem(name: str) -> str:
-    """``a/b.seg.png`` -> ``a/b.seg``."""
+    """Return ``a/b.seg`` of ``a/b.seg.png``."""
     return str(PurePosixPath(name).with_suffix(""))
 
 
 def _label(data: bytes, name: str) -> int:
-    """The class in a ``.cls`` or ``.json`` member, -1 where it names none, with a note where it has something else.
-    DataError for a number that is no class."""
+    """Return the class in a ``.cls`` or ``.json`` member, -1 where it names none.
+
+    It leaves a note where it has something else. Raises DataError for a number that is no class.
+    """
     value: Any = data
     if not data.strip().isdigit():  # which JSON takes neither with zeros before it nor of any length
         with contextlib.suppress(ValueError, RecursionError):

@@ -81,7 +81,7 @@ class TarSource:
         return f"{len(self)} images in {where}" + classes_text(self.labels)
 
     def _place(self, index: int) -> tuple[int, int]:
-        """The tar of an image, and its place in the index of that."""
+        """Return the tar of an image, and its place in the index of that."""
         index = range(len(self))[index]
         number = int(np.searchsorted(self._starts, index, "right")) - 1
         return number, index - int(self._starts[number])
@@ -106,8 +106,9 @@ def _classes(tar: Path, index: TarIndex) -> list[str]:
 
 
 def read_labels(file: Path, names: Sequence[str]) -> np.ndarray:
-    """Return labels of the images ``names``, -1 for none: lines ``label`` in the order of the sorted names, or ``name
-    label``.
+    """Return labels of the images ``names``, -1 for none.
+
+    Lines are ``label`` in the order of the sorted names, or ``name label``.
 
     ImageNet's wnids are numbered in sorted order. Raises DataError when lines and images do not match.
     """

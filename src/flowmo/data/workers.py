@@ -37,8 +37,9 @@ _LOOK_EVERY = 0.2  # seconds
 
 
 class BatchStream:
-    """Batches of a drawing from a position on, in order, decoded ahead by ``workers`` processes; 0 decodes them here,
-    when they are asked for. Every number of workers gives the same batches.
+    """The batches of a drawing from a position on, in order, decoded ahead by ``workers`` processes.
+
+    With 0 of them it decodes here, when batches are asked for. Every number of workers gives the same batches.
 
     ``next`` raises what the drawing raises, and DataError when a worker was killed. Workers leave Ctrl-C and SIGTERM to
     the main process, and end with it, even when it is killed.
@@ -102,7 +103,7 @@ _STREAMS: weakref.WeakSet[BatchStream] = weakref.WeakSet()
 
 @atexit.register
 def _tell_all() -> None:
-    """For streams that nobody closes."""
+    """Have the workers of all streams end, for those that nobody closes."""
     for stream in list(_STREAMS):
         stream.tell_workers()
 
@@ -129,8 +130,11 @@ class _Positions(Sampler[int]):
 
 
 def _is_death(error: Exception) -> bool:
-    """Whether asking for a batch failed because a worker was killed: DataLoader noticed, or the pictures could not be
-    fetched from it any more. What a worker itself raised comes as the same types."""
+    """Return whether asking for a batch failed because a worker was killed.
+
+    DataLoader noticed, or the pictures could not be fetched from it any more. What a worker itself raised comes as the
+    same types.
+    """
     if isinstance(error, RuntimeError):
         return str(error).startswith("DataLoader worker (pid")
     return "in DataLoader worker process" not in str(error)
@@ -157,8 +161,10 @@ def _prepare(main: int, closing: Any, _worker: int) -> None:
 
 @contextmanager
 def _requests_held() -> Iterator[None]:
-    """Workers start with Ctrl-C and SIGTERM blocked, until they have learned to ignore them: in between, one of them
-    would end the run. Here they are delivered once the workers have started."""
+    """Hold back Ctrl-C and SIGTERM while workers start, and deliver them once the workers have started.
+
+    Workers start with both blocked, until they have learned to ignore them: in between, one of them would end the run.
+    """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -171,8 +177,11 @@ def _requests_held() -> Iterator[None]:
 
 @contextmanager
 def _child_signals_kept() -> Iterator[None]:
-    """DataLoader has a killed worker raise RuntimeError wherever the main process is, be it in the middle of writing a
-    checkpoint. Without that, asking for the next batch finds out within five seconds."""
+    """Put back, after the block, the handler of SIGCHLD that was there before it.
+
+    DataLoader has a killed worker raise RuntimeError wherever the main process is, be it in the middle of writing a
+    checkpoint. Without that, asking for the next batch finds out within five seconds.
+    """
     if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -111,9 +111,9 @@ class Pictures:
 
 
 class _Picture(NamedTuple):
-    place: int
+    place: int  # in the data
     image: Tensor  # 3 S S in [-1, 1]
-    checksum: str
+    checksum: str  # of its pixels, as in ``Measured``
 
 
 def measure(

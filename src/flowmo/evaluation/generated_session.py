@@ -127,8 +127,10 @@ def _agreement(
     processes: Processes,
     say: Callable[[str], None],
 ) -> Share:
-    """Return a function of samples that says how often the classifier sees the class that was asked; nothing where
-    there are no labels, or no such weights."""
+    """Return a function of samples that says how often the classifier sees the class that was asked.
+
+    Its result is empty where there are no labels, or no such weights.
+    """
     if request.no_agreement or source is None or not has_labels(source, samples):
         return lambda each: {}
     try:

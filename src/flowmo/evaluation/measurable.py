@@ -13,10 +13,12 @@ from ..quantize.tokens import Tokens
 
 
 class MeasurableConfig(Protocol):
-    """image_size: the side of its square images, in pixels. sampler: None for a decoder that draws nothing."""
+    """What an evaluation asks of the configuration of a model."""
 
     @property
-    def image_size(self) -> int: ...
+    def image_size(self) -> int:
+        """Return the side of its square images, in pixels."""
+        ...
 
     @property
     def num_tokens(self) -> int: ...
@@ -28,7 +30,9 @@ class MeasurableConfig(Protocol):
     def bits_per_group(self) -> int: ...
 
     @property
-    def sampler(self) -> SamplerConfig | None: ...
+    def sampler(self) -> SamplerConfig | None:
+        """Return how it samples by default, None for a decoder that draws nothing."""
+        ...
 
 
 class Measurable(Protocol):

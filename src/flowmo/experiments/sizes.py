@@ -25,9 +25,11 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 def picture_of(photographs: Sequence[Image.Image], first: int, height: int, width: int) -> Image.Image:
-    """Return a picture of a size: photograph ``first``, scaled down and cropped, where it is large enough; else a
-    window of photographs side by side, in their order from ``first`` on, each cropped to a square of the smallest
-    side."""
+    """Return a picture of a size.
+
+    It is photograph ``first``, scaled down and cropped, where that is large enough; else a window of photographs side
+    by side, in their order from ``first`` on, each cropped to a square of the smallest side.
+    """
     photo = photographs[first % len(photographs)]
     if photo.height >= height and photo.width >= width:
         return fit_picture(photo, height, width)

@@ -158,7 +158,10 @@ class _Draw:
 
 @torch.enable_grad()
 def _with_divergence(velocity: Velocity, x: Tensor, t: Tensor, draw: _Draw) -> tuple[Tensor, Tensor]:
-    """v(x, t) and its divergence by each probe e, e . (dv/dx)^T e (Hutchinson), or exactly: B ..., (B, probes)."""
+    """Return v(x, t), B ..., and its divergence (B, probes).
+
+    It is estimated by each probe e, e . (dv/dx)^T e (Hutchinson), or exact, (B, 1).
+    """
     x = x.detach().requires_grad_()
     v = velocity(x, t).to(x.dtype)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def _level(t: Tensor, like: Tensor) -> Tensor:
-    """Noise levels (B,) or () so that they broadcast over images B ..."""
+    """Return noise levels (B,) or () so that they broadcast over images B ... with their type."""
     return t.to(like.dtype).reshape(t.shape + (1,) * (like.ndim - t.ndim)) if t.ndim else t.to(like.dtype)
 
 

@@ -40,8 +40,9 @@ _LEAST, _MOST = 0.2, 5.0  # exponents that an image may have
 
 
 def coded_profile(primaries: int, curve: int, grey: bool) -> bytes:
-    """Return the profile of a colour space by its code points (ITU-T H.273), as PNG's cICP and AVIF have them; empty
-    for sRGB. Video's curves (1, 6, 14, 15) are taken as sRGB's, as which they are displayed.
+    """Return the profile of a colour space by its code points (ITU-T H.273), as PNG's cICP and AVIF have them.
+
+    It is empty for sRGB. Video's curves (1, 6, 14, 15) are taken as sRGB's, as which they are displayed.
 
     Raises ValueError for what is not plainly converted, such as high dynamic range.
     """
@@ -54,10 +55,10 @@ def coded_profile(primaries: int, curve: int, grey: bool) -> bytes:
 
 @lru_cache(maxsize=64)
 def profile(chromaticities: Chromaticities, curve: float) -> bytes:
-    """Return the ICC profile, of RGB, of white and primaries and a curve, the exponent by which light follows from a
-    value in 0 ... 1; empty for sRGB, where nothing is to be converted.
+    """Return the ICC profile, of RGB, of white and primaries and a curve.
 
-    Grey is converted as RGB too: a profile of grey would be applied too coarsely.
+    The curve is the exponent by which light follows from a value in 0 ... 1. The profile is empty for sRGB, where
+    nothing is to be converted. Grey is converted as RGB too: a profile of grey would be applied too coarsely.
 
     Raises ValueError for numbers that are no colour space.
     """
@@ -71,7 +72,7 @@ def profile(chromaticities: Chromaticities, curve: float) -> bytes:
 
 
 def _to_d50(chromaticities: Chromaticities) -> np.ndarray:
-    """XYZ of red, green and blue, a row each, seen under D50."""
+    """Return XYZ of red, green and blue, a row each, seen under D50."""
     x, y = np.array(chromaticities, float).reshape(4, 2).T
     if not (np.isfinite([x, y]).all() and y[0] > 0):
         raise ValueError("primaries that are no colours")
@@ -90,7 +91,7 @@ def _to_d50(chromaticities: Chromaticities) -> np.ndarray:
 
 
 def _curve(exponent: float) -> bytes:
-    """A parametric curve of ICC: a plain power, or sRGB's (a power with a straight foot)."""
+    """Return a parametric curve of ICC: a plain power, or sRGB's (a power with a straight foot)."""
     numbers = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045) if exponent == SRGB_CURVE else (exponent,)
     return b"para\0\0\0\0" + struct.pack(">HH", 3 if len(numbers) > 1 else 0, 0) + _fixed(numbers)
 
@@ -104,7 +105,7 @@ def _fixed(values: np.ndarray | tuple[float, ...]) -> bytes:
 
 
 def _written(tags: dict[bytes, bytes]) -> bytes:
-    """A display profile of ICC 4.3."""
+    """Return a display profile of ICC 4.3."""
     place = 128 + 4 + 12 * len(tags)
     table, body = struct.pack(">I", len(tags)), b""
     for name, data in tags.items():

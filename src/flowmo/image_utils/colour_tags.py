@@ -133,7 +133,7 @@ _BY_FORMAT = {"TIFF": _of_tiff, "AVIF": _of_avif, "JPEG2000": _of_jp2, "BMP": _o
 
 
 def _read(image: Image.Image, place: int, size: int) -> bytes:
-    """Bytes of the image's file, which stays where it was read to; none where it is loaded already."""
+    """Return bytes of the image's file, which stays where it was read to; none where it is loaded already."""
     file: Any = getattr(image, "fp", None)
     if file is None:
         return b""
@@ -146,7 +146,7 @@ def _read(image: Image.Image, place: int, size: int) -> bytes:
 
 
 def _png_chunk(image: Image.Image, name: bytes) -> bytes:
-    """The content of a chunk of a PNG before its pixels, empty where there is none."""
+    """Return the content of a chunk of a PNG before its pixels, empty where there is none."""
     place = 8
     for _ in range(_MOST_PARTS):
         begin = _read(image, place, 8)
@@ -160,7 +160,7 @@ def _png_chunk(image: Image.Image, name: bytes) -> bytes:
 
 
 def _box(image: Image.Image, name: bytes) -> bytes:
-    """The content of a box of AVIF or JPEG 2000, empty where there is none."""
+    """Return the content of a box of AVIF or JPEG 2000, empty where there is none."""
     place = 0
     for _ in range(_MOST_PARTS):
         begin = _read(image, place, 16)

@@ -91,16 +91,20 @@ def _sides(size: Size, original: tuple[int, int], patch: int) -> tuple[int, int]
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
-    """Return images B 3 H W or 3 H W, float in [-1, 1] or uint8, as RGB Pillow images, one each. Raises ImageError for
-    other shapes."""
+    """Return images B 3 H W or 3 H W, float in [-1, 1] or uint8, as RGB Pillow images, one each.
+
+    Raises ImageError for other shapes.
+    """
     from PIL import Image
 
     return [Image.fromarray(array) for array in to_numpy(images)]
 
 
 def to_numpy(images: Tensor) -> np.ndarray:
-    """Return images B 3 H W or 3 H W, float in [-1, 1] or uint8, as uint8 B H W 3, floats rounded to nearest. Raises
-    ImageError for other shapes."""
+    """Return images B 3 H W or 3 H W, float in [-1, 1] or uint8, as uint8 B H W 3, floats rounded to nearest.
+
+    Raises ImageError for other shapes.
+    """
     if not isinstance(images, Tensor):
         raise ImageError(f"a tensor B 3 H W is needed, got an object of the type {type(images).__name__}")
     batch = images[None] if images.ndim == 3 else images
@@ -114,7 +118,7 @@ def to_numpy(images: Tensor) -> np.ndarray:
 
 
 def _singles(images: Any) -> list[Any]:
-    """Single images: paths, Pillow images, uint8 H W 3, or float 3 H W."""
+    """Return the single images: paths, Pillow images, uint8 H W 3, or float 3 H W."""
     if isinstance(images, (str, os.PathLike)) or _is_pillow(images):
         return [images]
     if isinstance(images, Tensor):
@@ -144,7 +148,7 @@ def _of_tensor(images: Tensor) -> list[Any]:
 
 
 def _check_tensor(batch: Tensor, images: Tensor) -> None:
-    """Raises ImageError for images whose batch is not B 3 H W, with what would make it so."""
+    """Raise ImageError for images whose batch is not B 3 H W, with what would make it so."""
     if batch.ndim == 4 and batch.shape[1] == 3:
         return
     hint = _FORMS
@@ -177,7 +181,7 @@ def _of_array(images: np.ndarray) -> list[Any]:
 
 
 def _fitted(single: Any, size: Size, patch: int) -> Tensor:
-    """A single image as 3 H W of its size: float in [-1, 1] where it came as floats, else uint8."""
+    """Return a single image as 3 H W of its size: float in [-1, 1] where it came as floats, else uint8."""
     from PIL import Image
 
     from .crops import to_pixels
@@ -252,7 +256,10 @@ def _check_range(batch: Tensor) -> None:
 
 
 def _callers_level() -> int:
-    """The level, for ``warnings.warn`` in the function that asks, of the line outside of this package and torch."""
+    """Return the level, for ``warnings.warn`` in the function that asks, of the caller's line.
+
+    That is the innermost outside of this package and torch.
+    """
     level, frame = 1, sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("flowmo", "torch"):
         level, frame = level + 1, frame.f_back
@@ -260,5 +267,5 @@ def _callers_level() -> int:
 
 
 def _is_pillow(images: Any) -> bool:
-    """Without importing Pillow where nobody has."""
+    """Return whether it is a Pillow image, without importing Pillow where nobody has."""
     return any(base.__module__ == "PIL.Image" and base.__name__ == "Image" for base in type(images).__mro__)

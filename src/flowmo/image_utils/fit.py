@@ -52,8 +52,10 @@ def restore_size(image: Image.Image, original_size: tuple[int, int], fit: str) -
 
 
 def whole_size(original_size: tuple[int, int], multiple: int) -> tuple[int, int]:
-    """Return the height and width of an image that is not scaled, each up to the next ``multiple`` of the model's
-    patch."""
+    """Return the height and width of an image that is not scaled.
+
+    Each goes up to the next ``multiple`` of the model's patch.
+    """
     return -(-original_size[0] // multiple) * multiple, -(-original_size[1] // multiple) * multiple
 
 
@@ -98,7 +100,7 @@ def _extend(image: Image.Image, height: int, width: int) -> Image.Image:
 
 
 def _padded_box(original_height: int, original_width: int, height: int, width: int) -> tuple[int, int, int, int]:
-    """left, top, width, height of the picture inside its padding."""
+    """Return left, top, width and height of the picture inside its padding."""
     scale = min(height / original_height, width / original_width)
     inner_width = min(width, max(1, round(original_width * scale)))
     inner_height = min(height, max(1, round(original_height * scale)))

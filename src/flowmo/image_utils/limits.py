@@ -24,8 +24,10 @@ _TILE_WIDTH, _TILE_HEIGHT, _DEPTH = 322, 323, 32997
 
 
 def check_parts(file: BinaryIO) -> None:
-    """Raises DecompressionBombError for a TIFF of far more strips or tiles than any image needs, before anything lists
-    them. The file, of any format, is at its beginning before and afterwards."""
+    """Raise DecompressionBombError for a TIFF of far more strips or tiles than any image needs.
+
+    It does so before anything lists them. The file, of any format, is at its beginning before and afterwards.
+    """
     begin = file.read(16)
     file.seek(0)
     order = {b"II": "<", b"MM": ">"}.get(begin[:2])
@@ -50,8 +52,10 @@ def check_parts(file: BinaryIO) -> None:
 
 
 def check_size(image: Image.Image) -> None:
-    """Raises DecompressionBombError for an image that was opened, but not loaded, and would take more than
-    ``MAX_BYTES`` until it is RGB, or more work than its pixels are worth."""
+    """Raise DecompressionBombError for an image that takes too much memory or work until it is RGB.
+
+    That is more than ``MAX_BYTES``, or more work than its pixels are worth. The image was opened, but not loaded.
+    """
     pixels = image.width * image.height
     if pixels > MAX_PIXELS:
         raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
@@ -87,8 +91,10 @@ def _number(value: object) -> int:
 
 
 def _scans(image: Image.Image) -> int:
-    """How often a decoder goes over a JPEG, up to one more than ``_MOST_SCANS``. Where the first scan is the only one,
-    the rest of the file is not read."""
+    """Return how often a decoder goes over a JPEG, up to one more than ``_MOST_SCANS``.
+
+    Where the first scan is the only one, the rest of the file is not read.
+    """
     file = image.fp  # type: ignore[attr-defined]
     place = file.tell()
     try:

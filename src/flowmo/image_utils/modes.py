@@ -21,19 +21,16 @@ _FEW = 0.001
 
 @dataclass(frozen=True)
 class Storage:
-    """How a file stores what Pillow is about to decode, as told before it does.
+    """How a file stores what Pillow is about to decode, as told before it does."""
 
-    raw: Pillow's name of the stored layout. bits: a sample, 0 where unknown. inverted: white is zero, and Pillow leaves
-    that as it is. signed: integers with a sign. palette: that of a TIFF whose colours have eight bits where they should
-    have sixteen, all reds first, then all greens and blues. colours: what it says of the colour space.
-    """
-
-    raw: str = ""
-    bits: int = 0
-    inverted: bool = False
-    signed: bool = False
+    raw: str = ""  # Pillow's name of the stored layout
+    bits: int = 0  # of a sample, 0 where unknown
+    inverted: bool = False  # whether white is zero, and Pillow leaves that as it is
+    signed: bool = False  # whether integers have a sign
+    # That of a TIFF whose colours have eight bits where they should have sixteen, all reds first, then all greens and
+    # blues.
     palette: bytes = b""
-    colours: Colours = SRGB
+    colours: Colours = SRGB  # what it says of the colour space
 
     @classmethod
     def of(cls, image: Image.Image) -> Storage:
@@ -106,10 +103,10 @@ def to_srgb(image: Image.Image, storage: Storage, name: str) -> Image.Image:
 
 @dataclass(frozen=True)
 class _Scale:
-    """Values 0 ... limit of a deep image as 0 ... 255, those of a float image beyond by rounding clipped."""
+    """A way to take the values of a deep image to 0 ... 255; those of a float image beyond by rounding are clipped."""
 
-    limit: float
-    inverted: bool
+    limit: float  # the value that becomes 255
+    inverted: bool  # whether white is zero
 
     def to_uint8(self, values: np.ndarray) -> np.ndarray:
         grey = values.astype(np.float64) * (255.0 / self.limit)
@@ -145,7 +142,10 @@ class _Scale:
 
 
 def _transparency(image: Image.Image, storage: Storage) -> int | tuple[int, ...] | None:
-    """The colour that is transparent, in the 8 bits of the pixels, where PNG gives it in the depth of the file."""
+    """Return the colour that is transparent, in the 8 bits of the pixels.
+
+    It is None but where PNG gives it in the depth of the file.
+    """
     key = image.info.get("transparency")
     if isinstance(key, int) and image.mode == "L":
         return key * {"L;2": 85, "L;4": 17}.get(storage.raw, 1)

@@ -12,7 +12,7 @@ _said: dict[str, set[str]] = {}
 
 
 def note(name: str, text: str) -> None:
-    """Logs a warning about the file ``name``: each file once, and the first ten files of each ``text`` by name.
+    """Log a warning about the file ``name``: each file once, and the first ten files of each ``text`` by name.
 
     Without a program's own logging it is a line on the standard error output.
     """

@@ -58,7 +58,7 @@ def _transform(profile: bytes, mode: str) -> tuple[Any, str]:
 
 
 def _probe(mode: str) -> Image.Image:
-    """Colours all over a mode's range."""
+    """Return an image of colours all over a mode's range."""
     if mode == "L":
         return Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     values = np.linspace(0, 255, 9).round().astype(np.uint8)

@@ -19,8 +19,10 @@ class NotRegularError(OSError):
 
 
 def check_regular(file: str | os.PathLike[str]) -> None:
-    """Raises NotRegularError for a pipe, socket or device, also behind a link; FileNotFoundError, PermissionError or
-    another OSError where that cannot be found out."""
+    """Raise NotRegularError for a pipe, socket or device, also behind a link.
+
+    Raises FileNotFoundError, PermissionError or another OSError where that cannot be found out.
+    """
     kind = stat.S_IFMT(os.stat(file).st_mode)
     if kind in _KINDS:
         raise NotRegularError(f"is {_KINDS[kind]}, not a regular file")

@@ -157,7 +157,10 @@ class AutoencoderFlowMo(ModelMixin, ConfigMixin):
 
 
 def _square(config: FlowMoConfig, z: Tensor) -> tuple[int, int]:
-    """The size of square images of as many tokens as latents have, where the model codes any size, else the model's."""
+    """Return the size of square images of as many tokens as latents have, where the model codes any size.
+
+    It is the model's own size where it codes no other.
+    """
     if config.transform is not None and z.ndim == 3:
         side = math.isqrt(z.shape[1])
         if side and side * side == z.shape[1]:

@@ -125,7 +125,7 @@ def _mean_and_factor(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _squared_discrepancy(x: np.ndarray, y: np.ndarray) -> float:
-    """Unbiased squared MMD of rows (m, D) and (m, D)."""
+    """Return the unbiased squared MMD of rows (m, D) and (m, D)."""
     m, width = x.shape
 
     def kernel(p: np.ndarray, q: np.ndarray) -> np.ndarray:

@@ -62,7 +62,7 @@ def _blocks(features: np.ndarray) -> Iterator[np.ndarray]:
 
 
 class RunningStatistics:
-    """:class:`Statistics` of features that come block by block and are not kept, for data sets of millions.
+    """The :class:`Statistics` of features that come block by block and are not kept, for data sets of millions.
 
     Differences to the first block's mean are summed, so that nothing is lost to a large mean.
     """

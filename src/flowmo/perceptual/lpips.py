@@ -143,7 +143,7 @@ def _unit_length(x: Tensor, smooth: bool) -> Tensor:
 
 
 def _vgg16() -> list[nn.Sequential]:
-    """The convolutions of VGG16, cut after relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3."""
+    """Return the convolutions of VGG16, cut after relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3."""
     stages: list[nn.Sequential] = []
     channels = 3
     for width, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
@@ -156,7 +156,7 @@ def _vgg16() -> list[nn.Sequential]:
 
 
 def _alexnet() -> list[nn.Sequential]:
-    """The convolutions of AlexNet (the one-tower variant), cut after each ReLU."""
+    """Return the convolutions of AlexNet (the one-tower variant), cut after each ReLU."""
     return [
         nn.Sequential(nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(inplace=True)),
         nn.Sequential(nn.MaxPool2d(3, 2), nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(inplace=True)),

@@ -92,7 +92,10 @@ def read_verified(path: Path, source: WeightSource) -> bytes:
 
 
 def _packaged(source: WeightSource) -> Path | None:
-    """The file inside the installed data package, which is not imported: it would ask for other frameworks."""
+    """Return the file inside the installed data package, None without that.
+
+    The package is not imported: it would ask for other frameworks.
+    """
     if source.distribution is None:
         return None
     try:

@@ -61,7 +61,10 @@ def read_lpips(network: Network) -> dict[str, Tensor] | None:
 
 
 def _layers_file(network: Network) -> Path | None:
-    """lpips' own layers: from the installed package, which is not imported, or from the cache as ``lpips-vgg.pth``."""
+    """Return the file of lpips' own layers, None where there is none.
+
+    It comes from the installed package, which is not imported, or from the cache as ``lpips-vgg.pth``.
+    """
     candidates = [cache_folder() / f"lpips-{network}.pth"]
     try:
         packaged = importlib.metadata.distribution("lpips").locate_file(f"lpips/weights/v0.1/{network}.pth")

@@ -153,7 +153,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _convert(network: Network, arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    """The published arrays under our names; kernels there are height, width, in, out."""
+    """Return the published arrays under our names; kernels there are height, width, in, out."""
     prefix = "VGG16_0" if network == "vgg" else "AlexNet_0"
     with torch.device("meta"):
         convs = [name for name, module in build_stages(network).named_modules() if isinstance(module, nn.Conv2d)]

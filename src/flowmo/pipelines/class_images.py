@@ -134,8 +134,11 @@ def chosen_labels(generators: Sequence[Generator], classes: Sequence[str], any_c
 
 
 class Pictures:
-    """The single pictures of an order as they come: each written where the order has a folder, the first of each class
-    kept for a grid. rows: title of a class -> pictures."""
+    """The single pictures of an order as they come.
+
+    Each is written where the order has a folder, and the first of each class are kept for a grid. rows: title of a
+    class -> pictures.
+    """
 
     def __init__(self, source: ImageGenerator, order: Order) -> None:
         self.order = order
@@ -163,8 +166,10 @@ def sample(source: ImageGenerator, order: Order, places: range) -> Iterator[Tens
 
 
 def write_samples(source: ImageGenerator, order: Order, on_done: Callable[[int], None]) -> dict[str, list[Image.Image]]:
-    """Sample and write every picture of an order without an ``.npz``, which ``many_images.write_many`` makes; the first
-    ones of each class, for a grid."""
+    """Sample and write every picture of an order without an ``.npz``; return the first ones of each class, for a grid.
+
+    An order with one is for ``many_images.write_many``.
+    """
     pictures, place = Pictures(source, order), 0
     for images in sample(source, order, range(len(order.each))):
         for image in images:

@@ -29,8 +29,9 @@ from .class_images import ImageGenerator, Order, Pictures, sample
 def write_many(
     source: ImageGenerator, order: Order, world: World, on_done: Callable[[int], None] = lambda count: None
 ) -> dict[str, list[Image.Image]]:
-    """Write the ``.npz`` of an order, and its single images where they have a folder; the first ones of each class, for
-    a grid.
+    """Write the ``.npz`` of an order, and its single images where they have a folder.
+
+    The first ones of each class are returned, for a grid.
 
     Processes share the images; a call that was killed goes on where it was when it is made again with the same weights
     and settings, and begins again with others. on_done: told numbers of images of this process that are done, and on
@@ -82,7 +83,7 @@ def write_npz(path: Path, parts: Iterator[np.ndarray], labels: Sequence[int]) ->
 
 
 def _job(source: ImageGenerator, order: Order) -> dict[str, Any]:
-    """All that an image depends on beside its place."""
+    """Return all that an image depends on beside its place."""
     return {
         "generator": weights_checksum(source.generator),
         "tokenizer": weights_checksum(source.tokenizer),
@@ -118,8 +119,10 @@ def _prepare(folder: Path, job: dict[str, Any], source: ImageGenerator, count: i
 
 
 def _missing(done: np.ndarray, batch_size: int) -> list[range]:
-    """Return what is to be made, in batches that end at multiples of the batch size, so that each has the company that
-    it has in a call that is never killed."""
+    """Return what is to be made, in batches that end at multiples of the batch size.
+
+    So each image has the company that it has in a call that is never killed.
+    """
     batches, start = [], 0
     for place in range(1, len(done) + 1):
         if place == len(done) or place % batch_size == 0 or done[place] != done[start]:

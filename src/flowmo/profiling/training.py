@@ -34,11 +34,12 @@ class Profiled(NamedTuple):
 def settings_of(
     name: str, recipe: str | None = None, model: Sequence[str] = (), settings: Sequence[str] = ()
 ) -> Profiled:
-    """Return the settings of a training of the preset ``name``, with its crops as images of their own, and with the
-    precision that this machine chooses.
+    """Return the settings of a training of the preset ``name``, with its crops as images of their own.
 
-    recipe: the name of settings to start from. model, settings: "name=value" of the model and of the training.
-    Raises ConfigError.
+    They have the precision that this machine chooses.
+
+    recipe: the name of settings to start from. model, settings: "name=value" of the model and of the training. Raises
+    ConfigError.
     """
     train = override(RECIPES[recipe](name) if recipe else TrainConfig(), list(settings))
     config = override(model_of(recipe, preset(name)), list(model))

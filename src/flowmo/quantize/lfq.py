@@ -79,7 +79,7 @@ def entropies(groups: Tensor, temperature: float, average: Average | None = None
 
 
 def _joint(positive: Tensor, negative: Tensor) -> Tensor:
-    """Log-probabilities of bits, S b each -> probabilities of their 2^b joint values, S 2^b."""
+    """Return the probabilities of the 2^b joint values, S 2^b, of bits with these log-probabilities, S b each."""
     joint = positive.new_zeros(positive.shape[0], 1)
     for bit in range(positive.shape[1]):
         joint = torch.cat([joint + negative[:, bit, None], joint + positive[:, bit, None]], dim=1)

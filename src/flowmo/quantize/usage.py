@@ -62,5 +62,5 @@ def bit_usage(share: Tensor) -> BitUsage:
 
 
 def _entropy(p: Tensor) -> Tensor:
-    """-p log2 p, 0 where p is."""
+    """Return -p log2 p, 0 where p is."""
     return torch.special.entr(p) / math.log(2)

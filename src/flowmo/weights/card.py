@@ -15,8 +15,11 @@ PAPER = "[Flow to the Mode](https://kylesargent.github.io/flowmo) (Sargent et al
 
 
 def tokenizer_card(model: FlowMo, license: str, result: Path | None = None) -> str:
-    """Return the card of a tokenizer, Markdown with YAML front matter. result: a file of ``flowmo evaluate``, whose
-    numbers go in with their conventions. Raises WeightsError for a result that cannot be read or is another model's."""
+    """Return the card of a tokenizer, Markdown with YAML front matter.
+
+    result: a file of ``flowmo evaluate``, whose numbers go in with their conventions. Raises WeightsError for a result
+    that cannot be read or is another model's.
+    """
     facts, config = describe_model(model), model.config
     measured = None if result is None else _read(result, facts["fingerprint"])
     front = _front(license, "image-to-image", ["image-tokenizer", "vector-quantization"], list(_metrics(measured)))

@@ -45,8 +45,11 @@ def describe_model(model: FlowMo) -> dict[str, Any]:
 
 
 def describe_official(path: Path) -> dict[str, Any]:
-    """Return what a released ``.pth`` holds besides the model: its sets of weights, its training steps where it names
-    them, and how many of its keys our model uses. Raises WeightsError as :func:`load_official` does."""
+    """Return what a released ``.pth`` holds besides the model.
+
+    That is its sets of weights, its training steps where it names them, and how many of its keys our model uses. Raises
+    WeightsError as :func:`load_official` does.
+    """
     content = open_official(path)
     sets = [
         str(name)

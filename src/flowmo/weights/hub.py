@@ -35,8 +35,9 @@ def is_remote(name: str | Path) -> bool:
 
 
 def remote_path(name: str, revision: str | None = None) -> Path:
-    """Return where the file of a model lies here that :func:`is_remote` recognises; it is fetched unless it is in a
-    cache.
+    """Return where the file of a model lies here that :func:`is_remote` recognises.
+
+    It is fetched unless it is in a cache.
 
     revision: a branch, tag or commit of a hub repository. Raises WeightsError where it is neither cached nor reachable,
     with the ways out.

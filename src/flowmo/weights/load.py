@@ -75,8 +75,9 @@ def checkpoint_folder(name: str | Path) -> Path | None:
 
 
 def weights_path(name: str | Path, revision: str | None = None) -> Path:
-    """Return the file that :func:`load` reads for ``name``, fetched where it is a model of the hub or an address;
-    whether it exists is known only of these and of packaged models.
+    """Return the file that :func:`load` reads for ``name``, fetched where it is a model of the hub or an address.
+
+    Whether it exists is known only of these and of packaged models.
 
     Raises WeightsError for a name that is none of these, and for a model that cannot be fetched.
     """

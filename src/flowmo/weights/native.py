@@ -40,15 +40,18 @@ def save_model_shards(
     about: dict[str, Any] | None = None,
     most_bytes: int = 15_900_000,
 ) -> Path:
-    """Write the same in several files of at most ``most_bytes`` and their index, which is returned; ``load`` takes the
-    folder."""
+    """Write the same in several files of at most ``most_bytes`` and their index, which is returned.
+
+    ``load`` takes the folder.
+    """
     tensors, metadata = _content(model, dtype, about)
     return save_shards(tensors, Path(folder), metadata, most_bytes)
 
 
 def load_model(path: str | Path, sampler: SamplerConfig | None = None) -> FlowMo:
-    """Read a model written by :func:`save_model`, or by :func:`save_model_shards` from its index, in float32 and
-    evaluation mode.
+    """Read a model, in float32 and evaluation mode.
+
+    It was written by :func:`save_model`, or by :func:`save_model_shards`, and is then read from its index.
 
     Raises WeightsError for a missing, damaged or foreign file.
     """
@@ -71,9 +74,11 @@ def load_model(path: str | Path, sampler: SamplerConfig | None = None) -> FlowMo
 
 
 def store_sampler(source: str | Path, target: str | Path, sampler: SamplerConfig) -> None:
-    """Copy what :func:`save_model` or :func:`save_model_shards` wrote to one file with another stored sampler: every
-    weight keeps its bits and its precision, and what is known about the training stays. ``target`` may be ``source``.
-    Raises WeightsError."""
+    """Copy what :func:`save_model` or :func:`save_model_shards` wrote to one file with another stored sampler.
+
+    Every weight keeps its bits and its precision, and what is known about the training stays. ``target`` may be
+    ``source``. Raises WeightsError.
+    """
     stored = _open(source)
     config = replace(_config(stored), sampler=sampler)
     kept = {name: stored.metadata[name] for name in ("format", "about") if name in stored.metadata}
@@ -96,7 +101,7 @@ def read_about(path: str | Path) -> dict[str, Any]:
 def _content(
     model: FlowMo, dtype: torch.dtype, about: dict[str, Any] | None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header of a model's files."""
+    """Return the tensors and the header of a model's files."""
     tensors = {name: p.detach().to("cpu", dtype).contiguous() for name, p in model.state_dict().items()}
     bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if bad:

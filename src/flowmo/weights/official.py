@@ -19,12 +19,12 @@ DEFAULT_BITS_PER_GROUP = {18: 9, 56: 14}
 
 
 class Slot(NamedTuple):
-    """Where a released tensor goes: its shape, our parameter's name (None: unused, B5), and the first row used."""
+    """Where a released tensor goes in our model."""
 
-    shape: tuple[int, ...]
-    name: str | None
-    first_row: int = 0
-    rows: int | None = None
+    shape: tuple[int, ...]  # its own
+    name: str | None  # our parameter's name; None: unused (B5)
+    first_row: int = 0  # the first row used
+    rows: int | None = None  # how many rows are used; None: all of it
 
     def part(self, tensor: Tensor) -> Tensor:
         return tensor if self.rows is None else tensor[self.first_row : self.first_row + self.rows]
@@ -138,8 +138,10 @@ def load_official(
 
 
 def open_official(path: Path) -> dict[Any, Any]:
-    """Return the whole content of a checkpoint, executing nothing; memory-mapped, unless it is in PyTorch's format
-    before 1.6, which cannot be. Raises WeightsError."""
+    """Return the whole content of a checkpoint, executing nothing.
+
+    It is memory-mapped, unless it is in PyTorch's format before 1.6, which cannot be. Raises WeightsError.
+    """
     check_regular(path)
     try:
         content = load_tensors(path, mmap=True)

@@ -24,12 +24,12 @@ INDEX = "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class Stored:
-    """metadata: the header's texts. shapes: of the tensors, by name. files: each with the names of its tensors."""
+    """The tensors of one safetensors file, or of several with an index, which are read when they are asked for."""
 
-    path: Path
-    metadata: dict[str, str]
-    shapes: dict[str, tuple[int, ...]]
-    files: dict[Path, list[str]]
+    path: Path  # of the file, or of the index
+    metadata: dict[str, str]  # the header's texts
+    shapes: dict[str, tuple[int, ...]]  # of the tensors, by name
+    files: dict[Path, list[str]]  # each with the names of its tensors
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         for path, names in self.files.items():
@@ -39,8 +39,10 @@ class Stored:
 
 
 def open_stored(path: Path) -> Stored:
-    """Return it where it is a safetensors file, or an index whose shards are all there and whole. Raises WeightsError
-    for anything else."""
+    """Return it where it is a safetensors file, or an index whose shards are all there and whole.
+
+    Raises WeightsError for anything else.
+    """
     if path.name.endswith(".index.json"):
         return _open_index(path)
     metadata, shapes = _open_file(path)

@@ -15,14 +15,19 @@ FILE = Path(__file__).parent / "packaged" / "sizes.json"
 
 @cache
 def size_table() -> dict[str, Any] | None:
-    """Return the table: the model and its fingerprint, the data, and PSNR in dB and LPIPS of each side in pixels; None
-    where no packaged model has one."""
+    """Return the table of quality by size; None where no packaged model has one.
+
+    It has the model and its fingerprint, the data, and PSNR in dB and LPIPS of each side in pixels.
+    """
     return json.loads(FILE.read_text()) if FILE.exists() else None
 
 
 def loss_at(ratio: float) -> str:
-    """Return in words, to go on after a sentence, how quality fell in the table at ``ratio`` times the side that the
-    model was trained at; of the measured sizes the nearest is told. Empty where there is no table."""
+    """Return in words, to go on after a sentence, how quality fell in the table at a size.
+
+    It is empty where there is no table. ratio: the size, by the side that the model was trained at. Of the measured
+    sizes the nearest is told.
+    """
     table = size_table()
     if table is None:
         return ""

@@ -105,8 +105,10 @@ def add_output_arguments(
 def add_data_arguments(
     parser: argparse.ArgumentParser, data: str | None = DATA_HELP, count: str = "--limit", **count_settings: Any
 ) -> None:
-    """Add DATA, unless its help is None, --split, and the flag ``count`` of how many pictures, whose default and help
-    may be others."""
+    """Add DATA, unless its help is None, --split, and the flag ``count`` of how many pictures.
+
+    The default and the help of ``count`` may be others.
+    """
     if data:
         parser.add_argument("data", metavar="DATA", help=data)
     parser.add_argument("--split", metavar="NAME", help="part of the data (default: validation, or all without parts)")

@@ -1,5 +1,7 @@
-"""What commands share that train the decoder of a finished tokenizer on its own samples: where they begin, their
-validation on held-out images, and OUT/best.safetensors (Section 3.3, Stage 1B; O11)."""
+"""What commands share that train the decoder of a finished tokenizer on its own samples (Section 3.3, Stage 1B; O11).
+
+It is where they begin, their validation on held-out images, and OUT/best.safetensors.
+"""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def likely_flag(parser: argparse.ArgumentParser, words: Sequence[str], flag: str
 
 
 def move_model_settings(arguments: argparse.Namespace) -> None:
-    """Settings ``model.NAME=VALUE`` among those of ``--set`` become those of ``--config``."""
+    """Move settings ``model.NAME=VALUE`` among those of ``--set`` to those of ``--config``."""
     given, config = getattr(arguments, "set", None), getattr(arguments, "model", None)
     if isinstance(given, list) and isinstance(config, list):
         arguments.set = [text for text in given if not text.startswith("model.")]
@@ -126,7 +126,7 @@ class _OldPth(argparse.Action):
 
 
 def _parsers(parser: argparse.ArgumentParser, words: Sequence[str] | None = None) -> Iterator[argparse.ArgumentParser]:
-    """A parser and those inside it; with ``words``, inside are those that the words name."""
+    """Yield a parser and those inside it; with ``words``, inside are those that the words name."""
     yield parser
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

@@ -26,8 +26,10 @@ def add_rate_arguments(parser: argparse.ArgumentParser, several: bool = False) -
 
 
 def rates_of(arguments: argparse.Namespace) -> Callable[[FlowMoConfig], list[int | None]]:
-    """Return what gives, for a model's configuration, the bits a token of each rate that is asked for: rising, each
-    once; None for all bits, which comes last. It raises ConfigError as :func:`bits_per_token`."""
+    """Return what gives, for a model's configuration, the bits a token of each rate that is asked for.
+
+    They rise, each once; None, which is all bits, comes last. It raises ConfigError as :func:`bits_per_token`.
+    """
     a = arguments
     asked = [(bits, None, None) for bits in a.bits_per_token or ()]
     asked += [(None, count, None) for count in a.bytes or ()]

@@ -67,7 +67,7 @@ def folder(text: str) -> Path:
 
 
 def _whole(text: str) -> int | None:
-    """A whole number as people write it, 1_000 and 1e6 too; None for anything else."""
+    """Return a whole number as people write it, 1_000 and 1e6 too; None for anything else."""
     if re.fullmatch(r"\d+(_\d+)*", text) and len(text) <= 30:
         return int(text)
     match = re.fullmatch(r"(\d{1,9})e\+?(\d{1,2})", text, re.IGNORECASE)

@@ -1,6 +1,9 @@
-"""``flowmo bench device``: whether this device computes what a CPU computes in float32, in each precision, eager and
-compiled, sampling and training; its ceilings of matrix products; and attention by each kernel. The exit code is 1 where
-something is not right. Nothing else should run meanwhile."""
+"""``flowmo bench device``: checks whether this device computes what a CPU computes in float32.
+
+It does so in each precision, eager and compiled, sampling and training, and measures the device's ceilings of matrix
+products, and attention by each kernel. The exit code is 1 where something is not right. Nothing else should run
+meanwhile.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""``flowmo bench evaluate``: plans how long it takes to reconstruct and measure a data set on machines that are not at
-hand, from the operations of the model's passes. Nothing is measured."""
+"""``flowmo bench evaluate``: plans how long it takes to reconstruct and measure a data set on other machines.
+
+The machines need not be at hand: the plan follows from the operations of the model's passes, and nothing is measured.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
-"""``flowmo bench encode`` and ``decode``: images per second, seconds per decoder pass and peak memory of a model on
-this machine. Decoding is measured for several numbers of steps without guidance, then with the model's own settings;
-then each part of what makes the sampler fast, beside a plain one, in the paper's guided steps, as many as the most of
---steps. Times are medians after a warm-up; nothing else should run meanwhile."""
+"""``flowmo bench encode`` and ``decode``: measures the speed and the peak memory of a model on this machine.
+
+It tells images per second and seconds per decoder pass. Decoding is measured for several numbers of steps without
+guidance, then with the model's own settings; then each part of what makes the sampler fast, beside a plain one, in the
+paper's guided steps, as many as the most of --steps. Times are medians after a warm-up; nothing else should run
+meanwhile.
+"""
 
 from __future__ import annotations
 

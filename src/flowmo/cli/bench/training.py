@@ -1,6 +1,8 @@
-"""``flowmo bench train``: updates of Stage 1A on this machine and the data loader alone, in images a second, memory and
-utilisation; and parameters, operations an image and memory of each GPU by strategy, for models and numbers of GPUs that
-are not at hand. Nothing else should run meanwhile."""
+"""``flowmo bench train``: measures updates of Stage 1A on this machine, and the data loader alone.
+
+It tells images a second, memory and utilisation; and, for models and numbers of GPUs that are not at hand, parameters,
+operations an image and memory of each GPU by strategy. Nothing else should run meanwhile.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
-"""``flowmo figure discoloration``: how far the mean colour of each reconstruction is off, for one model or several,
-such as one trained with thick-tailed noise levels and one without (Figure 7). The error is the absolute difference of
-the mean colours, averaged over red, green and blue, in levels of 8 bits; also of the image estimate at each step."""
+"""``flowmo figure discoloration``: measures how far the mean colour of each reconstruction is off (Figure 7).
+
+It does so for one model or several, such as one trained with thick-tailed noise levels and one without. The error is
+the absolute difference of the mean colours, averaged over red, green and blue, in levels of 8 bits; also of the image
+estimate at each step.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""``flowmo figure rate-distortion-perception``: sweeps the norm of x_1, the starting noise, for one or two models of
-different rates (Appendix C, Figure 9). Less noise gives a likelier, smoother picture: distortion falls, and for a good
-model the distribution of the pictures moves away from that of the originals. 5,000 pictures by default, as in the
-paper, or as many as there are; distances of distributions depend on their number: only equal counts compare."""
+"""``flowmo figure rate-distortion-perception``: sweeps the norm of x_1, the starting noise (Appendix C, Figure 9).
+
+It does so for one or two models of different rates. Less noise gives a likelier, smoother picture: distortion falls,
+and for a good model the distribution of the pictures moves away from that of the originals. 5,000 pictures by default,
+as in the paper, or as many as there are; distances of distributions depend on their number: only equal counts compare.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
-"""``flowmo figure sampler-grid``: the same pictures, sampled from the same seeds with every combination of solver,
-steps, rho and guidance (Sections 3.4 and 4.2, Appendix B), and the best of them. A small model's best sampler is its
-own; --store writes it with the weights. A killed command goes on where it was."""
+"""``flowmo figure sampler-grid``: samples the same pictures with every combination of the sampler's settings.
+
+The settings are solver, steps, rho and guidance (Sections 3.4 and 4.2, Appendix B); the seeds are the same, and the
+best combinations are shown. A small model's best sampler is its own; --store writes it with the weights. A killed
+command goes on where it was.
+"""
 
 from __future__ import annotations
 

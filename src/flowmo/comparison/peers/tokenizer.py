@@ -20,14 +20,13 @@ from .registry import CONTINUOUS, PEERS, load_peer
 
 @dataclass(frozen=True)
 class PeerConfig:
-    """A tokenizer of the registry by its name, for square images of ``image_size`` pixels: ``num_tokens`` integers of
-    ``bits_per_group`` bits each."""
+    """A tokenizer of the registry by its name, for square images of one size."""
 
-    name: str
-    image_size: int
-    num_tokens: int
-    bits_per_group: int
-    num_groups: ClassVar[int] = 1
+    name: str  # in the registry
+    image_size: int  # the side of its images, in pixels
+    num_tokens: int  # integers of an image
+    bits_per_group: int  # bits of each of these integers
+    num_groups: ClassVar[int] = 1  # a token is one integer
     sampler: ClassVar[None] = None
     """Nothing is drawn: a token has one image."""
 
@@ -58,7 +57,7 @@ class PeerTokenizer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Return the device of the weights."""
         return next(self.network.parameters()).device
 
     @property
@@ -69,7 +68,7 @@ class PeerTokenizer(nn.Module):
 
     @property
     def has_tokens(self) -> bool:
-        """Whether its codes are integers, which is so of all in the registry."""
+        """Return whether its codes are integers, which is so of all in the registry."""
         return True
 
     def fingerprint(self) -> int:
@@ -77,12 +76,15 @@ class PeerTokenizer(nn.Module):
         return int(weights_checksum(self)[:8], 16)
 
     def codes(self, images: Tensor) -> Tensor:
-        """images B 3 H W in [-1, 1] -> codes B C h w. Raises ConfigError for another size."""
+        """Return the codes B C h w of images B 3 H W in [-1, 1]. Raises ConfigError for another size."""
         return self.code_of(self.tokenize(images).indices)
 
     @torch.no_grad()
     def code_of(self, indices: Tensor) -> Tensor:
-        """Integers B N 1 -> codes B C h w on the network's device. Raises ConfigError for integers without a code."""
+        """Return the codes B C h w, on the network's device, of integers B N 1.
+
+        Raises ConfigError for integers without a code.
+        """
         grid = indices[..., 0].reshape(len(indices), *self.grid).to(self.device)
         if grid.numel() and int(grid.max()) >= self.network.num_codes:
             raise ConfigError(
@@ -91,12 +93,14 @@ class PeerTokenizer(nn.Module):
         return self.network.codes(grid)
 
     def decode_noise(self, code: Tensor, noise: Tensor | None = None, sampler: Any = None) -> Tensor:
-        """Codes B C h w -> images B 3 H W in [-1, 1]. noise and sampler change nothing."""
+        """Return the images B 3 H W in [-1, 1] of codes B C h w. noise and sampler change nothing."""
         return self.network.decode(code)
 
     def tokenize(self, images: Tensor, bits_per_token: int | None = None) -> Tokens:
-        """images B 3 H W in [-1, 1] -> Tokens, on the CPU. Raises ConfigError for another size, or a part of a
-        token's bits."""
+        """Return the Tokens of images B 3 H W in [-1, 1], on the CPU.
+
+        Raises ConfigError for another size, or a part of a token's bits.
+        """
         if bits_per_token not in (None, self.config.bits_per_token):
             raise ConfigError(f"the tokens of {self.config.name} are whole; leave out the rate")
         self.config.tokens_of((images.shape[2], images.shape[3]))
@@ -126,8 +130,10 @@ class PeerTokenizer(nn.Module):
 
 
 def open_tokenizer(spec: str, image_size: int, device: torch.device | str = "cpu") -> PeerTokenizer:
-    """Return the tokenizer of ``NAME=FILE``, with a name of the registry. Raises ConfigError, WeightsError or
-    ImageError."""
+    """Return the tokenizer of ``NAME=FILE``, with a name of the registry.
+
+    Raises ConfigError, WeightsError or ImageError.
+    """
     name, path = check_spec(spec)
     return PeerTokenizer(name, load_peer(name, path).to(device), image_size)
 
@@ -143,8 +149,11 @@ def open_square(spec: str, size: tuple[int, int], device: torch.device | str = "
 
 
 def check_spec(spec: str) -> tuple[str, Path]:
-    """Return name and path of ``NAME=FILE``. Raises ConfigError for a name that is not in the registry, for one of a
-    tokenizer without tokens, and for a file that is not there."""
+    """Return name and path of ``NAME=FILE``.
+
+    Raises ConfigError for a name that is not in the registry, for one of a tokenizer without tokens, and for a file
+    that is not there.
+    """
     name, _, path = spec.partition("=")
     if name in CONTINUOUS:
         raise ConfigError(f"{name} has a continuous latent and no tokens; its discrete sister is {CONTINUOUS[name]}")

@@ -249,8 +249,10 @@ def read_checkpoint(path: Path, world: World | None = None, kind: type[RunConfig
 
 
 def verify_checkpoint(path: Path) -> None:
-    """Read every byte of a checkpoint, whatever it trains, and compare it with its checksums. Raises TrainingError
-    where one is not as it was written."""
+    """Read every byte of a checkpoint, whatever it trains, and compare it with its checksums.
+
+    Raises TrainingError where one is not as it was written.
+    """
     files = read_about(path)["files"]
     damaged = [name for name, digest in sorted(files.items()) if not _is_whole(path / name, digest)]
     if damaged:

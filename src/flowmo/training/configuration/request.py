@@ -1,5 +1,7 @@
-"""What is asked of a run that trains a whole tokenizer (Stage 1A, or the plain regression, F5), and the settings that
-follow from it."""
+"""What is asked of a run that trains a whole tokenizer (Stage 1A, or the plain regression, F5).
+
+The settings that follow from it are found here.
+"""
 
 from __future__ import annotations
 

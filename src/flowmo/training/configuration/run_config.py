@@ -111,7 +111,7 @@ class RunConfig:
 
     @property
     def chosen_precision(self) -> Literal["bf16", "fp32"]:
-        """The precision of matrix products, which ``auto`` leaves to this machine."""
+        """Return the precision of matrix products, which ``auto`` leaves to this machine."""
         return fast_precision() if self.precision == "auto" else self.precision
 
     def micro_batches(self, processes: int) -> int:

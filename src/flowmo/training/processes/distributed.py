@@ -228,8 +228,11 @@ def spread(
 
 
 def clear_gradients(ready: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Begin an update without gradients. DDP's are views of the buckets that it sends, and set to zero where they lie:
-    without them, the micro-batches that send nothing would add theirs up in a second copy of all."""
+    """Begin an update without gradients.
+
+    DDP's are views of the buckets that it sends, and set to zero where they lie: without them, the micro-batches that
+    send nothing would add theirs up in a second copy of all.
+    """
     optimizer.zero_grad(set_to_none=not isinstance(ready, DistributedDataParallel))
 
 

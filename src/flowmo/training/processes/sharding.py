@@ -18,8 +18,9 @@ BF16 = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=F
 
 
 def sharding_mesh(device_type: str, world_size: int, local_sizes: Sequence[int]) -> DeviceMesh:
-    """Return the mesh that weights are cut over: all processes, or on several nodes replicas x shards, where each node
-    holds the whole model and sends only gradients to the others.
+    """Return the mesh that weights are cut over: all processes, or on several nodes replicas x shards.
+
+    In the latter each node holds the whole model and sends only gradients to the others.
 
     local_sizes: processes on the node of each process. Nodes of one process or of different numbers are one mesh of
     all. Every process must call it.
