@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
@@ -78,6 +79,13 @@ def test_grey_and_floats(photo: Image.Image) -> None:
     # scaled by another filter than Pillow's, which rounds to 8 bits after each axis
     assert (as_images(floats, 32) - as_images(photo, 32)).abs().max() < 3 / 127.5
     assert as_images([torch.from_numpy(floats).permute(2, 0, 1), photo], 32).shape == (2, 3, 32, 32)
+
+
+def test_floats_are_cut_where_a_file_is() -> None:
+    """64 / 49 is no float: times 98 it is less than 128, to which a picture of 98 pixels is scaled."""
+    image = torch.linspace(-1, 1, 3 * 49 * 98).reshape(3, 49, 98)
+    scaled = F.interpolate(image[None], (64, 128), mode="bilinear", antialias=True)
+    assert torch.equal(as_images([image], 64), scaled[..., 32:96])
 
 
 def test_a_float_tensor_keeps_its_size(model: FlowMo) -> None:

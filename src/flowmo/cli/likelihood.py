@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..evaluation.results import short_name
+from ..evaluation.results import model_stem
 from ..experiments.figure_run import Drawn
 from ..experiments.likelihood import (
     CONDITIONS,
@@ -64,8 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     a = arguments
-    stem = short_name(a.model).removesuffix(".safetensors").removesuffix(".pth")
-    run = shared.open_run(a, "likelihood", f"{stem}-likelihood", plotted=False)
+    run = shared.open_run(a, "likelihood", f"{model_stem(a.model)}-likelihood", plotted=False)
     model, images = run.models[0], run.images
     start = default_start(model) if a.start is None else a.start
     settings = LikelihoodSettings(**fields_of(a, LikelihoodSettings) | {"start": start})

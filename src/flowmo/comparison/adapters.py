@@ -66,7 +66,7 @@ class FlowMoPeer:
 
     def bytes_per_image(self, height: int, width: int) -> int | None:
         c = self.model.config
-        return _bytes(c.tokens_of((height, width)) * (self.bits or c.bits_per_token))
+        return payload_size(c.tokens_of((height, width)), self.bits or c.bits_per_token)
 
 
 def at_rates(name: str, model: FlowMo, targets: Sequence[int], size: tuple[int, int]) -> list[FlowMoPeer]:
@@ -97,7 +97,7 @@ class ThumbnailPeer:
         return thumbnail(images, 8 * self.size)
 
     def bytes_per_image(self, height: int, width: int) -> int | None:
-        return _bytes(18 * math.isqrt(8 * self.size // 18) ** 2)
+        return payload_size(math.isqrt(8 * self.size // 18) ** 2, 18)
 
 
 class PairPeer:
@@ -125,7 +125,7 @@ class PairPeer:
             self.counting = "none: the latents are not integers"
         elif self.bits_per_token is not None:
             count = tokens.numel() // len(images)
-            self._bytes[images.shape[2], images.shape[3]] = _bytes(count * self.bits_per_token)
+            self._bytes[images.shape[2], images.shape[3]] = payload_size(count, self.bits_per_token)
         return _images(self.decode(tokens), images, self.name)
 
     def bytes_per_image(self, height: int, width: int) -> int | None:
@@ -147,7 +147,7 @@ class FunctionPeer:
         return _images(self.function(images), images, self.name)
 
     def bytes_per_image(self, height: int, width: int) -> int | None:
-        return None if self.bits_per_image is None else _bytes(self.bits_per_image)
+        return None if self.bits_per_image is None else payload_size(1, self.bits_per_image)
 
 
 def torchscript_pair(
@@ -275,10 +275,6 @@ def _bits(spec: str, text: str) -> float:
 
 def _reason(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-
-
-def _bytes(bits: float) -> int:
-    return math.ceil(bits / 8)
 
 
 def _tensor(output: Any, whose: str) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, ImageError
-from ..image_utils.crops import center_crop, shorter_side_to, to_tensor
+from ..image_utils.crops import to_tensor
 from ..image_utils.fit import fit_picture
 from ..image_utils.scale import to_uint8
 from .opening import open_split
@@ -127,20 +127,18 @@ class SpreadImages:
 
     def __call__(self) -> Iterator[Tensor]:
         """Yield float32 B 3 side side in [-1, 1]. Raises DataError where no image can be read."""
-        batch: list[Tensor] = []
         self.used = 0
-        for place in self.places:
-            self.advance(1)
-            try:
-                batch.append(to_tensor(center_crop(shorter_side_to(self.source[place], self.side), self.side)))
-            except ImageError as error:
-                self.bad[self.source.name(place)] = str(error)
-                continue
-            self.used += 1
-            if len(batch) == self.batch_size:
-                yield torch.stack(batch)
-                batch = []
-        if batch:
+        images = each_image(self.source, (self.side, self.side), self._places(), self._on_bad)
+        while batch := [image for _, image in islice(images, self.batch_size)]:
+            self.used += len(batch)
             yield torch.stack(batch)
         if not self.used:
             raise DataError("none of the images can be read")
+
+    def _places(self) -> Iterator[int]:
+        for place in self.places:
+            self.advance(1)
+            yield place
+
+    def _on_bad(self, name: str, error: ImageError) -> None:
+        self.bad[name] = str(error)

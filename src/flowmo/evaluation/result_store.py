@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,7 @@ class ResultStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.entries: dict[str, Any] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        whole = path.read_bytes() if path.exists() else b""
-        if whole and not whole.endswith(b"\n"):
-            whole = whole[: whole.rfind(b"\n") + 1]
-            with path.open("r+b") as file:
-                file.truncate(len(whole))
-        for line in whole.splitlines():
-            try:
-                key, value = json.loads(line)
-            except (ValueError, TypeError):
-                continue
-            self.entries[_text(key)] = value
+        read_lines(path, self._take)
 
     def get(self, key: Any) -> Any:
         """Return the value of a key; None where nothing is known."""
@@ -37,8 +27,35 @@ class ResultStore:
     def add(self, key: Any, value: Any) -> None:
         """Append a value, plain JSON and not None, under its key."""
         self.entries[_text(key)] = value
-        with self.path.open("a") as file:
-            file.write(json.dumps([key, value], allow_nan=False) + "\n")
+        append_line(self.path, [key, value])
+
+    def _take(self, line: bytes) -> None:
+        try:
+            key, value = json.loads(line)
+        except (ValueError, TypeError):
+            return
+        self.entries[_text(key)] = value
+
+
+def read_lines(path: Path, take: Callable[[bytes], object]) -> None:
+    """Call ``take`` with each line of a file, and then drop from it a last line that was cut off by a kill.
+
+    There may be no such file; its folder is made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.read_bytes() if path.exists() else b""
+    end = whole.rfind(b"\n") + 1
+    for line in whole[:end].splitlines():
+        take(line)
+    if end < len(whole):
+        with path.open("r+b") as file:
+            file.truncate(end)
+
+
+def append_line(path: Path, value: Any) -> None:
+    """Append a value to a file as a line of JSON."""
+    with path.open("a") as file:
+        file.write(json.dumps(value, allow_nan=False) + "\n")
 
 
 def _text(key: Any) -> str:

@@ -144,6 +144,11 @@ def short_name(name: str) -> str:
     return path.parent.name or path.name if path.name == "model.safetensors" else path.name or name
 
 
+def model_stem(name: str) -> str:
+    """Return :func:`short_name` without the ending of a file of weights, to name other files by."""
+    return short_name(name).removesuffix(".safetensors").removesuffix(".pth")
+
+
 def labels(names: Sequence[str]) -> list[str]:
     """Return short names for a plot, numbered where they are the same."""
     return numbered([short_name(name).removesuffix(".safetensors") for name in names])

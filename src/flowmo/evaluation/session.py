@@ -26,8 +26,8 @@ from .results import (
     Result,
     describe_model,
     list_checksum,
+    model_stem,
     read_result,
-    short_name,
     write_result,
 )
 from .summary import summarize, write_table
@@ -88,8 +88,7 @@ def prepare(model: Measurable, name: str, settings: Settings, networks: Networks
 
 def stem_of(name: str, protocol: Protocol) -> str:
     """Return what the files of a model's result are called, without their endings."""
-    short = short_name(name)
-    return f"{short.removesuffix('.safetensors').removesuffix('.pth')}-{protocol.name}"
+    return f"{model_stem(name)}-{protocol.name}"
 
 
 def find_result(session: Session, job: Job) -> Result | None:

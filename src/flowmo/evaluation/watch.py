@@ -12,6 +12,7 @@ from ..errors import ConfigError, WeightsError
 from ..provenance import weights_checksum
 from ..tokenizer import FlowMo
 from ..weights import load, read_about
+from .result_store import append_line, read_lines
 
 WEIGHTS = "model.safetensors"
 
@@ -77,16 +78,10 @@ class WatchLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lines: list[dict[str, Any]] = []
-        whole = path.read_bytes() if path.exists() else b""
-        if not whole.endswith(b"\n"):
-            whole = whole[: whole.rfind(b"\n") + 1]
-        for line in whole.splitlines():
-            try:
-                self.lines.append(json.loads(line))
-            except ValueError:
-                raise ConfigError(f"{path} holds something else than evaluations; give another --out") from None
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(whole)
+        try:
+            read_lines(path, lambda line: self.lines.append(json.loads(line)))
+        except ValueError:
+            raise ConfigError(f"{path} holds something else than evaluations; give another --out") from None
 
     def known(self, sha256: str, protocols: int) -> bool:
         """Return whether weights have a line for every protocol."""
@@ -95,8 +90,7 @@ class WatchLog:
     def add(self, line: dict[str, Any]) -> None:
         """Append a line."""
         self.lines.append(line)
-        with self.path.open("a") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+        append_line(self.path, line)
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -226,13 +226,14 @@ def _extend_float(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def _fit_float(image: Tensor, height: int, width: int) -> Tensor:
+    from .crops import center_corner, covering_size
+
     image = image.float()
     if image.shape[1:] == (height, width):
         return image
-    scale = max(height / image.shape[1], width / image.shape[2])
-    scaled = max(height, int(image.shape[1] * scale)), max(width, int(image.shape[2] * scale))
+    scaled = covering_size((image.shape[1], image.shape[2]), (height, width))
     image = F.interpolate(image[None], scaled, mode="bilinear", antialias=True, align_corners=False)[0]
-    top, left = round((scaled[0] - height) / 2), round((scaled[1] - width) / 2)
+    top, left = center_corner(scaled, (height, width))
     return image[:, top : top + height, left : left + width]
 
 

@@ -11,27 +11,37 @@ from .decode import MAX_PIXELS
 from .scale import to_float, to_uint8
 
 
+def covering_size(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """Return the sides of an image scaled until it covers ``target``: one side is met, the other rounded down (C1)."""
+    if size[0] * target[1] <= size[1] * target[0]:
+        return target[0], target[0] * size[1] // size[0]
+    return target[1] * size[0] // size[1], target[1]
+
+
+def center_corner(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """Return where the middle ``target`` of an image begins, by Python's round as in the published crop: half a pixel
+    goes to the even side."""
+    return round((size[0] - target[0]) / 2), round((size[1] - target[1]) / 2)
+
+
 def shorter_side_to(image: Image.Image, size: int) -> Image.Image:
     """Scale so that the shorter side is ``size`` pixels, with PIL's bilinear filter as published (C1).
 
     The longer side is rounded down. A picture whose shorter side is ``size`` already comes back untouched. Raises
     ImageError for a strip so narrow that it would grow beyond what memory holds.
     """
-    shorter, longer = sorted(image.size)
-    if shorter == size:
+    scaled = covering_size(image.size, (size, size))
+    if scaled == image.size:
         return image
-    scaled = size * longer // shorter
-    if size * scaled > MAX_PIXELS:
+    if scaled[0] * scaled[1] > MAX_PIXELS:
         raise ImageError(f"a picture of {image.width}x{image.height} is too narrow to be scaled to a side of {size}")
-    shape = (size, scaled) if image.width <= image.height else (scaled, size)
-    return image.resize(shape, Image.Resampling.BILINEAR)
+    return image.resize(scaled, Image.Resampling.BILINEAR)
 
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
     """Return the middle ``size`` x ``size`` pixels. Raises ImageError when the picture is smaller."""
     _check(image, size)
-    # Python's round, as in the published crop: half a pixel goes to the even side.
-    return _cut(image, round((image.width - size) / 2), round((image.height - size) / 2), size)
+    return _cut(image, *center_corner(image.size, (size, size)), size)
 
 
 def adm_crop(image: Image.Image, size: int) -> Image.Image:

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import ConfigError, ImageError
+from .crops import center_corner, covering_size
 from .decode import MAX_PIXELS
 
 Fit = Literal["crop", "pad", "stretch", "whole"]
@@ -68,11 +69,8 @@ def kept_size(original_size: tuple[int, int], height: int, width: int) -> tuple[
 
 
 def _cover(image: Image.Image, height: int, width: int) -> Image.Image:
-    if image.width * height <= image.height * width:
-        scaled = (width, width * image.height // image.width)
-    else:
-        scaled = (height * image.width // image.height, height)
-    left, top = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
+    scaled = covering_size(image.size, (width, height))
+    left, top = center_corner(scaled, (width, height))
     if scaled[0] * scaled[1] > 64 * width * height:
         # A strip: the same pixels (but for rounding) without the memory for the whole of it, which can be gigabytes.
         x, y = image.width / scaled[0], image.height / scaled[1]

@@ -10,6 +10,7 @@ import torch
 
 from ..config import FlowMoConfig, override, to_dict
 from ..data import Batch, ImageSource
+from ..devices import available_memory, resident_memory
 from ..errors import ConfigError
 from ..presets import at_size, preset
 from ..provenance import machine
@@ -19,7 +20,7 @@ from ..training.processes.distributed import Strategy
 from ..training.start import crop_size
 from .flops import flops_per_image, matrix_ceiling, parameter_count, precision
 from .memory import Memory, memory_per_rank, untrained_lpips
-from .training_speed import Speed, available_memory, measure_loader, measure_updates, release, resident_memory
+from .training_speed import Speed, measure_loader, measure_updates, release
 
 USUAL_PROCESSES = (1, 8)
 

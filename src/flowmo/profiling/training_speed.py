@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import statistics
 import time
 from dataclasses import replace
@@ -106,30 +105,3 @@ def measure_loader(source: ImageSource, train: TrainConfig, size: int, seconds: 
         while time.perf_counter() - start < seconds:
             count += len(next(batches))
         return count / (time.perf_counter() - start), first
-
-
-def resident_memory(field: str, restart: bool = False) -> int | None:
-    """Return the bytes of this process in main memory; None where the system does not tell.
-
-    field: "VmRSS" for now, "VmHWM" for the most since ``restart`` was last asked for.
-    """
-    try:
-        if restart:
-            Path("/proc/self/clear_refs").write_text("5")
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith(f"{field}:")).split()[1]) * 1024
-    except (OSError, ValueError, StopIteration):
-        return None
-
-
-def available_memory(device: torch.device) -> int | None:
-    """Return the bytes that are free on the device; None where the system does not tell."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return None

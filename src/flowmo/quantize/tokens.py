@@ -262,9 +262,9 @@ def smallest_unsigned(bits: int) -> np.dtype:
     return np.dtype(np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32)
 
 
-def payload_size(num_tokens: int, bits_per_token: int) -> int:
+def payload_size(num_tokens: int, bits_per_token: float) -> int:
     """Return how many bytes hold the tokens of one image, the last byte filled up with zero bits."""
-    return -(-num_tokens * bits_per_token // 8)
+    return int(-(-num_tokens * bits_per_token // 8))
 
 
 def bits_from_integers(indices: Tensor, bits_per_group: int) -> Tensor:
