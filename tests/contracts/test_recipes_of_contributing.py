@@ -34,6 +34,7 @@ class Scaled(Quantizer):
     def __init__(self, config):
         super().__init__()
         self.bits_per_group = config.bits_per_group
+        self.latent_dim, self.levels = config.bits_per_token, (2,) * config.bits_per_group
         self.scale = torch.nn.Parameter(torch.full((), config.quantizer.first_scale))
 
     def forward(self, latent, average=None):
