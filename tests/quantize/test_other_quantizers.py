@@ -13,11 +13,31 @@ from hypothesis import strategies as st
 from flowmo.config import FlowMoConfig, QuantizerConfig, override
 from flowmo.errors import ConfigError
 from flowmo.presets import tiny
-from flowmo.quantize import make_quantizer
+from flowmo.quantize import KINDS, make_quantizer
 from flowmo.quantize.continuous import quantize_continuous
 from flowmo.quantize.fsq import fsq_code_from_tokens, quantize_fsq
 
 level_lists = st.lists(st.integers(2, 9), min_size=1, max_size=4).map(tuple)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_quantizer_says_how_wide_its_code_is_and_how_many_values_a_channel_takes(kind: str) -> None:
+    """As its configuration does, which is asked before there is a quantizer, and as its codes are."""
+    bits = QuantizerConfig().level_bits if kind == "fsq" else tiny().bits_per_group
+    quantizer_config = replace(tiny().quantizer, kind=kind)
+    config = replace(tiny(), quantizer=quantizer_config, bits_per_group=bits, bits_per_token=2 * bits)
+    quantizer = make_quantizer(config)
+    assert quantizer.latent_dim == config.latent_dim
+    latent = 2 * torch.randn(64, config.num_tokens, quantizer.latent_dim, generator=torch.Generator().manual_seed(0))
+    code = quantizer(latent).code
+    assert code.shape == latent.shape
+    assert bool(quantizer.levels) == quantizer.has_tokens
+    assert quantizer.has_bits == (set(quantizer.levels) == {2})
+    if quantizer.has_tokens:
+        assert len(quantizer.levels) * config.num_groups == quantizer.latent_dim
+        assert math.prod(quantizer.levels) <= 2**config.bits_per_group
+        values = [len(channel.mul(1e4).round().unique()) for channel in code.flatten(0, 1).T]
+        assert sorted(values) == sorted(quantizer.levels * config.num_groups)
 
 
 @given(level_lists, st.integers(1, 3), st.integers(0, 10**6))

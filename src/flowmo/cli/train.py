@@ -16,7 +16,7 @@ from ..training import short
 from ..training.configuration.recipes import RECIPES
 from ..training.configuration.request import WHOLE, Request
 from .arguments.common import add_device_argument
-from .arguments.fields import add_flag, add_settings
+from .arguments.fields import add_flag, add_settings, fields_of
 from .arguments.models import load_named
 from .arguments.runs import add_run_arguments, data_of, options_of, tell
 
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     a = arguments
     options = None if a.dry_run else options_of(a)
     init = partial(load_named, a, a.init) if a.init else None
-    request = Request(a.preset, a.recipe, a.stage, a.model, a.set, init, a.freeze_encoder, a.init or "")
+    request = Request(**fields_of(a, Request) | {"settings": a.set, "init": init, "init_name": a.init or ""})
     if options is not None:
         train_tokenizer(request, data_of(a), a.out, options, a.lpips, tell)
         return 0

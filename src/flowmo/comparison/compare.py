@@ -281,6 +281,14 @@ def _codec_method(codec: Codec, counted: Counted, target: int, chosen: Sequence[
     files = hashlib.sha256(b"".join(choice.data for choice in reached)).hexdigest()
     counting = "the whole file" if counted == "file" else "the file without headers"
     return Method(
-        codec.name, "codec", lambda: counting, files, reconstruct, sizes, counted, target, len(reached),
-        dict(sorted(scales.items(), reverse=True)),
-    )  # fmt: skip
+        codec.name,
+        "codec",
+        counting=lambda: counting,
+        key=files,
+        reconstruct=reconstruct,
+        sizes=sizes,
+        counted=counted,
+        target=target,
+        reached=len(reached),
+        scales=dict(sorted(scales.items(), reverse=True)),
+    )

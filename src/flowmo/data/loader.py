@@ -45,7 +45,9 @@ class BatchLoader:
     ) -> None:
         if min(start, workers) < 0:
             raise ConfigError(f"start and workers must be at least 0, got {start} and {workers}")
-        self.drawing = Drawing(source, batch_size, image_size, seed, flip, crop, rank, world, scale_to)
+        self.drawing = Drawing(
+            source, batch_size, image_size, seed, flip=flip, crop=crop, rank=rank, world=world, scale_to=scale_to
+        )
         self.position, self.workers = start, workers
         self.skipped: list[str] = []
         self._drawn, self._broken = np.zeros(len(source), bool), np.zeros(len(source), bool)

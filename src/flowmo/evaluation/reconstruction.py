@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor
 
 from ..codec import HEADER_SIZE
-from ..config import FlowMoConfig
 from ..data import Fit, picture_batches, to_float, to_image
 from ..errors import FlowMoError, ImageError
 from ..metrics.networks import Networks
@@ -116,7 +115,7 @@ def reconstruct_and_score(
         decoded, bits = model.detokenize(tokens, **sampling), tokens.bits_per_image
     else:
         decoded = model.reconstruct(images, **sampling)
-    small = thumbnail(images, bits or thumbnail_bits(model.config, (images.shape[2], images.shape[3])))
+    small = thumbnail(images, bits or thumbnail_bits(model, (images.shape[2], images.shape[3])))
     return Reconstructed(decoded, small, bits, score(images, decoded, small, lpips))
 
 
@@ -172,11 +171,12 @@ def measure_each(
     return found["psnr"].tolist(), distances
 
 
-def thumbnail_bits(config: FlowMoConfig, size: tuple[int, int]) -> int:
+def thumbnail_bits(model: FlowMo, size: tuple[int, int]) -> int:
     """Return the bits of the thumbnail that a reconstruction of (height, width) is compared with: those of its tokens.
 
-    A continuous latent has no bits, so there the thumbnail has as many numbers as the latent, 6 bits each.
+    A code without tokens has no bits, so there the thumbnail has as many numbers as the latent, 6 bits each.
     """
-    if config.quantizer.kind == "continuous":
+    config = model.config
+    if not model.has_tokens:
         return 6 * config.tokens_of(size) * config.latent_dim
     return config.tokens_of(size) * config.bits_per_token

@@ -143,7 +143,15 @@ def evaluate(model: Measurable, session: Session, job: Job) -> Result | None:
     rows = FeatureCache(session.folder / PARTIAL / f"{job.stem}-{key}")
     originals = feature_caches(job.networks, cache_folder() / "features")
     pictures = measure(
-        model, session.source, job.settings, job.networks, rows, originals, processes, session.on_bad, session.on_done
+        model,
+        session.source,
+        job.settings,
+        job.networks,
+        rows=rows,
+        originals=originals,
+        processes=processes,
+        on_bad=session.on_bad,
+        on_done=session.on_done,
     )
     if processes.rank:
         return None

@@ -59,7 +59,7 @@ def make_validation(
         x, decoded, numbers = images[places].to(model.device), {}, {}
         if len(x):
             decoded = {"": decode(model, x)} if decode else _sampled(model, x, list(range(len(images)))[places])
-            small = thumbnail(x, thumbnail_bits(model.config, (x.shape[2], x.shape[3])))
+            small = thumbnail(x, thumbnail_bits(model, (x.shape[2], x.shape[3])))
             decoded["_thumbnail"] = small
             if perceptual is not None:
                 numbers = {f"lpips{name}": perceptual(picture, x).cpu() for name, picture in decoded.items()}

@@ -15,7 +15,6 @@ from ..evaluation.validation import load_sampler_validation, make_validation
 from ..generation import Generator, GeneratorConfig, check_tokenizer, load_generator
 from ..perceptual import load_distance, load_lpips
 from ..profiling.flops import generator_cost, tokenizer_cost
-from ..stages import reconstruct
 from ..tokenizer import FlowMo
 from ..training import (
     Checkpoint,
@@ -31,6 +30,7 @@ from ..training import (
     train,
 )
 from ..training.checkpoints.checkpoint import checkpoints
+from ..training.configuration.config import STAGES
 from ..training.configuration.request import Request
 from ..training.data.image_data import ImageData
 from ..training.data.token_data import TokenSet
@@ -74,11 +74,11 @@ def train_tokenizer(
     def validation(model: FlowMo, world: World, count: int, sheets: Path) -> Validation:
         """Return what measures ``count`` held-out images, each process its share."""
         images = data.held_out(model.config.image_size, count, say)
-        decode = reconstruct if config.stage == "autoencode" else None
+        decode = STAGES[config.stage].decode
         return make_validation(images, sheets, perceptual, decode=decode, processes=world)
 
     source = data.training_source(folder)
-    perceptual = load_lpips(config.perceptual_network, lpips) if config.losses.perceptual else None
+    perceptual = load_lpips(config.lpips_network, lpips) if config.lpips_network else None
     new_model = partial(request.new_model, begun.recipe)
     plan = TokenizerPlan(config, new_model, fits=fits, cost=tokenizer_cost, perceptual=perceptual)
     with World.join(options.device) as world:

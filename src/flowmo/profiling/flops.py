@@ -22,7 +22,7 @@ from ..generation import Generator
 from ..perceptual.lpips import Network, build_stages
 from ..presets import at_size
 from ..tokenizer import FlowMo
-from ..training.configuration.config import TokenizerConfig
+from ..training.configuration.config import ImageRunConfig
 from ..training.configuration.run_config import RunConfig
 from ..training.generator import GeneratorTrainConfig
 from ..training.generator import flops_per_image as generator_flops
@@ -122,7 +122,7 @@ def matrix_ceiling(device: torch.device | str, dtype: torch.dtype) -> float:
 
 
 def utilisation_cost(
-    model: FlowMoConfig, train: TokenizerConfig, device: torch.device, images_seen: int = 0
+    model: FlowMoConfig, train: ImageRunConfig, device: torch.device, images_seen: int = 0
 ) -> tuple[float, float]:
     """Return the FLOPs of one training image at this point of a run, and the FLOP/s that the device has for them.
 
@@ -175,9 +175,7 @@ def _distance(network: Network, side: int) -> int:
     return counter.get_total_flops()
 
 
-def tokenizer_cost(
-    model: FlowMo, train: TokenizerConfig, device: torch.device, images_seen: int
-) -> tuple[float, float]:
+def tokenizer_cost(model: FlowMo, train: ImageRunConfig, device: torch.device, images_seen: int) -> tuple[float, float]:
     """Return :func:`utilisation_cost` of a model, as ``training.Plan.cost`` asks for it."""
     return utilisation_cost(model.config, train, device, images_seen)
 

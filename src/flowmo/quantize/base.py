@@ -1,6 +1,6 @@
 """What every quantizer is and returns (Section 3.2).
 
-A quantizer is a module in a file of its own. Adding one touches that file, ``QuantizerConfig`` and its test.
+A quantizer is a module in a file of its own. Adding one touches that file, ``__init__.py``, ``config.py`` and its test.
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ class Quantizer(nn.Module, ABC):
     """Whether a code is integers too."""
     has_bits: ClassVar[bool] = False
     """Whether every channel of a code is a sign."""
+    latent_dim: int
+    """K, the channels of latent and code, which ``FlowMoConfig.latent_dim`` tells before there is a quantizer."""
+    levels: tuple[int, ...]
+    """How many values each channel of one group takes; empty where the code is continuous."""
 
     @abstractmethod
     def forward(self, latent: Tensor, average: Average | None = None) -> Quantized:

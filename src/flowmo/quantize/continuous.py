@@ -25,6 +25,7 @@ class Continuous(Quantizer):
     def __init__(self, config: FlowMoConfig) -> None:
         super().__init__()
         self.normalize = config.quantizer.normalize
+        self.latent_dim, self.levels = config.bits_per_token, ()
 
     def forward(self, latent: Tensor, average: Average | None = None) -> Quantized:
         return quantize_continuous(latent, self.normalize)

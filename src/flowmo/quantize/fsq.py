@@ -18,6 +18,7 @@ class FSQ(Quantizer):
     def __init__(self, config: FlowMoConfig) -> None:
         super().__init__()
         self.levels = config.quantizer.levels
+        self.latent_dim = config.num_groups * len(self.levels)
 
     def forward(self, latent: Tensor, average: Average | None = None) -> Quantized:
         return quantize_fsq(latent, self.levels)

@@ -20,6 +20,7 @@ class LFQ(Quantizer):
     def __init__(self, config: FlowMoConfig) -> None:
         super().__init__()
         self.bits_per_group, self.config = config.bits_per_group, config.quantizer
+        self.latent_dim, self.levels = config.bits_per_token, (2,) * config.bits_per_group
 
     def forward(self, latent: Tensor, average: Average | None = None) -> Quantized:
         q = self.config

@@ -1,7 +1,7 @@
 """What all stages share: their base, what a loss is given, and the weights of the quantizer's terms (Eq. 9).
 
 A stage is one file with its configuration, its loss, and a :class:`Stage` that draws the randomness of one micro-batch
-and calls the loss. Adding one touches its file, ``training/configuration/config.py`` and its test.
+and calls the loss. Adding one touches its file, ``training/configuration/config.py``, docs/TRAINING.md and its test.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,11 @@ class StageConfig:
     """Whether the decoder alone trains, on samples that it makes, and validation may end the run."""
 
     @property
+    def stage(self) -> str:
+        """Return the stage's name; each configuration has a field with its own."""
+        raise NotImplementedError
+
+    @property
     def encoder_images(self) -> int | None:
         """Return the images after which the encoder is frozen: 0 where it never trains, None where it always does."""
         return 0
@@ -43,6 +48,16 @@ class StageConfig:
     def has_flow_term(self) -> bool:
         """Return whether the decoder is asked for the velocity at one random noise level."""
         return True
+
+    @property
+    def lpips_network(self) -> Literal["vgg", "alex"] | None:
+        """Return whose features the loss compares by LPIPS in one step, None where it has no such term."""
+        return None
+
+    @property
+    def patience(self) -> int | None:
+        """Return the validations in a row without progress that end the run, None where none ends it."""
+        return None
 
 
 @dataclass(frozen=True)

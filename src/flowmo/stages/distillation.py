@@ -88,6 +88,10 @@ class DistillationConfig(StageConfig):
     def has_flow_term(self) -> bool:
         return self.distill.flow_weight > 0
 
+    @property
+    def patience(self) -> int | None:
+        return self.sample.patience
+
 
 class DistillationLoss(NamedTuple):
     """The terms of the loss of distillation, scalars."""
@@ -170,8 +174,8 @@ class Distillation(Stage):
             chain,
             draws,
             config,
-            self.parts.perceptual,
-            self.parts.teacher,
+            perceptual=self.parts.perceptual,
+            teacher=self.parts.teacher,
             bits=bits,
             window=draw_window(image, s.crop, generator),
         )

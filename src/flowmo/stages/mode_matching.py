@@ -61,6 +61,10 @@ class EndToEndConfig(StageConfig):
     def encoder_images(self) -> int | None:
         return self.freeze_encoder_after
 
+    @property
+    def lpips_network(self) -> Literal["vgg", "alex"] | None:
+        return self.perceptual_network if self.losses.perceptual else None
+
 
 @dataclass(frozen=True)
 class ModeMatchingConfig(EndToEndConfig):

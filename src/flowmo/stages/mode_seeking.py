@@ -86,6 +86,10 @@ class ModeSeekingConfig(StageConfig):
         s = self.sample
         return s.share * s.num_steps if s.mode == "chain" and s.weight else 0.0
 
+    @property
+    def patience(self) -> int | None:
+        return self.sample.patience
+
 
 class ModeSeekingLoss(NamedTuple):
     """The terms of Eq. 11-12, scalars.
@@ -196,9 +200,16 @@ class ModeSeeking(Stage):
         chain = None
         if s.mode == "chain" and s.weight:
             chain = draw_chain(image, s.num_steps, generator, s.share, self.fixed_grid())
-        average = self.parts.average if config.entropy_over == "processes" else None
-        window = draw_window(image, s.crop, generator)
-        return mode_seeking_loss(self.model, image, draws, chain, config, self.parts.perceptual, average, window)
+        return mode_seeking_loss(
+            self.model,
+            image,
+            draws,
+            chain,
+            config,
+            perceptual=self.parts.perceptual,
+            average=self.parts.average if config.entropy_over == "processes" else None,
+            window=draw_window(image, s.crop, generator),
+        )
 
     def fixed_grid(self) -> Tensor | None:
         """Return the noise levels of every chain, (n + 1,); None where each image has its own."""

@@ -14,7 +14,7 @@ from ..data import BatchLoader, DataFingerprint, ImageSource, fingerprint_of
 from ..generation import Generator
 from ..tokenizer import FlowMo
 from .checkpoints.checkpoint import Checkpoint
-from .configuration.config import TokenizerConfig
+from .configuration.config import ImageRunConfig
 from .configuration.run_config import RunConfig
 from .data.token_data import TokenLoader, TokenSet
 from .generator import GENERATOR, GeneratorTrainConfig, assemble_generator
@@ -94,7 +94,7 @@ class Plan(ABC, Generic[Model, Config, Source]):
 
 
 @dataclass(frozen=True)
-class TokenizerPlan(Plan[FlowMo, TokenizerConfig, ImageSource]):
+class TokenizerPlan(Plan[FlowMo, ImageRunConfig, ImageSource]):
     """Training of a tokenizer on images, in the stage that the configuration is of."""
 
     perceptual: nn.Module | None = None  # d_perc of the loss
@@ -108,13 +108,13 @@ class TokenizerPlan(Plan[FlowMo, TokenizerConfig, ImageSource]):
         return FlowMo(stored_model_config(checkpoint))
 
     def assemble(
-        self, model: FlowMo, config: TokenizerConfig, world: World, checkpoint: Checkpoint | None
+        self, model: FlowMo, config: ImageRunConfig, world: World, checkpoint: Checkpoint | None
     ) -> Assembled[Any]:
         crop_size(model.config, config)  # tells early that crops do not fit the model
         return assemble(model, config, world, self.perceptual, checkpoint, self.teacher)
 
     def loader(
-        self, source: ImageSource, model: FlowMo, config: TokenizerConfig, world: World, start: int
+        self, source: ImageSource, model: FlowMo, config: ImageRunConfig, world: World, start: int
     ) -> BatchLoader:
         return BatchLoader(
             source,
@@ -137,12 +137,11 @@ class TokenizerPlan(Plan[FlowMo, TokenizerConfig, ImageSource]):
     def data_fingerprint(self, source: ImageSource) -> DataFingerprint:
         return fingerprint_of(source)
 
-    def rebuild_after(self, config: TokenizerConfig) -> int | None:
+    def rebuild_after(self, config: ImageRunConfig) -> int | None:
         return config.encoder_images or None
 
-    def patience(self, config: TokenizerConfig) -> int | None:
-        sample = getattr(config, "sample", None)
-        return sample.patience if sample is not None else None
+    def patience(self, config: ImageRunConfig) -> int | None:
+        return config.patience
 
 
 @dataclass(frozen=True)

@@ -171,8 +171,19 @@ class Session:
                 wandb=self.options.wandb,
                 about=identity,
             )
-        run = Run(self.folder, config, stage, plan.kind, ready, state, world, log, None, self.deadline, about)
-        run.meter = meter
+        run = Run(
+            folder=self.folder,
+            config=config,
+            stage=stage,
+            kind=plan.kind,
+            ready=ready,
+            state=state,
+            world=world,
+            log=log,
+            deadline=self.deadline,
+            about=about,
+            meter=meter,
+        )
         if plan.cost is not None:
             run.cost = plan.cost(model, config, world.device, state.images_seen)
         self.add_validation(run, model)

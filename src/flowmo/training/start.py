@@ -19,7 +19,7 @@ from ..weights import read_about as read_weights_about
 from ..weights import save_model, weights_path
 from ..weights.load import checkpoint_folder
 from .checkpoints.checkpoint import ABOUT, Checkpoint, checkpoints, read_checkpoint, read_newest
-from .configuration.config import STAGES, ImageRunConfig, TokenizerConfig
+from .configuration.config import STAGES, ImageRunConfig
 from .configuration.run_config import RunConfig
 from .monitoring.health import Meter
 from .optimization.state import TrainState
@@ -50,7 +50,7 @@ class Assembled(NamedTuple, Generic[AnyStage]):
 
 def assemble(
     model: FlowMo,
-    config: TokenizerConfig,
+    config: ImageRunConfig,
     world: World,
     perceptual: PerceptualDistance | None = None,
     checkpoint: Checkpoint | None = None,
@@ -100,7 +100,7 @@ def _is_frozen(model: FlowMo) -> bool:
     return not any(p.requires_grad for p in model.encoder.parameters())
 
 
-def _scales(model: FlowMo, config: TokenizerConfig) -> dict[str, float]:
+def _scales(model: FlowMo, config: ImageRunConfig) -> dict[str, float]:
     """Return the factor on the learning rate of each parameter: muP's times ``config.learning_rates``.
 
     Raises ConfigError for muP with Muon.

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import pytest
 import torch
 
 from flowmo.errors import ConfigError
 from flowmo.presets import PRESETS, preset, tiny
+from flowmo.stages import Distillation
 from flowmo.tokenizer import FlowMo
-from flowmo.training import AutoencodeTrainConfig, TrainConfig, short
+from flowmo.training import AutoencodeTrainConfig, DistillTrainConfig, TrainConfig, short
+from flowmo.training.configuration.config import STAGES, StageEntry
 from flowmo.training.configuration.recipes import published
 from flowmo.training.configuration.request import Request
+from flowmo.training.configuration.settings import with_settings
 
 
 @pytest.mark.parametrize(
@@ -60,6 +64,24 @@ def test_stages_and_recipes_of_the_configuration() -> None:
     decoder = Request(settings=("stage=mode_seeking",))
     with pytest.raises(ConfigError, match="use flowmo posttrain"):
         decoder.config(decoder.begun(None))
+
+
+def test_a_stage_of_the_decoder_that_has_no_command_is_told_what_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but its entry says anything of it."""
+
+    @dataclass(frozen=True)
+    class Config(DistillTrainConfig):
+        stage: Literal["polish"] = "polish"  # type: ignore[assignment]
+
+    monkeypatch.setitem(STAGES, "polish", StageEntry(Config, Distillation))
+    request = Request(settings=("stage=polish",))
+    with pytest.raises(ConfigError, match=r"only the decoder; use flowmo[.]training[.]train"):
+        request.config(request.begun(None))
+    with pytest.raises(ConfigError, match="polish trains the decoder alone: freeze_encoder_after must be 0"):
+        with_settings(Config(), ["freeze_encoder_after=8"], lambda _: None)
+    said: list[str] = []
+    assert with_settings(Config(), ["sample.num_steps=4"], said.append) == Config()
+    assert said[0].startswith("note: sample.num_steps is not a setting of the stage polish")
 
 
 def test_the_model_is_the_preset_or_the_weights() -> None:

@@ -122,7 +122,7 @@ def test_settings_of_another_stage_are_left_out_with_a_note() -> None:
     [
         ("losses.perceptual=0.1", "losses.perceptual must be 0"),
         ("freeze_encoder_after=8", "distillation trains the decoder alone: freeze_encoder_after must be 0"),
-        ("sample.num_steps=4", "set distill.steps; leave out sample.mode, sample.num_steps"),
+        ("sample.num_steps=4", "set distill.steps; leave sample.num_steps out"),
         ("sampel.weight=1", "did you mean 'sample.weight'"),
     ],
 )

@@ -1,15 +1,18 @@
 """How a tokenizer is trained: a run's settings and a stage's in one frozen dataclass (Section 4.1, Table 6; A2, A12).
 
 Each command has its own, which knows the settings of its stage alone. ``STAGES`` is the list of the stages; adding one
-adds a line there.
+adds a configuration and an entry there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from ...errors import require
 from ...stages import (
@@ -22,7 +25,10 @@ from ...stages import (
     ModeSeeking,
     ModeSeekingConfig,
     Stage,
+    StageConfig,
+    reconstruct,
 )
+from ...tokenizer import FlowMo
 from .run_config import RunConfig
 
 
@@ -42,8 +48,8 @@ class LearningRates:
 
 
 @dataclass(frozen=True)
-class ImageRunConfig(RunConfig):
-    """Base of the runs that train on images.
+class ImageRunConfig(RunConfig, StageConfig):
+    """Base of the runs that train a tokenizer, on images; each adds the settings of its stage.
 
     The defaults suit a short run on one device. The folder runs/ holds the commands of the packaged models,
     ``training.recipes`` the published settings.
@@ -99,21 +105,39 @@ class DistillTrainConfig(ImageRunConfig, DistillationConfig):
         DistillationConfig.__post_init__(self)
 
 
-TokenizerConfig = TrainConfig | AutoencodeTrainConfig | PostTrainConfig | DistillTrainConfig
-"""The configuration of any run that trains a tokenizer."""
-
-
 class StageEntry(NamedTuple):
-    """What the list of the stages says of one."""
+    """What the list of the stages says of one: all in which it differs for those who start and validate its runs."""
 
-    config: type[Any]  # the configuration of the runs
+    config: type[Any]  # the configuration of the runs, an ImageRunConfig
     stage: Callable[..., Stage]  # makes the stage of a model, that configuration and LossParts
+    title: str = ""  # what messages call it; without, its name
+    command: str | None = None  # its own command of ``flowmo``
+    decode: Callable[[FlowMo, Tensor], Tensor] | None = None
+    """(model, images) -> the images that validation compares with them; None for samples of the model's sampler."""
+    refused: Mapping[str, str] = MappingProxyType({})
+    """Settings of other stages that it cannot be told, as "name" or "table.name", each with the reason in words."""
+
+    @property
+    def run_by(self) -> str:
+        """Return, in words, what runs the stage."""
+        if self.command is not None:
+            return f"flowmo {self.command}"
+        return "flowmo.training.train in Python" if self.config.decoder_only else "flowmo train"
 
 
 STAGES: dict[str, StageEntry] = {
-    "mode_matching": StageEntry(TrainConfig, ModeMatching),
-    "autoencode": StageEntry(AutoencodeTrainConfig, Autoencode),
-    "mode_seeking": StageEntry(PostTrainConfig, ModeSeeking),
-    "distillation": StageEntry(DistillTrainConfig, Distillation),
+    "mode_matching": StageEntry(TrainConfig, ModeMatching, "Stage 1A"),
+    "autoencode": StageEntry(AutoencodeTrainConfig, Autoencode, decode=reconstruct),
+    "mode_seeking": StageEntry(PostTrainConfig, ModeSeeking, "Stage 1B", "posttrain"),
+    "distillation": StageEntry(
+        DistillTrainConfig,
+        Distillation,
+        command="distill",
+        refused=dict.fromkeys(
+            ("sample.mode", "sample.num_steps", "sample.grid"), "has its own numbers of steps: set distill.steps"
+        ),
+    ),
 }
 """Every stage by the name that checkpoints store."""
+FIRST_STAGE = "mode_matching"
+"""The stage of a run that names none."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 from ...config import FlowMoConfig, override
 from ...data import ImageSource
@@ -18,7 +18,7 @@ from ...tokenizer import FlowMo
 from .. import short
 from ..plan import TokenizerPlan
 from ..processes.distributed import World
-from .config import STAGES, AutoencodeTrainConfig, TrainConfig
+from .config import FIRST_STAGE, STAGES, ImageRunConfig, TrainConfig
 from .recipes import RECIPES, check_weights, model_of
 from .settings import with_settings
 
@@ -61,7 +61,7 @@ class Request:
             known = stored.recipe in (*RECIPES, short.NAME)
             return stored if known else stored._replace(recipe=short.UNSCALED)
         other_stage = any(setting.startswith("stage=") for setting in self.settings)
-        plain_stage = self.stage in (None, "mode_matching") and not other_stage
+        plain_stage = self.stage in (None, FIRST_STAGE) and not other_stage
         is_new = not self.init and not self.freeze_encoder
         return self._new(short.NAME if is_new and plain_stage else short.UNSCALED)
 
@@ -87,27 +87,26 @@ class Request:
         config = override(TrainConfig(), settings)
         return {name: getattr(config, name) for name in {setting.partition("=")[0] for setting in settings}}
 
-    def config(
-        self, begun: short.Begun, say: Callable[[str], None] = lambda line: None
-    ) -> TrainConfig | AutoencodeTrainConfig:
+    def config(self, begun: short.Begun, say: Callable[[str], None] = lambda line: None) -> ImageRunConfig:
         """Return the settings of the training. say: told of settings that change nothing. Raises ConfigError."""
-        config: TrainConfig | AutoencodeTrainConfig
+        config: ImageRunConfig
         if begun.recipe == short.NAME:
             batch_size = self.asked().get("batch_size", begun.batch_size)
             config = short.short(begun.images or short.USUAL_IMAGES, batch_size, begun.validations.times)
         else:
             config = RECIPES[begun.recipe](self.preset) if begun.recipe in RECIPES else TrainConfig()
         named = [setting.partition("=")[2] for setting in self.settings if setting.startswith("stage=")]
-        stage = named[-1] if named else self.stage or "mode_matching"
+        stage = named[-1] if named else self.stage or FIRST_STAGE
         if stage in STAGES and stage not in WHOLE:
-            command = "posttrain" if stage == "mode_seeking" else "distill"
-            raise ConfigError(f"flowmo train does not run stages that train only the decoder; use flowmo {command}")
-        if stage in WHOLE and stage != "mode_matching":
+            raise ConfigError(
+                f"flowmo train does not run stages that train only the decoder; use {STAGES[stage].run_by}"
+            )
+        if stage in WHOLE and stage != FIRST_STAGE:
             kind = STAGES[stage].config
             own = [f.name for f in fields(kind) if f.name != "stage" and hasattr(config, f.name)]
             config = kind(**{name: getattr(config, name) for name in own})
         if self.freeze_encoder:
-            config = replace(config, freeze_encoder_after=0)
+            config = override(config, ["freeze_encoder_after=0"])
         return with_settings(config, self.settings, say)
 
     def model_config(self, recipe: str) -> FlowMoConfig:

@@ -7,14 +7,12 @@ from typing import TypeVar
 
 from ...config import FlowMoConfig, override
 from ...errors import ConfigError
-from .config import TokenizerConfig
+from .config import STAGES, ImageRunConfig
 from .stored_config import known_settings, settings_of
 
-Config = TypeVar("Config", bound=TokenizerConfig)
-IN_WORDS = {"mode_seeking": "Stage 1B", "distillation": "distillation"}
-ONLY_VALUE = {"freeze_encoder_after": "0", "losses.perceptual": "0"}
-"""Settings that stages of the decoder alone do not have, because they have one value there."""
-OWN_CHAINS = ("sample.mode", "sample.num_steps", "sample.grid")
+Config = TypeVar("Config", bound=ImageRunConfig)
+ONLY_ZERO = {"freeze_encoder_after": "trains the decoder alone", "losses.perceptual": "has no one-step LPIPS (D2)"}
+"""Settings that stages of the decoder alone do not have, because they are 0 there, and why."""
 
 
 def with_settings(config: Config, settings: Iterable[str], say: Callable[[str], None]) -> Config:
@@ -23,19 +21,17 @@ def with_settings(config: Config, settings: Iterable[str], say: Callable[[str], 
     A setting of other stages, which changes nothing here, is left out, and ``say`` is told. Raises ConfigError for one
     that is not known, has no such value, or asks for what this stage cannot do.
     """
-    own, known, kept = settings_of(type(config)), known_settings(), []
+    entry, own, known, kept = STAGES[config.stage], settings_of(type(config)), known_settings(), []
+    title = entry.title or config.stage
     for setting in settings:
         name, _, value = setting.partition("=")
         if name in own or name not in known:
             kept.append(setting)
             continue
-        if config.decoder_only and name in ONLY_VALUE and value.strip("0.") != "":
-            reason = "trains the decoder alone" if name == "freeze_encoder_after" else "has no one-step LPIPS (D2)"
-            raise ConfigError(f"{IN_WORDS[config.stage]} {reason}: {name} must be 0")
-        if config.stage == "distillation" and name in OWN_CHAINS:
-            raise ConfigError(
-                f"distillation has its own numbers of steps: set distill.steps; leave out {', '.join(OWN_CHAINS)}"
-            )
+        if config.decoder_only and name in ONLY_ZERO and value.strip("0.") != "":
+            raise ConfigError(f"{title} {ONLY_ZERO[name]}: {name} must be 0")
+        if name in entry.refused:
+            raise ConfigError(f"{title} {entry.refused[name]}; leave {name} out")
         say(f"note: {name} is not a setting of the stage {config.stage} and changes nothing; leave it out")
     model = {name for name in settings_of(FlowMoConfig) if name not in own}
     for name in [setting.partition("=")[0] for setting in kept]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...config import from_dict
 from ...errors import ConfigError
-from .config import STAGES
+from .config import FIRST_STAGE, STAGES
 from .run_config import RunConfig
 
 
@@ -20,7 +20,7 @@ def stored_config(kind: type[RunConfig], data: dict[str, Any]) -> RunConfig:
     """
     if not isinstance(data, dict) or kind.trains != "tokenizer":
         return from_dict(kind, data)
-    name = data.get("stage", "mode_matching")
+    name = data.get("stage", FIRST_STAGE)
     if name not in STAGES:
         raise ConfigError(f"stage must be one of {', '.join(STAGES)}; got {name!r}. A newer version may know it")
     config = STAGES[name].config
