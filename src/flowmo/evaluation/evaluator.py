@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..data import to_float
 from ..metrics.networks import Networks, features_of
-from ..metrics.table import METRICS, Measurements, compute, families, spaces
+from ..metrics.table import METRICS, Measurements, allowed, compute, spaces
 from .feature_cache import FeatureCache
 from .protocols import STANDARD, Protocol
 from .results import picture_checksums
@@ -88,8 +88,8 @@ class Evaluator:
 
     def metrics(self, measured: Measurements) -> dict[str, float]:
         """Return the numbers of those of the networks' metrics that these columns allow."""
-        known = families()
-        return compute([n for n in self.networks.metrics if known[n][0].needs in measured.columns], measured)[0]
+        possible = allowed(measured)
+        return compute([name for name in self.networks.metrics if name in possible], measured)[0]
 
     def numbers(self, reconstructions: Tensor) -> dict[str, float]:
         """Return the metrics of reconstructions N 3 H W in [-1, 1] of all images, in their order."""
