@@ -102,6 +102,12 @@ def test_generated_images_have_the_metrics_that_their_reference_allows() -> None
         assert compute(["fid"], measured, GENERATED)[0] == {"fid": pytest.approx(3, rel=1e-5)}
 
 
+def test_the_use_of_the_code_is_that_of_a_result() -> None:
+    code = {"bit_entropy": 0.5, "bits_never_flip": 0.0, "groups": [{"used": 0.25}, {"used": 0.75}]}
+    assert compute(["code"], Measurements({}, {}, code=code))[0] == {"bit_entropy": 0.5, "codes_used": 0.5}
+    assert compute(["code"], Measurements({}, {})) == ({}, {})  # a continuous latent, or before there is a result
+
+
 def test_too_few_images_leave_a_metric_out() -> None:
     pool = np.zeros((3, 2), np.float32)
     numbers, left_out = compute(["kid"], Measurements({"inception.pool": pool}, {"inception.pool": pool}))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -36,6 +36,8 @@ class Measurements:
     groups: np.ndarray | None = None
     # Of a reference, by "network.space".
     statistics: Mapping[str, Statistics] = field(default_factory=dict)
+    # The part "code" of a result, how much the code is used (evaluation/summary.py); None for a continuous latent.
+    code: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -144,9 +146,12 @@ def _score_of_parts(m: Measurements) -> dict[str, float]:
     return {"inception_score": inception_score(m.columns["inception.logits"], part_size=PART)[0]}
 
 
-def _apart(m: Measurements) -> dict[str, float]:
-    """Return nothing, since the use of the codes is a part of the result of its own (evaluation/summary.py)."""
-    return {}
+def _use_of_code(m: Measurements) -> dict[str, float]:
+    """Return the entropy of a bit and the share of the codes that occur, the mean over groups; nothing without code."""
+    if not m.code:
+        return {}
+    used = [group["used"] for group in m.code["groups"]]
+    return {"bit_entropy": m.code["bit_entropy"], "codes_used": sum(used) / len(used)}
 
 
 _CLOSER, _BALLS = "lower is closer", "shares, higher is better; paired, of the same pictures"
@@ -177,8 +182,8 @@ METRICS: tuple[Metric, ...] = (
         "kernel distance in EfficientNet-lite0's features",
         factor=1000, default=False, plotted=False, beside="fd_efflite0",
     ),
-    Metric("codes_used", "codes used", ".1%", "higher", "tokens", _apart, _CODES, family="code"),
-    Metric("bit_entropy", "bit entropy", ".3f", "higher", "tokens", _apart, _CODES, family="code"),
+    Metric("codes_used", "codes used", ".1%", "higher", "tokens", _use_of_code, _CODES, family="code"),
+    Metric("bit_entropy", "bit entropy", ".3f", "higher", "tokens", _use_of_code, _CODES, family="code"),
 )  # fmt: skip
 
 FID = Metric(
