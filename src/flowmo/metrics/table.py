@@ -227,7 +227,8 @@ BEATS_TRANSFORM = Column("beats_transform", "nearer than transform", ".1%", "hig
 
 def columns() -> dict[str, Column]:
     """Return everything that a table may show, by name and in order."""
-    return {column.name: column for column in (RATE, FID, *METRICS, MSE, AGREEMENT, BEATS_THUMBNAIL, BEATS_TRANSFORM)}
+    others = (MSE, AGREEMENT, BEATS_THUMBNAIL, BEATS_TRANSFORM)
+    return {column.name: column for column in (RATE, FID, *METRICS, *others, *GENERATED)}
 
 
 def in_one_line(numbers: Mapping[str, float]) -> str:
