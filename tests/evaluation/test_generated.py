@@ -243,6 +243,8 @@ def test_reference_files_of_adms_evaluator(pictures: Path, tmp_path: Path) -> No
         found = measure_generated(samples, reference, Colours(), CPU)
         assert ("precision" in found) == (name != "statistics")
         assert found == pytest.approx({key: expected[key] for key in found}, abs=1e-6)
+    with pytest.raises(DataError, match="features of 12 and of 2 numbers"):
+        measure_generated(samples, replace(own, spatial=Statistics(0, np.zeros(2), np.eye(2))), Colours(), CPU)
     np.savez(tmp_path / "neither.npz", a=pixels)
     for name in ("neither", "absent"):
         with pytest.raises(DataError, match=name):

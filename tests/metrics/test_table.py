@@ -13,10 +13,13 @@ from flowmo.errors import ConfigError
 from flowmo.evaluation.results import read_result
 from flowmo.metrics import table
 from flowmo.metrics.networks import Networks
+from flowmo.metrics.statistics import Statistics
 from flowmo.metrics.table import (
+    GENERATED,
     METRICS,
     Measurements,
     Metric,
+    allowed,
     check_metrics,
     columns,
     compute,
@@ -88,6 +91,21 @@ def test_numbers_of_columns_by_hand() -> None:
     assert numbers["ssim"] == 0.5
     assert numbers["rfid"] == pytest.approx(3, rel=1e-5)  # the same covariance, means one apart in three dimensions
     assert not left_out
+
+
+def test_generated_images_have_the_metrics_that_their_reference_allows() -> None:
+    pool = np.random.RandomState(0).randn(8, 3).astype(np.float32)
+    known = {"inception.pool": Statistics.of(pool)}
+    for originals, expected in (({}, ["fid"]), ({"inception.pool": pool}, ["fid", "precision_recall", "kid"])):
+        measured = Measurements({"inception.pool": pool + 1}, originals, statistics=known)
+        assert allowed(measured, GENERATED) == expected
+        assert compute(["fid"], measured, GENERATED)[0] == {"fid": pytest.approx(3, rel=1e-5)}
+
+
+def test_the_use_of_the_code_is_that_of_a_result() -> None:
+    code = {"bit_entropy": 0.5, "bits_never_flip": 0.0, "groups": [{"used": 0.25}, {"used": 0.75}]}
+    assert compute(["code"], Measurements({}, {}, code=code))[0] == {"bit_entropy": 0.5, "codes_used": 0.5}
+    assert compute(["code"], Measurements({}, {})) == ({}, {})  # a continuous latent, or before there is a result
 
 
 def test_too_few_images_leave_a_metric_out() -> None:

@@ -16,14 +16,24 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flowmo.arch.rotary import rotary_table
 from flowmo.config import FlowMoConfig, QuantizerConfig
+from flowmo.generation import Generator
+from flowmo.generation import presets as generation
 from flowmo.perceptual.lpips import Network, build_stages
 from flowmo.presets import PRESETS, flowmo_mini_64, tiny
-from flowmo.profiling.flops import Flops, flops_per_image, matrix_ceiling, parameter_count, utilisation_cost
+from flowmo.profiling.flops import (
+    Flops,
+    flops_per_image,
+    generator_cost,
+    matrix_ceiling,
+    parameter_count,
+    utilisation_cost,
+)
 from flowmo.stages import LossWeights, draw, mode_matching_loss
 from flowmo.stages.curriculum import noise_levels
 from flowmo.stages.mode_matching import encode
 from flowmo.tokenizer import FlowMo
 from flowmo.training import TrainConfig, World, spread
+from flowmo.training.generator import GeneratorTrainConfig
 
 
 class Counted(NamedTuple):
@@ -136,6 +146,16 @@ def test_small_models_of_256_pixels_are_as_small_as_planned(name: str) -> None:
 def test_utilisation_counts_the_crops_that_are_trained_on() -> None:
     cropped, _ = utilisation_cost(tiny(), TrainConfig(crop_size=16), torch.device("cpu"))
     assert cropped == flops_per_image(replace(tiny(), image_size=16)).training < flops_per_image(tiny()).training
+
+
+def test_a_generator_takes_six_operations_a_weight_and_token_and_attention() -> None:
+    """Its class stands before 512 tokens, and the readout leaves it out."""
+    model = Generator(generation.tiny())
+    linear = {name: m.weight.numel() for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    readout, attention = linear.pop("readout"), 4 * 513**2 * 64
+    expected = 6 * 513 * sum(linear.values()) + 6 * 512 * readout + 3 * len(model.blocks) * attention
+    cost, ceiling = generator_cost(model, GeneratorTrainConfig(precision="fp32"), torch.device("cpu"), 0)
+    assert (cost, ceiling) == (expected, matrix_ceiling("cpu", torch.float32))
 
 
 def test_the_ceiling_is_above_what_a_network_reaches() -> None:

@@ -46,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_data_arguments(parser)
     add_peer_arguments(parser, "--peers", "measure other people's tokenizers too", nargs="+", default=[])
     add_flag(parser, "--protocol", (*PROTOCOLS, "both"), "how to measure", "standard")
-    what = f"of {', '.join(families())} (default: all but kd_efflite0)"
+    others = ", ".join(name for name in families() if name not in default_families())
+    what = f"of {', '.join(families())} (default: all but {others})"
     parser.add_argument("--metrics", nargs="+", default=default_families(), metavar="NAME", help=what)
     common.add_output_arguments(parser, f"{common.OUT}/results", force="overwrite results of other settings or code")
     add_rate_arguments(parser, several=True)

@@ -23,8 +23,8 @@ from ..codec import HEADER_SIZE, TokenFile, decode_file, encode_file
 from ..config import SamplerConfig
 from ..data import ImageSource, fit_picture, to_tensor
 from ..errors import DataError, ImageError, WeightsError
-from ..metrics.networks import Networks, features_of
-from .evaluator import measure_pairs
+from ..metrics.networks import Networks
+from .evaluator import features_by_name, measure_batch
 from .feature_cache import FeatureCache
 from .measurable import Measurable
 from .protocols import Noise, Protocol
@@ -158,8 +158,8 @@ def measure(
         start = time.perf_counter()
         if unseen:
             shown = settings.protocol.for_networks(_stack(unseen).to(model.device))
-            for space, values in features_of(networks, shown).items():
-                originals[space].add([p.checksum for p in unseen], {"features": values.numpy()})
+            for space, values in features_by_name(shown, networks).items():
+                originals[space].add([p.checksum for p in unseen], {"features": values})
         if new:
             columns = _measure_batch(model, fingerprint, new, noise, settings, networks)
             columns["seconds"] = np.full(len(new), (time.perf_counter() - start) / len(new))
@@ -185,16 +185,13 @@ def _measure_batch(
     networks: Networks,
 ) -> dict[str, np.ndarray]:
     """Return one row a picture, by column."""
-    protocol, s = settings.protocol, settings.sampler
     images = _stack(pictures).to(model.device)
     code, columns = _code(model, fingerprint, images, settings.bits_per_token)
     start = noise.of([p.place for p in pictures]).to(model.device)
-    again = model.decode_noise(code, start, s).float()
+    again = model.decode_noise(code, start, settings.sampler).float()
     if not again.isfinite().all():
         raise WeightsError("the model samples values that are not finite; its weights or its sampler are unusable")
-    columns |= measure_pairs(again, images, networks, protocol)
-    features = features_of(networks, protocol.for_networks(again))
-    return columns | {space: values.numpy() for space, values in features.items()}
+    return columns | measure_batch(again, images, networks, settings.protocol)
 
 
 def _code(

@@ -7,6 +7,7 @@ Columns of numbers and features, a row an image, are taken batch by batch; the m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ..data import to_float
 from ..metrics.networks import Networks, features_of
-from ..metrics.table import METRICS, Measurements, compute, families, spaces
+from ..metrics.table import METRICS, Measurements, allowed, compute, spaces
 from .feature_cache import FeatureCache
 from .protocols import STANDARD, Protocol
 from .results import picture_checksums
@@ -39,6 +40,31 @@ def measure_pairs(
     seen, original = protocol.for_networks(reconstructions), protocol.for_networks(images)
     columns |= {f"lpips_{name}": lpips(seen, original) for name, lpips in networks.lpips.items()}
     return {name: values.cpu().numpy() for name, values in columns.items()}
+
+
+def measure_batch(
+    reconstructions: Tensor,
+    images: Tensor,
+    networks: Networks,
+    protocol: Protocol,
+    cache: Mapping[str, FeatureCache] | None = None,
+) -> dict[str, np.ndarray]:
+    """Return :func:`measure_pairs` and the features of the reconstructions, from the cache where they are in it."""
+    columns = measure_pairs(reconstructions, images, networks, protocol)
+    return columns | features_by_name(protocol.for_networks(reconstructions), networks, cache)
+
+
+def features_by_name(
+    images: Tensor, networks: Networks, cache: Mapping[str, FeatureCache] | None = None
+) -> dict[str, np.ndarray]:
+    """Return features (B, D) by "network.space" of images B 3 H W in [-1, 1], of 8 bits where there is a cache."""
+    if not cache:
+        return {name: values.numpy() for name, values in features_of(networks, images).items()}
+    wanted, keys = spaces(networks.metrics), picture_checksums(images)
+    if any(key not in cache[name] for name in wanted for key in keys):
+        for name, values in features_of(networks, images).items():
+            cache[name].add(keys, {"features": values.numpy()})
+    return {name: cache[name].get(keys)["features"] for name in wanted}
 
 
 class Evaluator:
@@ -74,34 +100,24 @@ class Evaluator:
         """Return the columns of all images, without features where ``distributions`` is False."""
         distributions = distributions and self._of >= FEWEST
         parts: dict[str, list[np.ndarray]] = {}
+        of_batch = partial(measure_batch, cache=self._cache) if distributions else measure_pairs
         for images, places in self.batches():
             again = STANDARD.for_networks(reconstruct(images, places)).to(self.device)
-            found = measure_pairs(again, images.to(self.device), self.networks, STANDARD)
-            found |= self._features(again) if distributions else {}
-            for name, values in found.items():
+            for name, values in of_batch(again, images.to(self.device), self.networks, STANDARD).items():
                 parts.setdefault(name, []).append(values)
         if distributions and not self._originals:
-            originals = [self._features(images.to(self.device)) for images, _ in self.batches()]
+            originals = [
+                features_by_name(images.to(self.device), self.networks, self._cache) for images, _ in self.batches()
+            ]
             self._originals = {name: np.concatenate([part[name] for part in originals]) for name in originals[0]}
         columns = {name: np.concatenate(values) for name, values in parts.items()}
         return Measurements(columns, self._originals if distributions else {})
 
     def metrics(self, measured: Measurements) -> dict[str, float]:
         """Return the numbers of those of the networks' metrics that these columns allow."""
-        known = families()
-        return compute([n for n in self.networks.metrics if known[n][0].needs in measured.columns], measured)[0]
+        possible = allowed(measured)
+        return compute([name for name in self.networks.metrics if name in possible], measured)[0]
 
     def numbers(self, reconstructions: Tensor) -> dict[str, float]:
         """Return the metrics of reconstructions N 3 H W in [-1, 1] of all images, in their order."""
         return self.metrics(self.measure(lambda images, places: reconstructions[list(places)]))
-
-    def _features(self, images: Tensor) -> dict[str, np.ndarray]:
-        """Return features (B, D) by "network.space" of images of 8 bits in [-1, 1], from the cache where they are."""
-        wanted = spaces(self.networks.metrics)
-        if not self._cache:
-            return {name: values.numpy() for name, values in features_of(self.networks, images).items()}
-        keys = picture_checksums(images)
-        if any(key not in self._cache[name] for name in wanted for key in keys):
-            for name, values in features_of(self.networks, images).items():
-                self._cache[name].add(keys, {"features": values.numpy()})
-        return {name: self._cache[name].get(keys)["features"] for name in wanted}

@@ -18,27 +18,18 @@ from ..data import find_pictures, open_picture
 from ..errors import ConfigError, DataError, ImageError
 from ..files import user_path
 from ..labels import checked_labels
-from ..metrics.distances import frechet_to, inception_score, kid, precision_recall
 from ..metrics.features import FeatureNetwork
+from ..metrics.table import GENERATED, Measurements, allowed, compute
 from ..perceptual.classifier import CLASSES
 from ..provenance import machine
 from ..untrusted import load_arrays
 from .evaluate import Processes
+from .evaluator import FEWEST
 from .reference import ALONE, Reference, check_pixels, features_of_pixels, pixel_batches
 from .results import Result, describe_data
 
 Logits = Callable[[Tensor], Tensor]
 """A classifier: images B 3 H W in [-1, 1] -> logits (B, 1000)."""
-SPLIT = 5_000
-"""How many pictures a part of the Inception Score has, as in ADM's evaluator; the last part has those that are left."""
-CONVENTIONS = {
-    "fid": "Fréchet distance of Inception's pool features to those of the whole reference; lower is closer",
-    "sfid": "the same of spatial features, the first 7 channels of mixed_6",
-    "inception_score": "mean over parts of 5,000 pictures; higher is better",
-    "precision": "share of the samples within the k-NN balls (k = 3) of the reference's pictures; higher is better",
-    "recall": "share of the reference's pictures within the balls of the samples; higher is better",
-    "kid": "kernel distance to the reference's kept features; meant for few pictures",
-}
 
 
 class Samples(NamedTuple):
@@ -95,19 +86,21 @@ def measure_generated(
     The Inception Score needs a classifier's last layer; precision, recall and KID need pictures in the reference.
     on_done: called with a number of pictures whose features are there.
     processes: those that share the samples, each of which has all of them.
+    Raises DataError for a reference of another network.
     """
     found = features_of_pixels(samples.pixels, network, device, on_done, processes)
     if found is None:
         return {}
-    pool = found["pool"]
-    metrics = {"fid": frechet_to(pool, reference.pool)}
-    if reference.spatial is not None:
-        metrics["sfid"] = frechet_to(found["spatial"], reference.spatial)
-    if "logits" in found:
-        metrics["inception_score"] = inception_score(found["logits"], part_size=SPLIT)[0]
-    if reference.features is not None and min(len(pool), len(reference.features)) > 3:
-        metrics["precision"], metrics["recall"] = precision_recall(reference.features, pool)
-        metrics["kid"], metrics["kid_error"] = kid(reference.features, pool)
+    kept = reference.features
+    statistics = {"inception.pool": reference.pool, "inception.spatial": reference.spatial}
+    measured = Measurements(
+        {f"inception.{space}": values for space, values in found.items()},
+        {} if kept is None or min(len(kept), len(samples.pixels)) < FEWEST else {"inception.pool": kept},
+        statistics={space: known for space, known in statistics.items() if known is not None},
+    )
+    metrics, wrong = compute(allowed(measured, GENERATED), measured, GENERATED)
+    if wrong:
+        raise DataError(next(iter(wrong.values())))
     return metrics
 
 
@@ -180,7 +173,7 @@ def generated_result(
     """
     content = {
         "metrics": metrics,
-        "conventions": {name: CONVENTIONS[name] for name in metrics if name in CONVENTIONS},
+        "conventions": {metric.name: metric.about for metric in GENERATED if metric.name in metrics},
         "reference": describe_reference(reference) | {"split": split},
         "network": {"name": network.name, "sha256": network.checksum},
     }

@@ -15,6 +15,7 @@ from ..data import ImageSource
 from ..errors import ConfigError, ImageError
 from ..files import cache_folder, only_one
 from ..metrics.networks import Networks
+from ..metrics.table import Measurements, compute
 from ..provenance import code_version, machine
 from .evaluate import Alone, Measured, Processes, Settings, measure
 from .feature_cache import FeatureCache, feature_caches
@@ -187,13 +188,7 @@ def _data(session: Session, measured: list[Measured], skipped: list[str], side: 
 
 
 def flat(result: Result) -> dict[str, float]:
-    """Return the numbers of an evaluation in one row, for tables and for a line of a log.
-
-    codes_used: the mean over groups.
-    """
-    rate, code = result.content.get("rate") or {}, result.content.get("code") or {}
+    """Return the numbers of an evaluation in one row, for tables and for a line of a log."""
+    rate = result.content.get("rate") or {}
     row = {name: rate[name] for name in ("bits_per_pixel", "payload_bytes") if rate} | result.content["metrics"]
-    if code:
-        used = [group["used"] for group in code["groups"]]
-        row |= {"bit_entropy": code["bit_entropy"], "codes_used": sum(used) / len(used)}
-    return row
+    return row | compute(["code"], Measurements({}, {}, code=result.content.get("code")))[0]

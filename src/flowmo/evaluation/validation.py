@@ -46,7 +46,8 @@ def make_validation(
 
     It reconstructs ``images`` (B 3 H W in [-1, 1]) with the model's own sampler and in one step from t = 1.
     It writes a contact sheet (rows: original, thumbnail of the same bits, one step, sampler) to ``folder``.
-    It returns PSNR in dB, LPIPS where a network is given, and PSNR with the codes shuffled between images.
+    It returns PSNR in dB, LPIPS where a network is given, and PSNR with the codes shuffled between images. They are of
+    the sampled values, not rounded to 8 bits as ``Evaluator`` rounds them, so that numbers are those of earlier logs.
     pictures: how many columns the sheet has.
     decode: images to images through their codes, in place of sampler and single step, for a model that learns no
     velocities (F5).

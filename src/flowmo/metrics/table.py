@@ -1,35 +1,43 @@
 """The one list of metrics says what each is called, what it needs and how it is computed (Section 4.1, Table 1).
 
 Adding a metric is one entry of METRICS and its test, since tables, plots, results and ``--metrics`` read this list.
+GENERATED has those of generated images, which have no originals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 
 from ..errors import ConfigError, DataError
-from .distances import frechet_of_features, inception_score, kid, precision_recall
+from .distances import frechet_of_features, frechet_to, inception_score, kid, precision_recall
 from .pixels import pooled_psnr, psnr_uint8, ssim_uint8
+from .statistics import Statistics
 
 FEW = 10_000
 """The number of images below which rFID is never printed without KID."""
+PART = 5_000
+"""Generated images in a part of the Inception Score, as in ADM's evaluator; the last part has those that are left."""
 
 
 @dataclass(frozen=True)
 class Measurements:
     """What metrics are computed from, one row an image (N) in all of it."""
 
-    # Of the reconstructions: numbers (N,) by name, features (N, D) by "network.space".
+    # Of the reconstructions, or of generated images: numbers (N,) by name, features (N, D) by "network.space".
     columns: Mapping[str, np.ndarray]
-    # Features of the originals, by "network.space".
+    # Features (M, D) of the originals, or of the reference of generated images, by "network.space".
     originals: Mapping[str, np.ndarray]
     # (N,): images of one group have their squared errors pooled before the logarithm of PSNR. None: each by itself.
     groups: np.ndarray | None = None
+    # Of a reference, by "network.space".
+    statistics: Mapping[str, Statistics] = field(default_factory=dict)
+    # The part "code" of a result, how much the code is used (evaluation/summary.py); None for a continuous latent.
+    code: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,8 @@ class Metric(Column):
     pair: Callable[[Tensor, Tensor], Tensor] | None = field(default=None, kw_only=True)
     # The least side of an image, in pixels.
     side: int = field(default=1, kw_only=True)
+    # The field of Measurements that has to have ``needs`` beside ``columns``.
+    against: Literal["columns", "originals", "statistics"] = field(default="columns", kw_only=True)
 
     @property
     def each_image(self) -> bool:
@@ -114,6 +124,10 @@ def _frechet(name: str, space: str) -> Callable[[Measurements], dict[str, float]
     return lambda m: {name: frechet_of_features(m.originals[space], m.columns[space])}
 
 
+def _frechet_to(name: str, space: str) -> Callable[[Measurements], dict[str, float]]:
+    return lambda m: {name: frechet_to(m.columns[space], m.statistics[space])}
+
+
 def _kernel(name: str, space: str) -> Callable[[Measurements], dict[str, float]]:
     return lambda m: dict(zip((name, f"{name}_error"), kid(m.originals[space], m.columns[space]), strict=True))
 
@@ -128,9 +142,16 @@ def _inception_score(m: Measurements) -> dict[str, float]:
     return dict(zip(("inception_score", "inception_score_std"), found, strict=True))
 
 
-def _apart(m: Measurements) -> dict[str, float]:
-    """Return nothing, since the use of the codes is a part of the result of its own (evaluation/summary.py)."""
-    return {}
+def _score_of_parts(m: Measurements) -> dict[str, float]:
+    return {"inception_score": inception_score(m.columns["inception.logits"], part_size=PART)[0]}
+
+
+def _use_of_code(m: Measurements) -> dict[str, float]:
+    """Return the entropy of a bit and the share of the codes that occur, the mean over groups; nothing without code."""
+    if not m.code:
+        return {}
+    used = [group["used"] for group in m.code["groups"]]
+    return {"bit_entropy": m.code["bit_entropy"], "codes_used": sum(used) / len(used)}
 
 
 _CLOSER, _BALLS = "lower is closer", "shares, higher is better; paired, of the same pictures"
@@ -161,21 +182,53 @@ METRICS: tuple[Metric, ...] = (
         "kernel distance in EfficientNet-lite0's features",
         factor=1000, default=False, plotted=False, beside="fd_efflite0",
     ),
-    Metric("codes_used", "codes used", ".1%", "higher", "tokens", _apart, _CODES, family="code"),
-    Metric("bit_entropy", "bit entropy", ".3f", "higher", "tokens", _apart, _CODES, family="code"),
+    Metric("codes_used", "codes used", ".1%", "higher", "tokens", _use_of_code, _CODES, family="code"),
+    Metric("bit_entropy", "bit entropy", ".3f", "higher", "tokens", _use_of_code, _CODES, family="code"),
 )  # fmt: skip
+
+FID = Metric(
+    "fid", "FID", ".2f", "lower", _POOL, _frechet_to("fid", _POOL),
+    "Fréchet distance of Inception's pool features to those of the whole reference; lower is closer",
+    against="statistics",
+)  # fmt: skip
+_SHOWN = {metric.name: metric for metric in METRICS}
+
+GENERATED: tuple[Metric, ...] = (
+    FID,
+    replace(
+        _SHOWN["sfid"], compute=_frechet_to("sfid", _SPATIAL), against="statistics",
+        about="the same of spatial features, the first 7 channels of mixed_6",
+    ),
+    replace(
+        _SHOWN["inception_score"], compute=_score_of_parts,
+        about="mean over parts of 5,000 pictures; higher is better",
+    ),
+    replace(
+        _SHOWN["precision"], against="originals",
+        about="share of the samples within the k-NN balls (k = 3) of the reference's pictures; higher is better",
+    ),
+    replace(
+        _SHOWN["recall"], against="originals",
+        about="share of the reference's pictures within the balls of the samples; higher is better",
+    ),
+    replace(
+        _SHOWN["kid"], against="originals",
+        about="kernel distance to the reference's kept features; meant for few pictures",
+    ),
+)  # fmt: skip
+"""Metrics of generated images against a reference; they are shown as those of the same name above."""
 
 MSE = Column("mse", "mean squared error (8-bit levels)", ".2f", "lower")
 RATE = Column("bits_per_pixel", "bits/pixel", ".3f", "lower", plotted=False)
-FID = Column("fid", "FID", ".2f", "lower")  # of generated images (evaluation/generated.py), as the next
-AGREEMENT = Column("agreement", "agreement", ".1%", "higher")
+AGREEMENT = Column("agreement", "agreement", ".1%", "higher")  # of generated images (evaluation/class_agreement.py)
 BEATS_THUMBNAIL = Column("beats_thumbnail", "nearer than thumbnail", ".1%", "higher", plotted=False)
 BEATS_TRANSFORM = Column("beats_transform", "nearer than transform", ".1%", "higher", plotted=False)
 
 
 def columns() -> dict[str, Column]:
     """Return everything that a table may show, by name and in order."""
-    return {column.name: column for column in (RATE, FID, *METRICS, MSE, AGREEMENT, BEATS_THUMBNAIL, BEATS_TRANSFORM)}
+    others = (MSE, AGREEMENT, BEATS_THUMBNAIL, BEATS_TRANSFORM)
+    return {column.name: column for column in (RATE, FID, *METRICS, *others, *GENERATED)}
 
 
 def in_one_line(numbers: Mapping[str, float]) -> str:
@@ -206,10 +259,10 @@ def with_companions(names: Sequence[str]) -> list[str]:
     return [*names, *(metric.name for metric in METRICS if metric.beside in names)]
 
 
-def families() -> dict[str, tuple[Metric, ...]]:
-    """Return the metrics by what ``--metrics`` calls them, in order."""
+def families(table: Sequence[Metric] | None = None) -> dict[str, tuple[Metric, ...]]:
+    """Return the metrics of a table, METRICS where none is named, by what ``--metrics`` calls them, in order."""
     found: dict[str, tuple[Metric, ...]] = {}
-    for metric in METRICS:
+    for metric in METRICS if table is None else table:
         name = metric.family or metric.name
         found[name] = (*found.get(name, ()), metric)
     return found
@@ -233,11 +286,22 @@ def check_metrics(names: Sequence[str], count: int) -> tuple[str, ...]:
     return tuple(name for name in known if name in wanted)
 
 
-def compute(names: Sequence[str], measurements: Measurements) -> tuple[dict[str, float], dict[str, str]]:
-    """Return the numbers of these families, and of those that cannot be had of so few images the reason."""
+def allowed(measurements: Measurements, table: Sequence[Metric] | None = None) -> list[str]:
+    """Return the families of a table that have what they need in the measurements, in order."""
+    return [
+        name
+        for name, (metric, *_) in families(table).items()
+        if metric.needs in measurements.columns and metric.needs in getattr(measurements, metric.against)
+    ]
+
+
+def compute(
+    names: Sequence[str], measurements: Measurements, table: Sequence[Metric] | None = None
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the numbers of these families of a table, and of those that cannot be had of so few images the reason."""
     numbers: dict[str, float] = {}
     left_out: dict[str, str] = {}
-    known = families()
+    known = families(table)
     for name in names:
         try:
             for work in dict.fromkeys(metric.compute for metric in known[name]):

@@ -18,14 +18,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import FlowMoConfig
-from ..generation import Generator
+from ..generation import NO_CLASS, Generator, GeneratorConfig
 from ..perceptual.lpips import Network, build_stages
 from ..presets import at_size
 from ..tokenizer import FlowMo
 from ..training.configuration.config import ImageRunConfig
 from ..training.configuration.run_config import RunConfig
 from ..training.generator import GeneratorTrainConfig
-from ..training.generator import flops_per_image as generator_flops
 
 _CEILINGS: dict[tuple[torch.device, torch.dtype], float] = {}
 
@@ -88,6 +87,18 @@ def _tokenizer(config: FlowMoConfig, encoder_frozen: bool) -> Flops:
     recomputed = _in_blocks(decoder) + (0 if encoder_frozen else _in_blocks(encoder))
     forward = encoder.get_total_flops(), decoder.get_total_flops()
     return Flops(*forward, sum(forward) + backward.get_total_flops(), recomputed, 0)
+
+
+@functools.cache
+def generator_flops(config: GeneratorConfig) -> int:
+    """Return the operations of one training image of a generator, forward and backward."""
+    with torch.device("meta"):
+        model = Generator(config)
+        tokens = torch.zeros(1, config.sequence_length, dtype=torch.long)
+        labels = torch.full((1,), NO_CLASS)
+        with _counting() as counter:
+            model(tokens, labels, torch.ones(tokens.shape, dtype=torch.bool)).sum().backward()
+    return counter.get_total_flops()
 
 
 def matrix_ceiling(device: torch.device | str, dtype: torch.dtype) -> float:
@@ -184,4 +195,4 @@ def generator_cost(
     model: Generator, train: GeneratorTrainConfig, device: torch.device, images_seen: int
 ) -> tuple[float, float]:
     """Return the FLOPs of one training image of a generator, and the FLOP/s that the device has for them."""
-    return generator_flops(model), matrix_ceiling(device, precision(train))
+    return generator_flops(model.config), matrix_ceiling(device, precision(train))

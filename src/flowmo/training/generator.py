@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import to_dict
 from ..errors import TrainingError, require
@@ -141,11 +141,3 @@ def held_out(
         return sum(world.gather(total)) / int(mask.sum())
 
     return HeldOut(loss(labels), loss(torch.full_like(labels, NO_CLASS)), loss(wrong))
-
-
-def flops_per_image(model: Generator) -> int:
-    """Return the floating-point operations of one training image, forward and backward: matrix products alone."""
-    c = model.config
-    length = c.sequence_length + 1
-    linear = sum(2 * length * m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
-    return 3 * (linear + len(model.blocks) * 4 * length**2 * c.width)
