@@ -59,6 +59,7 @@ class TestFolder:
         with pytest.raises(DataError, match=r"train, validation.*name one"):
             open_images(tmp_path)
         assert len(open_images(tmp_path, split="train")) == 5
+        assert [len(open_images(tmp_path, split=name)) for name in ("val", "Valid", "VALIDATION")] == [3, 3, 3]
         validation = open_images(tmp_path, split="validation")
         assert [validation.label(i) for i in range(3)] == [0, 0, 1]
 

@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..errors import TokenFileError
+from ..errors import DataError, TokenFileError
 from ..image_utils.regular import check_regular
 from .listing import list_files
+from .splits import several_splits, split_folders
 
 TOKEN_SUFFIX = ".flowmo"
 
@@ -65,12 +66,21 @@ def class_labels(names: Sequence[Path]) -> tuple[list[int], list[str]]:
     """Return labels from class folders: the first folder of each name, numbered in sorted order; and the sorted
     classes.
 
-    Raises TokenFileError when a picture lies in no class folder.
+    Raises TokenFileError when a picture lies in no class folder, DataError when the first folders are splits that hold
+    the class folders.
     """
     loose = [name for name in names if len(name.parts) < 2]
     if loose:
         raise TokenFileError(f"{loose[0]} lies in no class folder: labels need a folder with one sub-folder a class")
     classes = sorted({name.parts[0] for name in names})
+    splits = several_splits(classes)
+    if not splits and split_folders(classes) and len(classes) == 1 and all(len(name.parts) > 2 for name in names):
+        splits = classes
+    if splits:
+        raise DataError(
+            f"the first folders are splits ({', '.join(splits)}), not classes; name one of them by --split, or give "
+            "the folder of one"
+        )
     number = {name: i for i, name in enumerate(classes)}
     return [number[name.parts[0]] for name in names], classes
 

@@ -17,9 +17,9 @@ from .hugging_face import PREFIX, HuggingFaceSource, is_saved
 from .listing import Listing, is_image_name, list_files
 from .parquet import ParquetSource
 from .sources import ArraySource, FileSource, ImageSource, SplitError
+from .splits import several_splits, split_folders, split_name, split_of
 from .tars import TarSource
 
-_SPLIT = re.compile(r"(?:^|[-_.])(train|validation|val|test)(?![a-z])", re.IGNORECASE)
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _COMPRESSED_TAR = re.compile(r"\.(tgz|tar\.\w+)$", re.IGNORECASE)
 
@@ -41,6 +41,7 @@ def open_images(
     """
     if limit is not None and limit < 1:
         raise DataError(f"the limit on images must be at least 1, got {limit}")
+    split = split_name(split) if split else split
     if str(path).startswith(PREFIX):
         return HuggingFaceSource(str(path), limit, split)
     path = user_path(path)
@@ -69,6 +70,7 @@ def open_split(
 
     limit: only the first so many images. Raises what :func:`open_images` does.
     """
+    split = split_name(split) if split else None
     try:
         return open_images(path, limit, split or usual), split or usual
     except SplitError:
@@ -122,11 +124,12 @@ def _open_folder(folder: Path, limit: int | None, split: str | None, cache: Path
     parquet = sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
     if parquet:
         return ParquetSource(_of_split(parquet, split, folder), limit)
-    halves = {_split_of(d): d for d in sorted(folder.iterdir()) if d.is_dir() and _SPLIT.fullmatch(d.name)}
+    inside = [d.name for d in folder.iterdir() if d.is_dir() and not d.name.startswith(".")]
+    halves = split_folders(inside)
     if split is not None and split in halves:
-        return _open_folder(halves[split], limit, None, cache)
-    if "train" in halves and len(halves) > 1:
-        raise DataError(f"{folder} holds several splits ({', '.join(sorted(halves))}); name one of them")
+        return _open_folder(folder / halves[split], limit, None, cache)
+    if several := several_splits(inside):
+        raise DataError(f"{folder} holds several splits ({', '.join(several)}); name one of them")
     listing = list_files(folder, is_image_name)
     names = listing.names
     tars = [] if names else _tars(folder)
@@ -169,18 +172,11 @@ def _refuse_compressed(files: list[Path]) -> None:
 
 def _of_split(files: list[Path], split: str | None, where: Path) -> list[Path]:
     if split is None:
-        found = sorted({_split_of(f) for f in files} - {""})
+        found = sorted({split_of(f.name) for f in files} - {""})
         if len(found) > 1:
             raise DataError(f"{where} holds several splits ({', '.join(found)}); name one of them")
         return files
-    chosen = [f for f in files if _split_of(f) == split]
+    chosen = [f for f in files if split_of(f.name) == split]
     if not chosen:
         raise SplitError(f"{where} has no files of the split {split!r}; leave the split out, or give another path")
     return chosen
-
-
-def _split_of(path: Path) -> str:
-    """As in train-00000-of-00005.parquet and ILSVRC2012_img_val.tar; "" for none."""
-    match = _SPLIT.search(path.name)
-    name = match.group(1).lower() if match else ""
-    return "validation" if name == "val" else name
