@@ -114,7 +114,7 @@ def find_token_files(arguments: Sequence[str]) -> list[Path]:
 
 
 def _token_files(folder: Path) -> list[Path]:
-    listing = list_files(folder, lambda name: name.endswith(TOKEN_SUFFIX))
+    listing = list_files(folder, lambda name: name.lower().endswith(TOKEN_SUFFIX))
     for name, reason in listing.left_out.items():
         raise TokenFileError(f"{folder / name}: cannot be searched ({reason}); check its permissions")
     files = [folder / name for name in listing.names]
