@@ -71,6 +71,19 @@ def test_a_folder_never_gets_the_name_of_a_file(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("link", ["loop", "gone"])
+@pytest.mark.parametrize("command", ["reconstruct {} --out {}", "tokenize {} --out {}/in/it", "train {} {}"])
+def test_a_link_to_nothing_is_told_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, link: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.symlink("loop" if link == "loop" else "nowhere", link)
+    pictures = CAT.parent if command.startswith("train") else CAT
+    words = command.format(pictures, link).split() + ["--preset", "tiny"] * command.startswith("train")
+    assert main(words) == 2
+    assert f"{link} is a link to nothing that can be found, so no results can go into it" in capsys.readouterr().err
+
+
 def test_the_current_folder_has_a_name(flowmo: Command) -> None:
     assert flowmo("reconstruct", CAT, "--steps", 1, "--out", ".").out.rstrip().endswith("are in this folder")
 

@@ -6,18 +6,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..errors import ConfigError
+
 
 class ResultStore:
     """JSON values under JSON keys, in a file to which a line each is appended.
 
     A key says all that its value depends on, so that nothing is ever stale; later lines replace earlier ones.
-    A last line cut off by a kill is dropped, and so is any damaged one.
+    A last line cut off by a kill is dropped, and so is any damaged one. Raises ConfigError for a pipe or the like.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.entries: dict[str, Any] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path} is no plain file; remove it, or give another folder")
         whole = path.read_bytes() if path.exists() else b""
         if whole and not whole.endswith(b"\n"):
             whole = whole[: whole.rfind(b"\n") + 1]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError, WeightsError
+from ..image_utils.regular import check_regular
 from ..provenance import weights_checksum
 from ..tokenizer import FlowMo
 from ..weights import load, read_about
@@ -63,6 +64,7 @@ def snapshots(
 def run_length(folder: Path) -> int:
     """Return how many images a run is to see. Raises ConfigError for a folder that is no run's."""
     try:
+        check_regular(folder / "config.json")
         return int(json.loads((folder / "config.json").read_text())["train"]["images"])
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(
@@ -77,6 +79,8 @@ class WatchLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lines: list[dict[str, Any]] = []
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path} is no plain file; give another --out")
         whole = path.read_bytes() if path.exists() else b""
         if not whole.endswith(b"\n"):
             whole = whole[: whole.rfind(b"\n") + 1]
