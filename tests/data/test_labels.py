@@ -55,6 +55,14 @@ def test_a_slash_before_a_name_in_a_tar_is_none_of_it(tmp_path: Path) -> None:
     assert labels_of(tar(tmp_path / "a.tar", members), tmp_path) == {"a.png": 5, "b.png": 6}
 
 
+def test_a_mark_before_labels_is_none_of_them(tmp_path: Path) -> None:
+    mark = b"\xef\xbb\xbf"
+    members = [("a.png", picture()), ("a.cls", mark + b"5"), ("b.png", picture()), ("b.json", mark + b'{"label": 6}')]
+    assert labels_of(tar(tmp_path / "a.tar", members), tmp_path) == {"a.png": 5, "b.png": 6}
+    (tmp_path / "labels.txt").write_bytes(mark + b"a.png 1\nb.png 2\n")
+    assert read_labels(tmp_path / "labels.txt", ["a.png", "b.png"]).tolist() == [1, 2]
+
+
 def test_images_of_one_key_are_told_where_one_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     members = [("key.v1.png", picture()), ("key.v2.png", picture()), ("key.cls", b"5")]
     assert labels_of(tar(tmp_path / "a.tar", members), tmp_path) == {"key.v1.png": 5}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
@@ -247,6 +248,7 @@ def _stem(name: str) -> str:
 def _label(data: bytes, name: str) -> int:
     """The class in a ``.cls`` or ``.json`` member, -1 where it names none, with a note where it has something else.
     DataError for a number that is no class."""
+    data = data.removeprefix(codecs.BOM_UTF8)
     value: Any = data
     if not data.strip().isdigit():  # which JSON takes neither with zeros before it nor of any length
         with contextlib.suppress(ValueError, RecursionError):
