@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from PIL import PngImagePlugin
 
@@ -44,7 +44,8 @@ def without_chunks(file: BinaryIO, name: str) -> BinaryIO | None:
                 if kind == _PROFILE:
                     note(name, f"its colour profile was ignored (it is broken, or has more than {_MOST:,} bytes)")
         place = after
-    return _Parts(file, [*parts, (begin, file.seek(0, io.SEEK_END))]) if parts else None
+    whole = _Parts(file, [*parts, (begin, file.seek(0, io.SEEK_END))])
+    return cast(BinaryIO, whole) if parts else None
 
 
 def _unpacked(file: BinaryIO, kind: bytes, size: int) -> int | None:
