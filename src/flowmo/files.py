@@ -32,6 +32,12 @@ def user_path(text: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(text))
 
 
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path without links, ``.`` and ``..``. One that leads nowhere, or to itself, stays as it is from there
+    on, where ``Path.resolve`` has an error of its own."""
+    return Path(os.path.realpath(path))
+
+
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Yield a temporary file beside ``target`` that is renamed to it if the block succeeds, and removed if it fails.
@@ -140,8 +146,10 @@ def folder_in_words(folder: Path) -> str:
 def check_writable(folder: Path) -> None:
     """Raise ConfigError, before any work, where no file can be written into a folder, which need not exist yet."""
     place = folder.absolute()
-    while not os.path.exists(place):  # no error where a parent may not be looked into
+    while not os.path.lexists(place):  # no error where a parent may not be looked into
         place = place.parent
+    if not os.path.exists(place):
+        raise ConfigError(f"{place} is a link to nothing that can be found, so no results can go into it; remove it")
     if not place.is_dir():
         raise ConfigError(f"{place} is a file, so no results can go into it; give another folder")
     if not os.access(place, os.W_OK | os.X_OK):
@@ -181,8 +189,8 @@ def check_targets(targets: Iterable[Path], sources: Iterable[Path] = (), force: 
     for folder in {path.parent for path in targets}:
         check_writable(folder)
     existing = [path for path in targets if path.exists()]
-    originals = {path.resolve() for path in sources} if existing else set()
-    own = [path for path in existing if path.resolve() in originals]
+    originals = {real_path(path) for path in sources} if existing else set()
+    own = [path for path in existing if real_path(path) in originals]
     if own:
         raise ConfigError(f"a result would overwrite its own source ({_some(own)}); give another --out")
     if existing and not force:

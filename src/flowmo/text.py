@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TextIO
 
 from .config import SamplerConfig
@@ -162,3 +163,12 @@ def guidance_in_words(s: SamplerConfig) -> str:
         return "no guidance"
     low, high = s.guidance_interval
     return f"guidance {s.guidance_scale:g} for t in [{low:.2g}, {high:.2g}]"
+
+
+def what_is_kept(run: Path | None) -> str:
+    """Return what a command that was interrupted leaves behind, in words. run: the folder, where it trains."""
+    if run is None:
+        return "every result that was finished is kept, none is left half-written"
+    if not any(run.glob("checkpoint-*")):
+        return "nothing was trained yet, and the same command begins again"
+    return f"the checkpoints in {run} are kept, and the same command goes on from the newest"

@@ -34,7 +34,7 @@ MAX_READS = 2**22
 
 
 def check_regular(path: Path, what: str = "weights") -> None:
-    """Raise WeightsError for a file that is missing, a folder, a pipe or a device.
+    """Raise WeightsError for a file that is missing, may not be read, or is a folder, a pipe or a device.
 
     All of them would be an error later, or would never end.
     """
@@ -42,6 +42,10 @@ def check_regular(path: Path, what: str = "weights") -> None:
         raise WeightsError(f"no {what} at {path}; give a file of {what}, or a folder that has one")
     if not path.is_file():
         raise WeightsError(f"{path} is no plain file; give a file of {what}")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be opened ({error.strerror or error}); check its permissions") from None
 
 
 def load_tensors(source: Path | BinaryIO, mmap: bool = False) -> Any:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from flowmo.cli.arguments import runs
 from flowmo.cli.main import main
+from flowmo.text import what_is_kept
 
 
 def test_one_image_goes_into_the_named_file(flowmo: Command) -> None:
@@ -69,6 +70,46 @@ def test_a_folder_never_gets_the_name_of_a_file(
     assert code == 2
     assert "is the name of a file, but the results are several files; give a folder, such as" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("link", ["loop", "gone"])
+@pytest.mark.parametrize("command", ["reconstruct {} --out {}", "tokenize {} --out {}/in/it", "train {} {}"])
+def test_a_link_to_nothing_is_told_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, link: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.symlink("loop" if link == "loop" else "nowhere", link)
+    pictures = CAT.parent if command.startswith("train") else CAT
+    words = command.format(pictures, link).split() + ["--preset", "tiny"] * command.startswith("train")
+    assert main(words) == 2
+    assert f"{link} is a link to nothing that can be found, so no results can go into it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["reconstruct", "x", "--out", ""],
+        ["reconstruct", "x", "--out="],
+        ["tokenize", "", "--out", "tokens"],
+        ["train", "x", ""],
+        ["info", ""],
+        ["bench", "encode", "--out", ""],
+    ],
+)
+def test_an_empty_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert "an empty value; write what is meant" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_stopped_run_leaves(tmp_path: Path) -> None:
+    assert what_is_kept(tmp_path / "run") == "nothing was trained yet, and the same command begins again"
+    (tmp_path / "run" / "checkpoint-0000000008").mkdir(parents=True)
+    assert what_is_kept(tmp_path / "run").startswith(f"the checkpoints in {tmp_path / 'run'} are kept")
+    assert "none is left half-written" in what_is_kept(None)
 
 
 def test_the_current_folder_has_a_name(flowmo: Command) -> None:

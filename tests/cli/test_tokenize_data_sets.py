@@ -67,6 +67,13 @@ def test_label_files_that_do_not_fit(flowmo: Command, labels: str, names: str | 
     assert not Path("s.shard").exists()
 
 
+def test_names_of_labels_that_are_not_there(flowmo: Command) -> None:
+    Path("names.txt").write_text("a\nb\n")
+    result = flowmo("tokenize", PICTURES[0], "--out", "s.shard", "--class-names", "names.txt")
+    assert result.code == 2
+    assert "these pictures have none; give --labels or --label-file" in result.err
+
+
 def test_class_folders(flowmo: Command) -> None:
     for i, name in enumerate(("b/1.png", "a/2.png", "b/3.png")):
         Path("data", name).parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +95,7 @@ def test_class_folders(flowmo: Command) -> None:
     ("arguments", "said"),
     [
         (["--labels"], "--labels is for a shard"),
-        (["--limit", 3, "--out", "folder"], "--limit is for a shard"),
+        (["--limit", 3, "--out", "folder"], "--count is for a shard"),
         (["--label-file", "x", "--out", "folder"], "--label-file is for a shard"),
         (["--split", "train", "--out", "s.shard"], "--split is for a data set"),
         (["--shard", "s.bin"], "ends in .shard or .safetensors"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -251,6 +252,10 @@ def test_damaged_lines_of_a_result_store_are_left_out(tmp_path: Path) -> None:
     store.add(["a", 1], 8)
     assert ResultStore(store.path).get(["a", 1]) == 8
     assert ResultStore(store.path).get(["c"]) is None
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(ConfigError, match="pipe is no plain file"):
+            ResultStore(tmp_path / "pipe")
 
 
 def test_numbers_of_bytes_that_make_no_sense() -> None:

@@ -34,6 +34,34 @@ def test_folders_are_classes_where_that_is_said(photos: Path) -> None:
         open_given([str(photos), str(photos)], split="train")
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("train/cat/a.png", "train/dog/b.png", "val/dog/c.png"), "train, validation"),
+        (("train/a.png", "val/b.png"), "train, validation"),
+        (("Val/cat/a.png", "test/cat/b.png"), "test, validation"),
+        (("train/cat/a.png", "val/cat/b.png", "more/cat/c.png"), "train, validation"),
+        (("train/cat/a.png", "train/dog/b.png"), "train"),
+    ],
+)
+def test_splits_are_no_classes(tmp_path: Path, names: tuple[str, ...], said: str) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    for given in ([str(tmp_path)], [str(tmp_path / "*")]):
+        with pytest.raises(DataError, match=rf"splits \({said}\), not classes.*--split"):
+            open_given(given, folders_are_classes=True)
+    if len(names[0].split("/")) > 2 and names[0].startswith("train"):
+        assert open_given([str(tmp_path)], "train").classes == sorted({n.split("/")[1] for n in names if "train" in n})
+
+
+def test_a_class_may_have_the_name_of_a_split(tmp_path: Path) -> None:
+    for name in ("train/a.png", "bus/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    assert open_given([str(tmp_path)], folders_are_classes=True).classes == ["bus", "train"]
+
+
 def test_a_data_set_brings_its_labels(tmp_path: Path) -> None:
     np.save(tmp_path / "set.npy", np.zeros((3, 8, 8, 3), np.uint8))
     np.save(tmp_path / "set.labels.npy", np.array([2, 0, 1]))

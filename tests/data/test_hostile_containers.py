@@ -17,6 +17,7 @@ from PIL import Image
 
 from flowmo import Tokens
 from flowmo.data import open_images
+from flowmo.data.tar_index import read_index
 from flowmo.errors import DataError, TokenFileError
 from flowmo.evaluation.generated import read_samples
 from flowmo.image_utils import notes
@@ -44,6 +45,16 @@ def tar_of(**members: bytes) -> bytes:
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
+
+
+def test_a_tar_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a.tar").write_bytes(tar_of(a_png=picture()))
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(DataError, match=r"a\.tar: may not be read; check its permissions"):
+        read_index(tmp_path / "a.tar")
 
 
 def labels(path: Path) -> list[int | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from PIL import Image
 
 from flowmo import samples
 from flowmo.data import open_images, parquet
-from flowmo.errors import DataError, ImageError
+from flowmo.data.given import open_given
+from flowmo.errors import ConfigError, DataError, ImageError
 
 PHOTOS = samples.paths()
 
@@ -59,6 +61,7 @@ class TestFolder:
         with pytest.raises(DataError, match=r"train, validation.*name one"):
             open_images(tmp_path)
         assert len(open_images(tmp_path, split="train")) == 5
+        assert [len(open_images(tmp_path, split=name)) for name in ("val", "Valid", "VALIDATION")] == [3, 3, 3]
         validation = open_images(tmp_path, split="validation")
         assert [validation.label(i) for i in range(3)] == [0, 0, 1]
 
@@ -221,6 +224,46 @@ class TestArray:
         for name in ("float", "shape", "object", "l", "text", "empty", "zip"):
             with pytest.raises(DataError, match=f"{name}.*npy"):
                 open_images(tmp_path / f"{name}.npy")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("s-0.tar", "s-1.tar", "logo.png"), r"images \(logo\.png\) and \.tar \(s-0\.tar, \.\.\.\)"),
+        (("a.tar", "b.tar.gz"), r"b\.tar\.gz: is a compressed tar"),
+        (("a.PNG", "b.TGZ"), r"b\.TGZ: is a compressed tar"),
+        (("a.parquet", "B.PARQUET", "c.png"), r"images \(c\.png\) and \.parquet \(B\.PARQUET, \.\.\.\)"),
+        (("data/a.parquet", "b.tar"), r"\.tar \(b\.tar\) and \.parquet \(data/a\.parquet\)"),
+        (("in/it/a.tar", "b.jpg"), r"one kind is read at a time"),
+    ],
+)
+def test_a_folder_of_several_kinds_is_refused(tmp_path: Path, names: tuple[str, ...], said: str) -> None:
+    for name in (*names, "notes.txt", "a.tar.sha256"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_bytes(PHOTOS[0].read_bytes())
+    with pytest.raises(DataError, match=said):
+        open_images(tmp_path)
+    with pytest.raises(DataError, match=said):
+        open_given([str(tmp_path)])
+
+
+def test_suffixes_of_any_case(tmp_path: Path) -> None:
+    for name, photo in (("a.parquet", PHOTOS[0]), ("B.PARQUET", PHOTOS[1])):
+        write_parquet(tmp_path / "parquet" / name, [photo])
+    for name, photo in (("a.tar", PHOTOS[2]), ("B.TAR", PHOTOS[3])):
+        (tmp_path / "tar").mkdir(exist_ok=True)
+        with tarfile.open(tmp_path / "tar" / name, "w") as tar:
+            tar.add(photo, photo.name)
+    for kind, last in (("parquet", "B.PARQUET"), ("tar", "B.TAR")):
+        assert len(open_images(tmp_path / kind)) == len(open_given([str(tmp_path / kind)]).source) == 2
+        assert len(open_images(tmp_path / kind / last)) == len(open_given([str(tmp_path / kind / last)]).source) == 1
+
+
+def test_several_data_sets_are_given_by_one_pattern(tmp_path: Path) -> None:
+    for name in ("a.tar", "b.tar"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"a\.tar is a data set.*one pattern in quotes"):
+        open_given([str(tmp_path / "a.tar"), str(tmp_path / "b.tar")])
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:

@@ -50,6 +50,25 @@ def labels_of(path: Path, cache: Path) -> dict[str, int | None]:
     return {source.name(i): source.label(i) for i in range(len(source))}
 
 
+def test_a_slash_before_a_name_in_a_tar_is_none_of_it(tmp_path: Path) -> None:
+    members = [("/a.png", picture()), ("a.cls", b"5"), ("b.png", picture()), ("/b.cls", b"6")]
+    assert labels_of(tar(tmp_path / "a.tar", members), tmp_path) == {"a.png": 5, "b.png": 6}
+
+
+def test_a_mark_before_labels_is_none_of_them(tmp_path: Path) -> None:
+    mark = b"\xef\xbb\xbf"
+    members = [("a.png", picture()), ("a.cls", mark + b"5"), ("b.png", picture()), ("b.json", mark + b'{"label": 6}')]
+    assert labels_of(tar(tmp_path / "a.tar", members), tmp_path) == {"a.png": 5, "b.png": 6}
+    (tmp_path / "labels.txt").write_bytes(mark + b"a.png 1\nb.png 2\n")
+    assert read_labels(tmp_path / "labels.txt", ["a.png", "b.png"]).tolist() == [1, 2]
+
+
+def test_images_of_one_key_are_told_where_one_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    members = [("key.v1.png", picture()), ("key.v2.png", picture()), ("key.cls", b"5")]
+    assert labels_of(tar(tmp_path / "a.tar", members), tmp_path) == {"key.v1.png": 5}
+    assert "key.v2.png: was left out (its key and its label are those of key.v1.png)" in caplog.text
+
+
 @pytest.mark.parametrize("kind", ["uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"])
 def test_every_integer_type_in_parquet(tmp_path: Path, kind: str) -> None:
     pa = pytest.importorskip("pyarrow")

@@ -131,6 +131,15 @@ def test_files_of_class_names(tmp_path: Path) -> None:
         read_class_names(tmp_path / "absent.txt")
 
 
+def test_a_mark_before_the_class_names_is_none_of_them_and_no_name_stands_twice(tmp_path: Path) -> None:
+    for name, text in (("a.txt", "cat\ndog\n"), ("a.json", '["cat", "dog"]')):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+        assert read_class_names(tmp_path / name) == ["cat", "dog"]
+        (tmp_path / name).write_text(text.replace("dog", "cat"))
+        with pytest.raises(DataError, match="two classes are named 'cat'"):
+            read_class_names(tmp_path / name)
+
+
 def test_the_class_names_of_the_shared_data(shared: Path) -> None:
     classes = read_class_names(shared / "data" / "tiny64" / "classes.json")
     assert len(classes) == 100

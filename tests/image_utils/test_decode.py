@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from flowmo import samples
 from flowmo.data import decode, find_pictures, open_picture
 from flowmo.errors import ImageError
+from flowmo.image_utils import notes, png_text
 
 
 @pytest.fixture(scope="module")
@@ -271,3 +272,61 @@ class TestFindPictures:
     def test_no_arguments(self) -> None:
         with pytest.raises(ImageError, match="no pictures given"):
             find_pictures([])
+
+
+def _with_chunks(photo: Image.Image, before: bytes = b"", after: bytes = b"") -> bytes:
+    with io.BytesIO() as buffer:
+        photo.save(buffer, "PNG")
+        png = buffer.getvalue()
+    return png[:33] + before + png[33:-12] + after + png[-12:]
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+LARGE = zlib.compress(bytes(2**21))
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        _chunk(b"zTXt", b"Comment\0\0" + LARGE),
+        _chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**20)) + bytes(2**21)),
+        _chunk(b"zTXt", b"Comment\0\1" + LARGE),
+        _chunk(b"iTXt", b"Comment\0\1\0en\0\0" + LARGE),
+        _chunk(b"iCCP", b"name\0\0" + LARGE),
+        _chunk(b"iCCP", b"name\0\7" + LARGE),
+        _chunk(b"iCCP", b"name"),
+    ],
+    ids=["text", "long", "method", "international", "profile", "profile method", "profile cut"],
+)
+def test_texts_and_profiles_of_a_png_do_not_keep_it_from_being_read(
+    photo: Image.Image, tmp_path: Path, caplog: pytest.LogCaptureFixture, chunk: bytes
+) -> None:
+    notes._said.clear()
+    title = _chunk(b"tEXt", b"Title\0a photograph")
+    for place, data in (("before", _with_chunks(photo, title + chunk)), ("after", _with_chunks(photo, b"", chunk))):
+        (tmp_path / "a.png").write_bytes(data)
+        assert difference(decode(data, f"{place}.png"), photo) == 0
+        assert difference(decode(tmp_path / "a.png", f"{place} in a file.png"), photo) == 0
+    assert ("before.png: its colour profile was ignored" in caplog.text) == (b"iCCP" in chunk)
+    with pytest.raises(ImageError, match="damaged"):
+        decode(_with_chunks(photo, chunk)[:-4000], "cut.png")
+
+
+def test_many_texts_of_a_png_take_no_more_memory_than_some(photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_MEMORY", 2000)
+    monkeypatch.setattr(png_text, "_MOST_TOGETHER", 2000)
+    for chunk in (_chunk(b"tEXt", b"k\0" + b"a" * 998), _chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(998)))):
+        with pytest.raises(ValueError, match="Too much memory"):
+            Image.open(io.BytesIO(_with_chunks(photo, chunk * 3))).load()
+        assert difference(decode(_with_chunks(photo, chunk * 3), "many"), photo) == 0
+
+
+def test_what_is_small_is_kept_of_a_png_with_a_text_that_is_too_large(photo: Image.Image) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    turned = _chunk(b"eXIf", exif.tobytes()[6:])
+    data = _with_chunks(photo, turned + _chunk(b"zTXt", b"Comment\0\0" + LARGE))
+    assert difference(decode(data, "turned"), photo.transpose(Image.Transpose.ROTATE_180)) == 0

@@ -27,7 +27,7 @@ from ..evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from ..evaluation.results import Result, data_name
 from ..evaluation.session import Session, flat, hold
 from ..evaluation.several import Evaluation, evaluate_models, watch_run
-from ..files import folder_in_words
+from ..files import folder_in_words, real_path
 from ..inference import made_ready
 from ..metrics.networks import WeightFiles
 from ..metrics.table import FEW, check_metrics, default_families, families, in_one_line, result_table
@@ -130,7 +130,7 @@ def _watch(a: argparse.Namespace, evaluation: Evaluation, progress: Progress) ->
                 progress.say(f"{images:,} images, {result.protocol}: {in_one_line(flat(result))}")
     except KeyboardInterrupt:
         progress.say("stopped")
-    progress.say(f"{a.out / folder.resolve().name}.jsonl has a line for each evaluation")
+    progress.say(f"{a.out / real_path(folder).name}.jsonl has a line for each evaluation")
     return results
 
 

@@ -16,7 +16,7 @@ from types import ModuleType
 
 from .._version import __version__
 from ..errors import FlowMoError
-from ..text import plain_output
+from ..text import plain_output, what_is_kept
 from .arguments.flags import likely_flag, move_model_settings, tell_old_names, unify
 from .arguments.subcommands import Parser, add_commands
 from .printing import is_first
@@ -130,7 +130,8 @@ def _main(argv: list[str]) -> int:
             raise
         return _fail(command, OUT_OF_MEMORY)
     except KeyboardInterrupt:
-        print(f"\nflowmo {command}: stopped; {_kept(command, arguments)}", file=sys.stderr)
+        kept = what_is_kept(arguments.out if arguments is not None and command in RUNS else None)
+        print(f"\nflowmo {command}: stopped; {kept}", file=sys.stderr)
         return 130
 
 
@@ -150,13 +151,6 @@ def _not_taken(parser: argparse.ArgumentParser, argv: list[str], unknown: list[s
         return f"too many names: {shlex.join(unknown)}; '--help' says what the command takes"
     near = likely_flag(parser, argv, flag)
     return f"there is no flag {flag}" + (f"; did you mean {near}?" if near else "; '--help' lists them")
-
-
-def _kept(command: str | None, arguments: argparse.Namespace | None) -> str:
-    """Return what a command that was interrupted leaves behind."""
-    if command in RUNS and arguments is not None:
-        return f"the checkpoints in {arguments.out} are kept, and the same command goes on from the newest"
-    return "every result that was finished is kept, none is left half-written"
 
 
 def _summaries() -> str:

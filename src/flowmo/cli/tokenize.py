@@ -74,7 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     for name in OF_SHARDS:
         if getattr(a, name):
-            raise ConfigError(f"--{name.replace('_', '-')} is for a shard of a data set; give --out NAME.shard too")
+            flag = "count" if name == "limit" else name.replace("_", "-")
+            raise ConfigError(f"--{flag} is for a shard of a data set; give --out NAME.shard too")
     return _to_files(a)
 
 

@@ -207,6 +207,8 @@ def _columns(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Te
     """Return the settings of a shard, and its columns as views into the file."""
     if not Path(path).is_file():
         raise FileNotFoundError("there is no such file") if not Path(path).exists() else OSError("no plain file")
+    with open(path, "rb"):  # of a file that may not be read, safetensors says that it is not there
+        pass
     with safe_open(os.fspath(path), framework="pt") as stream:
         settings = stream.metadata() or {}
         if settings.get("format") != FORMAT:

@@ -86,6 +86,8 @@ def make_shard(
     labels = labels_of(source, r.label_file)
     if r.class_names:
         classes = read_class_names(r.class_names)
+        if not labels:
+            raise ConfigError("--class-names names labels, and these pictures have none; give --labels or --label-file")
     array = r.target.suffix == ".npy"
     if world.main:
         check_targets([r.target, *files_beside(r.target)] if array else [r.target], paths, r.force)

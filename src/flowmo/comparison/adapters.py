@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, WeightsError
+from ..image_utils.regular import check_regular
 from ..metrics.pixels import thumbnail
 from ..quantize.tokens import payload_size
 from ..tokenizer import FlowMo
@@ -178,6 +179,7 @@ def diffusers_folder(name: str, folder: Path) -> Peer:
     Raises WeightsError for a folder that cannot be loaded, ConfigError where diffusers is not installed.
     """
     try:
+        check_regular(folder / "config.json")
         kind = json.loads((folder / "config.json").read_text())["_class_name"]
     except (OSError, ValueError, KeyError, TypeError):
         raise WeightsError(f"{folder}: no config.json of a diffusers model in it") from None

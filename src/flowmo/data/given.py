@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ..errors import ConfigError, DataError
 from ..files import user_path
 from .inputs import PictureList, find_pictures
+from .listing import CONTAINERS, is_container_name, list_files
 from .naming import class_labels, relative_names
 from .opening import open_images
 from .sources import ImageSource, class_names
@@ -37,6 +38,12 @@ def open_given(
         return Given(source, class_names(source), [])
     if split:
         raise ConfigError("--split is for a data set; these are pictures, all of which are coded")
+    sets = [text for text in given if is_data_set(text)]
+    if sets:
+        raise ConfigError(
+            f"{sets[0]} is a data set, and one is coded at a time; give one folder, or one pattern in quotes such as "
+            "'shard-*.tar'"
+        )
     paths = find_pictures(list(given))[:limit]
     names = relative_names(list(given), paths)
     labels, classes = class_labels(names) if folders_are_classes else (None, None)
@@ -44,11 +51,12 @@ def open_given(
 
 
 def is_data_set(text: str) -> bool:
-    """Return whether only ``open_images`` reads it, rather than that it means pictures."""
+    """Return whether only ``open_images`` reads it, rather than that it means pictures. A folder that holds pictures
+    too is one, which ``open_images`` refuses."""
     path = user_path(text)
     if path.is_dir():
-        return any(next(path.glob(pattern), None) for pattern in ("*.parquet", "data/*.parquet", "*.tar"))
-    return text.startswith("hf:") or path.suffix in (".parquet", ".tar", ".npy")
+        return bool(list_files(path, is_container_name).names)
+    return text.startswith("hf:") or path.suffix.lower() in (*CONTAINERS, ".npy")
 
 
 def labels_of(source: ImageSource, file: Path | None = None) -> list[int] | None:

@@ -13,6 +13,7 @@ from ..image_utils.decode import decode
 from ..image_utils.notes import note
 from ..labels import checked_labels, whole_labels
 from .sources import SplitError, classes_text
+from .splits import split_name
 
 PREFIX = "hf:"
 
@@ -96,11 +97,13 @@ def _load(where: str, split: str | None) -> Any:
     except Exception as error:  # It passes on what its many parts raise.
         raise DataError(f"{where}: the package datasets cannot load it ({error})") from None
     if not isinstance(found, dict):  # one split, saved alone
-        if split is not None and str(found.split or split) != split:
+        if split is not None and split_name(str(found.split or split)) != split_name(split):
             raise SplitError(f"{where} is the split {found.split}, not {split!r}")
         return found
     if split is None and len(found) > 1:
         raise DataError(f"{where} holds several splits ({', '.join(found)}); name one of them")
+    if split is not None and split not in found:
+        split = next((name for name in found if split_name(name) == split_name(split)), split)
     if split is not None and split not in found:
         raise SplitError(f"{where} has no split {split!r}; it has {', '.join(found)}")
     return found[split or next(iter(found))]

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import cache_folder, only_one, replacing
+from ..files import cache_folder, only_one, real_path, replacing
+from ..image_utils.regular import check_regular
 from ..labels import NONE
 from .sources import Texts
 from .tar_index import NOT_PLAIN, TarIndex, read_index
 
-_VERSION = 3
+_VERSION = 4
 _COLUMNS = ("offsets", "sizes", "headers", "labels")
 
 
@@ -56,7 +57,7 @@ def _progress(total: int) -> Iterator[Callable[[int], object]]:
 
 
 def _cache_file(folder: Path, tar: Path) -> Path:
-    place = hashlib.sha256(os.fsencode(tar.resolve())).hexdigest()[:16]
+    place = hashlib.sha256(os.fsencode(real_path(tar))).hexdigest()[:16]
     return folder / f"{tar.stem}-{place}.npz"
 
 
@@ -80,6 +81,7 @@ def _save(folder: Path, tar: Path, index: TarIndex) -> None:
 def _load(folder: Path, tar: Path) -> TarIndex | None:
     try:
         file = _cache_file(folder, tar)
+        check_regular(file)
         with zipfile.ZipFile(file) as archive:  # ours is not compressed, so it says nothing larger than itself
             if any(info.compress_type or info.file_size > file.stat().st_size for info in archive.infolist()):
                 return None

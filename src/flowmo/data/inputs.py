@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import ImageError
-from ..files import user_path
+from ..files import real_path, user_path
 from ..image_utils.decode import IMAGE_SUFFIXES, decode
 from .sources import image_files
 
@@ -75,10 +75,10 @@ def leave_out_results(paths: list[Path], given: list[str], out: Path) -> list[Pa
 
     Raises ImageError where no others are left.
     """
-    inside, named = out.resolve(), {user_path(text).resolve() for text in given}
+    inside, named = real_path(out), {real_path(user_path(text)) for text in given}
     if any(inside == path or inside in path.parents for path in named):
         return paths
-    left = [path for path in paths if inside not in path.resolve().parents]
+    left = [path for path in paths if inside not in real_path(path).parents]
     if not left:
         raise ImageError(f"no pictures but earlier results in {out}; name others, or give another --out")
     return left

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +11,10 @@ from pathlib import Path
 
 from ..image_utils.decode import IMAGE_SUFFIXES
 
+TAR, PARQUET = ".tar", ".parquet"
+CONTAINERS = (TAR, PARQUET)
+"""Suffixes of files of many images; they count in any case, as those of images do."""
+COMPRESSED_TAR = re.compile(r"\.(tgz|tbz2?|txz|tzst|tar\.(gz|bz2|xz|zstd?|lz4|lzma|lz|z|br))$", re.IGNORECASE)
 _MOST_ENTRIES_BY_LINK = 16
 _MOST_LEVELS = 900  # below what Python's stack bears, beyond what file systems give a name
 
@@ -73,3 +78,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def is_image_name(name: str) -> bool:
     """Return whether a name has the suffix of an image."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def is_container_name(name: str) -> bool:
+    """Return whether a name is that of a file of many images, compressed tars too, which cannot be read."""
+    return os.path.splitext(name)[1].lower() in CONTAINERS or COMPRESSED_TAR.search(name) is not None
+
+
+def is_data_name(name: str) -> bool:
+    """Return whether a name is that of an image or of a file of many."""
+    return is_image_name(name) or is_container_name(name)

@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..errors import TokenFileError
+from ..errors import DataError, TokenFileError
 from ..image_utils.regular import check_regular
 from .listing import list_files
+from .splits import several_splits, split_folders
 
 TOKEN_SUFFIX = ".flowmo"
 
@@ -68,12 +69,21 @@ def class_labels(names: Sequence[Path]) -> tuple[list[int], list[str]]:
     """Return labels from class folders, and the classes in sorted order.
 
     The class of a picture is the first folder of its name; its label is the place of that in sorted order. Raises
-    TokenFileError when a picture lies in no class folder.
+    TokenFileError when a picture lies in no class folder, DataError when the first folders are splits that hold the
+    class folders.
     """
     loose = [name for name in names if len(name.parts) < 2]
     if loose:
         raise TokenFileError(f"{loose[0]} lies in no class folder: labels need a folder with one sub-folder a class")
     classes = sorted({name.parts[0] for name in names})
+    splits = several_splits(classes)
+    if not splits and split_folders(classes) and len(classes) == 1 and all(len(name.parts) > 2 for name in names):
+        splits = classes
+    if splits:
+        raise DataError(
+            f"the first folders are splits ({', '.join(splits)}), not classes; name one of them by --split, or give "
+            "the folder of one"
+        )
     number = {name: i for i, name in enumerate(classes)}
     return [number[name.parts[0]] for name in names], classes
 
@@ -107,7 +117,7 @@ def find_token_files(arguments: Sequence[str]) -> list[Path]:
 
 
 def _token_files(folder: Path) -> list[Path]:
-    listing = list_files(folder, lambda name: name.endswith(TOKEN_SUFFIX))
+    listing = list_files(folder, lambda name: name.lower().endswith(TOKEN_SUFFIX))
     for name, reason in listing.left_out.items():
         raise TokenFileError(f"{folder / name}: cannot be searched ({reason}); check its permissions")
     files = [folder / name for name in listing.names]

@@ -14,14 +14,14 @@ from ..image_utils.decode import IMAGE_SUFFIXES
 from ..image_utils.regular import kind_of
 from ..presets import PRESETS
 from .hugging_face import PREFIX, HuggingFaceSource, is_saved
-from .listing import Listing, is_image_name, list_files
+from .listing import COMPRESSED_TAR, CONTAINERS, PARQUET, TAR, Listing, is_data_name, list_files
 from .parquet import ParquetSource
 from .sources import ArraySource, FileSource, ImageSource, SplitError
+from .splits import several_splits, split_folders, split_name, split_of
 from .tars import TarSource
 
-_SPLIT = re.compile(r"(?:^|[-_.])(train|validation|val|test)(?![a-z])", re.IGNORECASE)
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_COMPRESSED_TAR = re.compile(r"\.(tgz|tar\.\w+)$", re.IGNORECASE)
+_IMAGES = "images"  # beside TAR and PARQUET
 
 
 def open_images(
@@ -41,19 +41,20 @@ def open_images(
     """
     if limit is not None and limit < 1:
         raise DataError(f"the limit on images must be at least 1, got {limit}")
+    split = split_name(split) if split else split
     if str(path).startswith(PREFIX):
         return HuggingFaceSource(str(path), limit, split)
     path = user_path(path)
     if os.path.isdir(path):
         return _open_folder(path, limit, split, cache)
     files = _expand(path)
-    if all(f.suffix == ".parquet" for f in files):
+    if all(f.suffix.lower() == PARQUET for f in files):
         return ParquetSource(_of_split(files, split, path), limit)
-    if all(f.suffix == ".tar" for f in files):
+    if all(f.suffix.lower() == TAR for f in files):
         return TarSource(_of_split(files, split, path), limit, cache)
     if split is not None:
         raise SplitError(f"{path} has no splits; leave the split out")
-    if len(files) == 1 and files[0].suffix == ".npy":
+    if len(files) == 1 and files[0].suffix.lower() == ".npy":
         return ArraySource(files[0], limit)
     if all(f.suffix.lower() in IMAGE_SUFFIXES for f in files):
         root = Path(os.path.commonpath([f.parent for f in files]))
@@ -69,6 +70,7 @@ def open_split(
 
     limit: only the first so many images. Raises what :func:`open_images` does.
     """
+    split = split_name(split) if split else None
     try:
         return open_images(path, limit, split or usual), split or usual
     except SplitError:
@@ -119,24 +121,23 @@ def _open_folder(folder: Path, limit: int | None, split: str | None, cache: Path
         raise DataError(f"{folder}: cannot be searched ({error.strerror}); check its permissions") from None
     if is_saved(folder):
         return HuggingFaceSource(str(folder), limit, split)
-    parquet = sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
-    if parquet:
-        return ParquetSource(_of_split(parquet, split, folder), limit)
-    halves = {_split_of(d): d for d in sorted(folder.iterdir()) if d.is_dir() and _SPLIT.fullmatch(d.name)}
+    inside = [d.name for d in folder.iterdir() if d.is_dir() and not d.name.startswith(".")]
+    halves = split_folders(inside)
     if split is not None and split in halves:
-        return _open_folder(halves[split], limit, None, cache)
-    if "train" in halves and len(halves) > 1:
-        raise DataError(f"{folder} holds several splits ({', '.join(sorted(halves))}); name one of them")
-    listing = list_files(folder, is_image_name)
-    names = listing.names
-    tars = [] if names else _tars(folder)
-    if tars:
-        return TarSource(_of_split(tars, split, folder), limit, cache)
+        return _open_folder(folder / halves[split], limit, None, cache)
+    if several := several_splits(inside):
+        raise DataError(f"{folder} holds several splits ({', '.join(several)}); name one of them")
+    listing = list_files(folder, is_data_name)
+    kinds = _by_kind(folder, listing)
+    if parquet := kinds[PARQUET]:
+        return ParquetSource(_of_split([folder / name for name in parquet], split, folder), limit)
+    if tars := kinds[TAR]:
+        return TarSource(_of_split([folder / name for name in tars], split, folder), limit, cache)
     if split is not None:
         raise SplitError(f"{folder} has no split {split!r}; leave the split out, or give another folder")
+    names = kinds[_IMAGES]
     if not names:
         _refuse_left_out(folder, listing)
-        _refuse_compressed(sorted(folder.iterdir()))
         raise DataError(f"{folder}: no image found in it; give a folder of JPEG, PNG or WebP files, Parquet or tars")
     labels = classes = None
     if all(name.count("/") == 1 for name in names):
@@ -148,12 +149,26 @@ def _open_folder(folder: Path, limit: int | None, split: str | None, cache: Path
     return FileSource(folder, names, limit, labels, classes, list(listing.left_out))
 
 
-def _tars(folder: Path) -> list[Path]:
-    """Return the tars below a folder. Raises DataError where a part of it cannot be searched."""
-    listing = list_files(folder, lambda name: name.endswith(".tar"))
-    if listing.names:
+def _by_kind(folder: Path, listing: Listing) -> dict[str, list[str]]:
+    """Return the names of images, tars and Parquet files in a folder.
+
+    Raises DataError for several kinds, of which all but one would be left out, for compressed tars, and where the
+    others cannot be found since a part cannot be searched.
+    """
+    kinds: dict[str, list[str]] = {_IMAGES: [], TAR: [], PARQUET: []}
+    for name in listing.names:
+        suffix = os.path.splitext(name)[1].lower()
+        kinds[suffix if suffix in CONTAINERS else _IMAGES].append(name)
+    _refuse_compressed([folder / name for name in kinds[_IMAGES]])
+    found = {kind: names for kind, names in kinds.items() if names}
+    if len(found) > 1:
+        several = " and ".join(f"{kind} ({names[0]}{', ...' * (len(names) > 1)})" for kind, names in found.items())
+        raise DataError(
+            f"{folder} holds {several}, and one kind is read at a time; move the others elsewhere, or give a pattern"
+        )
+    if found and _IMAGES not in found:
         _refuse_left_out(folder, listing)
-    return [folder / name for name in listing.names]
+    return kinds
 
 
 def _refuse_left_out(folder: Path, listing: Listing) -> None:
@@ -163,24 +178,17 @@ def _refuse_left_out(folder: Path, listing: Listing) -> None:
 
 def _refuse_compressed(files: list[Path]) -> None:
     for file in files:
-        if _COMPRESSED_TAR.search(file.name):
+        if COMPRESSED_TAR.search(file.name):
             raise DataError(f"{file}: is a compressed tar; unpack it to a plain .tar, of which any image can be read")
 
 
 def _of_split(files: list[Path], split: str | None, where: Path) -> list[Path]:
     if split is None:
-        found = sorted({_split_of(f) for f in files} - {""})
+        found = sorted({split_of(f.name) for f in files} - {""})
         if len(found) > 1:
             raise DataError(f"{where} holds several splits ({', '.join(found)}); name one of them")
         return files
-    chosen = [f for f in files if _split_of(f) == split]
+    chosen = [f for f in files if split_of(f.name) == split]
     if not chosen:
         raise SplitError(f"{where} has no files of the split {split!r}; leave the split out, or give another path")
     return chosen
-
-
-def _split_of(path: Path) -> str:
-    """Return the split in a name, as in train-00000-of-00005.parquet and ILSVRC2012_img_val.tar; "" for none."""
-    match = _SPLIT.search(path.name)
-    name = match.group(1).lower() if match else ""
-    return "validation" if name == "val" else name

@@ -14,7 +14,7 @@ from ..errors import DataError, ImageError
 from ..files import folder_in_words
 from ..image_utils.decode import MAX_ENCODED_BYTES, decode
 from ..image_utils.notes import note
-from ..image_utils.regular import check_regular
+from ..image_utils.regular import NotRegularError, check_regular
 from ..labels import MOST, NONE, checked_labels, merged_labels, whole_labels
 from .parquet_pages import Chunk, column_chunks, unpacked_size
 from .sources import classes_text
@@ -63,6 +63,10 @@ class ParquetSource:
                 new, about = self._open(number, file)
             except DataError:
                 raise
+            except NotRegularError as error:
+                raise DataError(f"{file}: {error}") from None
+            except PermissionError:
+                raise DataError(f"{file}: may not be read; check its permissions") from None
             except Exception as error:  # pyarrow raises its own, and what its binding meets in damaged metadata
                 raise DataError(f"{file}: not a Parquet file that can be read ({error}); fetch it again") from None
             groups += new

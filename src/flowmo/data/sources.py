@@ -13,9 +13,10 @@ from PIL import Image
 from ..errors import DataError
 from ..files import folder_in_words
 from ..image_utils.decode import decode
+from ..image_utils.notes import note
 from ..image_utils.regular import check_regular
 from ..labels import NONE, checked_labels, whole_labels
-from .listing import is_image_name, list_files
+from .listing import is_data_name, is_image_name, list_files
 
 
 class SplitError(DataError):
@@ -157,9 +158,14 @@ def image_files(folder: Path) -> list[Path]:
     """Return every image below a folder by its suffix, in sorted order, and then each folder that cannot be searched.
 
     Reading one of those fails by name, as reading a broken image does (see :func:`flowmo.data.listing.list_files`).
+    Files of many images beside them are left out with a note.
     """
-    listing = list_files(folder, is_image_name)
-    return [folder / name for name in [*listing.names, *listing.left_out]]
+    listing = list_files(folder, is_data_name)
+    names = [name for name in listing.names if is_image_name(name)]
+    if names and len(names) < len(listing.names):
+        other = next(name for name in listing.names if not is_image_name(name))
+        note(str(folder), f"its tars and Parquet files were left out (such as {other}); only its pictures are read")
+    return [folder / name for name in [*names, *listing.left_out]]
 
 
 def classes_text(labels: Any) -> str:

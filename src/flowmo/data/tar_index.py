@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
@@ -20,6 +21,7 @@ from ..image_utils.decode import IMAGE_SUFFIXES
 from ..image_utils.notes import note
 from ..image_utils.regular import NotRegularError, check_regular
 from ..labels import NONE, checked_labels, labels_by_name, whole_labels
+from .listing import COMPRESSED_TAR, TAR
 from .sources import Texts
 
 WNID = re.compile(r"n\d{8}")
@@ -67,6 +69,8 @@ def read_index(tar: Path, advance: Callable[[int], object] = lambda _: None) -> 
         raise DataError(f"{tar}: {error}") from None
     except DataError as error:
         raise DataError(f"{tar}: {error}") from None
+    except PermissionError:
+        raise DataError(f"{tar}: may not be read; check its permissions") from None
     except Exception as error:  # tarfile raises nearly every type there is on damaged headers.
         raise DataError(f"{tar}: {_why(tar, error)}") from None
     if len(index.offsets) and int((index.offsets + index.sizes).max()) > size:
@@ -93,6 +97,9 @@ class _Found:
             first: dict[str, int] = {}
             for i in sorted(chosen, key=lambda i: (_stem(self.names[i]) != keys[i], i)):
                 first.setdefault(keys[i], i)
+            if left := [i for i in chosen if first[keys[i]] != i]:
+                kept, more = self.names[first[keys[left[0]]]], f"; {len(left)} in all" * (len(left) > 1)
+                note(self.names[left[0]], f"was left out (its key and its label are those of {kept}{more})")
             chosen = sorted(first.values())  # type: ignore[assignment]
         places = np.array([self.places[i] for i in chosen], np.int64).reshape(-1, 3)
         return TarIndex(
@@ -127,22 +134,24 @@ class _Found:
 
 def _add(found: _Found, file: _Slice, member: tarfile.TarInfo) -> None:
     """Take note of a member, if it is an image, its label, or a tar of images."""
-    path = PurePosixPath(member.name)
+    path = PurePosixPath(member.name.lstrip("/"))
     if path.name.startswith("."):
         return
-    if path.suffix == ".tar":
+    if path.suffix.lower() == TAR:
         if not _is_plain(member):
             raise DataError(f"{member.name} is a tar that is stored sparse or as a link; pack it anew")
         inner = _Slice(file, member.offset_data, member.size)
         for image in _members(inner):
             if _is_image(image.name):
-                found.names.append(f"{path.stem}/{PurePosixPath(image.name)}")
+                found.names.append(f"{path.stem}/{PurePosixPath(image.name.lstrip('/'))}")
                 found.places.append(_place(inner, image, member.offset_data))
                 found.classes.append(path.stem)
     elif _is_image(member.name):
         found.names.append(str(path))
         found.places.append(_place(file, member, 0))
         found.classes.append(path.parent.name if WNID.fullmatch(path.parent.name) else "")
+    elif COMPRESSED_TAR.search(path.name):
+        note(str(path), "was left out (it is a compressed tar; unpack it to a plain .tar and pack it anew)")
     elif path.suffix.lower() in _LABEL_SUFFIXES:
         if not _is_plain(member) or member.size > _MOST_LABEL_BYTES:
             note(str(path), f"its label was left out (it is a link, or has more than {_MOST_LABEL_BYTES:,} bytes)")
@@ -246,6 +255,7 @@ def _label(data: bytes, name: str) -> int:
 
     It leaves a note where it has something else. Raises DataError for a number that is no class.
     """
+    data = data.removeprefix(codecs.BOM_UTF8)
     value: Any = data
     if not data.strip().isdigit():  # which JSON takes neither with zeros before it nor of any length
         with contextlib.suppress(ValueError, RecursionError):

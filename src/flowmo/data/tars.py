@@ -114,7 +114,7 @@ def read_labels(file: Path, names: Sequence[str]) -> np.ndarray:
     """
     try:
         check_regular(file)
-        lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.split() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: cannot be read ({error})") from None
     columns = {len(line) for line in lines}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..data import find_pictures, open_picture
 from ..errors import ConfigError, DataError, ImageError
-from ..files import user_path
+from ..files import real_path, user_path
 from ..labels import checked_labels
 from ..metrics.features import FeatureNetwork
 from ..metrics.table import GENERATED, Measurements, allowed, compute
@@ -48,7 +48,7 @@ def read_samples(path: str | Path) -> Samples:
     """
     path = user_path(path)
     if path.is_dir():
-        return Samples(_folder(path), None, path.resolve().name)
+        return Samples(_folder(path), None, real_path(path).name)
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder; 'flowmo generate --npz FILE' makes one")
     try:

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..errors import ConfigError
+
 
 class ResultStore:
     """JSON values under JSON keys, in a file to which a line each is appended.
 
     A key says all that its value depends on, so that nothing is ever stale; later lines replace earlier ones.
-    A last line cut off by a kill is dropped, and so is any damaged one.
+    A last line cut off by a kill is dropped, and so is any damaged one. Raises ConfigError for a pipe or the like.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,9 +42,11 @@ class ResultStore:
 def read_lines(path: Path, take: Callable[[bytes], object]) -> None:
     """Call ``take`` with each line of a file, and then drop from it a last line that was cut off by a kill.
 
-    There may be no such file; its folder is made.
+    There may be no such file; its folder is made. Raises ConfigError for a folder, a pipe or a device.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path} is no plain file; remove it, or give another folder")
     whole = path.read_bytes() if path.exists() else b""
     end = whole.rfind(b"\n") + 1
     for line in whole[:end].splitlines():

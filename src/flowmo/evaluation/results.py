@@ -25,7 +25,8 @@ from torch import Tensor
 from ..config import SamplerConfig, from_dict, to_dict
 from ..data import to_uint8
 from ..errors import ConfigError, DataError
-from ..files import replacing
+from ..files import real_path, replacing
+from ..image_utils.regular import check_regular
 from ..provenance import code_version, machine, weights_checksum
 from .measurable import Measurable
 
@@ -96,6 +97,7 @@ def read_result(path: Path) -> Result:
     Raises DataError for a file that is damaged, foreign or of another version.
     """
     try:
+        check_regular(path)
         data = json.loads(path.read_text())
     except FileNotFoundError:
         raise DataError(f"no result at {path}") from None
@@ -114,7 +116,7 @@ def read_result(path: Path) -> Result:
 
 def data_name(data: str) -> str:
     """Return what a result calls a data set: no folders of this machine."""
-    return data if ":" in data else Path(data).resolve().name
+    return data if ":" in data else real_path(data).name
 
 
 def describe_data(name: str, images: Tensor, split: str | None = None, skipped: Sequence[str] = ()) -> DataRecord:

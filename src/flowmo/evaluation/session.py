@@ -13,7 +13,7 @@ from typing import Any
 from ..config import to_dict
 from ..data import ImageSource
 from ..errors import ConfigError, ImageError
-from ..files import cache_folder, only_one
+from ..files import cache_folder, check_writable, only_one
 from ..metrics.networks import Networks
 from ..metrics.table import Measurements, compute
 from ..provenance import code_version, machine
@@ -67,6 +67,7 @@ def hold(folder: Path) -> Iterator[None]:
 
     Raises ConfigError where another process evaluates into it.
     """
+    check_writable(folder)
     lock = folder / PARTIAL / "lock"
     with only_one(lock) as alone:
         if not alone:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..files import real_path
 from ..metrics.networks import Networks, WeightFiles, load_networks
 from .evaluate import Settings
 from .measurable import Measurable
@@ -113,9 +114,9 @@ def watch_run(evaluation: Evaluation, folder: Path, device: str, every: float) -
 
 def _watch(evaluation: Evaluation, folder: Path, device: str, every: float) -> Iterator[tuple[int, list[Result]]]:
     protocols = evaluation.protocols
-    log = WatchLog(evaluation.session.folder / f"{folder.resolve().name}.jsonl")
+    log = WatchLog(evaluation.session.folder / f"{real_path(folder).name}.jsonl")
     for snapshot in snapshots(folder, device, lambda sha: log.known(sha, len(protocols)), every):
-        name = f"{folder.resolve().name}-{snapshot.images:010d}"
+        name = f"{real_path(folder).name}-{snapshot.images:010d}"
         results, lines = [], []
         jobs = list(evaluation.jobs(snapshot.model, name))
         model = evaluation.ready(snapshot.model)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError, WeightsError
+from ..image_utils.regular import check_regular
 from ..provenance import weights_checksum
 from ..tokenizer import FlowMo
 from ..weights import load, read_about
@@ -64,6 +65,7 @@ def snapshots(
 def run_length(folder: Path) -> int:
     """Return how many images a run is to see. Raises ConfigError for a folder that is no run's."""
     try:
+        check_regular(folder / "config.json")
         return int(json.loads((folder / "config.json").read_text())["train"]["images"])
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(

@@ -53,11 +53,11 @@ def read_class_names(path: str | Path) -> list[str]:
 
     The file is text with a name a line, or JSON: a list, a table with ``names`` and, if they are there, ``wnids``, or
     a table with ``classes``, as ``flowmo info --json`` prints it.
-    Raises DataError for a file that is none of these.
+    Raises DataError for a file that is none of these, and for a name that stands twice.
     """
     path = Path(path)
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: no file of class names that can be read ({error})") from None
     names = [line.strip() for line in text.splitlines() if line.strip()]
@@ -65,6 +65,9 @@ def read_class_names(path: str | Path) -> list[str]:
         names = _from_json(path, text)
     if not names:
         raise DataError(f"{path}: holds no names")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{path}: two classes are named {twice!r}; give each a name of its own, such as with its id")
     return names
 
 

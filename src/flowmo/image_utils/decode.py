@@ -7,12 +7,14 @@ import importlib
 import io
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
 from ..errors import ImageError
 from .limits import MAX_PIXELS, check_parts, check_size
 from .modes import Storage, to_srgb
+from .png_text import without_chunks
 from .regular import NotRegularError, check_regular
 
 IMAGE_SUFFIXES = frozenset(
@@ -54,14 +56,15 @@ def decode(file: Path | bytes, name: str) -> Image.Image:
             check_regular(file)
         with io.BytesIO(file) if isinstance(file, bytes) else open(file, "rb") as raw:
             check_parts(raw)
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_FORMATS) as image:
-            check_size(image)
-            storage = Storage.of(image)
-            image.load()
-            orientation = _orientation(image)
-            rgb = to_srgb(image, storage, name)
-        del image  # its pixels are not needed any more when the result is turned
-        return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+        try:
+            return _upright(io.BytesIO(file) if isinstance(file, bytes) else file, name)
+        except (OSError, SyntaxError, ValueError, IndexError) as error:
+            failed = error.with_traceback(None)  # which would keep its pixels in memory
+        with io.BytesIO(file) if isinstance(file, bytes) else open(file, "rb") as raw:
+            rest = without_chunks(raw, name)
+            if rest is None:
+                raise failed
+            return _upright(rest, name)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(
             f"{name}: too large ({error}; at most {MAX_PIXELS // 10**6} megapixels): scale it down first"
@@ -84,6 +87,17 @@ def decode(file: Path | bytes, name: str) -> Image.Image:
         raise ImageError(f"{name}: takes more memory than there is: scale it down first") from None
     except Exception as error:  # Pillow's decoders raise nearly every type there is on damaged files.
         raise ImageError(f"{name}: damaged or of an unknown kind ({error or type(error).__name__})") from None
+
+
+def _upright(file: Path | BinaryIO, name: str) -> Image.Image:
+    with Image.open(file, formats=_FORMATS) as image:
+        check_size(image)
+        storage = Storage.of(image)
+        image.load()
+        orientation = _orientation(image)
+        rgb = to_srgb(image, storage, name)
+    del image  # its pixels are not needed any more when the result is turned
+    return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
 
 
 def _about_folder(folder: Path | bytes) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..data import to_image
 from ..errors import ConfigError, TokenFileError
 from ..evaluation.measurable import Measurable
+from ..files import real_path
 from ..generation import (
     NO_CLASS,
     DecodeSettings,
@@ -98,7 +99,7 @@ def image_generators(
 ) -> list[ImageGenerator]:
     """Return each generator with the tokenizer of its fingerprint. Raises TokenFileError where none has it."""
     prints = [f"{tokenizer.fingerprint():08x}" for tokenizer in tokenizers]
-    paths = [Path(file).resolve() for file in files]
+    paths = [real_path(file) for file in files]
     names = [path.parent.name if path.name == "model.safetensors" else path.stem for path in paths]
     if len(set(names)) < len(names):
         names = ["a", "b"]

@@ -21,6 +21,7 @@ from ..config import to_dict
 from ..data import to_image
 from ..errors import ConfigError
 from ..files import only_one, replacing
+from ..image_utils.regular import check_regular
 from ..provenance import weights_checksum
 from ..training.processes.distributed import World
 from .class_images import ImageGenerator, Order, Pictures, sample
@@ -98,6 +99,7 @@ def _prepare(folder: Path, job: dict[str, Any], source: ImageGenerator, count: i
     """Make the folder of parts, or take the one of the same job that is there; whether each image is there, (N,)."""
     about, done = folder / "job.json", np.zeros(count, bool)
     try:
+        check_regular(about)
         same = json.loads(about.read_text()) == json.loads(json.dumps(job))
     except (OSError, ValueError):
         same = False
@@ -106,6 +108,7 @@ def _prepare(folder: Path, job: dict[str, Any], source: ImageGenerator, count: i
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob("*.npy"):
         try:
+            check_regular(path)
             shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
         except (OSError, ValueError, EOFError):  # damaged
             shape = ()

@@ -20,6 +20,7 @@ from ..config import to_dict
 from ..data import DataFingerprint, changes
 from ..devices import tf32_products
 from ..errors import ConfigError, TrainingError
+from ..files import check_writable
 from ..provenance import code_version
 from .checkpoints.checkpoint import Checkpoint, checkpoints, read_checkpoint, read_newest
 from .checkpoints.run_folder import WEIGHTS, run_folder, write_config
@@ -64,6 +65,7 @@ def train(plan: Plan[Any, Any, Any], source: Any, folder: str | Path, options: T
     """
     options = options or TrainOptions()
     folder = Path(folder)
+    check_writable(folder)
     deadline = time.monotonic() + options.seconds
     with World.join(options.device) as world:
         say: Callable[[str], None] = options.say if world.main else lambda line: None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
+from ..image_utils.regular import check_regular
 from ..metrics.table import Column, columns
 from ..tokenizer import FlowMo
 from .describe import describe_model
@@ -76,6 +77,7 @@ def _front(license: str, pipeline: str, tags: list[str], metrics: list[str]) -> 
 
 def _read(path: Path, fingerprint: str | None) -> dict[str, Any]:
     try:
+        check_regular(path)
         content = json.loads(path.read_text(encoding="utf-8"))
         models, metrics = content["models"], content["content"]["metrics"]
         if not all(isinstance(value, (int, float)) for value in metrics.values()):

@@ -17,12 +17,14 @@ from run_support import BATCH, checkpoints_of, command, log_of
 
 from flowmo.cli.main import main
 from flowmo.config import to_dict
-from flowmo.errors import TrainingError
+from flowmo.errors import ConfigError, TrainingError
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
 from flowmo.training import TrainConfig, TrainState, World, read_newest, save_checkpoint
 from flowmo.training.checkpoints import checkpoint
 from flowmo.training.checkpoints.checkpoint import read_checkpoint, tidy
+from flowmo.training.checkpoints.run_folder import run_folder
+from flowmo.training.monitoring.logs import read_lines
 
 HERE = World()
 
@@ -233,3 +235,24 @@ def test_every_file_is_hashed_once_and_each_process_reads_its_share(
         parts.append(sorted(hashed))
     assert sorted(parts[0] + parts[1]) == files
     assert min(map(len, parts)) >= 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes named pipes")
+@pytest.mark.parametrize("name", ["log.jsonl", "config.json", ".lock", "checkpoint-0000000008/meter.safetensors"])
+def test_a_pipe_in_the_folder_of_a_run_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(TrainingError, match=f"{name}: is a named pipe"), run_folder(tmp_path, World()):
+        pass
+    if name.endswith(".jsonl"):
+        with pytest.raises(ConfigError, match="no plain file"):
+            read_lines(tmp_path / name)
+
+
+def test_a_run_whose_log_was_removed_is_a_run(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(TrainingError, match="no run made"), run_folder(tmp_path, World()):
+        pass
+    (tmp_path / "checkpoint-0000000008").mkdir()
+    with run_folder(tmp_path, World()):
+        assert (tmp_path / "log.jsonl").exists()

@@ -14,6 +14,11 @@ MISSING = "the following arguments are required"
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, and say what to do; the usage of all flags would bury them."""
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        if not arg_string:  # such as of a variable that is not set; as a path it would be the current folder
+            raise argparse.ArgumentError(action, "an empty value; write what is meant, or leave it out")
+        return super()._get_value(action, arg_string)
+
     def error(self, message: str) -> NoReturn:
         """Print what is wrong on stderr and exit with 2."""
         inside = next((each for each in self._actions if isinstance(each, argparse._SubParsersAction)), None)

@@ -9,9 +9,10 @@ from pathlib import Path
 from ...config import to_json
 from ...errors import TrainingError
 from ...files import only_one, replacing
+from ...image_utils.regular import NotRegularError, check_regular
 from ..monitoring.logs import NAME as LOG
 from ..processes.distributed import World
-from .checkpoint import tidy
+from .checkpoint import checkpoints, tidy
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -26,7 +27,10 @@ def run_folder(folder: Path, world: World) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if world.main:
             foreign = [name for name in (WEIGHTS, CONFIG) if (folder / name).exists()]
-            if foreign and not (folder / LOG).exists():
+            trouble = _special_file(folder)
+            if trouble:
+                pass
+            elif foreign and not (folder / LOG).exists() and not checkpoints(folder):
                 trouble = f"{folder} holds {' and '.join(foreign)} that no run made there; give another folder"
             elif not stack.enter_context(only_one(folder / ".lock")):
                 trouble = f"another process trains in {folder}; wait for it, or give another folder"
@@ -37,6 +41,19 @@ def run_folder(folder: Path, world: World) -> Iterator[None]:
         if trouble:
             raise TrainingError(trouble)
         yield
+
+
+def _special_file(folder: Path) -> str | None:
+    """What is wrong where the folder, or a checkpoint in it, holds a pipe or the like, which would be waited for."""
+    for place in (folder, *checkpoints(folder)):
+        for path in sorted(place.iterdir()) if place.is_dir() else ():
+            try:
+                check_regular(path)
+            except NotRegularError as error:
+                return f"{path}: {error}; remove it, or give another folder"
+            except OSError:  # such as of a broken link, which is no file either, and is not waited for
+                continue
+    return None
 
 
 def write_config(folder: Path, model: object, train: object) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...data import FileSource, ImageSource, open_split, read_images
 from ...errors import ConfigError
-from ...files import check_writable
+from ...files import check_writable, real_path
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ImageData:
         """
         check_writable(out)
         source, data = open_split(self.data, self.split, "train")[0], Path(self.data)
-        if isinstance(source, FileSource) and out.resolve().is_relative_to(data.resolve()):
+        if isinstance(source, FileSource) and real_path(out).is_relative_to(real_path(data)):
             raise ConfigError(
                 f"{out} lies inside the data {data}, so the run would train on its own sample pictures; give a folder "
                 "outside the data"

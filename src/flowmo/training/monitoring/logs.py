@@ -140,6 +140,8 @@ def in_words(line: dict[str, Any], planned: int = 0) -> str:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a log of JSON, without those that are cut off by a kill or have a broken byte."""
     lines = []
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path} is no plain file; remove it, or give another folder")
     for text in path.read_bytes().split(b"\n") if path.exists() else []:
         try:
             line = json.loads(text)
