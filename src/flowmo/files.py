@@ -33,8 +33,10 @@ def user_path(text: str | os.PathLike[str]) -> Path:
 
 
 def real_path(path: str | os.PathLike[str]) -> Path:
-    """Return a path without links, ``.`` and ``..``. One that leads nowhere, or to itself, stays as it is from there
-    on, where ``Path.resolve`` has an error of its own."""
+    """Return a path without links, ``.`` and ``..``.
+
+    One that leads nowhere, or to itself, stays as it is from there on, where ``Path.resolve`` has an error of its own.
+    """
     return Path(os.path.realpath(path))
 
 

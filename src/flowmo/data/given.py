@@ -51,8 +51,10 @@ def open_given(
 
 
 def is_data_set(text: str) -> bool:
-    """Return whether only ``open_images`` reads it, rather than that it means pictures. A folder that holds pictures
-    too is one, which ``open_images`` refuses."""
+    """Return whether only ``open_images`` reads it, rather than that it means pictures.
+
+    A folder that holds pictures too is one, which ``open_images`` refuses.
+    """
     path = user_path(text)
     if path.is_dir():
         return bool(list_files(path, is_container_name).names)

@@ -10,8 +10,10 @@ _VALIDATION = ("val", "valid", "validation")
 
 
 def split_name(text: str) -> str:
-    """Return the split that a text means: train, test, or validation, which is also called val or valid, in any case.
-    Any other text stays itself."""
+    """Return the split that a text means, in any case: train, test, or validation, also called val or valid.
+
+    Any other text stays itself.
+    """
     name = text.lower()
     return "validation" if name in _VALIDATION else name if name in ("train", "test") else text
 
@@ -23,14 +25,15 @@ def split_of(name: str) -> str:
 
 
 def split_folders(names: Collection[str]) -> dict[str, str]:
-    """Return, of names of folders, those that are a split's and nothing else, by split; names that are not are left
-    out."""
+    """Return those names of folders that are a split's and nothing else, by split."""
     return {split_of(name): name for name in sorted(names) if _SPLIT.fullmatch(name)}
 
 
 def several_splits(names: Collection[str]) -> list[str]:
-    """Return the splits where folders of these names hold several splits of one data set, and are no classes: one is
-    train, or all are splits. Nothing otherwise."""
+    """Return the splits that folders of these names hold, where they are splits of one data set and no classes.
+
+    They are where one is train and there are others, or where all are splits. Otherwise the list is empty.
+    """
     found = split_folders(names)
     several = len(found) > 1 and ("train" in found or len(found) == len(names))
     return sorted(found) if several else []

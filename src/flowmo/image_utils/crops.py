@@ -19,8 +19,10 @@ def covering_size(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, 
 
 
 def center_corner(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
-    """Return where the middle ``target`` of an image begins, by Python's round as in the published crop: half a pixel
-    goes to the even side."""
+    """Return where the middle ``target`` of an image begins.
+
+    It is rounded as Python rounds, as in the published crop: half a pixel goes to the even side.
+    """
     return round((size[0] - target[0]) / 2), round((size[1] - target[1]) / 2)
 
 

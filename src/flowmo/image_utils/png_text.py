@@ -49,8 +49,10 @@ def without_chunks(file: BinaryIO, name: str) -> BinaryIO | None:
 
 
 def _unpacked(file: BinaryIO, kind: bytes, size: int) -> int | None:
-    """How many bytes a chunk, whose content follows in the file, has when it is unpacked; None for one that Pillow
-    does not read."""
+    """Return how many bytes a chunk, whose content follows in the file, has when it is unpacked.
+
+    None is of a chunk that Pillow does not read.
+    """
     if kind == b"tEXt":
         return size
     if size > _LONGEST and kind != b"iTXt":
@@ -71,7 +73,7 @@ def _unpacked(file: BinaryIO, kind: bytes, size: int) -> int | None:
 
 
 class _Parts(io.RawIOBase):
-    """Parts of a file, from one place to another each, as if they were one."""
+    """A file that is made of parts of another, from one place to another each."""
 
     def __init__(self, file: BinaryIO, parts: list[tuple[int, int]]) -> None:
         self.file, self.parts, self.place = file, [part for part in parts if part[0] < part[1]], 0

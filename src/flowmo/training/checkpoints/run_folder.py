@@ -44,7 +44,7 @@ def run_folder(folder: Path, world: World) -> Iterator[None]:
 
 
 def _special_file(folder: Path) -> str | None:
-    """What is wrong where the folder, or a checkpoint in it, holds a pipe or the like, which would be waited for."""
+    """Return what is wrong where the folder, or a checkpoint in it, holds a pipe or the like; None where nothing is."""
     for place in (folder, *checkpoints(folder)):
         for path in sorted(place.iterdir()) if place.is_dir() else ():
             try:
