@@ -24,7 +24,7 @@ from ..config import SamplerConfig
 from ..data import ImageSource, fit_picture, to_tensor
 from ..errors import DataError, ImageError, WeightsError
 from ..metrics.networks import Networks
-from .evaluator import features_by_name, measure_batch
+from .evaluator import features_by_name, measure_pairs
 from .feature_cache import FeatureCache
 from .measurable import Measurable
 from .protocols import Noise, Protocol
@@ -191,7 +191,8 @@ def _measure_batch(
     again = model.decode_noise(code, start, settings.sampler).float()
     if not again.isfinite().all():
         raise WeightsError("the model samples values that are not finite; its weights or its sampler are unusable")
-    return columns | measure_batch(again, images, networks, settings.protocol)
+    features = features_by_name(settings.protocol.for_networks(again), networks)
+    return columns | measure_pairs(again, images, networks, settings.protocol) | features
 
 
 def _code(

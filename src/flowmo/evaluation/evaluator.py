@@ -7,7 +7,6 @@ Columns of numbers and features, a row an image, are taken batch by batch; the m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 
 import numpy as np
 import torch
@@ -40,18 +39,6 @@ def measure_pairs(
     seen, original = protocol.for_networks(reconstructions), protocol.for_networks(images)
     columns |= {f"lpips_{name}": lpips(seen, original) for name, lpips in networks.lpips.items()}
     return {name: values.cpu().numpy() for name, values in columns.items()}
-
-
-def measure_batch(
-    reconstructions: Tensor,
-    images: Tensor,
-    networks: Networks,
-    protocol: Protocol,
-    cache: Mapping[str, FeatureCache] | None = None,
-) -> dict[str, np.ndarray]:
-    """Return :func:`measure_pairs` and the features of the reconstructions, from the cache where they are in it."""
-    columns = measure_pairs(reconstructions, images, networks, protocol)
-    return columns | features_by_name(protocol.for_networks(reconstructions), networks, cache)
 
 
 def features_by_name(
@@ -100,10 +87,12 @@ class Evaluator:
         """Return the columns of all images, without features where ``distributions`` is False."""
         distributions = distributions and self._of >= FEWEST
         parts: dict[str, list[np.ndarray]] = {}
-        of_batch = partial(measure_batch, cache=self._cache) if distributions else measure_pairs
         for images, places in self.batches():
             again = STANDARD.for_networks(reconstruct(images, places)).to(self.device)
-            for name, values in of_batch(again, images.to(self.device), self.networks, STANDARD).items():
+            columns = measure_pairs(again, images.to(self.device), self.networks, STANDARD)
+            if distributions:
+                columns |= features_by_name(STANDARD.for_networks(again), self.networks, self._cache)
+            for name, values in columns.items():
                 parts.setdefault(name, []).append(values)
         if distributions and not self._originals:
             originals = [
