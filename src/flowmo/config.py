@@ -28,7 +28,8 @@ LIMITS = {
 def check_range(name: str, value: int) -> None:
     """Raise ConfigError unless the value of a size is at least 1 and at most its limit."""
     if not 1 <= value <= LIMITS[name]:
-        raise ConfigError(f"{name} must be at least 1 and at most {LIMITS[name]:,}, got {value:,}")
+        found = f"{value:,}" if abs(value) < 2**64 else shortened(value)
+        raise ConfigError(f"{name} must be at least 1 and at most {LIMITS[name]:,}, got {found}")
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,11 @@ class TransformerConfig:
     def __post_init__(self) -> None:
         for name in ("patch_size", "width", "depth", "heads", "mlp_ratio"):
             check_range(name, getattr(self, name))
-        if self.base_width is not None and self.base_width < 1:
-            raise ConfigError(f"base_width must be at least 1, or null for the width itself; got {self.base_width}")
+        if self.base_width is not None and not 1 <= self.base_width <= LIMITS["width"]:
+            raise ConfigError(
+                f"base_width must be at least 1 and at most {LIMITS['width']:,}, or null for the width itself; "
+                f"got {shortened(self.base_width)}"
+            )
         if self.width % self.heads:
             raise ConfigError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.head_dim % 16:
@@ -272,7 +276,7 @@ def from_dict(cls: type, data: dict[str, Any], where: str = "") -> Any:
     Raises ConfigError for an unknown key, naming the nearest known one, and for an ill-typed value.
     """
     if not isinstance(data, dict):
-        raise ConfigError(f"{where or cls.__name__}: expected a table of settings, got {data!r}")
+        raise ConfigError(f"{where or cls.__name__}: expected a table of settings, got {shortened(data)}")
     hints = typing.get_type_hints(cls)
     names = [f.name for f in dataclasses.fields(cls)]
     values = {}
@@ -338,7 +342,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         return value if isinstance(value, hint) else from_dict(hint, value, where + ".")
     if origin is Literal:
         if value not in args:
-            raise ConfigError(f"{where} must be one of {', '.join(map(str, args))}; got {value!r}")
+            raise ConfigError(f"{where} must be one of {', '.join(map(str, args))}; got {shortened(value)}")
         return value
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
@@ -348,24 +352,28 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         return _coerce(next(a for a in reversed(args) if a is not type(None)), value, where)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where} must be a list, got {value!r}")
+            raise ConfigError(f"{where} must be a list, got {shortened(value)}")
         kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
         if len(kinds) != len(value):
-            raise ConfigError(f"{where} must have {len(kinds)} entries, got {value!r}")
+            raise ConfigError(f"{where} must have {len(kinds)} entries, got {shortened(value)}")
         return tuple(_coerce(k, v, where) for k, v in zip(kinds, value, strict=True))
     if hint is float and isinstance(value, str) and value in ("inf", "Infinity"):
         return math.inf
     if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
         return float(value)
     if hint is float and isinstance(value, float) and math.isnan(value):
-        raise ConfigError(f"{where} must be a number, got {value!r}")
+        raise ConfigError(f"{where} must be a number, got {shortened(value)}")
     if hint is int and isinstance(value, float) and value.is_integer():  # 1e6 of a command line
         return int(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{where} must be {hint.__name__}, got {_shown(value)}")
+        raise ConfigError(f"{where} must be {hint.__name__}, got {shortened(value)}")
     return value
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
+def shortened(value: Any) -> str:
+    """Return a value of a file for a message, at most 100 letters of it."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole numbers of more than 4,300 digits
+        return "a number of thousands of digits"
     return text if len(text) <= 100 else f"{text[:97]}..."

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from flowmo.config import FlowMoConfig, TransformerConfig
+from flowmo.config import FlowMoConfig, TransformerConfig, from_dict
 from flowmo.errors import ConfigError, DataError, TokenFileError
 from flowmo.generation import (
     GeneratorConfig,
@@ -21,8 +23,11 @@ from flowmo.generation import (
     to_sequence,
     to_tokens,
 )
+from flowmo.pipelines.class_images import check_layout
+from flowmo.presets import tiny
 from flowmo.quantize import make_quantizer
 from flowmo.quantize.tokens import Tokens
+from flowmo.tokenizer import FlowMo
 
 CLASSES = ["n01443537 goldfish, Carassius auratus", "n02099712 Labrador retriever", "n02123394 crane", "crane, lifter"]
 
@@ -69,6 +74,30 @@ def test_another_tokenizer_is_refused() -> None:
     check_tokenizer(TokenLayout(fingerprint="0000002a"), 42)
     with pytest.raises(TokenFileError, match=r"0000002a.*0000002b.*noise"):
         check_tokenizer(TokenLayout(fingerprint="0000002a"), 43)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2**20 + 1, 2**63, 1e308, 10**400])
+@pytest.mark.parametrize("name", ["num_tokens", "bits_per_token", "image_size"])
+def test_a_files_word_on_its_tokens_has_bounds(name: str, value: int | float) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} must be .{{,250}}$"):
+        from_dict(TokenLayout, {name: [64, value] if name == "image_size" else value})
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"num_tokens": 65}, "does not fit their tokenizer: damaged: 65 tokens"),
+        ({"bits_per_token": 27}, "27 bits"),
+        ({"image_size": (64, 2**16)}, "images of 64x65536 pixels, but the model has 32x32"),
+    ],
+)
+def test_a_layout_that_its_tokenizer_cannot_decode_is_refused(changed: dict[str, Any], said: str) -> None:
+    tokenizer = FlowMo(tiny())
+    c = tokenizer.config
+    layout = TokenLayout(f"{tokenizer.fingerprint():08x}", c.num_tokens, 18, 9, (c.image_size, c.image_size))
+    check_layout(layout, tokenizer)
+    with pytest.raises(TokenFileError, match=said):
+        check_layout(replace(layout, **changed), tokenizer)
 
 
 @pytest.mark.parametrize(

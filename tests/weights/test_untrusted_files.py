@@ -140,6 +140,7 @@ def test_mutations_raise_nothing_but_our_errors(count: int, originals: list[byte
         ("patch_size", 10**9),
         ("mlp_ratio", 10**12),
         ("depth", 512),
+        ("base_width", 10**400),
     ],
 )
 def test_sizes_that_would_hang_or_overflow(where: str, value: int, tmp_path: Path, capsys: Any) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..config import check_range
+import torch
+
+from ..config import check_range, shortened
 from ..errors import ConfigError
-from ..quantize.tokens import check_bits_per_group, check_size
+from ..quantize.tokens import Tokens, check_bits_per_group, check_size
 
 
 def check_split(bits_per_token: int, bits_per_group: int) -> None:
@@ -33,15 +35,20 @@ class TokenLayout:
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[0-9a-f]{8}", self.fingerprint):
-            raise ConfigError(f"fingerprint must be eight hexadecimal digits, got {self.fingerprint!r}")
+            raise ConfigError(f"fingerprint must be eight hexadecimal digits, got {shortened(self.fingerprint)}")
         check_bits_per_group(self.bits_per_group)
         check_size(self.image_size, "image_size")
-        if self.num_tokens < 1 or self.bits_per_token < 1:
-            raise ConfigError("num_tokens and bits_per_token must be at least 1")
+        for name in ("num_tokens", "bits_per_token"):
+            check_range(name, getattr(self, name))
         check_split(self.bits_per_token, self.bits_per_group)
         codes, whole = self.num_codes, self.bits_per_group == self.bits_per_token
         if codes is not None and not (whole and 0 < codes < 2**self.bits_per_token):
-            raise ConfigError(f"num_codes {codes} is for tokens of one integer, fewer than its bits allow")
+            raise ConfigError(f"num_codes {shortened(codes)} is for tokens of one integer, fewer than its bits allow")
+
+    def no_images(self) -> Tokens:
+        """Return tokens of this layout of no image at all, for those who check whether they can decode such."""
+        shape = (0, self.num_tokens, self.bits_per_token // self.bits_per_group)
+        return Tokens(torch.zeros(shape, dtype=torch.int64), self.bits_per_group, self.image_size)
 
     @property
     def title(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..config import FlowMoConfig
 from ..errors import TokenFileError
 from ..quantize.tokens import Tokens, bits_from_integers, integers_from_bits
 from .config import GeneratorConfig, TokenLayout, check_split
@@ -48,3 +49,12 @@ def check_tokenizer(layout: TokenLayout, fingerprint: int) -> None:
             f"the generator was trained on tokens of the tokenizer {layout.title}, but this one is {fingerprint:08x}: "
             f"what it generates would be noise to it; give {own} that made its shards"
         )
+
+
+def check_own_size(layout: TokenLayout, config: FlowMoConfig) -> None:
+    """Raise TokenFileError for images of another size than a FlowMo without a transform has, which are worse or never
+    end: the size is a word of the generator's file alone."""
+    own = (config.image_size, config.image_size)
+    if config.transform is None and layout.image_size != own:
+        height, width = layout.image_size
+        raise TokenFileError(f"tokens of images of {height}x{width} pixels, but the model has {own[0]}x{own[1]}")

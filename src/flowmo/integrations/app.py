@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..codec import TokenFile, encode_file, write_file
+from ..codec import TokenFile, check_decodable, encode_file, write_file
 from ..data import fit_picture, to_image, to_tensor
 from ..errors import ConfigError, ImageError, WeightsError
-from ..generation import DecodeSettings, Generator, generate, picture_seed
+from ..generation import DecodeSettings, Generator, check_own_size, generate, picture_seed
 from ..image_utils.decode import to_rgb
 from ..metrics.pixels import psnr
 from ..perceptual import LPIPS, load_lpips
@@ -48,7 +48,8 @@ class Coded:
 class App:
     """The models of the app, and what its buttons do with them.
 
-    Raises ConfigError without a model, or where the generator's tokenizer is none of the models.
+    Raises ConfigError without a model, or where the generator's tokenizer is none of the models; TokenFileError or
+    ImageError where that cannot decode tokens of the number and size that the generator's file says.
     """
 
     models: Sequence[FlowMo]  # tokenizers of different rates, sorted here, lowest first
@@ -139,6 +140,8 @@ class App:
     def _tokenizer_of(self, generator: Generator) -> FlowMo:
         for model, fingerprint in zip(self.models, self._fingerprints, strict=True):
             if f"{fingerprint:08x}" == generator.config.tokens.fingerprint:
+                check_own_size(generator.config.tokens, model.config)
+                check_decodable(generator.config.tokens.no_images(), model.config)
                 return model
         raise ConfigError(
             f"the generator makes tokens of the tokenizer {generator.config.tokens.fingerprint}, which is no model here"

@@ -12,14 +12,18 @@ from typing import Any, NamedTuple, Protocol
 from PIL import Image
 from torch import Tensor
 
+from ..codec import check_decodable
+from ..comparison.peers.tokenizer import PeerTokenizer
 from ..data import to_image
-from ..errors import ConfigError, TokenFileError
+from ..errors import ConfigError, FlowMoError, TokenFileError
 from ..evaluation.measurable import Measurable
 from ..files import real_path
 from ..generation import (
     NO_CLASS,
     DecodeSettings,
     Generator,
+    TokenLayout,
+    check_own_size,
     check_tokenizer,
     find_class,
     first_name,
@@ -28,6 +32,7 @@ from ..generation import (
     to_tokens,
 )
 from ..quantize.tokens import Tokens
+from ..tokenizer import FlowMo
 from ..viewing import contact_sheet, write_png
 
 IN_A_ROW = 8
@@ -97,7 +102,10 @@ class Order:
 def image_generators(
     files: Sequence[str], generators: Sequence[Generator], tokenizers: Sequence[Detokenizer]
 ) -> list[ImageGenerator]:
-    """Return each generator with the tokenizer of its fingerprint. Raises TokenFileError where none has it."""
+    """Return each generator with the tokenizer of its fingerprint.
+
+    Raises TokenFileError where none has it, or where that cannot decode tokens of the number and size of its header.
+    """
     prints = [f"{tokenizer.fingerprint():08x}" for tokenizer in tokenizers]
     paths = [real_path(file) for file in files]
     names = [path.parent.name if path.name == "model.safetensors" else path.stem for path in paths]
@@ -114,7 +122,21 @@ def image_generators(
                 f"({', '.join(prints)})"
             )
         found.append(ImageGenerator(name, generator, tokenizers[prints.index(layout.fingerprint)]))
+        check_layout(layout, found[-1].tokenizer)
     return found
+
+
+def check_layout(layout: TokenLayout, tokenizer: Detokenizer) -> None:
+    """Raise TokenFileError unless a tokenizer decodes such tokens: by fingerprint, number, bits and size of images."""
+    check_tokenizer(layout, tokenizer.fingerprint())
+    try:
+        if isinstance(tokenizer, FlowMo):
+            check_own_size(layout, tokenizer.config)
+            check_decodable(layout.no_images(), tokenizer.config)
+        elif isinstance(tokenizer, PeerTokenizer):
+            tokenizer.check_decodable(layout.no_images())
+    except FlowMoError as error:
+        raise TokenFileError(f"what the generator says of its tokens does not fit their tokenizer: {error}") from None
 
 
 def chosen_labels(generators: Sequence[Generator], classes: Sequence[str], any_class: bool = False) -> list[int]:

@@ -12,7 +12,7 @@ from ..comparison.peers.tokenizer import PeerTokenizer
 from ..errors import ConfigError
 from ..evaluation.evaluator import FEWEST
 from ..evaluation.validation import load_sampler_validation, make_validation
-from ..generation import Generator, GeneratorConfig, check_tokenizer, load_generator
+from ..generation import Generator, GeneratorConfig, load_generator
 from ..perceptual import load_distance, load_lpips
 from ..profiling.flops import generator_cost, tokenizer_cost
 from ..tokenizer import FlowMo
@@ -41,6 +41,7 @@ from ..training.monitoring.validation import IMAGES, SizedValidation, Validation
 from ..training.start import stored_model_config
 from ..viewing.plots import write_plot
 from ..viewing.validation_curves import validation_figure
+from .class_images import check_layout
 from .generator_validation import HELD_OUT, SAMPLES, make_generator_validation
 
 Say = Callable[[str], None]
@@ -162,7 +163,7 @@ def train_generator(
     folder = Path(folder)
     deadline = time.monotonic() + options.seconds
     if tokenizer is not None:
-        check_tokenizer(data.layout, tokenizer.fingerprint())
+        check_layout(data.layout, tokenizer)
 
     def new_model() -> Generator:
         return load_generator(start) if isinstance(start, str) else Generator(start, data.classes)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..config import LIMITS, check_range, shortened
 from ..errors import ConfigError, TokenFileError
 from ..files import replacing, user_path
 from ..image_utils import to_pil
@@ -293,13 +294,20 @@ def integers_from_bits(bits: Tensor) -> Tensor:
 def check_bits_per_group(bits: Any) -> None:
     """Raise ConfigError unless ``bits`` is a whole number from 1 to 24."""
     if not _is_int(bits) or not 1 <= bits <= MAX_BITS_PER_GROUP:
-        raise ConfigError(f"bits_per_group must be a whole number from 1 to {MAX_BITS_PER_GROUP}, got {bits!r}")
+        raise ConfigError(
+            f"bits_per_group must be a whole number from 1 to {MAX_BITS_PER_GROUP}, got {shortened(bits)}"
+        )
 
 
 def check_size(size: Any, name: str) -> tuple[int, int]:
-    """Return a pair of whole numbers of at least 1, height first, as a tuple. Raises ConfigError for anything else."""
+    """Return a pair of whole numbers of at least 1, height first, as a tuple; an image_size has a limit too.
+
+    Raises ConfigError for anything else.
+    """
     if not isinstance(size, (tuple, list)) or len(size) != 2 or not all(_is_int(side) and side >= 1 for side in size):
-        raise ConfigError(f"{name} must be (height, width) in whole pixels, each at least 1; got {size!r}")
+        raise ConfigError(f"{name} must be (height, width) in whole pixels, each at least 1; got {shortened(size)}")
+    for side in size if name in LIMITS else ():
+        check_range(name, side)
     return size[0], size[1]
 
 

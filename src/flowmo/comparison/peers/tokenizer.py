@@ -17,6 +17,9 @@ from ...quantize.tokens import Tokens
 from .network import PeerNetwork
 from .registry import CONTINUOUS, PEERS, load_peer
 
+MAX_SIDE = 2**11
+"""Pixels of a side of images, as many as FlowMo's own models without a transform code (``codec.MAX_CODED_PIXELS``)."""
+
 
 @dataclass(frozen=True)
 class PeerConfig:
@@ -141,10 +144,12 @@ def open_tokenizer(spec: str, image_size: int, device: torch.device | str = "cpu
 def open_square(spec: str, size: tuple[int, int], device: torch.device | str = "cpu") -> PeerTokenizer:
     """Return the tokenizer of ``NAME=FILE`` for images of a size (height, width).
 
-    Raises ConfigError for one that is not square, and as :func:`open_tokenizer` does.
+    Raises ConfigError for one that is not square or too large, and as :func:`open_tokenizer` does.
     """
     if size[0] != size[1]:
         raise ConfigError(f"--peer {spec}: other tokenizers take square images here, not {size[0]} x {size[1]}")
+    if size[0] > MAX_SIDE:  # a file's word, and an image of it would be coded at once
+        raise ConfigError(f"--peer {spec}: images of {size[0]} x {size[1]} pixels are too large: at most {MAX_SIDE:,}")
     return open_tokenizer(spec, size[0], device)
 
 
