@@ -52,8 +52,10 @@ def check_tokenizer(layout: TokenLayout, fingerprint: int) -> None:
 
 
 def check_own_size(layout: TokenLayout, config: FlowMoConfig) -> None:
-    """Raise TokenFileError for images of another size than a FlowMo without a transform has, which are worse or never
-    end: the size is a word of the generator's file alone."""
+    """Raise TokenFileError for images of another size than a FlowMo without a transform has.
+
+    The size is a word of the generator's file alone; images of another are worse, or their decoding never ends.
+    """
     own = (config.image_size, config.image_size)
     if config.transform is None and layout.image_size != own:
         height, width = layout.image_size
