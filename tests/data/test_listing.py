@@ -10,11 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from flowmo import samples
 from flowmo.cli.main import main
+from flowmo.codec import TokenFile, coded_images, read_file, write_file
+from flowmo.coding.files import open_token_files
 from flowmo.data import decode, find_pictures, find_token_files, open_images
 from flowmo.errors import DataError, ImageError, TokenFileError
+from flowmo.quantize.tokens import Tokens
 
 PHOTO = samples.paths()[0]
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes named pipes")
@@ -94,8 +98,39 @@ def test_a_pipe_as_a_data_set(tmp_path: Path, suffix: str) -> None:
 def test_a_pipe_as_a_token_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.flowmo")
     for argument in (tmp_path, tmp_path / "a.flowmo"):
+        (found,) = find_token_files([str(argument)])
         with pytest.raises(TokenFileError, match="named pipe"):
-            find_token_files([str(argument)])
+            read_file(found)
+
+
+def test_what_is_no_token_file_is_named_and_the_others_are_taken(
+    tmp_path: Path, locked: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = Tokens(torch.zeros(1, 16, 2, dtype=torch.int64), 9, (32, 32))
+    folder = tmp_path / "tokens"
+    (folder / locked).mkdir(parents=True)
+    for name in ("a", "b"):
+        write_file(folder / f"{name}.FLOWMO", TokenFile(tokens, 1, "crop", (32, 32)))
+    (folder / "z.flowmo").symlink_to("nowhere")
+    os.mkfifo(folder / "x.flowmo")
+    (tmp_path / "broken").symlink_to("nowhere")
+    bad: dict[str, str] = {}
+
+    def on_bad(file: Path, error: Exception, *_: int) -> None:
+        bad[file.name] = str(error)
+
+    entries, targets, _ = open_token_files([str(folder), str(tmp_path / "broken")], tmp_path / "out", on_bad)
+    assert [entry.name for entry in entries] == ["a.FLOWMO", "b.FLOWMO", "x.flowmo", "z.flowmo", locked, "broken"]
+    assert len(set(targets)) == len(entries)
+    assert len(list(coded_images(entries, 1, lambda tokens: None, on_bad))) == 2
+    assert list(bad) == ["x.flowmo", "z.flowmo", locked, "broken"]
+    assert "named pipe" in bad["x.flowmo"]
+    assert "No such file" in bad["broken"]
+    assert "Permission denied" in bad[locked]
+    shutil.copy(PHOTO, tmp_path / "good.jpg")
+    arguments = ["tokenize", str(tmp_path / "good.jpg"), str(tmp_path / "broken"), "--out", str(tmp_path / "again")]
+    assert main(arguments) == 1
+    assert "broken" in capsys.readouterr().err
 
 
 def test_linked_class_folders_are_followed(tmp_path: Path) -> None:

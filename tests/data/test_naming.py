@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,24 @@ def test_untrusted_names_stay_below(text: str) -> None:
     assert name.parts
     assert ".." not in name.parts
     assert "\x00" not in str(name)
+
+
+def test_names_that_no_file_system_takes() -> None:
+    texts = ("\ud800", "\udcff", "ok", "x/\udd00y\udc7f", "b/" * 3000 + "c", "b/" * 3001 + "c")
+    names = [safe_name(text) for text in texts]
+    assert [str(name) for name in names[:4]] == ["_", "\udcff", "ok", "x/_y_"]  # the second is a byte of a real name
+    stems = output_stems(names, SUFFIXES)
+    assert len({os.fsencode(stem) for stem in stems}) == len(names)
+    assert stems[:4] == names[:4]
+    assert all(len(os.fsencode(stem)) < 900 for stem in stems)
+    assert [stem.name for stem in stems[4:]] == ["c", "c-2"]
+    long = output_stems([Path("ü" * 300, "ä" * 300), Path("a.jpg")], SUFFIXES)
+    assert max(len(os.fsencode(part)) for part in long[0].parts) <= 255 - len(SUFFIXES[1])
+    assert long[1] == Path("a")
+
+
+def test_no_result_is_called_like_a_folder_of_another() -> None:
+    assert output_stems([Path("a"), Path("A.png/b"), Path("a.png/c/d")], [".png"])[0] == Path("a-2")
 
 
 def test_names_as_seen_from_the_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -41,7 +42,7 @@ class CodedImage:
 
 def is_shard(path: Path) -> bool:
     """Return whether the file is a shard of tokens, damaged or not, by its header alone."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # False too where it may not be looked at
         return False
     try:
         with safe_open(path, framework="pt") as stream:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import ConfigError, TokenFileError
 from ..files import replacing
+from ..image_utils.regular import check_regular
 from ..quantize.tokens import Tokens, check_size, payload_size
 
 MAGIC = b"FMO"
@@ -128,8 +129,7 @@ def read_file(path: str | os.PathLike[str], fingerprint: int | None = None) -> T
     Raises TokenFileError with the file's name, also where it cannot be opened.
     """
     try:
-        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would never end
-            raise OSError("it is no plain file")
+        check_plain(path)
         with open(path, "rb") as stream:
             data = stream.read(MAX_FILE_SIZE + 1)  # more than that is wrong anyway, and may be gigabytes
         return decode_file(data, fingerprint)
@@ -137,6 +137,14 @@ def read_file(path: str | os.PathLike[str], fingerprint: int | None = None) -> T
         raise TokenFileError(f"{os.fspath(path)}: {error}") from None
     except (OSError, ValueError) as error:
         raise TokenFileError(f"cannot read {os.fspath(path)!r}: {error}") from None
+
+
+def check_plain(path: str | os.PathLike[str]) -> None:
+    """Raise OSError, saying what is there, unless it is a file that ends: no pipe, folder, or link to nothing."""
+    check_regular(path)
+    if os.path.isdir(path):
+        os.scandir(path).close()  # says why a folder cannot be searched, where it is that
+        raise OSError("it is a folder")
 
 
 def check_origin(fingerprint: Any, fit: Any) -> None:

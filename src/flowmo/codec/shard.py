@@ -19,7 +19,7 @@ from ..errors import ConfigError, DataError, TokenFileError
 from ..files import replacing, save_tensors
 from ..labels import checked_labels
 from ..quantize.tokens import INTEGERS, Tokens
-from .file import check_fingerprint, check_origin
+from .file import check_fingerprint, check_origin, check_plain
 
 FORMAT = "flowmo-tokens-1"
 SETTINGS = ("bits_per_group", "bits_per_token", "crc32", "fingerprint", "fit", "image_size", "names")
@@ -205,8 +205,7 @@ def _told(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def _columns(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Return the settings of a shard, and its columns as views into the file."""
-    if not Path(path).is_file():
-        raise FileNotFoundError("there is no such file") if not Path(path).exists() else OSError("no plain file")
+    check_plain(path)
     with open(path, "rb"):  # of a file that may not be read, safetensors says that it is not there
         pass
     with safe_open(os.fspath(path), framework="pt") as stream:

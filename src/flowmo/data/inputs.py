@@ -88,7 +88,7 @@ def _expand(argument: str) -> list[Path]:
     text = os.path.expanduser(argument)
     if os.path.isdir(text):
         files = image_files(Path(text))
-    elif os.path.exists(text):
+    elif os.path.lexists(text):  # reading a broken link fails by name
         return [Path(text)]
     elif glob.has_magic(text):
         files = []

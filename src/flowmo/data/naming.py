@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import DataError, TokenFileError
-from ..image_utils.regular import check_regular
 from .listing import list_files
 from .splits import several_splits, split_folders
 
 TOKEN_SUFFIX = ".flowmo"
+MAX_PATH = 900
+"""Bytes of a result's path below the folder for results; some systems take no more than 1,024 in all."""
 
 
 def relative_names(arguments: Sequence[str], paths: Sequence[Path]) -> list[Path]:
@@ -35,8 +36,11 @@ def relative_names(arguments: Sequence[str], paths: Sequence[Path]) -> list[Path
 
 
 def safe_name(text: str) -> Path:
-    """Return a name from an untrusted file as a relative path that stays below the folder it is joined to."""
-    parts = [re.sub(r'[\x00-\x1f:*?"<>|]', "_", part) for part in re.split(r"[/\\]", text)]
+    """Return a name from an untrusted file as a relative path that stays below the folder it is joined to.
+
+    Half a letter (a lone surrogate) becomes _, but for those that stand for bytes in the names of a file system.
+    """
+    parts = [re.sub(r'[\x00-\x1f:*?"<>|\ud800-\udc7f\udd00-\udfff]', "_", part) for part in re.split(r"[/\\]", text)]
     return Path(*[part for part in parts if part not in ("", ".", "..")] or ["unnamed"])
 
 
@@ -46,13 +50,16 @@ def output_stems(names: Iterable[Path], suffixes: Sequence[str], reserved: Itera
     No result falls on another or on ``reserved``.
 
     The suffix of a name is dropped where that is free (``a.jpg`` -> ``a``), else kept (``a.png``), else a number is
-    added (``a.png-2``). Letter case alone does not tell names apart, as on some file systems.
+    added (``a.png-2``). Letter case alone does not tell names apart, as on some file systems. No result takes the name
+    of a folder that another one lies in. What a file system would not take is shortened: a long part at its end, and of
+    very many folders the last ones are left out.
     """
+    names = [_shortened(name, suffixes) for name in names]
     taken = {text.casefold() for text in reserved}
+    folders = {name.parent for name in names}
+    taken |= {above.as_posix().casefold() for folder in folders for above in (folder, *folder.parents)}
     stems = []
-    room = 255 - max((len(suffix) for suffix in suffixes), default=0) - len("-9999999")  # bytes of a name on disk
     for name in names:
-        name = Path(*(os.fsdecode(os.fsencode(part)[:room]) for part in name.parts))
         number = 1
         candidates = [name.with_suffix(""), name]
         while True:
@@ -63,6 +70,14 @@ def output_stems(names: Iterable[Path], suffixes: Sequence[str], reserved: Itera
         taken |= results
         stems.append(stem)
     return stems
+
+
+def _shortened(name: Path, suffixes: Sequence[str]) -> Path:
+    room = 255 - max((len(suffix) for suffix in suffixes), default=0) - len("-9999999")  # bytes of a name on disk
+    parts = [os.fsencode(part)[:room] for part in name.parts]
+    left = MAX_PATH - 255
+    folders = [part for part in parts[:-1] if (left := left - len(part) - 1) >= 0]
+    return Path(*map(os.fsdecode, [*folders, *parts[-1:]]))
 
 
 def class_labels(names: Sequence[Path]) -> tuple[list[int], list[str]]:
@@ -91,21 +106,20 @@ def class_labels(names: Sequence[Path]) -> tuple[list[int], list[str]]:
 def find_token_files(arguments: Sequence[str]) -> list[Path]:
     """Return the ``.flowmo`` files and shards that arguments of a command mean, in their order, each once.
 
-    A file is taken whatever its suffix; a folder is searched through and through for ``.flowmo`` files; a pattern that
-    the shell left alone is matched here. Raises TokenFileError for an argument that finds nothing.
+    A file is taken whatever its suffix; a folder is searched through and through for ``.flowmo`` files, and a folder
+    below it that cannot be searched is among the results; a pattern that the shell left alone is matched here. Reading
+    a broken link, a pipe or a folder fails by name. Raises TokenFileError for an argument that finds nothing.
     """
     found: dict[str, Path] = {}
     for text in map(os.path.expanduser, arguments):
-        if os.path.isfile(text):
-            files = [Path(text)]
-        elif os.path.isdir(text):
+        if os.path.isdir(text):
             files = _token_files(Path(text))
+        elif os.path.lexists(text):
+            files = [Path(text)]
         elif glob.has_magic(text):
             matches = sorted(Path(match) for match in glob.glob(text, recursive=True))
             files = [file for match in matches for file in (_token_files(match) if match.is_dir() else [match])]
         else:
-            if os.path.exists(text):
-                _check_regular(Path(text))
             raise TokenFileError(f"{text}: there is no such file or folder")
         if not files:
             raise TokenFileError(
@@ -118,19 +132,7 @@ def find_token_files(arguments: Sequence[str]) -> list[Path]:
 
 def _token_files(folder: Path) -> list[Path]:
     listing = list_files(folder, lambda name: name.lower().endswith(TOKEN_SUFFIX))
-    for name, reason in listing.left_out.items():
-        raise TokenFileError(f"{folder / name}: cannot be searched ({reason}); check its permissions")
-    files = [folder / name for name in listing.names]
-    for file in files:
-        _check_regular(file)
-    return files
-
-
-def _check_regular(file: Path) -> None:
-    try:
-        check_regular(file)
-    except OSError as error:
-        raise TokenFileError(f"{file}: {error.strerror or error}") from None
+    return [folder / name for name in [*listing.names, *listing.left_out]]
 
 
 def _root(text: str) -> Path | None:
