@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -57,6 +58,8 @@ def replacing(target: Path) -> Iterator[Path]:
         temporary.chmod(mode)
         os.replace(temporary, target)
     except OSError as error:
+        if error.errno is None and " requested and " in str(error):  # NumPy's words, without a file and a reason
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
         if error.filename is None and error.errno is not None:  # such as of a full disk, when bytes are written
             error.filename = str(target)
         raise

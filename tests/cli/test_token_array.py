@@ -6,6 +6,7 @@ import json
 import runpy
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from PIL import Image
 import flowmo as package
 import warm_python
 from flowmo import samples
-from flowmo.codec import read_shard
+from flowmo.codec import Shard, read_shard, write_array
+from flowmo.files import replacing
+from flowmo.quantize.tokens import Tokens
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train_gpt.py"
 
@@ -61,6 +64,28 @@ def test_nothing_is_overwritten_unasked(flowmo: Command, pictures: Path) -> None
     assert result.json["images"] == 8
     assert json.loads(Path("tokens.json").read_text())["labels"] is None
     assert not Path("tokens.labels.npy").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_said_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "x.npy"
+
+    def save() -> None:
+        with replacing(target), open("/dev/full", "wb") as file:
+            np.save(file, np.zeros(10**6))  # NumPy names neither the file nor the reason
+
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        save()
+    assert raised.value.filename == str(target)
+
+    def full(path: Path, *_: Any) -> Any:
+        return open("/dev/full", "wb")
+
+    monkeypatch.setattr(Path, "open", full)
+    tokens = Tokens(torch.zeros(9000, 4, 2, dtype=torch.int64), 9, (32, 32))
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        write_array(target, Shard(tokens, ["x"] * 9000, None, 1, "crop", None))
+    assert raised.value.filename == str(target)
 
 
 def test_a_gpt_learns_these_tokens_and_samples(flowmo: Command, pictures: Path) -> None:

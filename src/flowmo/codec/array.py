@@ -28,18 +28,17 @@ def write_array(target: Path, shard: Shard) -> dict[str, Any]:
     """Write the integers of a shard as an array n x length, its labels and its facts, and return the facts.
 
     A row is one image: token by token, and in a token group by group, each integer below ``vocabulary``.
-    The type is the smallest unsigned one that holds them. The array is written through a memory map.
+    The type is the smallest unsigned one that holds them.
     """
     tokens = shard.tokens
     length = tokens.num_tokens * tokens.num_groups
     dtype = smallest_unsigned(tokens.bits_per_group)
-    with replacing(target) as part:
-        array = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=(len(tokens), length))
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (len(tokens), length)}
+    with replacing(target) as part, part.open("wb") as file:  # no memory map, which a full disk ends without a word
+        np.lib.format.write_array_header_1_0(file, header)
         for first in range(0, len(tokens), ROWS_AT_ONCE):
-            rows = slice(first, first + ROWS_AT_ONCE)
-            array[rows] = tokens.indices[rows].flatten(1).numpy()
-        array.flush()
-        del array  # unmapped, so that it can be renamed anywhere
+            rows = tokens.indices[first : first + ROWS_AT_ONCE].flatten(1)
+            file.write(rows.cpu().numpy().astype(dtype).tobytes())
     labels_file, facts_file = files_beside(target)
     labels_file.unlink(missing_ok=True)
     if shard.labels is not None:
