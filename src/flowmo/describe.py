@@ -54,7 +54,7 @@ def describe(target: str, load_model: Callable[[str], FlowMo] = load, verify: bo
                 | _tokens(read.tokens, read.fingerprint, read.fit)
                 | {"header_bytes": HEADER_SIZE, "original_size": list(read.original_size)}
             )
-        if is_shard(path):
+        if is_shard(path) or path.suffix.lower() == ".shard":
             return {"what": "shard of tokens", "file": target} | _shard(path)
         if is_generator(path):
             return {"what": "generator", "file": target} | _generator(path, verify)

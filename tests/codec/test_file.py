@@ -251,3 +251,12 @@ def test_an_image_of_many_tokens_has_a_wider_header():
     for cut in (0, 10, HEADER_SIZE, HEADER_SIZE + 1, len(data) - 1):
         with pytest.raises(TokenFileError):
             decode_file(data[:cut])
+
+
+def test_more_tokens_than_a_file_holds_are_refused_before_they_are_unpacked(monkeypatch):
+    n = 4095 * 4095
+    fields = struct.pack("<3sBIHHHHIBB", b"FMO", 2 | 3 << 4, 1, 65520, 65520, 65520, 65520, n, 1, 1)
+    payload = bytes(-(-n // 8))
+    monkeypatch.setattr(Tokens, "from_bytes", None)
+    with pytest.raises(TokenFileError, match=f"num_tokens is {n}, but a .flowmo file holds at most 1048576"):
+        decode_file(fields + struct.pack("<I", zlib.crc32(payload, zlib.crc32(fields))) + payload)

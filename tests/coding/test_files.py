@@ -11,11 +11,14 @@ import torch
 from torch import nn
 
 from flowmo import samples
+from flowmo.codec import Shard, TokenFile, write_file, write_shard
 from flowmo.coding.files import PictureJob, decode_entries, open_token_files, token_targets, tokenize_pictures
 from flowmo.data import open_picture, to_image
-from flowmo.errors import ConfigError, FlowMoError
+from flowmo.describe import describe
+from flowmo.errors import ConfigError, FlowMoError, TokenFileError
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
+from flowmo.weights.load import load, packaged_names
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +62,31 @@ def test_there_and_back_among_files_that_are_none(model: FlowMo, tmp_path: Path)
         assert np.abs(difference).max() <= 1
     original = dict(decode_entries(model, entries[:1], 1, True, on_bad, num_steps=1))
     assert original[0].size != (32, 32)
+
+
+def test_what_is_said_of_a_packaged_models_tokens(model: FlowMo, tmp_path: Path) -> None:
+    tokens = model.tokenize(torch.zeros(1, 3, 32, 32))
+    for name in packaged_names():
+        file = TokenFile(tokens, load(name).fingerprint(), "crop", (32, 32))
+        write_file(tmp_path / f"{name}.flowmo", file)
+    said: dict[str, str] = {}
+    entries = open_token_files([str(tmp_path)], tmp_path / "out", print).entries
+    found = decode_entries(model, entries, 1, False, lambda file, error, *_: said.update({file.stem: str(error)}))
+    assert not list(found)
+    for name in packaged_names():
+        assert f"it is that of the packaged {name}: --model {name} decodes it" in said[name]
+
+
+def test_a_damaged_shard_is_told_as_one(model: FlowMo, tmp_path: Path) -> None:
+    tokens = model.tokenize(torch.zeros(1, 3, 32, 32))
+    write_shard(tmp_path / "whole", Shard(tokens, ["a"], None, 1, "crop", None))
+    (tmp_path / "cut.Shard").write_bytes((tmp_path / "whole").read_bytes()[:-1])
+    write_file(tmp_path / "one.shard", TokenFile(tokens, 1, "crop", (32, 32)))  # of another name than it has
+    said: list[str] = []
+    given = [str(tmp_path / name) for name in ("cut.Shard", "whole", "one.shard")]
+    coded = open_token_files(given, tmp_path / "out", lambda file, error: said.append(str(error)))
+    assert [entry.name for entry in coded.entries] == ["a", "one.shard"]
+    assert len(said) == 1
+    assert "as a token shard" in said[0]
+    with pytest.raises(TokenFileError, match="as a token shard"):
+        describe(given[0])

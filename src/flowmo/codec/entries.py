@@ -14,9 +14,10 @@ from ..config import FlowMoConfig
 from ..errors import FlowMoError, ImageError, TokenFileError
 from ..quantize.tokens import Tokens
 from ..tiles import patch_of
-from .file import read_file
+from .file import MAGIC, check_plain, read_file
 from .shard import FORMAT, Shard, read_shard
 
+SHARD_SUFFIXES = (".shard", ".safetensors")
 MAX_CODED_PIXELS = 2**22
 """Attention over a larger image would need hours or more memory than there is; a header can claim 4 gigapixels."""
 
@@ -51,12 +52,22 @@ def is_shard(path: Path) -> bool:
         return False
 
 
+def is_token_file(path: Path) -> bool:
+    """Return whether the file begins as a ``.flowmo`` file does."""
+    try:
+        check_plain(path)
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
 def entries_of(path: Path) -> list[Entry]:
     """Return an entry for each image in a file, in order.
 
     A ``.flowmo`` file is one image and is not opened yet. Raises TokenFileError for a damaged shard.
     """
-    if path.suffix == ".safetensors" or is_shard(path):
+    if is_shard(path) or (path.suffix.lower() in SHARD_SUFFIXES and not is_token_file(path)):
         return [Entry(path, row, name) for row, name in enumerate(read_shard(path).names)]
     return [Entry(path, None, path.name)]
 

@@ -106,6 +106,8 @@ def decode_file(data: bytes, fingerprint: int | None = None) -> TokenFile:
             f"{problem} or damaged: {len(payload)} bytes follow the header, which announces {expected} "
             f"({num_tokens} tokens of {token_bits} bits)"
         )
+    if num_tokens > MAX_TOKENS:  # before they are unpacked
+        raise TokenFileError(f"damaged: num_tokens is {num_tokens}, but a .flowmo file holds at most {MAX_TOKENS}")
     if _checksum(fields, payload) != CHECKSUM.unpack_from(data, layout.size)[0]:
         raise TokenFileError("damaged: the checksum does not match; copy the file again from its source")
     if fit >= len(FITS):

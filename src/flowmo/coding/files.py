@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -170,7 +170,16 @@ def decode_entries(
     sampling: settings of ``FlowMo.detokenize``.
     """
     check = partial(check_decodable, config=model.config) if isinstance(model, FlowMo) else model.check_decodable
-    for batch in token_batches(coded_images(entries, model.fingerprint(), check, on_bad), batch_size):
+    own = model.fingerprint()
+
+    def refused(file: Path, error: FlowMoError, count: int) -> None:
+        found = _fingerprint_of(file)
+        name = None if found in (own, None) else _packaged(found)
+        if name is not None:
+            error = TokenFileError(f"{error}; it is that of the packaged {name}: --model {name} decodes it")
+        on_bad(file, error, count)
+
+    for batch in token_batches(coded_images(entries, own, check, refused), batch_size):
         first = batch[0].tokens
         tokens = Tokens(torch.cat([item.tokens.indices for item in batch]), first.bits_per_group, first.image_size)
         decoded = to_pil(model.detokenize(tokens, uint8=True, **sampling))
@@ -187,12 +196,20 @@ def decode_entries(
 
 def packaged_tokenizer(entries: Sequence[Entry]) -> str:
     """Return the name of the packaged tokenizer that made the first image, or of the default where none did."""
+    found = _fingerprint_of(entries[0].file) if entries else None  # what is wrong is told where the file is decoded
+    return PACKAGED if found is None else _packaged(found) or PACKAGED
+
+
+def _fingerprint_of(file: Path) -> int | None:
     try:
-        file = entries[0].file
-        found = (read_shard(file) if is_shard(file) else read_file(file)).fingerprint
-    except (FlowMoError, IndexError):  # told where the file is decoded
-        return PACKAGED
-    return next(iter(packaged_by_fingerprint([found])), PACKAGED)
+        return (read_shard(file) if is_shard(file) else read_file(file)).fingerprint
+    except FlowMoError:
+        return None
+
+
+@cache
+def _packaged(fingerprint: int) -> str | None:
+    return next(iter(packaged_by_fingerprint([fingerprint])), None)
 
 
 def shard_image_size(entries: Sequence[Entry]) -> tuple[int, int]:
