@@ -162,12 +162,22 @@ def check_writable(folder: Path) -> None:
 
 
 _OF_FILES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".svg", ".pdf", ".html"}
+_OF_FILES |= {".flowmo", ".shard", ".npy", ".pth", ".pt", ".ckpt", ".tar", ".parquet"}
 _OF_FILES |= {".json", ".csv", ".txt", ".npz", ".safetensors", ".zip"}
 
 
 def is_file_name(out: Path) -> bool:
     """Return whether a path that results shall go to has the name of a single file and is no folder that exists."""
     return out.suffix.lower() in _OF_FILES and not out.is_dir()
+
+
+def check_folder_name(out: Path) -> None:
+    """Raise ConfigError where the folder for results has the name of a file, in any case of its letters."""
+    if is_file_name(out):
+        raise ConfigError(
+            f"{str(out)!r} is the name of a file, but the results are several files; give a folder, such as "
+            f"{str(out.with_suffix(''))!r}"
+        )
 
 
 def single_image(out: Path, count: int) -> Path | None:

@@ -42,6 +42,8 @@ def test_several_images_and_other_formats_are_refused(flowmo: Command, command: 
     result = flowmo(command, given[0], "--out", "one.jpg")
     assert result.code == 2
     assert "written as PNG, not as one.jpg; give one.png, or a folder" in result.err
+    for name in ("one.FLOWMO", "one.shard"):
+        assert f"written as PNG, not as {name}" in flowmo(command, given[0], "--out", name).err
     assert not list(Path().glob("*.[pj][np]g"))
 
 
@@ -50,6 +52,8 @@ def test_several_images_and_other_formats_are_refused(flowmo: Command, command: 
     [
         "generate --out one.png",
         "tokenize x --out one.png",
+        "tokenize x --out one.flowmo",
+        "train x run.PTH",
         "compare x --out one.svg",
         "evaluate x --out numbers.json",
         "evaluate-generator x y --out numbers.json",

@@ -19,6 +19,7 @@ from ..coding.files import PictureJob, Written, token_targets, tokenize_pictures
 from ..comparison.peers.tokenizer import check_spec, open_square
 from ..devices import usable_device
 from ..errors import ConfigError, DataError
+from ..files import check_folder_name
 from ..progress import Progress
 from ..text import pictures_in_words
 from ..weights.load import PACKAGED
@@ -39,7 +40,7 @@ OF_SHARDS = ("peer", "labels", "label_file", "class_names", "split", "limit", "f
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_picture_arguments(parser)
     rates.add_rate_arguments(parser)
-    common.add_output_arguments(parser, out=None)
+    common.add_output_arguments(parser, out=None, or_file=", or a .shard or .npy file")
     shard = parser.add_argument_group("one shard of a data set", "also by --out NAME.shard or NAME.npy")
     shard.add_argument("--shard", type=Path, metavar="FILE", help="write all into this .shard or .npy file")
     shard.add_argument("--split", help="part of a data set that has several, such as train")
@@ -65,13 +66,10 @@ def run(arguments: argparse.Namespace) -> int:
         check_spec(a.peer)
     if a.shard is not None and a.out is not None:
         raise ConfigError("give either --shard FILE or --out DIR")
-    if a.shard is not None or (a.out is not None and a.out.suffix in SHARDS):
+    if a.shard is not None or (a.out is not None and a.out.suffix.lower() in SHARDS):
         return _to_shard(a, a.shard or a.out)
-    if a.out is not None and a.out.suffix.lower() == ".flowmo":
-        raise ConfigError(
-            f"--out {a.out} is the folder of .flowmo files, one a picture; give a folder's name, or NAME.shard "
-            "for all in one file"
-        )
+    if a.out is not None:
+        check_folder_name(a.out)
     for name in OF_SHARDS:
         if getattr(a, name):
             flag = "count" if name == "limit" else name.replace("_", "-")

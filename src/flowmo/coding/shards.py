@@ -39,7 +39,7 @@ class ShardRequest:
     force: bool = False  # whether files that exist are overwritten
 
     def __post_init__(self) -> None:
-        if self.target.suffix not in SUFFIXES:
+        if self.target.suffix.lower() not in SUFFIXES:
             raise ConfigError(f"--shard {self.target}: the name of a shard ends in {' or '.join(SUFFIXES)}")
         if self.labels and self.label_file:
             raise ConfigError("give either --labels, from the folders, or --label-file")
@@ -88,7 +88,7 @@ def make_shard(
         classes = read_class_names(r.class_names)
         if not labels:
             raise ConfigError("--class-names names labels, and these pictures have none; give --labels or --label-file")
-    array = r.target.suffix == ".npy"
+    array = r.target.suffix.lower() == ".npy"
     if world.main:
         check_targets([r.target, *files_beside(r.target)] if array else [r.target], paths, r.force)
     world.wait()

@@ -7,7 +7,8 @@ import math
 import re
 from pathlib import Path
 
-from ...files import is_file_name
+from ...errors import ConfigError
+from ...files import check_folder_name
 
 ORIGINAL = "original"  # as in image_utils/convert.py, which takes long to import
 
@@ -58,11 +59,10 @@ def size(text: str) -> tuple[int, int] | str:
 
 def folder(text: str) -> Path:
     """Return the folder for results. Raises an error for the name of a file, of which a folder would be made."""
-    if is_file_name(Path(text)):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is the name of a file, but the results are several files; give a folder, such as "
-            f"{str(Path(text).with_suffix(''))!r}"
-        )
+    try:
+        check_folder_name(Path(text))
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return Path(text)
 
 
