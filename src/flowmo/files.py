@@ -171,12 +171,15 @@ def is_file_name(out: Path) -> bool:
     return out.suffix.lower() in _OF_FILES and not out.is_dir()
 
 
-def check_folder_name(out: Path) -> None:
-    """Raise ConfigError where the folder for results has the name of a file, in any case of its letters."""
+def check_folder_name(out: Path, instead: str = "") -> None:
+    """Raise ConfigError where the folder for results has the name of a file, in any case of its letters.
+
+    ``instead`` ends the message with what else the command takes.
+    """
     if is_file_name(out):
         raise ConfigError(
             f"{str(out)!r} is the name of a file, but the results are several files; give a folder, such as "
-            f"{str(out.with_suffix(''))!r}"
+            f"{str(out.with_suffix(''))!r}{instead}"
         )
 
 

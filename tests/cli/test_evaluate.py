@@ -258,7 +258,7 @@ def test_every_kind_of_data_set_gives_the_same_numbers(flowmo: Command, weights:
     pa.parquet.write_table(pa.table({"image": images}), "parquet/train-00000.parquet")
     results = {}
     for data in ("folder", "pictures.tar", "shards", "parquet"):
-        found = flowmo("evaluate", weights, data, *QUICK, "--out", f"of-{data}", "--json", model=False)
+        found = flowmo("evaluate", weights, data, *QUICK, "--out", f"of-{Path(data).stem}", "--json", model=False)
         assert found.code == 0, found.err
         results[data] = found.json["results"][0]
     for data, result in results.items():

@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     if a.shard is not None or (a.out is not None and a.out.suffix.lower() in SHARDS):
         return _to_shard(a, a.shard or a.out)
     if a.out is not None:
-        check_folder_name(a.out)
+        check_folder_name(a.out, ", or NAME.shard for all in one file")
     for name in OF_SHARDS:
         if getattr(a, name):
             flag = "count" if name == "limit" else name.replace("_", "-")
