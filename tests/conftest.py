@@ -65,10 +65,10 @@ def _seeded() -> None:
 def samples() -> Callable[[int], Tensor]:
     """samples(size): the eight packaged pictures, 8 3 size size in [-1, 1]; they need nothing beside the project."""
     from flowmo import samples
-    from flowmo.data import center_crop, open_picture, shorter_side_to, to_tensor
+    from flowmo.data import center_crop, open_image, shorter_side_to, to_tensor
 
     def load(size: int) -> Tensor:
-        pictures = [shorter_side_to(open_picture(path).image, size) for path in samples.paths()]
+        pictures = [shorter_side_to(open_image(path).image, size) for path in samples.paths()]
         return torch.stack([to_tensor(center_crop(picture, size)) for picture in pictures])
 
     return load

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from flowmo import load, samples
-from flowmo.data import center_crop, open_picture, shorter_side_to, to_tensor
+from flowmo.data import center_crop, open_image, shorter_side_to, to_tensor
 from flowmo.experiments.decoding import compare_decoding
 from flowmo.files import replacing
 from flowmo.provenance import code_version
@@ -24,8 +24,8 @@ from flowmo.provenance import code_version
 
 def sample_pictures(size: int, count: int) -> torch.Tensor:
     """The packaged pictures, as often as needed: count 3 size size in [-1, 1]."""
-    pictures = [shorter_side_to(open_picture(path).image, size) for path in samples.paths()]
-    tensors = [to_tensor(center_crop(picture, size)) for picture in pictures]
+    images = [shorter_side_to(open_image(path).image, size) for path in samples.paths()]
+    tensors = [to_tensor(center_crop(image, size)) for image in images]
     return torch.stack([tensors[i % len(tensors)] for i in range(count)])
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flowmo.data import ImageSource, SplitError, fit_picture, open_images, open_split
+from flowmo.data import ImageSource, SplitError, fit_image, open_images, open_split
 from flowmo.errors import FlowMoError, ImageError
 from flowmo.files import replacing
 
@@ -46,7 +46,7 @@ def decode(source: ImageSource, path: Path, size: int) -> None:
 
     def pixels(index: int) -> np.ndarray | ImageError:
         try:
-            return np.asarray(fit_picture(source[index], size, size))
+            return np.asarray(fit_image(source[index], size, size))
         except ImageError as error:
             return error
 

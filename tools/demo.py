@@ -28,7 +28,7 @@ from flowmo.cli.printing import print_table
 from flowmo.comparison.adapters import ThumbnailPeer, at_rates
 from flowmo.comparison.codecs import CODECS, Codec, Distance, get_codec
 from flowmo.comparison.coded import Search, code_all
-from flowmo.comparison.columns import IN_WORDS, to_picture
+from flowmo.comparison.columns import IN_WORDS, uint8_to_image
 from flowmo.comparison.inputs import nearest
 from flowmo.comparison.reconstructions import Reconstruction, codec_reconstructions, peer_reconstructions
 from flowmo.data import read_first
@@ -52,8 +52,8 @@ def main(argv: list[str] | None = None) -> int:
         model = flowmo.load(arguments.model)
         if model.config.transform is None:
             flags = ["--model", arguments.model, "--out", str(arguments.out), "--force"]
-            return command(["reconstruct", str(arguments.pictures), *flags])
-        rows = demonstrate(model, arguments.pictures, arguments.out, sorted(arguments.bytes))
+            return command(["reconstruct", str(arguments.images), *flags])
+        rows = demonstrate(model, arguments.images, arguments.out, sorted(arguments.bytes))
         if arguments.figure:
             write_png(arguments.figure, contact_sheet({title: row[:3] for title, row in rows.items()}))
     except FlowMoError as error:
@@ -72,7 +72,7 @@ def demonstrate(model: flowmo.FlowMo, folder: Path, out: Path, targets: list[int
     lpips, seeds = nearest(load_lpips("alex"), torch.device("cpu")), list(range(len(images)))
     codecs = list(_installed())
     chosen = {target: best_codecs(images, codecs, target, lpips) for target in targets}
-    rows: dict[str, list[Image.Image]] = {"original": [to_picture(image) for image in images]}
+    rows: dict[str, list[Image.Image]] = {"original": [uint8_to_image(image) for image in images]}
     table = []
     for target in targets:
         peers = at_rates("FlowMo", model, [target], (side, side))
@@ -85,11 +85,11 @@ def demonstrate(model: flowmo.FlowMo, folder: Path, out: Path, targets: list[int
         }
         kinds = Counter(IN_WORDS[name] for name, _ in chosen[target])
         for label, found in made.items():
-            rows[f"{label}, {target} B"] = [to_picture(one.pixels) for one in found]
+            rows[f"{label}, {target} B"] = [uint8_to_image(one.pixels) for one in found]
             about = ", ".join(f"{name} {count}" for name, count in kinds.most_common()) if "codec" in label else ""
             table.append([label, *_means(found), about])
         for name, one in zip(names, made["FlowMo"], strict=True):
-            write_png(out / f"{name}.{target}.png", to_picture(one.pixels))
+            write_png(out / f"{name}.{target}.png", uint8_to_image(one.pixels))
     write_png(out / "contact-sheet.png", contact_sheet(rows))
     print_table(["", "bytes", column("psnr").heading, column("lpips_alex").heading, "codecs"], table)
     print(f"\n{len(images)} photographs of {side} x {side} pixels; bytes without headers, means over the photographs")

@@ -52,12 +52,12 @@ def main() -> None:
 
 def decode(model: FlowMo, kind: Tokens, indices: torch.Tensor) -> np.ndarray:
     """uint8 N H W 3."""
-    pictures = []
+    parts = []
     for i in range(0, len(indices), 50):
         tokens = Tokens(indices[i : i + 50], kind.bits_per_group, kind.image_size)
         images = model.detokenize(tokens, seed=list(range(i, i + len(tokens))))
-        pictures.append(to_uint8(images).permute(0, 2, 3, 1).cpu().numpy())
-    return np.concatenate(pictures)
+        parts.append(to_uint8(images).permute(0, 2, 3, 1).cpu().numpy())
+    return np.concatenate(parts)
 
 
 def write(path: Path, pixels: np.ndarray, labels: np.ndarray) -> None:

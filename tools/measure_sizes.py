@@ -29,9 +29,9 @@ import torch
 
 import flowmo
 from flowmo.config import to_dict
-from flowmo.data import find_pictures, fit_picture, open_images, open_picture, to_tensor, whole_size
+from flowmo.data import find_images, fit_image, open_image, open_images, to_tensor, whole_size
 from flowmo.evaluation.results import weights_checksum
-from flowmo.experiments.sizes import SIZES, picture_of, quality, seam_step
+from flowmo.experiments.sizes import SIZES, quality, seam_step, tiled_image
 from flowmo.files import replacing
 from flowmo.perceptual import load_lpips
 from flowmo.provenance import code_version, machine
@@ -79,18 +79,18 @@ def main(argv: list[str] | None = None) -> int:
         return {"height": height, "width": width, "rates": by_rate}
 
     for height, width in SIZES:
-        pictures = [picture_of(photographs, i, height, width) for i in range(len(photographs))]
-        part(f"{width} x {height}", lambda h=height, w=width, p=pictures: row(h, w, quality(model, p, rates, lpips)))
-    for path in find_pictures(arguments.originals) if arguments.originals else []:
-        image = open_picture(path).image.convert("RGB")
-        padded = fit_picture(image, *whole_size((image.height, image.width), patch), "whole")
+        images = [tiled_image(photographs, i, height, width) for i in range(len(photographs))]
+        part(f"{width} x {height}", lambda h=height, w=width, p=images: row(h, w, quality(model, p, rates, lpips)))
+    for path in find_images(arguments.originals) if arguments.originals else []:
+        image = open_image(path).image.convert("RGB")
+        padded = fit_image(image, *whole_size((image.height, image.width), patch), "whole")
         part(path.stem, lambda i=image, p=padded: row(i.height, i.width, quality(model, [p], rates, lpips)))
     part("seams", lambda: _seams(model, photographs, patch, rates, arguments.seam_count))
     if not arguments.no_large:
         part("loading", lambda: _timed(["info", arguments.model]))
         for height, width in LARGE:
-            picture = picture_of(photographs, 0, height, width)
-            part(f"large {width} x {height}", lambda p=picture: _commands(arguments.model, p))
+            large = tiled_image(photographs, 0, height, width)
+            part(f"large {width} x {height}", lambda p=large: _commands(arguments.model, p))
     return 0
 
 
@@ -119,7 +119,7 @@ def _seams(
     for bits in rates:
         steps = []
         for i in range(count):
-            x = to_tensor(picture_of(photographs, 12 * i, *SEAMS))[None]
+            x = to_tensor(tiled_image(photographs, 12 * i, *SEAMS))[None]
             with torch.inference_mode():
                 steps.append(seam_step(model.detokenize(model.tokenize(x, bits), seed=[i]), x, patch))
         border, elsewhere = (sum(column) / count for column in zip(*steps, strict=True))
@@ -127,15 +127,15 @@ def _seams(
     return found
 
 
-def _commands(model: str, picture: Any) -> dict[str, dict[str, float]]:
+def _commands(model: str, image: Any) -> dict[str, dict[str, float]]:
     """Return the memory and time of coding a picture as it is, and of decoding it, by the commands."""
     with tempfile.TemporaryDirectory() as folder:
         photo, tokens, back = (Path(folder) / name for name in ("photo.jpg", "tokens", "back"))
-        picture.save(photo, quality=95)
+        image.save(photo, quality=95)
         model_flags = ["--model", model, "--device", "cpu"]
         coded = _timed(["tokenize", str(photo), "--out", str(tokens), "--size", "original", *model_flags])
         decoded = _timed(["detokenize", str(tokens), "--out", str(back), *model_flags])
-        assert open_picture(back / "photo.png").image.size == picture.size
+        assert open_image(back / "photo.png").image.size == image.size
     return {"tokenize": coded, "detokenize": decoded}
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flowmo.data import ImageSource, ParquetSource, fit_picture, open_split
+from flowmo.data import ImageSource, ParquetSource, fit_image, open_split
 from flowmo.errors import FlowMoError, ImageError
 from flowmo.files import replacing
 
@@ -83,7 +83,7 @@ def _members(source: ImageSource, order: np.ndarray, size: int, quality: int) ->
             data = source.encoded(index)
         else:
             buffer = io.BytesIO()
-            fit_picture(image, size, size).save(buffer, "WEBP", quality=quality, method=6)
+            fit_image(image, size, size).save(buffer, "WEBP", quality=quality, method=6)
             data = buffer.getvalue()
         with Image.open(io.BytesIO(data)) as stored:
             suffix = str(stored.format).lower()

@@ -86,7 +86,7 @@ def number(value: float | None, spec: str, missing: str = "-") -> str:
     return missing if value is None else format(value, spec)
 
 
-def pictures_in_words(count: int) -> str:
+def images_in_words(count: int) -> str:
     """Return "1 picture", "2 pictures"."""
     return f"{count} picture{'s' * (count != 1)}"
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from flowmo import FlowMo, samples
 from flowmo.arch.transform import TransformEncoder, class_signs
 from flowmo.config import FlowMoConfig, SamplerConfig, TransformConfig, TransformerConfig
-from flowmo.data import center_crop, open_picture, to_tensor
+from flowmo.data import center_crop, open_image, to_tensor
 from flowmo.errors import ConfigError, DataError, ImageError
 from flowmo.fit_transform import default_rates, errors, fit_steps, fit_transform, plan_class
 from flowmo.image_utils import to_numpy
@@ -84,7 +84,7 @@ def test_the_latent_is_what_the_bits_before_have_left(model: FlowMo) -> None:
 
 def test_classes_code_better_than_one(model: FlowMo) -> None:
     """Photographs, at the same bits: what the bits of the class cost comes back."""
-    images = torch.stack([to_tensor(center_crop(open_picture(p).image, 256)) for p in samples.paths()])
+    images = torch.stack([to_tensor(center_crop(open_image(p).image, 256)) for p in samples.paths()])
     parts = images.unfold(2, 64, 64).unfold(3, 64, 64).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, 64, 64)
     config = small()
     assert config.transform is not None

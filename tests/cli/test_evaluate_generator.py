@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import warm_python
 from flowmo import samples
 from flowmo.cli.main import main
-from flowmo.data import fit_picture, open_images, open_picture
+from flowmo.data import fit_image, open_image, open_images
 from flowmo.errors import DataError
 from flowmo.evaluation import reference
 from flowmo.evaluation.class_agreement import class_agreement
@@ -40,7 +40,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def photographs(count: int, size: int, shift: int = 0) -> np.ndarray:
     """Squares cut from the sample photographs at different places, uint8 N H W 3."""
-    wide = [np.asarray(fit_picture(open_picture(path).image, 2 * size, 2 * size)) for path in samples.paths()]
+    wide = [np.asarray(fit_image(open_image(path).image, 2 * size, 2 * size)) for path in samples.paths()]
     places = np.random.RandomState(shift).randint(0, size, (count, 2))
     return np.stack([wide[k % len(wide)][y : y + size, x : x + size] for k, (y, x) in enumerate(places)])
 

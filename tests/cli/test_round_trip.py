@@ -16,7 +16,7 @@ from PIL import Image
 
 import flowmo as package
 from flowmo.codec import HEADER_SIZE, read_file, read_shard, write_shard
-from flowmo.data import fit_picture, open_picture, to_tensor
+from flowmo.data import fit_image, open_image, to_tensor
 from flowmo.perceptual.weights import SOURCES
 from flowmo.weights import load_model
 
@@ -41,7 +41,7 @@ def test_files_of_the_stated_size_come_back_as_reconstruct_makes_them(flowmo: Co
     assert len({pixels(path) for path in Path("back").iterdir()}) == len(FEW)  # the tokens matter
     # and both are what the library does
     model = load_model(weights)
-    image = to_tensor(fit_picture(open_picture(FEW[0]).image, 32, 32))[None]
+    image = to_tensor(fit_image(open_image(FEW[0]).image, 32, 32))[None]
     file = read_file(Path("tokens", FEW[0].stem + ".flowmo"), model.fingerprint())
     assert file.tokens == model.tokenize(image)
     assert file.original_size == (256, 256)
@@ -60,7 +60,7 @@ def test_batches_do_not_change_a_picture(flowmo: Command) -> None:
     assert flowmo("reconstruct", *FEW, "--out", "one", "--batch-size", 1).code == 0
     assert flowmo("reconstruct", *FEW, "--out", "all", "--batch-size", 3).code == 0
     for picture in FEW:
-        a, b = (to_tensor(open_picture(Path(folder, picture.stem + ".png")).image) for folder in ("one", "all"))
+        a, b = (to_tensor(open_image(Path(folder, picture.stem + ".png")).image) for folder in ("one", "all"))
         assert (a - b).abs().max() <= 1.01 * 2 / 255  # a rounding apart
 
 
@@ -77,7 +77,7 @@ def test_reconstruct_writes_pictures_and_numbers(flowmo: Command) -> None:
             # left the original as the model saw it, right the reconstruction, enlarged four times
             left, right = pair.crop((0, 18, 128, 146)), pair.crop((132, 18, 260, 146))
             assert right.resize((32, 32), Image.Resampling.NEAREST).tobytes() == image.tobytes()
-            seen = fit_picture(open_picture(row["file"]).image, 32, 32)
+            seen = fit_image(open_image(row["file"]).image, 32, 32)
             assert left.resize((32, 32), Image.Resampling.NEAREST).tobytes() == seen.tobytes()
             error = (to_tensor(image) - to_tensor(seen)).double().mul(127.5).square().mean()
         assert row["psnr"] == pytest.approx(float(10 * torch.log10(255**2 / error)), abs=1e-3)
@@ -154,7 +154,7 @@ def test_shard_with_labels_and_back(flowmo: Command) -> None:
     # grouped otherwise in the shard, so compare up to rounding
     for shard_name, other in (("cat/b", "b"), ("cat/a", "a")):
         a, b = (
-            to_tensor(open_picture(p).image) for p in (Path("back", shard_name + ".png"), Path("again", other + ".png"))
+            to_tensor(open_image(p).image) for p in (Path("back", shard_name + ".png"), Path("again", other + ".png"))
         )
         assert (a - b).abs().max() <= 1.01 * 2 / 255
 

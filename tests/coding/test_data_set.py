@@ -20,7 +20,7 @@ import warm_python
 from flowmo.cli.main import main
 from flowmo.codec import read_shard
 from flowmo.coding.data_set import PART, CodingJob, code_data_set
-from flowmo.data import PictureList, open_images, to_tensor
+from flowmo.data import ImageList, open_images, to_tensor
 from flowmo.errors import ConfigError
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
@@ -185,7 +185,7 @@ def test_broken_pictures_are_named_and_left_out(data: Path, weights: Path, tmp_p
     for i, path in enumerate(paths):
         Image.fromarray(np.load(data)[i]).save(path)
     paths[2].write_bytes(b"no picture")
-    source = PictureList(paths, [p.name for p in paths], [3, 1, 4, 1, 5])
+    source = ImageList(paths, [p.name for p in paths], [3, 1, 4, 1, 5])
     job = CodingJob(source, (32, 32), labels=[3, 1, 4, 1, 5], classes=list("abcdef"))
     coded = code_data_set(load_model(weights), job, tmp_path / "s.shard", World())
     assert coded is not None

@@ -12,8 +12,8 @@ from torch import nn
 
 from flowmo import samples
 from flowmo.codec import Shard, TokenFile, write_file, write_shard
-from flowmo.coding.files import PictureJob, decode_entries, open_token_files, token_targets, tokenize_pictures
-from flowmo.data import open_picture, to_image
+from flowmo.coding.files import TokenizeJob, decode_entries, open_token_files, token_targets, tokenize_images
+from flowmo.data import open_image, to_image
 from flowmo.describe import describe
 from flowmo.errors import ConfigError, FlowMoError, TokenFileError
 from flowmo.presets import tiny
@@ -40,7 +40,7 @@ def test_there_and_back_among_files_that_are_none(model: FlowMo, tmp_path: Path)
 
     size = (32, 32)
     paths, targets = token_targets([str(pictures)], tmp_path / "tokens")
-    written = list(tokenize_pictures(model, PictureJob(paths, targets, size, batch_size=2), on_bad))
+    written = list(tokenize_images(model, TokenizeJob(paths, targets, size, batch_size=2), on_bad))
     assert [name for name, _ in bad] == ["broken.png"]
     assert [one.target for one in written] == [t for p, t in zip(paths, targets, strict=True) if p.name != "broken.png"]
     assert {one.payload for one in written} == {16 * 18 // 8}
@@ -55,8 +55,8 @@ def test_there_and_back_among_files_that_are_none(model: FlowMo, tmp_path: Path)
     assert sorted(entries[place].name for place in found) == sorted(one.target.name for one in written)
     for place, image in found.items():
         assert image.size == (32, 32)
-        source = next(one.picture for one in written if one.target.name == entries[place].name)
-        tokens = model.tokenize(open_picture(source).image)
+        source = next(one.image for one in written if one.target.name == entries[place].name)
+        tokens = model.tokenize(open_image(source).image)
         again = to_image(model.detokenize(tokens, num_steps=2, seed=3)[0].cpu())
         difference = np.asarray(image).astype(int) - np.asarray(again)
         assert np.abs(difference).max() <= 1

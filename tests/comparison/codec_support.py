@@ -7,7 +7,7 @@ from PIL import Image
 
 from flowmo import samples
 from flowmo.comparison.codecs import CODECS, Codec, get_codec
-from flowmo.data import center_crop, open_picture, shorter_side_to
+from flowmo.data import center_crop, open_image, shorter_side_to
 from flowmo.errors import ConfigError, WeightsError
 from flowmo.perceptual import LPIPS, load_lpips
 
@@ -15,7 +15,7 @@ NAMES = list(CODECS)
 
 
 def photographs(count: int, size: int = 64) -> list[Image.Image]:
-    return [center_crop(shorter_side_to(open_picture(path).image, size), size) for path in samples.paths()[:count]]
+    return [center_crop(shorter_side_to(open_image(path).image, size), size) for path in samples.paths()[:count]]
 
 
 def codec_or_skip(name: str) -> Codec:

@@ -12,7 +12,7 @@ from flowmo import samples
 from flowmo.cli.main import main
 from flowmo.comparison.peers import build_peer
 from flowmo.comparison.peers.tokenizer import PeerTokenizer, open_tokenizer
-from flowmo.data import fit_picture, open_images, to_tensor
+from flowmo.data import fit_image, open_images, to_tensor
 from flowmo.errors import ConfigError, ImageError
 from flowmo.evaluation.results import read_result
 from flowmo.metrics.pixels import pooled_psnr
@@ -84,7 +84,7 @@ def test_an_evaluation_measures_what_the_network_gives(spec: str, tmp_path: Path
     assert result.content["rate"]["payload_bytes"] == 8 * 8 * 5 / 8
 
     source, network = open_images(PICTURES, 6), open_tokenizer(spec, 32).network
-    images = torch.stack([to_tensor(fit_picture(source[i], 32, 32)) for i in range(6)])
+    images = torch.stack([to_tensor(fit_image(source[i], 32, 32)) for i in range(6)])
     shown = network.detokenize(network.tokenize(images))
     cut = [((x + 1) / 2 * 255).to(torch.uint8).double() for x in (images, shown)]
     errors = (cut[0] - cut[1]).square().flatten(1).mean(1).tolist()
@@ -100,7 +100,7 @@ def test_the_command_compares_it(spec: str, tmp_path: Path) -> None:
     (row,) = [row for row in rows if row["name"] == "MaskBit, 18 bits"]
     assert row["payload_bytes"] == 8 * 8 * 5 / 8
     source, network = open_images(PICTURES, 2), open_tokenizer(spec, 32).network
-    images = torch.stack([to_tensor(fit_picture(source[i], 32, 32)) for i in range(2)])
+    images = torch.stack([to_tensor(fit_image(source[i], 32, 32)) for i in range(2)])
     shown = network.detokenize(network.tokenize(images))
     eight = [((x + 1) * 127.5).round() for x in (images, shown)]
     errors = (eight[0] - eight[1]).square().flatten(1).mean(1)

@@ -23,9 +23,9 @@ from flowmo.cli.main import main
 from flowmo.codec import Shard, read_shard, write_shard
 from flowmo.coding import data_set, shards
 from flowmo.comparison.peers.tokenizer import PeerTokenizer, open_tokenizer
-from flowmo.data import fit_picture, open_images, to_image, to_tensor
+from flowmo.data import fit_image, open_images, to_image, to_tensor
 from flowmo.errors import ConfigError, TokenFileError
-from flowmo.generation import DecodeSettings, GeneratorConfig, TokenLayout, generate, load_generator, picture_seed
+from flowmo.generation import DecodeSettings, GeneratorConfig, TokenLayout, generate, image_seed, load_generator
 from flowmo.presets import tiny
 from flowmo.quantize.tokens import Tokens
 from flowmo.tokenizer import FlowMo
@@ -86,7 +86,7 @@ def from_photographs_to_images(data: Path, spec: str, size: int, folder: Path, *
     written, tokenizer = read_shard(shard), open_tokenizer(spec, size)
     assert (written.tokenizer, written.fingerprint) == (name, tokenizer.fingerprint())
     first = next(path for path in sorted(data.rglob("*.png")))
-    image = to_tensor(fit_picture(Image.open(first), size, size))[None]
+    image = to_tensor(fit_image(Image.open(first), size, size))[None]
     assert written.tokens[0].indices.eq(tokenizer.tokenize(image).indices).float().mean() > 0.9  # roundings in a batch
 
     shown = folder / "shown"
@@ -104,7 +104,7 @@ def from_photographs_to_images(data: Path, spec: str, size: int, folder: Path, *
 
     command = ["generate", "--generator", str(run), "--peer", spec, "--count", "2", "--out", str(out), *CPU]
     assert main([*command, "--mask-steps", "2"]) == 0
-    seeds = [picture_seed(0, 1)]
+    seeds = [image_seed(0, 1)]
     tokens = next(generate(generator, [1], DecodeSettings(num_steps=2), seeds))
     image = np.asarray(to_image(tokenizer.detokenize(tokens)[0]))
     found = pixels(out / "0001-b-0000.png")
@@ -269,7 +269,7 @@ def test_killed_it_goes_on_where_it_was(
 def test_two_processes_write_what_one_writes(spec: str, tmp_path: Path) -> None:
     """A part has 1,024 images, so that the second process has its share."""
     source = open_images(samples.paths()[0].parent)
-    some = [np.asarray(fit_picture(source[i], 16, 16)) for i in range(len(source))]
+    some = [np.asarray(fit_image(source[i], 16, 16)) for i in range(len(source))]
     many = np.concatenate([np.roll(np.stack(some), k, axis=2) for k in range(16)] * 12)[: data_set.PART + 40]
     np.save(tmp_path / "many.npy", many)
     np.save(tmp_path / "many.labels.npy", np.arange(len(many)) % 3)

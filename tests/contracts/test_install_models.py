@@ -18,7 +18,7 @@ import torch
 
 from flowmo import presets, samples
 from flowmo.config import FlowMoConfig, TransformerConfig
-from flowmo.data import open_picture, to_tensor
+from flowmo.data import open_image, to_tensor
 from flowmo.fit_transform import fit_transform
 from flowmo.generation import PACKAGED_GENERATOR, generator_path, load_generator
 from flowmo.presets import flowmo_mini_8, tiny
@@ -43,7 +43,7 @@ def owner() -> str:
 def start() -> FlowMo:
     """The best closed-form code of the samples, with a transformer of the smallest kind."""
     small = TransformerConfig(patch_size=8, width=64, depth=1, heads=1)
-    crops = torch.stack([to_tensor(open_picture(p).image.convert("RGB").resize((128, 128))) for p in samples.paths()])
+    crops = torch.stack([to_tensor(open_image(p).image.convert("RGB").resize((128, 128))) for p in samples.paths()])
     parts = crops.unfold(2, 64, 64).unfold(3, 64, 64).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, 64, 64)
     return fit_transform(replace(flowmo_mini_8(), encoder=small, decoder=small), lambda: parts.split(16))
 
@@ -216,7 +216,7 @@ def test_the_demo_shows_two_rates_beside_thumbnail_and_codec(
     assert all(float(line[2]) <= size for line, size in zip(codecs, (72, 144), strict=True))
     names = {f"{path.stem}.{size}.png" for path in samples.paths()[:2] for size in (72, 144)}
     assert {path.name for path in out.iterdir()} == names | {"contact-sheet.png"}
-    sheet = open_picture(out / "contact-sheet.png").image
+    sheet = open_image(out / "contact-sheet.png").image
     assert sheet.height >= 7 * 128  # the originals, and three rows a rate
     assert demo(model, *flags[:4], "--bytes", 5) == 2
     assert "more --bytes" in capsys.readouterr().err

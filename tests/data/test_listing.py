@@ -16,7 +16,7 @@ from flowmo import samples
 from flowmo.cli.main import main
 from flowmo.codec import TokenFile, coded_images, read_file, write_file
 from flowmo.coding.files import open_token_files
-from flowmo.data import decode, find_pictures, find_token_files, open_images
+from flowmo.data import decode, find_images, find_token_files, open_images
 from flowmo.errors import DataError, ImageError, TokenFileError
 from flowmo.quantize.tokens import Tokens
 
@@ -68,7 +68,7 @@ def odd_files(folder: Path) -> list[str]:
 def test_what_is_no_regular_file_is_named_and_never_opened(tmp_path: Path) -> None:
     odd = odd_files(tmp_path)
     shutil.copy(PHOTO, tmp_path / "good.jpg")
-    found = find_pictures([str(tmp_path)])
+    found = find_images([str(tmp_path)])
     assert sorted(p.name for p in found) == sorted([*odd[:-1], "good.jpg"])  # the last is another's link
     source = open_images(tmp_path)
     assert [source.name(i) for i in range(len(source))] == sorted([*odd, "good.jpg"])
@@ -143,7 +143,7 @@ def test_linked_class_folders_are_followed(tmp_path: Path) -> None:
     source = open_images(tmp_path / "data")
     assert (len(source), source.classes) == (2, ["cat", "dog"])
     assert [source.label(i) for i in range(2)] == [0, 1]
-    assert len(find_pictures([str(tmp_path / "data" / "dog"), str(tmp_path / "data")])) == 2
+    assert len(find_images([str(tmp_path / "data" / "dog"), str(tmp_path / "data")])) == 2
 
 
 def test_loops_of_links_end(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_loops_of_links_end(tmp_path: Path) -> None:
     (tmp_path / "a" / "b" / "up").symlink_to("..")
     (tmp_path / "a" / "self").symlink_to(".")
     (tmp_path / "top").symlink_to(tmp_path)
-    assert [p.name for p in find_pictures([str(tmp_path)])] == ["x.jpg"]
+    assert [p.name for p in find_images([str(tmp_path)])] == ["x.jpg"]
     assert len(open_images(tmp_path)) == 1
 
 
@@ -163,7 +163,7 @@ def test_links_that_multiply_end(tmp_path: Path) -> None:
             (tmp_path / str(level) / way).symlink_to(f"../{level + 1}")
     (tmp_path / "30").mkdir()
     shutil.copy(PHOTO, tmp_path / "30" / "x.jpg")
-    found = find_pictures([str(tmp_path)])
+    found = find_images([str(tmp_path)])
     assert len([p for p in found if p.name == "x.jpg"]) == 1
 
 
@@ -197,7 +197,7 @@ def test_a_bottomless_folder(tmp_path: Path) -> None:
     finally:
         os.fchdir(there)
         os.close(there)
-    found = find_pictures([str(tmp_path)])
+    found = find_images([str(tmp_path)])
     assert found[0] == tmp_path / "good.jpg"
     assert len(found) == 2
     with pytest.raises(ImageError, match="too long"):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from flowmo import samples
 from flowmo.cli.main import main
-from flowmo.data import FileSource, adm_crop, open_images, open_picture, to_uint8
+from flowmo.data import FileSource, adm_crop, open_image, open_images, to_uint8
 from flowmo.errors import ConfigError, DataError
 from flowmo.evaluation import reference as reference_file
 from flowmo.evaluation.generated import (
@@ -86,7 +86,7 @@ def test_running_statistics_are_those_of_all_at_once() -> None:
 
 def test_the_reference_by_adms_crop(tmp_path: Path) -> None:
     """Statistics of the pixels of ADM's crop, kept apart from those of the model's; a crop needs a data set."""
-    pictures = [open_picture(path).image for path in samples.paths()[:4]]
+    pictures = [open_image(path).image for path in samples.paths()[:4]]
     folder = tmp_path / "pictures"
     folder.mkdir()
     for i, picture in enumerate(pictures):
@@ -108,10 +108,10 @@ def test_the_reference_crop_as_a_flag(
     monkeypatch.setenv("FLOWMO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("flowmo.evaluation.generated_session.load_inception", lambda *paths: Network())
     made = tmp_path / "made.npz"
-    np.savez(made, arr_0=np.stack([np.asarray(adm_crop(open_picture(p).image, 48)) for p in samples.paths()]))
+    np.savez(made, arr_0=np.stack([np.asarray(adm_crop(open_image(p).image, 48)) for p in samples.paths()]))
     (tmp_path / "real").mkdir()
     for i, path in enumerate(samples.paths()):
-        open_picture(path).image.save(tmp_path / "real" / f"{i}.png")
+        open_image(path).image.save(tmp_path / "real" / f"{i}.png")
     arguments = ["evaluate-generator", str(made), str(tmp_path / "real"), "--out", str(tmp_path), "--device", "cpu"]
     fids = {}
     for crop in ("model", "adm"):

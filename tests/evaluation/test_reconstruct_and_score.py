@@ -11,7 +11,7 @@ from PIL import Image
 
 from flowmo.config import QuantizerConfig
 from flowmo.data import to_image, to_tensor
-from flowmo.evaluation.reconstruction import reconstruct_and_score, reconstruct_pictures
+from flowmo.evaluation.reconstruction import reconstruct_and_score, reconstruct_images
 from flowmo.metrics.pixels import psnr
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
@@ -53,7 +53,7 @@ def test_pictures_of_files_come_one_by_one(tmp_path: Path) -> None:
         asked.append(of)
 
     found = list(
-        reconstruct_pictures(model, paths, size, "crop", 1, None, bits, lambda path, error: bad.append(path), seed=3)
+        reconstruct_images(model, paths, size, "crop", 1, None, bits, lambda path, error: bad.append(path), seed=3)
     )
     assert [one.index for one in found] == [0, 2]
     assert bad == [paths[1], paths[3]]

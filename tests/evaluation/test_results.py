@@ -17,8 +17,8 @@ from flowmo.evaluation.results import (
     DataRecord,
     Result,
     describe_model,
+    image_checksums,
     list_checksum,
-    picture_checksums,
     read_result,
     short_name,
     write_result,
@@ -37,7 +37,7 @@ def model(lively: Callable[[nn.Module], nn.Module]) -> FlowMo:
 
 @pytest.fixture
 def result(model: FlowMo, samples: Callable[[int], Tensor]) -> Result:
-    data = DataRecord("eight samples", list_checksum(picture_checksums(samples(32))), 8, (32, 32))
+    data = DataRecord("eight samples", list_checksum(image_checksums(samples(32))), 8, (32, 32))
     record = describe_model(model, "runs/a/model.safetensors", model.config.sampler)
     return Result("evaluation", "standard", data, (record,), "seed 0", {"metrics": {"psnr": 20.5}}, 1.5)
 
@@ -123,12 +123,12 @@ def test_the_weights_checksum_is_of_the_function(model: FlowMo, tmp_path: Path) 
 
 def test_picture_checksums_are_of_pixels_in_order(samples: Callable[[int], Tensor]) -> None:
     images = samples(32)
-    one = picture_checksums(images)
+    one = image_checksums(images)
     assert len(set(one)) == 8
-    assert picture_checksums(images + 1e-6) == one
-    assert picture_checksums(((images + 1) * 127.5).round().to(torch.uint8)) == one
-    assert picture_checksums(images.flip(0)) == one[::-1]
-    assert picture_checksums(images.flatten(2).view(8, 3, 16, 64)) != one
+    assert image_checksums(images + 1e-6) == one
+    assert image_checksums(((images + 1) * 127.5).round().to(torch.uint8)) == one
+    assert image_checksums(images.flip(0)) == one[::-1]
+    assert image_checksums(images.flatten(2).view(8, 3, 16, 64)) != one
     assert list_checksum(one) != list_checksum(one[::-1])
 
 

@@ -18,7 +18,7 @@ import flowmo
 from flowmo import samples, tiles
 from flowmo.config import FlowMoConfig, SamplerConfig, TransformConfig, TransformerConfig
 from flowmo.data import to_tensor
-from flowmo.experiments.sizes import picture_of, quality, seam_step
+from flowmo.experiments.sizes import quality, seam_step, tiled_image
 from flowmo.fit_transform import default_rates, fit_transform
 from flowmo.weights import save_model
 
@@ -61,9 +61,9 @@ def model(photographs: list[Image.Image]) -> flowmo.FlowMo:
 
 
 def test_small_pictures_are_scaled_and_large_ones_are_windows_of_many(photographs: list[Image.Image]) -> None:
-    small = picture_of(photographs, 2, 64, 96)
+    small = tiled_image(photographs, 2, 64, 96)
     assert small.size == (96, 64)
-    large = np.asarray(picture_of(photographs, 3, 512, 512))
+    large = np.asarray(tiled_image(photographs, 3, 512, 512))
     assert large.shape == (512, 512, 3)
     # The window begins 136 pixels into the first of 3 x 3 photographs; the one in the middle is whole.
     middle = np.asarray(photographs[(3 + 4) % len(photographs)])
@@ -76,7 +76,7 @@ def test_quality_rises_with_the_rate(model: flowmo.FlowMo, photographs: list[Ima
     def distance(images: Tensor, reference: Tensor) -> Tensor:
         return (images - reference).abs().flatten(1).mean(1)
 
-    found = quality(model, [picture_of(photographs, i, 64, 64) for i in range(3)], [6, 24], distance)
+    found = quality(model, [tiled_image(photographs, i, 64, 64) for i in range(3)], [6, 24], distance)
     assert found[24]["psnr"] > found[6]["psnr"] + 0.5
     assert found[24]["lpips_alex"] < found[6]["lpips_alex"]
 
@@ -97,7 +97,7 @@ def test_the_measure_sees_a_seam() -> None:
 
 
 def test_no_seam_is_seen_of_a_model(model: flowmo.FlowMo, photographs: list[Image.Image]) -> None:
-    x = to_tensor(picture_of(photographs, 0, 8 * 48, 8 * 60))[None]
+    x = to_tensor(tiled_image(photographs, 0, 8 * 48, 8 * 60))[None]
     with torch.inference_mode():
         border, elsewhere = seam_step(model.detokenize(model.tokenize(x)), x, 8)
     assert border < 1.1 * elsewhere

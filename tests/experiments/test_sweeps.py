@@ -209,7 +209,7 @@ def test_what_was_measured_is_not_measured_again(model: FlowMo, pictures: Tensor
 def test_mean_colours_of_constructed_casts(pictures: Tensor) -> None:
     cast = torch.tensor([10.0, -5.0, 0.0]) / 127.5
     error = color_error(pictures + cast[:, None, None], pictures)
-    assert error.per_picture == pytest.approx([5.0] * 3, abs=1e-4)
+    assert error.per_image == pytest.approx([5.0] * 3, abs=1e-4)
     assert error.cast == pytest.approx((10, -5, 0), abs=1e-4)
     opposite = torch.cat([pictures[:1] + cast[:, None, None], pictures[1:2] - cast[:, None, None], pictures[2:]])
     error = color_error(opposite, pictures)
@@ -228,9 +228,9 @@ def test_discoloration_follows_the_sampler(model: FlowMo, pictures: Tensor, solv
     assert (found.images - sampled).abs().max() < 1e-4  # the sampler takes its steps in other operations
     assert found.levels == pytest.approx([1, 4 / 9, 1 / 9])
     assert len(found.along_steps) == 3
-    assert found.along_steps[-1].per_picture == pytest.approx(found.error.per_picture, abs=1e-3)
+    assert found.along_steps[-1].per_image == pytest.approx(found.error.per_image, abs=1e-3)
     one_step = model.reconstruct(pictures, num_steps=1, guidance_scale=1.0, seed=[1, 2, 3])
-    assert found.along_steps[0].per_picture == pytest.approx(color_error(one_step, pictures).per_picture, abs=1e-3)
+    assert found.along_steps[0].per_image == pytest.approx(color_error(one_step, pictures).per_image, abs=1e-3)
 
 
 def test_a_wrong_first_velocity_is_seen(model: FlowMo, pictures: Tensor) -> None:

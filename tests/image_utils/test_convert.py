@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import flowmo
 from flowmo import samples
-from flowmo.data import fit_picture, open_picture, to_tensor
+from flowmo.data import fit_image, open_image, to_tensor
 from flowmo.errors import ImageError
 from flowmo.image_utils import as_images, convert, to_numpy
 from flowmo.image_utils.scale import to_uint8
@@ -34,12 +34,12 @@ def model(lively: Callable[[nn.Module], nn.Module]) -> FlowMo:
 @pytest.fixture
 def photo() -> Image.Image:
     """Neither square nor of the model's size."""
-    return open_picture(CAT).image.resize((75, 50))
+    return open_image(CAT).image.resize((75, 50))
 
 
 @pytest.fixture
 def expected(photo: Image.Image) -> Tensor:
-    return to_tensor(fit_picture(photo, 32, 32))[None]
+    return to_tensor(fit_image(photo, 32, 32))[None]
 
 
 FORMS: dict[str, Callable[[Image.Image, Path], object]] = {
@@ -171,7 +171,7 @@ def test_the_range_is_questioned_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_back_to_pictures(photo: Image.Image, expected: Tensor) -> None:
     (back,) = flowmo.to_pil(expected)
     assert back.mode == "RGB"
-    assert np.array_equal(np.asarray(back), np.asarray(fit_picture(photo, 32, 32)))
+    assert np.array_equal(np.asarray(back), np.asarray(fit_image(photo, 32, 32)))
     assert to_numpy(expected[0]).shape == (1, 32, 32, 3)
     assert np.array_equal(to_numpy(to_uint8(expected)), to_numpy(expected))
     with pytest.raises(ImageError, match="float or uint8"):
@@ -182,7 +182,7 @@ def test_back_to_pictures(photo: Image.Image, expected: Tensor) -> None:
 
 def test_a_first_picture_takes_three_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    open_picture(CAT).image.save("photo.jpg")
+    open_image(CAT).image.save("photo.jpg")
     model = flowmo.load()
     tokens = model.tokenize("photo.jpg")
     tokens.to_pil(model)[0].save("again.png")

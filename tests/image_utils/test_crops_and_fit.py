@@ -14,7 +14,7 @@ from flowmo.data import (
     FITS,
     adm_crop,
     center_crop,
-    fit_picture,
+    fit_image,
     kept_size,
     random_crop,
     restore_size,
@@ -98,7 +98,7 @@ def test_crops_cut_where_they_say() -> None:
 def test_a_square_crop_is_the_published_one(width: int, height: int, size: int) -> None:
     image = photo(width, height)
     published = np.asarray(center_crop(shorter_side_to(image, size), size)).astype(int)
-    fitted = np.asarray(fit_picture(image, size, size, "crop")).astype(int)
+    fitted = np.asarray(fit_image(image, size, size, "crop")).astype(int)
     if max(width, height) < 60 * min(width, height):
         assert np.array_equal(fitted, published)
     else:  # A strip is cut and scaled at once, which rounds otherwise.
@@ -108,7 +108,7 @@ def test_a_square_crop_is_the_published_one(width: int, height: int, size: int) 
 @given(sides, sides, st.integers(1, 96), st.integers(1, 96), st.sampled_from(SCALING))
 @settings(max_examples=200, deadline=None)
 def test_sizes_there_and_back(width: int, height: int, model_height: int, model_width: int, fit: str) -> None:
-    fitted = fit_picture(photo(width, height), model_height, model_width, fit)  # type: ignore[arg-type]
+    fitted = fit_image(photo(width, height), model_height, model_width, fit)  # type: ignore[arg-type]
     assert fitted.size == (model_width, model_height)
     back = restore_size(fitted, (height, width), fit)  # type: ignore[arg-type]
     if fit != "crop":
@@ -125,7 +125,7 @@ def test_sizes_there_and_back(width: int, height: int, model_height: int, model_
 @pytest.mark.parametrize("size", [(1, 1000), (1000, 1), (1, 1), (3, 5000), (20000, 2), (1, 100_000)])
 @pytest.mark.parametrize("fit", SCALING)
 def test_extreme_shapes(size: tuple[int, int], fit: str) -> None:
-    fitted = fit_picture(photo(*size), 256, 256, fit)  # type: ignore[arg-type]
+    fitted = fit_image(photo(*size), 256, 256, fit)  # type: ignore[arg-type]
     assert fitted.size == (256, 256)
     back = restore_size(fitted, size[::-1], fit)  # type: ignore[arg-type]
     assert back.size == ((min(size), min(size)) if fit == "crop" else size)
@@ -133,16 +133,16 @@ def test_extreme_shapes(size: tuple[int, int], fit: str) -> None:
 
 @pytest.mark.parametrize("fit", SCALING)
 def test_the_right_size_is_untouched(fit: str) -> None:
-    for same in (fit_picture(PHOTO, 256, 256, fit), restore_size(PHOTO, (256, 256), fit)):  # type: ignore[arg-type]
+    for same in (fit_image(PHOTO, 256, 256, fit), restore_size(PHOTO, (256, 256), fit)):  # type: ignore[arg-type]
         assert np.array_equal(np.asarray(same), np.asarray(PHOTO))
 
 
 @pytest.mark.parametrize("size", [(256, 160), (160, 256), (230, 250)])
 def test_what_comes_back_is_the_picture(size: tuple[int, int]) -> None:
     image = PHOTO.crop((0, 0, *size))
-    same_detail = {f: restore_size(fit_picture(image, 256, 256, f), image.size[::-1], f) for f in ("pad", "stretch")}
+    same_detail = {f: restore_size(fit_image(image, 256, 256, f), image.size[::-1], f) for f in ("pad", "stretch")}
     assert min(psnr(back, image) for back in same_detail.values()) > 38
-    kept = restore_size(fit_picture(image, 256, 256, "crop"), image.size[::-1], "crop")
+    kept = restore_size(fit_image(image, 256, 256, "crop"), image.size[::-1], "crop")
     side = min(size)
     assert psnr(kept, center_crop(image, side)) > 26
     others = [np.roll(np.asarray(image), shift, axis=axis) for axis in (0, 1) for shift in (-3, 3)]
@@ -151,7 +151,7 @@ def test_what_comes_back_is_the_picture(size: tuple[int, int]) -> None:
 
 
 def test_padding_repeats_the_edges() -> None:
-    fitted = np.asarray(fit_picture(PHOTO.crop((0, 0, 256, 156)), 256, 256, "pad"))
+    fitted = np.asarray(fit_image(PHOTO.crop((0, 0, 256, 156)), 256, 256, "pad"))
     assert np.array_equal(fitted[50:206], np.asarray(PHOTO)[:156])
     assert (fitted[:50] == fitted[50]).all()
     assert (fitted[206:] == fitted[205]).all()
@@ -159,7 +159,7 @@ def test_padding_repeats_the_edges() -> None:
 
 def test_bad_requests() -> None:
     with pytest.raises(ConfigError, match="crop, pad, stretch"):
-        fit_picture(PHOTO, 64, 64, "squeeze")  # type: ignore[arg-type]
+        fit_image(PHOTO, 64, 64, "squeeze")  # type: ignore[arg-type]
     for size in ((0, 10), (65535, 65535), (-1, 5)):
         with pytest.raises(ImageError, match="not a picture's size"):
             restore_size(PHOTO, size, "stretch")
@@ -171,7 +171,7 @@ def test_whole_scales_nothing_and_repeats_the_last_row_and_column(size: tuple[in
     height, width = whole_size(size, 16)
     assert height % 16 == width % 16 == 0
     assert 0 <= height - size[0] < 16
-    extended = fit_picture(picture, height, width, "whole")
+    extended = fit_image(picture, height, width, "whole")
     pixels, own = np.asarray(extended), np.asarray(picture)
     assert np.array_equal(pixels[: size[0], : size[1]], own)
     assert (pixels[size[0] :, : size[1]] == own[-1]).all()
@@ -180,7 +180,7 @@ def test_whole_scales_nothing_and_repeats_the_last_row_and_column(size: tuple[in
 
 def test_whole_takes_no_picture_that_is_larger() -> None:
     with pytest.raises(ImageError, match="do not fit into 16x16 unscaled"):
-        fit_picture(photo(17, 16), 16, 16, "whole")
+        fit_image(photo(17, 16), 16, 16, "whole")
 
 
 def boxed(pixels: np.ndarray) -> np.ndarray:
@@ -216,7 +216,7 @@ def test_adms_crop_is_that_of_its_reference_batches(width: int, height: int, siz
     found = np.asarray(adm_crop(image, size)).astype(int)
     assert found.shape == (size, size, 3)
     assert np.abs(found - expected).max() <= 1
-    assert np.abs(found - np.asarray(fit_picture(image, size, size))).max() > 4
+    assert np.abs(found - np.asarray(fit_image(image, size, size))).max() > 4
 
 
 def test_adms_crop_of_a_small_picture_or_a_strip() -> None:

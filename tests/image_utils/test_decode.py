@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from flowmo import samples
-from flowmo.data import decode, find_pictures, open_picture
+from flowmo.data import decode, find_images, open_image
 from flowmo.errors import ImageError
 from flowmo.image_utils import notes, png_text
 
@@ -31,7 +31,7 @@ def difference(a: Image.Image, b: Image.Image) -> float:
 
 def saved(image: Image.Image, path: Path, **options: object) -> Image.Image:
     image.save(path, **options)
-    return open_picture(path).image
+    return open_image(path).image
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".ppm"])
@@ -80,7 +80,7 @@ def test_exif_orientation(
     exif[0x0112] = orientation
     stored = Image.fromarray(np.ascontiguousarray(_stored(np.asarray(photo), orientation)))
     stored.save(tmp_path / f"a{suffix}", exif=exif, **options)
-    picture = open_picture(tmp_path / f"a{suffix}")
+    picture = open_image(tmp_path / f"a{suffix}")
     assert picture.original_size == (160, 256)
     assert difference(picture.image, photo) <= (3 if suffix == ".jpg" else 0)
 
@@ -133,7 +133,7 @@ def test_float_tiff(photo: Image.Image, tmp_path: Path, top: float) -> None:
 def test_floats_of_another_range_are_refused(photo: Image.Image, tmp_path: Path) -> None:
     Image.fromarray(np.asarray(photo.convert("L")).astype(np.float32) * 100).save(tmp_path / "a.tif")
     with pytest.raises(ImageError, match="8 or 16 bits"):
-        open_picture(tmp_path / "a.tif")
+        open_image(tmp_path / "a.tif")
 
 
 def test_grey_one_bit_palette(photo: Image.Image, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_truncated_files(photo: Image.Image, tmp_path: Path, suffix: str, kept: 
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(ImageError, match="holiday"):
-        open_picture(path)
+        open_image(path)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -207,7 +207,7 @@ def test_damaged_bytes_raise_nothing_but_image_errors(photo: Image.Image) -> Non
 def test_foreign_files(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.jpg").write_bytes(data)
     with pytest.raises(ImageError, match=r"a\.jpg: not a picture"):
-        open_picture(tmp_path / "a.jpg")
+        open_image(tmp_path / "a.jpg")
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -222,9 +222,9 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, side: int) -> None:
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no such file"):
-        open_picture(tmp_path / "a.jpg")
+        open_image(tmp_path / "a.jpg")
     with pytest.raises(ImageError, match="folder"):
-        open_picture(tmp_path)
+        open_image(tmp_path)
 
 
 class TestFindPictures:
@@ -239,7 +239,7 @@ class TestFindPictures:
         return tmp_path
 
     def found(self, folder: Path, *arguments: str) -> list[str]:
-        return [p.relative_to(folder).as_posix() for p in find_pictures([str(folder / a) for a in arguments])]
+        return [p.relative_to(folder).as_posix() for p in find_images([str(folder / a) for a in arguments])]
 
     def test_folders_are_searched_through(self, folder: Path) -> None:
         assert self.found(folder, ".") == ["a.png", "b.JPG", "deep/c.webp", "deep/er/d.jpeg", "odd[1].png"]
@@ -267,11 +267,11 @@ class TestFindPictures:
     def test_nothing_there(self, folder: Path, argument: str) -> None:
         (folder / "empty").mkdir()
         with pytest.raises(ImageError, match=r"no picture found|no such file"):
-            find_pictures([str(folder / "a.png"), str(folder / argument)])
+            find_images([str(folder / "a.png"), str(folder / argument)])
 
     def test_no_arguments(self) -> None:
         with pytest.raises(ImageError, match="no pictures given"):
-            find_pictures([])
+            find_images([])
 
 
 def _with_chunks(photo: Image.Image, before: bytes = b"", after: bytes = b"") -> bytes:

@@ -25,7 +25,7 @@ from PIL import Image
 import flowmo
 import warm_python
 from flowmo import samples
-from flowmo.data import open_images, open_picture, shorter_side_to
+from flowmo.data import open_image, open_images, shorter_side_to
 from flowmo.perceptual.weights import export_lpips
 from flowmo.weights import read_about
 from flowmo.weights.shards import INDEX
@@ -195,7 +195,7 @@ def test_broken_pictures_are_left_out_of_the_array(
     assert samples.paths()[1].name in capsys.readouterr().err
     array = np.load(tmp_path / "arrays" / "train.npy")
     for row, path in zip(array, (samples.paths()[0], samples.paths()[2]), strict=True):
-        assert np.array_equal(row, np.asarray(shorter_side_to(open_picture(path).image, 64)))
+        assert np.array_equal(row, np.asarray(shorter_side_to(open_image(path).image, 64)))
 
 
 def test_pieces_hold_the_pictures(tmp_path: Path, pack: Callable[..., None]) -> None:

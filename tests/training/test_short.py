@@ -128,7 +128,7 @@ def test_a_run_of_seconds_is_not_validated_and_goes_on_so(
     monkeypatch.setattr(short_recipe, "validations_in", lambda *_: Validations(0, 0))
     out = tmp_path / "run"
     assert main([*train(data, out, "--time-limit", "4s"), "--set", *QUICK]) == 0
-    assert f"flowmo reconstruct PICTURES --model {out} shows" in capsys.readouterr().err
+    assert f"flowmo reconstruct IMAGES --model {out} shows" in capsys.readouterr().err
     assert not any("psnr" in line for line in lines_of(out))
     assert main([*train(data, out, "--time-limit", "4s"), "--set", *QUICK]) == 0
     assert not any("psnr" in line for line in lines_of(out))

@@ -14,7 +14,7 @@ from ..comparison.peers.tokenizer import PeerTokenizer, open_square
 from ..devices import usable_device
 from ..files import folder_in_words
 from ..progress import Progress
-from ..text import pictures_in_words
+from ..text import images_in_words
 from ..tokenizer import FlowMo
 from ..viewing import write_png
 from ..weights.load import PACKAGED
@@ -64,9 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
     progress.expect(len(entries) + bad)
     settings = models.sampling(a)
     written = []
-    for place, picture in decode_entries(model, entries, a.batch_size, a.original_size, progress.skip, **settings):
+    for place, image in decode_entries(model, entries, a.batch_size, a.original_size, progress.skip, **settings):
         entry = entries[place]
-        write_png(targets[place], picture)
+        write_png(targets[place], image)
         written.append({"file": str(entry.file), "name": entry.name, "output": str(targets[place])})
         progress.advance()
     code = progress.finish()
@@ -74,5 +74,5 @@ def run(arguments: argparse.Namespace) -> int:
         name = a.peer.partition("=")[0] if a.peer else a.model
         print_json({"model": name, "pictures": written, "bad": progress.bad})
     elif written:
-        print(f"{pictures_in_words(len(written))} in {folder_in_words(a.out)}")
+        print(f"{images_in_words(len(written))} in {folder_in_words(a.out)}")
     return code

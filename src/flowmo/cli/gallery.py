@@ -22,7 +22,7 @@ from ..files import check_targets
 from ..perceptual import lpips_or_note
 from ..pipelines.gallery import Gallery
 from ..progress import Progress
-from ..text import pictures_in_words
+from ..text import images_in_words
 from .arguments import common, models
 from .arguments.fields import add_flag, fields_of
 from .arguments.values import positive, size
@@ -35,7 +35,7 @@ LARGE = 200_000_000  # bytes of a page above which browsers take their time
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "picture files, folders of them, quoted patterns, or data sets: tars, Parquet files, a .npy array"
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help=what)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help=what)
     add_flag(parser, "--out", Path, "the page", OUT)
     parser.add_argument("--force", action="store_true", help="overwrite a page that exists")
     common.add_models_arguments(parser, f"one or several, each a {common.MODEL_HELP}")
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         "sampler": models.sampler_given(a),
     }
     gallery = Gallery(**fields_of(a, Gallery) | made)
-    images = read_several(a.pictures, a.split, size, a.limit, progress.skip)
+    images = read_several(a.images, a.split, size, a.limit, progress.skip)
     progress.expect(len(images.places) + progress.bad_count)
     code = progress.finish()
 
@@ -96,6 +96,6 @@ def run(arguments: argparse.Namespace) -> int:
         result |= {"panes": panes, "bytes": targets, "bad": progress.bad}
         print_json(result)
     else:
-        print(f"{pictures_in_words(len(images.names))} in {len(panes)} panes: {', '.join(panes)}")
+        print(f"{images_in_words(len(images.names))} in {len(panes)} panes: {', '.join(panes)}")
         print(f"the page, {megabytes}, is {a.out}; it opens in any browser")
     return code

@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     progress = Progress(len(images) * len(conditions))
     found = model_likelihood(model, images, run.seeds, settings, conditions, a.batch_size, progress.advance)
     progress.finish()
-    content = likelihood_content(settings, found, run.pictures.names, images[0].numel())
+    content = likelihood_content(settings, found, run.first.names, images[0].numel())
     seed = f"dequantization and probes of picture i from seed {a.seed} + i"
     code = shared.finish(a, run, Drawn(content), protocol=PROTOCOL, seed=seed)
     if not a.json:

@@ -21,7 +21,7 @@ from .printing import print_json, print_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    common.add_picture_arguments(parser)
+    common.add_image_arguments(parser)
     rates.add_rate_arguments(parser)
     common.add_output_arguments(parser, or_file=common.OR_PNG)
     common.add_weights_arguments(parser, "lpips")
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     a = arguments
-    files = ReconstructionFiles.of(a.pictures, a.out, a.force)
+    files = ReconstructionFiles.of(a.images, a.out, a.force)
     model = models.load_model(a)
     models.tell_idle_guidance(a, model)
     size = models.own_size(a, model.config)

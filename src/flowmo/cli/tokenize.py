@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..codec import HEADER_SIZE
-from ..coding.files import PictureJob, Written, token_targets, tokenize_pictures
+from ..coding.files import TokenizeJob, Written, token_targets, tokenize_images
 from ..comparison.peers.tokenizer import check_spec, open_square
 from ..devices import usable_device
 from ..errors import ConfigError, DataError
 from ..files import check_folder_name
 from ..progress import Progress
-from ..text import pictures_in_words
+from ..text import images_in_words
 from ..weights.load import PACKAGED
 from .arguments import common, models, rates
 from .arguments.fields import add_flag, fields_of
@@ -38,7 +38,7 @@ OF_SHARDS = ("peer", "labels", "label_file", "class_names", "split", "limit", "f
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    common.add_picture_arguments(parser)
+    common.add_image_arguments(parser)
     rates.add_rate_arguments(parser)
     common.add_output_arguments(parser, out=None, or_file=", or a .shard or .npy file")
     shard = parser.add_argument_group("one shard of a data set", "also by --out NAME.shard or NAME.npy")
@@ -123,25 +123,25 @@ def _opened(arguments: argparse.Namespace, world: World) -> Opened:
 
 def _to_files(arguments: argparse.Namespace) -> int:
     a, out = arguments, arguments.out or Path(common.OUT)
-    paths, targets = token_targets(a.pictures, out, a.force)
+    paths, targets = token_targets(a.images, out, a.force)
     model = models.load_model(a, tokens=True)
     size = models.own_size(a, model.config)
     bits = partial(rates.bits_per_token, a, model.config)
     progress = Progress(len(paths))
     written: list[Written] = []
-    for one in tokenize_pictures(model, PictureJob(paths, targets, size, a.fit, a.batch_size, bits), progress.skip):
+    for one in tokenize_images(model, TokenizeJob(paths, targets, size, a.fit, a.batch_size, bits), progress.skip):
         written.append(one)
         progress.advance()
     code = progress.finish()
     payload = written[-1].payload if written else 0
     if a.json:
-        rows = [{"file": str(one.picture), "output": str(one.target), "payload_bytes": one.payload} for one in written]
+        rows = [{"file": str(one.image), "output": str(one.target), "payload_bytes": one.payload} for one in written]
         result = _result(a, model.fingerprint(), size, payload)
         print_json(result | {"file_bytes": HEADER_SIZE + payload, "pictures": rows, "bad": progress.bad})
     elif written:
         each = f"{HEADER_SIZE} + {payload} bytes each, " if size else ""
         total = sum(one.target.stat().st_size for one in written)
-        print(f"{pictures_in_words(len(written))}, {each}{total:,} bytes together, in {out}")
+        print(f"{images_in_words(len(written))}, {each}{total:,} bytes together, in {out}")
     return code
 
 

@@ -23,7 +23,7 @@ from PIL import ImageOps
 from torch import Tensor
 
 from ..codec import Shard, read_shard, write_shard
-from ..data import FITS, Fit, ImageSource, fit_picture, to_tensor
+from ..data import FITS, Fit, ImageSource, fit_image, to_tensor
 from ..errors import ConfigError, ImageError, TokenFileError
 from ..files import only_one, replacing
 from ..quantize.tokens import Tokens
@@ -220,7 +220,7 @@ def _read(job: CodingJob, places: range) -> Iterator[list[tuple[int, Tensor | Im
             image = job.source[place]
             if job.flip:
                 image = ImageOps.mirror(image)
-            return place, to_tensor(fit_picture(image, *job.size, job.fit)), (image.height, image.width)
+            return place, to_tensor(fit_image(image, *job.size, job.fit)), (image.height, image.width)
         except ImageError as error:
             return place, error, (0, 0)
 

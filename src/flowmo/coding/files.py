@@ -26,10 +26,10 @@ from ..codec import (
 )
 from ..data import (
     Fit,
-    find_pictures,
+    find_images,
     find_token_files,
+    image_batches,
     output_stems,
-    picture_batches,
     relative_names,
     restore_size,
     safe_name,
@@ -50,10 +50,10 @@ def all_bits(size: tuple[int, int]) -> int | None:
 
 
 @dataclass(frozen=True)
-class PictureJob:
+class TokenizeJob:
     """Image files, and the token file that each becomes."""
 
-    pictures: Sequence[Path]  # the images
+    images: Sequence[Path]  # the images
     targets: Sequence[Path]  # a .flowmo file for each
     size: tuple[int, int] | None  # (height, width) in pixels that they get; None leaves each its own
     fit: Fit = "crop"  # how they get it
@@ -64,7 +64,7 @@ class PictureJob:
 class Written(NamedTuple):
     """A token file that was written."""
 
-    picture: Path  # what it codes
+    image: Path  # what it codes
     target: Path  # the file
     payload: int  # its bytes without the header
 
@@ -74,14 +74,14 @@ def token_targets(given: Sequence[str], out: Path, force: bool = False) -> tuple
 
     Raises ImageError where there are none, ConfigError for targets that exist already, without ``force``.
     """
-    paths = find_pictures(list(given))
+    paths = find_images(list(given))
     stems = output_stems(relative_names(given, paths), [".flowmo"])
     targets = [out / f"{stem}.flowmo" for stem in stems]
     check_targets(targets, paths, force)
     return paths, targets
 
 
-def tokenize_pictures(model: FlowMo, job: PictureJob, on_bad: Callable[[Path, FlowMoError], None]) -> Iterator[Written]:
+def tokenize_images(model: FlowMo, job: TokenizeJob, on_bad: Callable[[Path, FlowMoError], None]) -> Iterator[Written]:
     """Write the token files of a job, in order, and yield each.
 
     on_bad: called with each image that cannot be coded, and why.
@@ -89,14 +89,14 @@ def tokenize_pictures(model: FlowMo, job: PictureJob, on_bad: Callable[[Path, Fl
     """
     fingerprint, fit = model.fingerprint(), job.fit if job.size else "whole"
     multiple = patch_of(model.config)
-    for batch in picture_batches(job.pictures, job.size, job.fit, job.batch_size, on_bad, multiple=multiple):
+    for batch in image_batches(job.images, job.size, job.fit, job.batch_size, on_bad, multiple=multiple):
         try:
             bits = job.bits_per_token((batch.images.shape[2], batch.images.shape[3]))
         except ConfigError as error:
             if job.size is not None:
                 raise
             for index in batch.indices:  # too small for the bytes that were asked for
-                on_bad(job.pictures[index], error)
+                on_bad(job.images[index], error)
             continue
         tokens = model.tokenize(batch.images, bits, size=ORIGINAL)
         payload = payload_size(tokens.num_tokens, tokens.bits_per_token)
@@ -104,10 +104,10 @@ def tokenize_pictures(model: FlowMo, job: PictureJob, on_bad: Callable[[Path, Fl
             try:
                 file = TokenFile(tokens[i], fingerprint, fit, batch.original_sizes[i])
             except ConfigError as error:  # larger than the format can say
-                on_bad(job.pictures[index], error)
+                on_bad(job.images[index], error)
                 continue
             write_file(job.targets[index], file)
-            yield Written(job.pictures[index], job.targets[index], payload)
+            yield Written(job.images[index], job.targets[index], payload)
 
 
 class OtherTokenizer(Protocol):
@@ -183,15 +183,15 @@ def decode_entries(
         first = batch[0].tokens
         tokens = Tokens(torch.cat([item.tokens.indices for item in batch]), first.bits_per_group, first.image_size)
         decoded = to_pil(model.detokenize(tokens, uint8=True, **sampling))
-        for item, picture in zip(batch, decoded, strict=True):
+        for item, image in zip(batch, decoded, strict=True):
             entry = entries[item.index]
             try:
                 if (original_size or item.fit == "whole") and item.original_size is not None:
-                    picture = restore_size(picture, item.original_size, item.fit)
+                    image = restore_size(image, item.original_size, item.fit)
             except FlowMoError as error:
                 on_bad(f"{entry.file}: {entry.name}", error)
                 continue
-            yield item.index, picture
+            yield item.index, image
 
 
 def packaged_tokenizer(entries: Sequence[Entry]) -> str:

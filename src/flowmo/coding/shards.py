@@ -25,7 +25,7 @@ SUFFIXES = (".shard", ".safetensors", ".npy")
 class ShardRequest:
     """What becomes a shard, or the array of a .npy file; ``flowmo tokenize`` has a flag for each field."""
 
-    pictures: Sequence[str]  # files, folders and patterns, or one data set
+    images: Sequence[str]  # files, folders and patterns, or one data set
     target: Path  # the file to write, of one of SUFFIXES
     split: str | None = None  # part of a data set
     limit: int | None = None  # the first so many images; None for all
@@ -82,7 +82,7 @@ def make_shard(
     Raises ConfigError for a file that exists or is being written, DataError or ImageError where there are no images.
     """
     r = request
-    source, classes, paths = open_given(r.pictures, r.split, r.limit, r.labels)
+    source, classes, paths = open_given(r.images, r.split, r.limit, r.labels)
     labels = labels_of(source, r.label_file)
     if r.class_names:
         classes = read_class_names(r.class_names)

@@ -42,7 +42,7 @@ class Codec:
     decode: Callable[[bytes], Image.Image]  # returns the picture of a file
 
 
-class CodedPicture(NamedTuple):
+class CodecFile(NamedTuple):
     """The file that stands for a codec at one number of bytes."""
 
     counted: Counted  # what was held to the target
@@ -95,7 +95,7 @@ def best_files(
     lpips: Distance,
     counted: Sequence[Counted] = COUNTED,
     scales: Sequence[float] = SCALES,
-) -> dict[tuple[Counted, int], CodedPicture | None]:
+) -> dict[tuple[Counted, int], CodecFile | None]:
     """Return the best file for each way of counting and each number of bytes, None where none is so small.
 
     At each scale the highest quality that is not above the target is found by bisection.
@@ -126,7 +126,7 @@ def best_files(
     distances = _distances(codec, image, [made[place]["file"][1] for place in measured], lpips)
     lpips_of = dict(zip(measured, distances, strict=True))
 
-    chosen: dict[tuple[Counted, int], CodedPicture | None] = {}
+    chosen: dict[tuple[Counted, int], CodecFile | None] = {}
     for way, target in keys:
         fitting = [place for place in measured if made[place][way][0] <= target]
         chosen[way, target] = None
@@ -134,7 +134,7 @@ def best_files(
             scale, level = place = min(fitting, key=lambda place: (lpips_of[place], place))
             data = made[place][way][1]
             sizes = len(data), len(strip_headers(data))
-            chosen[way, target] = CodedPicture(way, target, scale, level, *sizes, lpips_of[place], data)
+            chosen[way, target] = CodecFile(way, target, scale, level, *sizes, lpips_of[place], data)
     return chosen
 
 

@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..evaluation.result_store import ResultStore
-from ..evaluation.results import picture_checksums
-from .codecs import SCALES, Codec, CodedPicture, Counted, Distance, best_files
+from ..evaluation.results import image_checksums
+from .codecs import SCALES, Codec, CodecFile, Counted, Distance, best_files
 
-Choices = dict[tuple[Counted, int], CodedPicture | None]
+Choices = dict[tuple[Counted, int], CodecFile | None]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def code_all(
     advance: called with the codec's name after each picture, also for those that the store already holds.
     """
     found: dict[str, list[Choices]] = {codec.name: [] for codec in codecs}
-    checksums = picture_checksums(images)
+    checksums = image_checksums(images)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         pending: deque[tuple[Codec, Any, Future[Choices] | Choices]] = deque()
 
@@ -77,11 +77,11 @@ def _tasks(
     images: Tensor, checksums: list[str], codecs: Sequence[Codec], search: Search, lpips: Distance
 ) -> Iterator[tuple[Codec, Any, Callable[[], Choices]]]:
     for image, checksum in zip(images, checksums, strict=True):
-        picture = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
+        rgb = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
         for codec in codecs:
             asked = [sorted(search.targets), list(search.counted), list(search.scales)]
             key = ["coded", checksum, codec.name, codec.about, _version(codec), *asked]
-            yield codec, key, partial(best_files, codec, picture, search.targets, lpips, search.counted, search.scales)
+            yield codec, key, partial(best_files, codec, rgb, search.targets, lpips, search.counted, search.scales)
 
 
 def _version(codec: Codec) -> str:
@@ -92,14 +92,14 @@ def _version(codec: Codec) -> str:
     return f"imagecodecs {imagecodecs.__version__}"
 
 
-def _to_json(choice: CodedPicture | None, key: tuple[Counted, int]) -> list[Any]:
+def _to_json(choice: CodecFile | None, key: tuple[Counted, int]) -> list[Any]:
     if choice is None:
         return [*key]
     return [*choice[:-1], base64.b64encode(choice.data).decode()]
 
 
-def _from_json(values: list[Any]) -> tuple[tuple[Counted, int], CodedPicture | None]:
+def _from_json(values: list[Any]) -> tuple[tuple[Counted, int], CodecFile | None]:
     if len(values) == 2:
         return (values[0], values[1]), None
-    choice = CodedPicture(*values)
+    choice = CodecFile(*values)
     return (choice.counted, choice.target), choice._replace(data=base64.b64decode(values[-1]))

@@ -26,7 +26,7 @@ Column = tuple[Pane, list[Cell | None]]
 
 def original_column(images: Tensor) -> Column:
     """Return the column of the pictures themselves. images: uint8 N 3 H W."""
-    return Pane("Original", "original"), [Cell(lossless(to_picture(image))) for image in images]
+    return Pane("Original", "original"), [Cell(lossless(uint8_to_image(image))) for image in images]
 
 
 def peer_column(
@@ -94,19 +94,19 @@ def named(name: str, target: int, targets: Sequence[int]) -> str:
     return name if len(targets) == 1 else f"{name}, {target} B"
 
 
-def to_picture(pixels: Tensor) -> Image.Image:
+def uint8_to_image(pixels: Tensor) -> Image.Image:
     """Return uint8 3 H W as an RGB picture."""
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
-def _cells(shown: Iterable[Reconstruction | None], advance: Callable[[], None]) -> list[Cell | None]:
+def _cells(reconstructions: Iterable[Reconstruction | None], advance: Callable[[], None]) -> list[Cell | None]:
     found: list[Cell | None] = []
-    for one in shown:
+    for one in reconstructions:
         found.append(None if one is None else _cell(one))
         advance()
     return found
 
 
 def _cell(one: Reconstruction) -> Cell:
-    data = lossless(to_picture(one.pixels))
+    data = lossless(uint8_to_image(one.pixels))
     return Cell(data, one.payload_bytes, one.file_bytes, one.psnr, one.lpips, one.about)

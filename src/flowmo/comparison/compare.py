@@ -23,13 +23,13 @@ from ..data import to_float, to_tensor
 from ..errors import ConfigError
 from ..evaluation.evaluator import Evaluator, Reconstruct
 from ..evaluation.result_store import ResultStore
-from ..evaluation.results import list_checksum, picture_checksums
+from ..evaluation.results import image_checksums, list_checksum
 from ..flow import function_evaluations
 from ..metrics.table import Measurements
 from ..provenance import code_version, weights_checksum
 from ..tokenizer import FlowMo
 from .adapters import FlowMoPeer, Peer, ThumbnailPeer, at_rates
-from .codecs import Codec, CodedPicture, Counted, restore
+from .codecs import Codec, CodecFile, Counted, restore
 from .coded import Choices, Search
 
 ANOTHER = ", another picture's code"
@@ -84,7 +84,7 @@ def codec_methods(codec: Codec, choices: Sequence[Choices], search: Search) -> l
     found = []
     for counted in search.counted:
         for target in sorted(search.targets):
-            chosen = [picture[counted, target] for picture in choices]
+            chosen = [image[counted, target] for image in choices]
             found.append(_codec_method(codec, counted, target, chosen))
     return found
 
@@ -173,7 +173,7 @@ def compare(
     images, networks, rows = evaluator.images, evaluator.networks, []
     beaten = [_Beaten("beats_thumbnail", "thumbnail", evaluator, lambda size: ThumbnailPeer(size))]
     pixels = images.shape[2] * images.shape[3]
-    pictures = list_checksum(picture_checksums(images))
+    checksum = list_checksum(image_checksums(images))
     measures = [*networks.lpips, *([network.name, network.checksum] for network in networks.features.values())]
     if transform:
         name = transform[0].name
@@ -182,7 +182,7 @@ def compare(
     for method in methods:
         reached = len(images) if method.reached is None else method.reached
         place = ["row", method.name, method.group, method.counted, method.target, method.key]
-        key = None if method.key is None else [*place, pictures, measures, code_version()]
+        key = None if method.key is None else [*place, checksum, measures, code_version()]
         known = None if key is None else store.get(key)
         if known is None:
             metrics = {}
@@ -263,7 +263,7 @@ def check_targets(targets: Sequence[int], pixels: int) -> None:
             )
 
 
-def _codec_method(codec: Codec, counted: Counted, target: int, chosen: Sequence[CodedPicture | None]) -> Method:
+def _codec_method(codec: Codec, counted: Counted, target: int, chosen: Sequence[CodecFile | None]) -> Method:
     reached = [choice for choice in chosen if choice is not None]
 
     def reconstruct(images: Tensor, places: Sequence[int]) -> Tensor:

@@ -14,7 +14,7 @@ from ..codec import HEADER_SIZE
 from ..data import to_float, to_tensor, to_uint8
 from ..evaluation.reconstruction import measure_each
 from .adapters import FlowMoPeer, Peer
-from .codecs import Codec, CodedPicture, Distance, restore
+from .codecs import Codec, CodecFile, Distance, restore
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def peer_reconstructions(
 
 
 def codec_reconstructions(
-    codec: Codec, images: Tensor, chosen: Sequence[CodedPicture | None], lpips: Distance | None
+    codec: Codec, images: Tensor, chosen: Sequence[CodecFile | None], lpips: Distance | None
 ) -> Iterator[Reconstruction | None]:
     """Yield the reconstruction of each picture by its chosen file, None where there is none. images: uint8 N 3 H W."""
     for image, choice in zip(images, chosen, strict=True):

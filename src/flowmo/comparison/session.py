@@ -89,9 +89,9 @@ def compare_all(
         on_bad(name, error)
 
     networks = comparison_networks(r.metrics, size, r.device, r.files, say)
-    pictures = read_first(r.data, r.split, size, skip, r.limit, eight_bits=True)
+    images = read_first(r.data, r.split, size, skip, r.limit, eight_bits=True)
     features = feature_caches(networks, out / PARTIAL)
-    evaluator = Evaluator(pictures.images, networks, r.batch_size, r.device, features)
+    evaluator = Evaluator(images.images, networks, r.batch_size, r.device, features)
     models = list(r.models)
     linear: list[FlowMoPeer] = []
     if r.transform:
@@ -99,16 +99,16 @@ def compare_all(
         fitted = transform_code(r.data, kept, search.targets, size, say) if r.transform is True else r.transform
         models.append((TRANSFORM, fitted))
         linear = at_rates(TRANSFORM, fitted, search.targets, size)
-    seeds = [r.seed + place for place in pictures.places]
+    seeds = [r.seed + place for place in images.places]
     methods = [
         replace(method, group="tokenizer") if method.name == TRANSFORM else method  # not ours, but what ours must beat
-        for method in all_methods(r.models, [*linear, *r.peers], search.targets, pictures.images, seeds, r.controls)
+        for method in all_methods(r.models, [*linear, *r.peers], search.targets, images.images, seeds, r.controls)
     ]
     store = ResultStore(out / STORE)
     distance = nearest(networks.lpips["alex"], r.device)
-    coded, total = count(1), len(r.codecs) * len(pictures.images)
+    coded, total = count(1), len(r.codecs) * len(images.images)
     found = code_all(
-        pictures.images, r.codecs, search, distance, store, lambda _: on_coded(next(coded), total), r.workers
+        images.images, r.codecs, search, distance, store, lambda _: on_coded(next(coded), total), r.workers
     )
     methods += [method for codec in r.codecs for method in codec_methods(codec, found[codec.name], search)]
 
@@ -119,7 +119,7 @@ def compare_all(
     rows = compare(evaluator, methods, store, finished, linear)
     seconds = sum(value for key, value in store.entries.items() if key.startswith('["seconds"'))
     about = (data_name(r.data), bad, seconds, r.seed, r.command, r.device)
-    done = Comparison(rows, models, r.codecs, search, networks, pictures, *about)
+    done = Comparison(rows, models, r.codecs, search, networks, images, *about)
     files = write_comparison(out, done)
     for cache in features.values():
         cache.remove()

@@ -2,13 +2,13 @@
 
 from ..image_utils.crops import adm_crop, center_crop, random_crop, shorter_side_to, to_image, to_tensor
 from ..image_utils.decode import IMAGE_SUFFIXES, MAX_PIXELS, decode
-from ..image_utils.fit import FITS, Fit, fit_picture, kept_size, restore_size, whole_size
+from ..image_utils.fit import FITS, Fit, fit_image, kept_size, restore_size, whole_size
 from ..image_utils.scale import to_float, to_uint8
 from .batch import Batch
-from .batches import PictureBatch, picture_batches
+from .batches import InputBatch, image_batches
 from .changes import DataFingerprint, changes, fingerprint_of
 from .hugging_face import HuggingFaceSource
-from .inputs import Picture, PictureList, find_pictures, leave_out_results, open_picture
+from .inputs import ImageList, NamedImage, find_images, leave_out_results, open_image
 from .loader import BatchLoader
 from .naming import class_labels, find_token_files, output_stems, relative_names, safe_name
 from .opening import open_images, open_split
@@ -28,12 +28,12 @@ __all__ = [
     "FileSource",
     "Fit",
     "HuggingFaceSource",
+    "ImageList",
     "ImageSource",
     "Images",
+    "InputBatch",
+    "NamedImage",
     "ParquetSource",
-    "Picture",
-    "PictureBatch",
-    "PictureList",
     "SplitError",
     "SpreadImages",
     "TarSource",
@@ -44,18 +44,18 @@ __all__ = [
     "class_names",
     "decode",
     "each_image",
-    "find_pictures",
+    "find_images",
     "find_token_files",
     "fingerprint_of",
-    "fit_picture",
+    "fit_image",
+    "image_batches",
     "image_files",
     "kept_size",
     "leave_out_results",
+    "open_image",
     "open_images",
-    "open_picture",
     "open_split",
     "output_stems",
-    "picture_batches",
     "random_crop",
     "read_first",
     "read_images",

@@ -13,13 +13,13 @@ import torch
 
 from ..errors import ImageError
 from ..image_utils.crops import to_pixels
-from ..image_utils.fit import Fit, fit_picture, whole_size
+from ..image_utils.fit import Fit, fit_image, whole_size
 from ..image_utils.scale import stacked
-from .inputs import open_picture
+from .inputs import open_image
 
 
 @dataclass(frozen=True)
-class PictureBatch:
+class InputBatch:
     """A batch of pictures of the model's size, with their places in the list of paths."""
 
     images: torch.Tensor  # uint8 B 3 H W
@@ -27,7 +27,7 @@ class PictureBatch:
     original_sizes: list[tuple[int, int]]  # (height, width)
 
 
-def picture_batches(
+def image_batches(
     paths: Sequence[Path],
     size: tuple[int, int] | None,
     fit: Fit,
@@ -35,7 +35,7 @@ def picture_batches(
     on_bad: Callable[[Path, ImageError], None],
     workers: int | None = None,
     multiple: int = 1,
-) -> Iterator[PictureBatch]:
+) -> Iterator[InputBatch]:
     """Yield every picture that can be read, in order, fitted to ``size`` = (height, width).
 
     Every other goes to ``on_bad``, in order too. size: None leaves each picture unscaled, with its edges repeated up to
@@ -44,11 +44,11 @@ def picture_batches(
 
     def load(path: Path) -> tuple[torch.Tensor, tuple[int, int]] | ImageError:
         try:
-            picture = open_picture(path)
+            image = open_image(path)
             if size is None:
-                own = whole_size((picture.image.height, picture.image.width), multiple)
-                return to_pixels(fit_picture(picture.image, *own, "whole")), picture.original_size
-            return to_pixels(fit_picture(picture.image, *size, fit)), picture.original_size
+                own = whole_size((image.image.height, image.image.width), multiple)
+                return to_pixels(fit_image(image.image, *own, "whole")), image.original_size
+            return to_pixels(fit_image(image.image, *size, fit)), image.original_size
         except ImageError as error:
             return error
 
@@ -64,7 +64,7 @@ def picture_batches(
 
 def _collect(
     start: int, futures: list[Future], paths: Sequence[Path], on_bad: Callable[[Path, ImageError], None]
-) -> Iterator[PictureBatch]:
+) -> Iterator[InputBatch]:
     images: list[torch.Tensor] = []
     indices: list[int] = []
     sizes: list[tuple[int, int]] = []
@@ -74,10 +74,10 @@ def _collect(
             on_bad(paths[index], result)
         else:
             if images and images[0].shape != result[0].shape:
-                yield PictureBatch(stacked(images), indices, sizes)
+                yield InputBatch(stacked(images), indices, sizes)
                 images, indices, sizes = [], [], []
             images.append(result[0])
             indices.append(index)
             sizes.append(result[1])
     if images:
-        yield PictureBatch(stacked(images), indices, sizes)
+        yield InputBatch(stacked(images), indices, sizes)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ..errors import ConfigError, DataError
 from ..files import user_path
-from .inputs import PictureList, find_pictures
+from .inputs import ImageList, find_images
 from .listing import CONTAINERS, is_container_name, list_files
 from .naming import class_labels, relative_names
 from .opening import open_images
@@ -44,10 +44,10 @@ def open_given(
             f"{sets[0]} is a data set, and one is coded at a time; give one folder, or one pattern in quotes such as "
             "'shard-*.tar'"
         )
-    paths = find_pictures(list(given))[:limit]
+    paths = find_images(list(given))[:limit]
     names = relative_names(list(given), paths)
     labels, classes = class_labels(names) if folders_are_classes else (None, None)
-    return Given(PictureList(paths, [name.as_posix() for name in names], labels), classes, paths)
+    return Given(ImageList(paths, [name.as_posix() for name in names], labels), classes, paths)
 
 
 def is_data_set(text: str) -> bool:

@@ -17,7 +17,7 @@ from .sources import image_files
 
 
 @dataclass(frozen=True)
-class Picture:
+class NamedImage:
     """A picture of the user's, upright, with its name."""
 
     image: Image.Image  # RGB, upright
@@ -25,14 +25,14 @@ class Picture:
     name: str  # the file's, with its suffix
 
 
-def open_picture(path: str | Path) -> Picture:
+def open_image(path: str | Path) -> NamedImage:
     """Read one picture of any common kind (see :func:`decode`). Raises ImageError naming the path and the reason."""
     path = user_path(path)
     image = decode(path, str(path))
-    return Picture(image, (image.height, image.width), path.name)
+    return NamedImage(image, (image.height, image.width), path.name)
 
 
-class PictureList:
+class ImageList:
     """Picture files as a data set (see ``ImageSource``). names, labels: one a file; labels may be None."""
 
     def __init__(self, paths: Sequence[Path], names: Sequence[str], labels: Sequence[int] | None = None) -> None:
@@ -42,7 +42,7 @@ class PictureList:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Image.Image:
-        return open_picture(self.paths[index]).image
+        return open_image(self.paths[index]).image
 
     def label(self, index: int) -> int | None:
         return None if self.labels is None else self.labels[index]
@@ -54,7 +54,7 @@ class PictureList:
         return f"{len(self)} pictures"
 
 
-def find_pictures(arguments: list[str]) -> list[Path]:
+def find_images(arguments: list[str]) -> list[Path]:
     """Return the picture files that arguments of a command mean, in their order, each once.
 
     A file is taken whatever its suffix; a folder is searched through and through for picture files; a pattern

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import ConfigError, DataError
 from .batch import Batch
-from .drawing import Drawing
+from .batch_sampler import BatchSampler
 from .sources import ImageSource
 from .workers import BatchStream
 
@@ -45,7 +45,7 @@ class BatchLoader:
     ) -> None:
         if min(start, workers) < 0:
             raise ConfigError(f"start and workers must be at least 0, got {start} and {workers}")
-        self.drawing = Drawing(
+        self.sampler = BatchSampler(
             source, batch_size, image_size, seed, flip=flip, crop=crop, rank=rank, world=world, scale_to=scale_to
         )
         self.position, self.workers = start, workers
@@ -56,7 +56,7 @@ class BatchLoader:
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches from ``position`` on. A new iterator, or ``close()``, ends the one before it."""
         self.close()
-        stream = self._stream = BatchStream(self.drawing, self.position, self.workers)
+        stream = self._stream = BatchStream(self.sampler, self.position, self.workers)
         try:
             while self._stream is stream:
                 batch = next(stream)
@@ -80,7 +80,7 @@ class BatchLoader:
         """Return the batch with those of its broken images that are new."""
         self.position = batch.position
         new = [i for i in dict.fromkeys(batch.broken) if not self._broken[i]]
-        batch = replace(batch, broken=new, skipped=[self.drawing.source.name(i) for i in new])
+        batch = replace(batch, broken=new, skipped=[self.sampler.source.name(i) for i in new])
         self.skipped += batch.skipped
         self._broken[new] = True
         self._drawn[batch.indices] = True
@@ -88,6 +88,6 @@ class BatchLoader:
         if new and broken > _MAX_BROKEN and broken > _MAX_BROKEN_SHARE * drawn:
             raise DataError(
                 f"{broken} of {drawn} images could not be read, among them {', '.join(self.skipped[:3])}; "
-                f"check the data: {self.drawing.source.describe()}"
+                f"check the data: {self.sampler.source.describe()}"
             )
         return batch

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import DataError, ImageError
 from ..image_utils.crops import to_tensor
-from ..image_utils.fit import fit_picture
+from ..image_utils.fit import fit_image
 from ..image_utils.scale import to_uint8
 from .opening import open_split
 from .sources import ImageSource
@@ -38,7 +38,7 @@ def each_image(
     """
     for place in places:
         try:
-            image = to_tensor(fit_picture(source[place], *size))
+            image = to_tensor(fit_image(source[place], *size))
         except ImageError as error:
             on_bad(source.name(place), error)
             continue

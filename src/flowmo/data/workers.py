@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..errors import DataError, FlowMoError
 from .batch import Batch
-from .drawing import Drawing
+from .batch_sampler import BatchSampler
 
 # Forked workers start in milliseconds, share the list of a million images with the run, and need no main module that
 # can be imported twice. What makes forking beside threads dangerous, they do not do: no parallel regions (PyTorch sets
@@ -37,27 +37,27 @@ _LOOK_EVERY = 0.2  # seconds
 
 
 class BatchStream:
-    """The batches of a drawing from a position on, in order, decoded ahead by ``workers`` processes.
+    """The batches of a batch sampler from a position on, in order, decoded ahead by ``workers`` processes.
 
     With 0 of them it decodes here, when batches are asked for. Every number of workers gives the same batches.
 
-    ``next`` raises what the drawing raises, and DataError when a worker was killed. Workers leave Ctrl-C and SIGTERM to
-    the main process, and end with it, even when it is killed.
+    ``next`` raises what the batch sampler raises, and DataError when a worker was killed. Workers leave Ctrl-C and
+    SIGTERM to the main process, and end with it, even when it is killed.
     """
 
-    def __init__(self, drawing: Drawing, start: int, workers: int) -> None:
+    def __init__(self, sampler: BatchSampler, start: int, workers: int) -> None:
         self._closing = RawValue(c_bool, False)  # without a lock, which a killed worker would keep
-        positions = _Positions(start, drawing.step)
+        positions = _Positions(start, sampler.step)
         self._answers: Iterator[Batch | FlowMoError]
         if workers == 0:
-            self._answers = map(_Answers(drawing).__getitem__, positions)
+            self._answers = map(_Answers(sampler).__getitem__, positions)
             return
         context = multiprocessing.get_context(START_METHOD)
         with _requests_held(), _child_signals_kept(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # more workers than processors are the user's choice
             self._answers = iter(
                 DataLoader(
-                    _Answers(drawing),
+                    _Answers(sampler),
                     batch_size=None,
                     sampler=positions,
                     num_workers=workers,
@@ -111,12 +111,12 @@ def _tell_all() -> None:
 class _Answers(Dataset[Batch | FlowMoError]):
     """Batches by their start, or our errors as values: those that are raised arrive as the text of a traceback."""
 
-    def __init__(self, drawing: Drawing) -> None:
-        self.drawing = drawing
+    def __init__(self, sampler: BatchSampler) -> None:
+        self.sampler = sampler
 
     def __getitem__(self, start: int) -> Batch | FlowMoError:
         try:
-            return self.drawing.batch(start)
+            return self.sampler.batch(start)
         except FlowMoError as error:
             return error
 

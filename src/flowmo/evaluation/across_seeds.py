@@ -24,7 +24,7 @@ class Measured(NamedTuple):
     """One evaluation as it was written."""
 
     result: Result  # what ``MODEL-PROTOCOL.json`` says
-    pictures: list[str]  # checksums of its pictures, in order
+    images: list[str]  # checksums of its pictures, in order
     table: dict[str, np.ndarray]  # numbers of the pictures, (N,) by column
 
 
@@ -103,7 +103,7 @@ def _check_same(name: str, measured: list[Measured], first: list[Measured], same
         for what, mine, theirs in (
             ("protocols", a.result.protocol, b.result.protocol),
             ("seeds", a.result.seed, b.result.seed),
-            ("pictures", a.pictures, b.pictures),
+            ("pictures", a.images, b.images),
             (f"{same}s", *(getattr(one.result.models[0], same) for one in (a, b))),
         ):
             if mine != theirs:

@@ -42,7 +42,7 @@ def class_agreement(
     Raises DataError where a class has no picture.
     """
     found = processes.gather(_own_logits(source, size, logits, device, crop, processes))
-    rows = sorted(((place, label, row) for each in found for place, label, row in each), key=lambda picture: picture[0])
+    rows = sorted(((place, label, row) for each in found for place, label, row in each), key=lambda image: image[0])
     if not rows:
         raise DataError("the reference has no picture with a label that can be read")
     labels, reference = np.array([label for _, label, _ in rows]), np.stack([row for _, _, row in rows])
@@ -65,11 +65,11 @@ def _own_logits(
     source: ImageSource, size: int, logits: Logits, device: torch.device, crop: Crop, processes: Processes
 ) -> list[tuple[int, int, np.ndarray]]:
     """Return place, label and logits (1000,) of the reference's pictures in this process's classes."""
-    pictures = list(some_of_each(source, size, crop, processes))
-    if not pictures:
+    images = list(some_of_each(source, size, crop, processes))
+    if not images:
         return []
-    rows = logits_of(np.stack([pixels for _, _, pixels in pictures]), logits, device)
-    return [(place, label, row) for (place, label, _), row in zip(pictures, rows, strict=True)]
+    rows = logits_of(np.stack([pixels for _, _, pixels in images]), logits, device)
+    return [(place, label, row) for (place, label, _), row in zip(images, rows, strict=True)]
 
 
 def some_of_each(

@@ -21,14 +21,14 @@ from torch import Tensor
 
 from ..codec import HEADER_SIZE, TokenFile, decode_file, encode_file
 from ..config import SamplerConfig
-from ..data import ImageSource, fit_picture, to_tensor
+from ..data import ImageSource, fit_image, to_tensor
 from ..errors import DataError, ImageError, WeightsError
 from ..metrics.networks import Networks
 from .evaluator import features_by_name, measure_pairs
 from .feature_cache import FeatureCache
 from .measurable import Measurable
 from .protocols import Noise, Protocol
-from .results import picture_checksums
+from .results import image_checksums
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Measured(NamedTuple):
     """A picture that was measured."""
 
     place: int  # in the data
-    checksum: str  # of its pixels as the model saw it (results.picture_checksums)
+    checksum: str  # of its pixels as the model saw it (results.image_checksums)
 
     @property
     def key(self) -> str:
@@ -103,14 +103,14 @@ class Measured(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pictures:
+class MeasuredImages:
     """The pictures of an evaluation."""
 
     measured: list[Measured]  # those that could be read, in order
     skipped: list[str]  # the others, in words, in order
 
 
-class _Picture(NamedTuple):
+class _Image(NamedTuple):
     place: int  # in the data
     image: Tensor  # 3 S S in [-1, 1]
     checksum: str  # of its pixels, as in ``Measured``
@@ -126,7 +126,7 @@ def measure(
     processes: Processes,
     on_bad: Callable[[str, ImageError], None],
     on_done: Callable[[int, bool], None],
-) -> Pictures:
+) -> MeasuredImages:
     """Bring ``rows`` to hold a row for each picture of the source that can be read, and ``originals`` the features.
 
     Every process returns the pictures of all.
@@ -142,23 +142,23 @@ def measure(
     batches = [range(i, min(i + step, len(source))) for i in range(0, len(source), step)]
     mine: list[Measured] = []
     skipped: list[tuple[int, str]] = []
-    for places, pictures in _read(source, batches[processes.rank :: processes.size], size):
+    for places, images in _read(source, batches[processes.rank :: processes.size], size):
         good = []
-        for place, picture in zip(places, pictures, strict=True):
-            if isinstance(picture, ImageError):
+        for place, image in zip(places, images, strict=True):
+            if isinstance(image, ImageError):
                 name = source.name(place)
-                _, found, reason = str(picture).partition(name)  # without the folders of this machine before it
-                skipped.append((place, name + reason if found else f"{name}: {picture}"))
-                on_bad(name, picture)
+                _, found, reason = str(image).partition(name)  # without the folders of this machine before it
+                skipped.append((place, name + reason if found else f"{name}: {image}"))
+                on_bad(name, image)
             else:
-                good.append(picture)
+                good.append(image)
         mine += [Measured(p.place, p.checksum) for p in good]
         new = [p for p in good if Measured(p.place, p.checksum).key not in rows]
         unseen = [p for p in good if any(p.checksum not in known for known in originals.values())]
         start = time.perf_counter()
         if unseen:
-            shown = settings.protocol.for_networks(_stack(unseen).to(model.device))
-            for space, values in features_by_name(shown, networks).items():
+            pixels = settings.protocol.for_networks(_stack(unseen).to(model.device))
+            for space, values in features_by_name(pixels, networks).items():
                 originals[space].add([p.checksum for p in unseen], {"features": values})
         if new:
             columns = _measure_batch(model, fingerprint, new, noise, settings, networks)
@@ -166,7 +166,7 @@ def measure(
             rows.add([Measured(p.place, p.checksum).key for p in new], columns)
         on_done(len(good), bool(new))
     gathered = processes.gather((mine, skipped))
-    result = Pictures(
+    result = MeasuredImages(
         sorted(m for theirs, _ in gathered for m in theirs),
         [reason for _, reason in sorted(pair for _, theirs in gathered for pair in theirs)],
     )
@@ -179,20 +179,20 @@ def measure(
 def _measure_batch(
     model: Measurable,
     fingerprint: int,
-    pictures: Sequence[_Picture],
+    batch: Sequence[_Image],
     noise: Noise,
     settings: Settings,
     networks: Networks,
 ) -> dict[str, np.ndarray]:
     """Return one row a picture, by column."""
-    images = _stack(pictures).to(model.device)
+    images = _stack(batch).to(model.device)
     code, columns = _code(model, fingerprint, images, settings.bits_per_token)
-    start = noise.of([p.place for p in pictures]).to(model.device)
-    again = model.decode_noise(code, start, settings.sampler).float()
-    if not again.isfinite().all():
+    start = noise.of([p.place for p in batch]).to(model.device)
+    reconstructed = model.decode_noise(code, start, settings.sampler).float()
+    if not reconstructed.isfinite().all():
         raise WeightsError("the model samples values that are not finite; its weights or its sampler are unusable")
-    features = features_by_name(settings.protocol.for_networks(again), networks)
-    return columns | measure_pairs(again, images, networks, settings.protocol) | features
+    features = features_by_name(settings.protocol.for_networks(reconstructed), networks)
+    return columns | measure_pairs(reconstructed, images, networks, settings.protocol) | features
 
 
 def _code(
@@ -221,13 +221,13 @@ def _code(
 
 def _read(
     source: ImageSource, batches: Sequence[range], size: int
-) -> Iterator[tuple[range, list[_Picture | ImageError]]]:
+) -> Iterator[tuple[range, list[_Image | ImageError]]]:
     """Yield each batch of places with its pictures, decoded by threads while the one before is measured."""
 
-    def load(place: int) -> _Picture | ImageError:
+    def load(place: int) -> _Image | ImageError:
         try:
-            image = to_tensor(fit_picture(source[place], size, size))
-            return _Picture(place, image, picture_checksums(image[None])[0])
+            image = to_tensor(fit_image(source[place], size, size))
+            return _Image(place, image, image_checksums(image[None])[0])
         except ImageError as error:
             return error
 
@@ -242,5 +242,5 @@ def _read(
             yield first, [future.result() for future in futures]
 
 
-def _stack(pictures: Sequence[_Picture]) -> Tensor:
-    return torch.stack([picture.image for picture in pictures])
+def _stack(images: Sequence[_Image]) -> Tensor:
+    return torch.stack([image.image for image in images])

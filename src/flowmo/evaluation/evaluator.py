@@ -17,7 +17,7 @@ from ..metrics.networks import Networks, features_of
 from ..metrics.table import METRICS, Measurements, allowed, compute, spaces
 from .feature_cache import FeatureCache
 from .protocols import STANDARD, Protocol
-from .results import picture_checksums
+from .results import image_checksums
 
 Reconstruct = Callable[[Tensor, Sequence[int]], Tensor]
 """A function of images B 3 H W in [-1, 1] and their places that returns their reconstructions, alike."""
@@ -47,7 +47,7 @@ def features_by_name(
     """Return features (B, D) by "network.space" of images B 3 H W in [-1, 1], of 8 bits where there is a cache."""
     if not cache:
         return {name: values.numpy() for name, values in features_of(networks, images).items()}
-    wanted, keys = spaces(networks.metrics), picture_checksums(images)
+    wanted, keys = spaces(networks.metrics), image_checksums(images)
     if any(key not in cache[name] for name in wanted for key in keys):
         for name, values in features_of(networks, images).items():
             cache[name].add(keys, {"features": values.numpy()})
@@ -88,10 +88,10 @@ class Evaluator:
         distributions = distributions and self._of >= FEWEST
         parts: dict[str, list[np.ndarray]] = {}
         for images, places in self.batches():
-            again = STANDARD.for_networks(reconstruct(images, places)).to(self.device)
-            columns = measure_pairs(again, images.to(self.device), self.networks, STANDARD)
+            reconstructed = STANDARD.for_networks(reconstruct(images, places)).to(self.device)
+            columns = measure_pairs(reconstructed, images.to(self.device), self.networks, STANDARD)
             if distributions:
-                columns |= features_by_name(STANDARD.for_networks(again), self.networks, self._cache)
+                columns |= features_by_name(STANDARD.for_networks(reconstructed), self.networks, self._cache)
             for name, values in columns.items():
                 parts.setdefault(name, []).append(values)
         if distributions and not self._originals:

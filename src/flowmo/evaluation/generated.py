@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import find_pictures, open_picture
+from ..data import find_images, open_image
 from ..errors import ConfigError, DataError, ImageError
 from ..files import real_path, user_path
 from ..labels import checked_labels
@@ -192,11 +192,11 @@ def generated_result(
 
 def _folder(folder: Path) -> np.ndarray:
     try:
-        paths = find_pictures([str(folder)])
-        pictures = [np.asarray(open_picture(path).image) for path in paths]
+        paths = find_images([str(folder)])
+        images = [np.asarray(open_image(path).image) for path in paths]
     except ImageError as error:
         raise DataError(str(error)) from None
-    shapes = {picture.shape for picture in pictures}
+    shapes = {image.shape for image in images}
     if len(shapes) > 1:
         raise DataError(f"{folder}: pictures of several sizes, such as {', '.join(map(str, sorted(shapes)[:2]))}")
-    return np.stack(pictures)
+    return np.stack(images)

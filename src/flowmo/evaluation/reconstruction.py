@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..codec import HEADER_SIZE
-from ..data import Fit, picture_batches, to_float, to_image
+from ..data import Fit, image_batches, to_float, to_image
 from ..errors import FlowMoError, ImageError
 from ..metrics.networks import Networks
 from ..metrics.pixels import thumbnail
@@ -59,7 +59,7 @@ class Reconstructed:
 
 
 @dataclass(frozen=True)
-class ReconstructedPicture:
+class ReconstructedImage:
     """A picture of a file, coded and decoded again."""
 
     index: int  # of the file among those given
@@ -70,7 +70,7 @@ class ReconstructedPicture:
     scores: Scores  # how close the two came
 
 
-def reconstruct_pictures(
+def reconstruct_images(
     model: FlowMo,
     paths: Sequence[Path],
     size: tuple[int, int] | None,
@@ -80,7 +80,7 @@ def reconstruct_pictures(
     bits_per_token: Callable[[tuple[int, int]], int | None],
     on_bad: Callable[[Path, FlowMoError], None],
     **sampling: Any,
-) -> Iterator[ReconstructedPicture]:
+) -> Iterator[ReconstructedImage]:
     """Yield the pictures of files that can be read, in order, reconstructed a batch at a time.
 
     size: (height, width) that they get by ``fit``; None leaves each its own.
@@ -88,7 +88,7 @@ def reconstruct_pictures(
     on_bad: called with each other file, and why.
     The rest is as :func:`reconstruct_and_score` takes it.
     """
-    for batch in picture_batches(paths, size, fit, batch_size, on_bad, multiple=patch_of(model.config)):
+    for batch in image_batches(paths, size, fit, batch_size, on_bad, multiple=patch_of(model.config)):
         images = to_float(batch.images.to(model.device))
         bits = bits_per_token((images.shape[2], images.shape[3]))
         found = reconstruct_and_score(model, images, lpips, bits, **sampling)
@@ -97,7 +97,7 @@ def reconstruct_pictures(
             image, small, decoded = (
                 to_image(x[i, :, :height, :width]) for x in (images, found.thumbnails, found.images)
             )
-            yield ReconstructedPicture(index, image, small, decoded, found.rate(), scores)
+            yield ReconstructedImage(index, image, small, decoded, found.rate(), scores)
 
 
 def reconstruct_and_score(

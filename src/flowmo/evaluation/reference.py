@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import ImageSource, adm_crop, fit_picture, to_tensor
+from ..data import ImageSource, adm_crop, fit_image, to_tensor
 from ..errors import DataError, ImageError
 from ..files import cache_folder, replacing
 from ..metrics.features import FeatureNetwork
 from ..metrics.statistics import RunningStatistics, Statistics
 from ..untrusted import load_arrays
 from .evaluate import Alone, Processes
-from .results import picture_checksums
+from .results import image_checksums
 
 KEPT = 10_000
 """How many pictures' features are kept for precision and recall; ADM's own reference file has as many."""
@@ -254,7 +254,7 @@ def prepared(source: ImageSource, place: int, size: int, crop: Crop = "model") -
     Raises ImageError for a picture that cannot be read.
     """
     image = source[place]
-    return to_tensor(adm_crop(image, size) if crop == "adm" else fit_picture(image, size, size))
+    return to_tensor(adm_crop(image, size) if crop == "adm" else fit_image(image, size, size))
 
 
 def _save(path: Path, pool: RunningStatistics, spatial: RunningStatistics, kept: list, **more: np.ndarray) -> None:
@@ -282,7 +282,7 @@ def _key(source: ImageSource, size: int, network: FeatureNetwork, crop: Crop) ->
         digest.update(source.name(place).encode(errors="surrogateescape") + b"\n")
     for place in range(0, len(source), max(1, len(source) // _LOOKED_AT)):
         try:
-            digest.update(picture_checksums(prepared(source, place, size, crop)[None])[0].encode())
+            digest.update(image_checksums(prepared(source, place, size, crop)[None])[0].encode())
         except ImageError:
             digest.update(b"broken")
     return digest.hexdigest()[:24]

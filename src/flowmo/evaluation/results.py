@@ -125,7 +125,7 @@ def describe_data(name: str, images: Tensor, split: str | None = None, skipped: 
     skipped: those that could not be read, and why.
     """
     size = (images.shape[2], images.shape[3])
-    return DataRecord(name, list_checksum(picture_checksums(images)), len(images), size, split, tuple(skipped))
+    return DataRecord(name, list_checksum(image_checksums(images)), len(images), size, split, tuple(skipped))
 
 
 def describe_model(model: Measurable, name: str, sampler: SamplerConfig | None = None) -> ModelRecord:
@@ -161,18 +161,18 @@ def numbered(names: Sequence[str]) -> list[str]:
     return [text if names.count(text) == 1 else f"{text} ({i + 1})" for i, text in enumerate(names)]
 
 
-def picture_checksums(images: Tensor) -> list[str]:
+def image_checksums(images: Tensor) -> list[str]:
     """Return the SHA-256 of the size and 8-bit pixels of each picture as the model saw it.
 
     images: B 3 H W in [-1, 1], or uint8.
     """
     pixels = images if images.dtype == torch.uint8 else to_uint8(images)
     header = "x".join(map(str, images.shape[1:])).encode()
-    return [hashlib.sha256(header + picture.contiguous().cpu().numpy().tobytes()).hexdigest() for picture in pixels]
+    return [hashlib.sha256(header + image.contiguous().cpu().numpy().tobytes()).hexdigest() for image in pixels]
 
 
 def list_checksum(checksums: list[str]) -> str:
-    """Return the SHA-256 of a list of pictures by :func:`picture_checksums`, their order included."""
+    """Return the SHA-256 of a list of pictures by :func:`image_checksums`, their order included."""
     return hashlib.sha256("\n".join(checksums).encode()).hexdigest()
 
 

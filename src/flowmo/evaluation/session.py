@@ -144,7 +144,7 @@ def evaluate(model: Measurable, session: Session, job: Job) -> Result | None:
     key, processes = job_key(session, job), session.processes
     rows = FeatureCache(session.folder / PARTIAL / f"{job.stem}-{key}")
     originals = feature_caches(job.networks, cache_folder() / "features")
-    pictures = measure(
+    images = measure(
         model,
         session.source,
         job.settings,
@@ -159,16 +159,16 @@ def evaluate(model: Measurable, session: Session, job: Job) -> Result | None:
         return None
     for store in (rows, *originals.values()):
         store.refresh()
-    measured = pictures.measured
-    table = rows.get([picture.key for picture in measured])
+    measured = images.measured
+    table = rows.get([image.key for image in measured])
     features = {
-        space: store.get([picture.checksum for picture in measured])["features"] for space, store in originals.items()
+        space: store.get([image.checksum for image in measured])["features"] for space, store in originals.items()
     }
     content = summarize(table, features, measured, job.settings, job.networks, model.config)
     result = Result(
         kind="evaluation",
         protocol=job.settings.protocol.name,
-        data=_data(session, measured, pictures.skipped, model.config.image_size),
+        data=_data(session, measured, images.skipped, model.config.image_size),
         models=(job.record,),
         seed=job.settings.protocol.noise_in_words(job.settings.seed),
         content={"key": key, "pictures": f"{job.stem}.csv"} | how_it_ran(job.settings) | content,
@@ -176,7 +176,7 @@ def evaluate(model: Measurable, session: Session, job: Job) -> Result | None:
         command=session.command,
         machine=machine(model.device),
     )
-    names = [session.source.name(picture.place) for picture in measured]
+    names = [session.source.name(image.place) for image in measured]
     write_table(session.folder / f"{job.stem}.csv", table, measured, names)
     write_result(session.folder / f"{job.stem}.json", result)
     rows.remove()
@@ -184,7 +184,7 @@ def evaluate(model: Measurable, session: Session, job: Job) -> Result | None:
 
 
 def _data(session: Session, measured: list[Measured], skipped: list[str], side: int) -> DataRecord:
-    checksum = list_checksum([picture.checksum for picture in measured])
+    checksum = list_checksum([image.checksum for image in measured])
     return DataRecord(session.data, checksum, len(measured), (side, side), session.split, tuple(skipped))
 
 

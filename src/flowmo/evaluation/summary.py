@@ -27,7 +27,7 @@ from .measurable import MeasurableConfig
 def summarize(
     table: Mapping[str, np.ndarray],
     originals: Mapping[str, np.ndarray],
-    pictures: Sequence[Measured],
+    images: Sequence[Measured],
     settings: Settings,
     networks: Networks,
     config: MeasurableConfig,
@@ -37,7 +37,7 @@ def summarize(
     table: columns of ``evaluate.measure``, one row a picture in order.
     originals: features of the originals, likewise.
     """
-    groups = settings.protocol.groups([picture.place for picture in pictures])
+    groups = settings.protocol.groups([image.place for image in images])
     metrics, too_few = compute(networks.metrics, Measurements(table, originals, groups))
     left_out, known = {**networks.left_out, **too_few}, families()
     return {
@@ -66,17 +66,15 @@ def _rate(table: Mapping[str, np.ndarray], config: MeasurableConfig) -> dict[str
     }
 
 
-def write_table(
-    path: Path, table: Mapping[str, np.ndarray], pictures: Sequence[Measured], names: Sequence[str]
-) -> None:
+def write_table(path: Path, table: Mapping[str, np.ndarray], images: Sequence[Measured], names: Sequence[str]) -> None:
     """Write one line a picture as CSV, in order, with its place, name, checksum and numbers in full precision."""
     columns = [name for name in (*each_image(), "squared_error", "file_bytes", "payload_bytes") if name in table]
     with replacing(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["place", "name", "sha256", *columns])
-        for i, (picture, name) in enumerate(zip(pictures, names, strict=True)):
+        for i, (image, name) in enumerate(zip(images, names, strict=True)):
             numbers = [table[column][i].item() for column in columns]
-            writer.writerow([picture.place, name, picture.checksum, *numbers])
+            writer.writerow([image.place, name, image.checksum, *numbers])
 
 
 def read_table(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:

@@ -38,7 +38,7 @@ def make_validation(
     images: Tensor,
     folder: Path,
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
-    pictures: int = 8,
+    columns: int = 8,
     decode: Callable[[FlowMo, Tensor], Tensor] | None = None,
     processes: Processes = ALONE,
 ) -> Callable[[FlowMo, int], dict[str, float]]:
@@ -48,7 +48,7 @@ def make_validation(
     It writes a contact sheet (rows: original, thumbnail of the same bits, one step, sampler) to ``folder``.
     It returns PSNR in dB, LPIPS where a network is given, and PSNR with the codes shuffled between images. They are of
     the sampled values, not rounded to 8 bits as ``Evaluator`` rounds them, so that numbers are those of earlier logs.
-    pictures: how many columns the sheet has.
+    columns: how many columns the sheet has.
     decode: images to images through their codes, in place of sampler and single step, for a model that learns no
     velocities (F5).
     processes: they share the images, each calls it with the same model, and the first writes the sheet.
@@ -63,7 +63,7 @@ def make_validation(
             small = thumbnail(x, thumbnail_bits(model, (x.shape[2], x.shape[3])))
             decoded["_thumbnail"] = small
             if perceptual is not None:
-                numbers = {f"lpips{name}": perceptual(picture, x).cpu() for name, picture in decoded.items()}
+                numbers = {f"lpips{name}": perceptual(y, x).cpu() for name, y in decoded.items()}
         gathered = processes.gather(({name: image.cpu() for name, image in decoded.items()}, numbers))
         decoded, numbers = (joined([each[k] for each in gathered]) for k in range(2))
         rows = {"original": images.cpu(), "thumbnail": decoded["_thumbnail"]}
@@ -71,8 +71,8 @@ def make_validation(
         rows |= {TITLES[name] if len(shown) > 1 else "decoded": decoded[name] for name in shown}
         if processes.rank == 0:
             with replacing(folder / f"{images_seen:010d}.png") as part:
-                labelled({title: row[:pictures] for title, row in rows.items()}).save(part, format="PNG")
-        numbers |= {f"psnr{name}": psnr(picture, images.cpu()) for name, picture in decoded.items()}
+                labelled({title: row[:columns] for title, row in rows.items()}).save(part, format="PNG")
+        numbers |= {f"psnr{name}": psnr(y, images.cpu()) for name, y in decoded.items()}
         numbers["psnr_shuffled"] = psnr(decoded[""].roll(1, 0), images.cpu())
         return {name: float(value.double().mean()) for name, value in numbers.items()}
 

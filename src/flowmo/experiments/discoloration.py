@@ -30,18 +30,18 @@ class ColorError:
     """How far mean colours are off, in levels of 8 bits."""
 
     # The absolute error of each picture's mean colour, mean over red, green and blue, in order.
-    per_picture: list[float]
+    per_image: list[float]
     # The signed error of red, green and blue, mean over pictures.
     cast: tuple[float, float, float]
 
     @property
     def mean(self) -> float:
         """Return the mean error over pictures."""
-        return sum(self.per_picture) / len(self.per_picture)
+        return sum(self.per_image) / len(self.per_image)
 
     def quantile(self, share: float) -> float:
         """Return the error that this share of the pictures, 0 to 1, does not exceed."""
-        return float(torch.tensor(self.per_picture, dtype=torch.float64).quantile(share))
+        return float(torch.tensor(self.per_image, dtype=torch.float64).quantile(share))
 
     def content(self) -> dict[str, Any]:
         """Return the numbers of all pictures together, as JSON data."""
@@ -73,7 +73,7 @@ class Discoloration:
             "mean_color_error": self.error.content(),
             "psnr": float(psnr(self.images, images).mean()),
             "along_steps": [{"t": t} | error.content() for t, error in along],
-            "pictures": dict(zip(names, self.error.per_picture, strict=True)),
+            "pictures": dict(zip(names, self.error.per_image, strict=True)),
         }
 
 
@@ -111,9 +111,9 @@ def draw_discoloration(run: FigureRun, shown: int, on_done: Callable[[], None] =
     for label, model, sampler in zip(run.labels, run.models, run.samplers, strict=True):
         found = discoloration(model, run.images, run.seeds, sampler, run.request.batch_size)
         along = [error.mean for error in found.along_steps]
-        pictures = [to_image(image) for image in found.images[:shown]]
-        drawn.append(Colors(label, pictures, found.error.per_picture, found.levels, along))
-        rows.append(found.content(label, run.images, run.pictures.names))
+        images = [to_image(image) for image in found.images[:shown]]
+        drawn.append(Colors(label, images, found.error.per_image, found.levels, along))
+        rows.append(found.content(label, run.images, run.first.names))
         on_done()
     originals = [to_image(image) for image in run.images[:shown]]
     plot = discoloration_figure(originals, drawn, "Discoloration of reconstructions", run.note())

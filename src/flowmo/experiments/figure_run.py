@@ -98,8 +98,8 @@ class FigureRun:
             self.bad.append(str(error))
             on_bad(name, error)
 
-        self.pictures = read_first(r.data, r.split, (sizes[0], sizes[0]), skip, r.count, r.skip)
-        self.images = self.pictures.images
+        self.first = read_first(r.data, r.split, (sizes[0], sizes[0]), skip, r.count, r.skip)
+        self.images = self.first.images
         self.seeds = range(r.seed, r.seed + len(self.images))
 
     def measure(self, name: str) -> Measure:
@@ -129,7 +129,7 @@ class FigureRun:
         result = Result(
             kind=r.kind,
             protocol=protocol,
-            data=describe_data(data_name(r.data), self.images, self.pictures.split, self.bad),
+            data=describe_data(data_name(r.data), self.images, self.first.split, self.bad),
             models=tuple(describe_model(*one) for one in zip(self.models, r.models, used, strict=True)),
             seed=seed or STANDARD.noise_in_words(r.seed),
             content=drawn.content,

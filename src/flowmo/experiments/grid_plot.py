@@ -104,9 +104,9 @@ def draw_grid(run: FigureRun, grid: Grid, chosen: Chosen) -> Drawn:
 
     Samplers that take the same steps have one line in the table.
     """
-    passes = chosen.row.passes
+    nfe = chosen.row.nfe
     note = (
-        f"{run.labels[0]}; {run.count_in_words()}\nframed: {chosen.words} ({passes} network pass{'es' * (passes > 1)} "
+        f"{run.labels[0]}; {run.count_in_words()}\nframed: {chosen.words} ({nfe} network pass{'es' * (nfe > 1)} "
         "a picture)"
     )
     content = {
@@ -139,7 +139,7 @@ def _curve(solver: Solver, rows: list[GridRow]) -> EvaluationCurve:
     return EvaluationCurve(
         solver.title(),
         {
-            column(name).label: [(row.passes, row.psnr if name == "psnr" else row.measures[name]) for row in best_rows]
+            column(name).label: [(row.nfe, row.psnr if name == "psnr" else row.measures[name]) for row in best_rows]
             for name, best_rows in lower.items()
         },
     )
@@ -156,6 +156,6 @@ def _table(grid: Grid, chosen: GridRow) -> tuple[list[str], list[list[str]]]:
         guided = [f"{s.guidance_scale:g}", "-" if s.guidance_scale == 1 else f"{low:.3g} to {high:.3g}"]
         numbers = [f"{row.psnr:.2f}", *(f"{row.measures[name]:.4f}" for name in names)]
         mark = "best" if row is chosen else ""
-        lines.append([mark, s.solver, str(s.num_steps), f"{s.rho:g}", *guided, str(row.passes), *numbers])
+        lines.append([mark, s.solver, str(s.num_steps), f"{s.rho:g}", *guided, str(row.nfe), *numbers])
     measured = [column(name).label for name in ("psnr", *names)]
     return ["", "solver", "steps", "rho", "guidance", "interval of t", "NFE", *measured], lines

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..data import to_uint8
 from ..errors import ConfigError
 from ..evaluation.evaluator import FEWEST, Evaluator
-from ..evaluation.results import list_checksum, picture_checksums
+from ..evaluation.results import image_checksums, list_checksum
 from ..metrics.features import load_classifier_features, load_inception
 from ..metrics.networks import Networks
 from ..metrics.table import column
@@ -54,7 +54,7 @@ def identity(images: Tensor, seed: int, model: FlowMo, names: Sequence[str]) -> 
     """Return the weights, pictures, seed and networks that measured numbers belong to, as JSON data."""
     return {
         "weights": weights_checksum(model),
-        "pictures": list_checksum(picture_checksums(images)),
+        "pictures": list_checksum(image_checksums(images)),
         "seed": seed,
         "measures": list(names),
     }

@@ -88,13 +88,13 @@ def measure_sampler_ablation(
     expect((repeats + 1) * len(paths))  # the first round does not count
     with precision(device, dtype):
         seconds = time_in_turn({name: timed(name) for name in paths}, repeats)
-    passes, plain = function_evaluations(sampler), seconds["plain"]
+    nfe, plain = function_evaluations(sampler), seconds["plain"]
     found = []
     for name, times in seconds.items():
         median = statistics.median(times)
         ratio = statistics.median(a / b for a, b in zip(plain, times, strict=True))
         difference = float((samples[name] - samples["plain"]).abs().max())
-        found.append(Ablation(name, median, median / passes, len(images) / median, ratio, difference))
+        found.append(Ablation(name, median, median / nfe, len(images) / median, ratio, difference))
     return found
 
 
@@ -137,8 +137,8 @@ def ablation_content(
 def ablation_in_words(content: dict[str, Any]) -> str:
     """Return which sampler an ablation was of."""
     sampler: SamplerConfig = from_dict(SamplerConfig, content["sampler"])
-    passes = function_evaluations(sampler)
-    return f"{sampler.num_steps} steps, guidance {sampler.guidance_scale:g}, {passes} passes"
+    nfe = function_evaluations(sampler)
+    return f"{sampler.num_steps} steps, guidance {sampler.guidance_scale:g}, {nfe} passes"
 
 
 def plain_sample(model: FlowMo, code: Tensor, noise: Tensor, sampler: SamplerConfig) -> Tensor:

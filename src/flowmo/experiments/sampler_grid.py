@@ -30,7 +30,7 @@ class GridRow:
     """One sampler of the grid with its numbers."""
 
     sampler: SamplerConfig  # what was tried
-    passes: int  # its NFE, see ``flow.function_evaluations``
+    nfe: int  # network evaluations, see ``flow.function_evaluations``
     psnr: float  # dB, mean over pictures
     measures: dict[str, float]  # other numbers by name, lower is better
     seconds: float = 0.0  # to sample and measure; 0 where an earlier row did
@@ -102,7 +102,7 @@ def sampler_grid(
 def frontier(rows: Sequence[GridRow], criterion: str) -> list[GridRow]:
     """Return the rows that no row of as few or fewer passes beats in a measure, by rising passes."""
     found: list[GridRow] = []
-    for row in sorted(rows, key=lambda row: (row.passes, row.loss(criterion))):
+    for row in sorted(rows, key=lambda row: (row.nfe, row.loss(criterion))):
         if not found or row.loss(criterion) < found[-1].loss(criterion):
             found.append(row)
     return found
@@ -119,9 +119,9 @@ def best(rows: Sequence[GridRow], criterion: str = "lpips", within: float | None
     if not rows or criterion not in ("psnr", *rows[0].measures):
         raise ConfigError(f"nothing was measured by {criterion!r}")
     enough = -float("inf") if within is None else max(row.psnr for row in rows) - within
-    return min((r for r in rows if r.psnr >= enough), key=lambda row: (row.loss(criterion), row.passes))
+    return min((r for r in rows if r.psnr >= enough), key=lambda row: (row.loss(criterion), row.nfe))
 
 
 def row_to_dict(row: GridRow) -> dict[str, Any]:
     """Return a row as JSON data."""
-    return {"sampler": to_dict(row.sampler), "passes": row.passes, "psnr": row.psnr, **row.measures}
+    return {"sampler": to_dict(row.sampler), "passes": row.nfe, "psnr": row.psnr, **row.measures}

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data import fit_picture, to_tensor
+from ..data import fit_image, to_tensor
 from ..metrics.pixels import psnr
 from ..tiles import tiles
 from ..tokenizer import FlowMo
@@ -24,7 +24,7 @@ SIZES = ((64, 64), (128, 128), (256, 256), (512, 512), (512, 768))
 Distance = Callable[[Tensor, Tensor], Tensor]
 
 
-def picture_of(photographs: Sequence[Image.Image], first: int, height: int, width: int) -> Image.Image:
+def tiled_image(photographs: Sequence[Image.Image], first: int, height: int, width: int) -> Image.Image:
     """Return a picture of a size.
 
     It is photograph ``first``, scaled down and cropped, where that is large enough; else a window of photographs side
@@ -32,27 +32,27 @@ def picture_of(photographs: Sequence[Image.Image], first: int, height: int, widt
     """
     photo = photographs[first % len(photographs)]
     if photo.height >= height and photo.width >= width:
-        return fit_picture(photo, height, width)
+        return fit_image(photo, height, width)
     side = min(min(each.size) for each in photographs)
     offset = side // 2 + 8
     rows, columns = (-(-(length + offset) // side) for length in (height, width))
     canvas = Image.new("RGB", (columns * side, rows * side))
     for k in range(rows * columns):
-        part = fit_picture(photographs[(first + k) % len(photographs)], side, side)
+        part = fit_image(photographs[(first + k) % len(photographs)], side, side)
         canvas.paste(part, (k % columns * side, k // columns * side))
     return canvas.crop((offset, offset, offset + width, offset + height))
 
 
 def quality(
-    model: FlowMo, pictures: Sequence[Image.Image], rates: Sequence[int], lpips: Distance, first_seed: int = 0
+    model: FlowMo, images: Sequence[Image.Image], rates: Sequence[int], lpips: Distance, first_seed: int = 0
 ) -> dict[int, dict[str, float]]:
     """Return the means of ``psnr`` (dB) and ``lpips_alex`` of pictures of one size, by bits a token.
 
     Picture i is sampled from seed ``first_seed`` + i; reconstructions are rounded to 8 bits.
     """
     found: dict[int, list[tuple[float, float]]] = {bits: [] for bits in rates}
-    for i, picture in enumerate(pictures):
-        x = to_tensor(picture)[None]
+    for i, image in enumerate(images):
+        x = to_tensor(image)[None]
         with torch.inference_mode():
             tokens = model.tokenize(x)
             for bits in rates:

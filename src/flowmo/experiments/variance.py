@@ -79,7 +79,7 @@ def seed_variance(
 
 def variance_content(names: Sequence[str], found: Sequence[SeedVariance]) -> dict[str, Any]:
     """Return the numbers of each picture, and their means, as JSON data; ``names`` has one a picture."""
-    pictures = [
+    images = [
         {
             "variance": float(one.variance.mean()),
             "deviation_8bit": one.deviation,
@@ -87,8 +87,8 @@ def variance_content(names: Sequence[str], found: Sequence[SeedVariance]) -> dic
         }
         for one in found
     ]
-    mean = {key: float(np.mean([picture[key] for picture in pictures])) for key in pictures[0]}
-    return {"mean": mean, "pictures": [{"name": n, **one} for n, one in zip(names, pictures, strict=True)]}
+    mean = {key: float(np.mean([image[key] for image in images])) for key in images[0]}
+    return {"mean": mean, "pictures": [{"name": n, **one} for n, one in zip(names, images, strict=True)]}
 
 
 def draw_variance(run: FigureRun, seeds: range, shown: int, on_done: Callable[[], None] = lambda: None) -> Drawn:
@@ -107,7 +107,7 @@ def draw_variance(run: FigureRun, seeds: range, shown: int, on_done: Callable[[]
             rows.append(VarianceRow(to_image(image), samples, 127.5 * one.variance.sqrt().numpy()))
         found.append(one)
         on_done()
-    content = variance_content(run.pictures.names, found)
+    content = variance_content(run.first.names, found)
     deviation, share = content["mean"]["deviation_8bit"], content["mean"]["share_of_squared_error"]
     words = (
         f"{run.labels[0]}, {sampler_in_words(sampler)}; seeds {seeds[0]} to {seeds[-1]}, the same for all pictures\n"

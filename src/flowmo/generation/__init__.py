@@ -12,7 +12,7 @@ from .files import (
     read_generator_about,
     save_generator,
 )
-from .generate import generate, picture_seed
+from .generate import generate, image_seed
 from .groups import check_own_size, check_tokenizer, regroup, to_sequence, to_tokens
 from .loss import MaskedLoss, Predict, draw_masks, masked_loss
 from .model import NO_CLASS, Generator
@@ -37,12 +37,12 @@ __all__ = [
     "generate",
     "generator_path",
     "guided",
+    "image_seed",
     "is_generator",
     "load_generator",
     "masked_loss",
     "masked_share",
     "packaged_generator_of",
-    "picture_seed",
     "random_masks",
     "read_class_names",
     "read_generator_about",

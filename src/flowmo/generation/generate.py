@@ -14,7 +14,7 @@ from .groups import to_tokens
 from .model import NO_CLASS, Generator
 
 
-def picture_seed(number: int, label: int) -> int:
+def image_seed(number: int, label: int) -> int:
     """Return the seed of image ``number`` of a class, which differs between classes and numbers."""
     words = np.random.SeedSequence([number, label + 1]).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))

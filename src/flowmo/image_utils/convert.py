@@ -186,7 +186,7 @@ def _fitted(single: Any, size: Size, patch: int) -> Tensor:
 
     from .crops import to_pixels
     from .decode import to_rgb
-    from .fit import fit_picture
+    from .fit import fit_image
 
     if isinstance(single, Tensor):
         if not single.numel():
@@ -202,7 +202,7 @@ def _fitted(single: Any, size: Size, patch: int) -> Tensor:
     if not image.width * image.height:
         raise ImageError(f"an image of {image.height} x {image.width} pixels is empty")
     height, width = _sides(size, (image.height, image.width), patch)
-    image = fit_picture(image, height, width, "whole" if size == ORIGINAL else "crop")
+    image = fit_image(image, height, width, "whole" if size == ORIGINAL else "crop")
     return to_pixels(image)
 
 

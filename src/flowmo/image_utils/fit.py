@@ -15,7 +15,7 @@ Fit = Literal["crop", "pad", "stretch", "whole"]
 FITS: tuple[Fit, ...] = ("crop", "pad", "stretch", "whole")
 
 
-def fit_picture(image: Image.Image, height: int, width: int, fit: Fit = "crop") -> Image.Image:
+def fit_image(image: Image.Image, height: int, width: int, fit: Fit = "crop") -> Image.Image:
     """Return an RGB picture of any size at ``height`` x ``width``.
 
     crop: scaled until it covers the size, then the centre, like the paper (C1: PIL bilinear; a square size gives what
@@ -35,7 +35,7 @@ def fit_picture(image: Image.Image, height: int, width: int, fit: Fit = "crop") 
 
 
 def restore_size(image: Image.Image, original_size: tuple[int, int], fit: str) -> Image.Image:
-    """Undo :func:`fit_picture` in size and return the picture; ``original_size`` is (height, width).
+    """Undo :func:`fit_image` in size and return the picture; ``original_size`` is (height, width).
 
     stretch and pad give a picture of the original size. crop gives the region that was kept, at the original scale:
     what was cut off is gone. Raises ImageError when the size cannot be that of a picture.

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from ..codec import TokenFile, check_decodable, encode_file, write_file
-from ..data import fit_picture, to_image, to_tensor
+from ..data import fit_image, to_image, to_tensor
 from ..errors import ConfigError, ImageError, WeightsError
-from ..generation import DecodeSettings, Generator, check_own_size, generate, picture_seed
+from ..generation import DecodeSettings, Generator, check_own_size, generate, image_seed
 from ..image_utils.decode import to_rgb
 from ..metrics.pixels import psnr
 from ..perceptual import LPIPS, load_lpips
@@ -99,7 +99,7 @@ class App:
             raise ImageError("drop a photograph first")
         model = self.models[rate]
         side = model.config.image_size
-        fitted = fit_picture(to_rgb(image), side, side)
+        fitted = fit_image(to_rgb(image), side, side)
         original = to_tensor(fitted)[None].to(model.device)
         start = time.perf_counter()
         tokens = model.tokenize(original)
@@ -131,7 +131,7 @@ class App:
         if self.generator is None:
             raise ConfigError("there is no generator for this tokenizer; give one with --generator")
         settings = DecodeSettings(num_steps=12, guidance_scale=guidance, choice_noise=CHOICE_NOISE)
-        seeds = [picture_seed(seed + i, label) for i in range(count)]
+        seeds = [image_seed(seed + i, label) for i in range(count)]
         drawn: list[Image.Image] = []
         for tokens in generate(self.generator, [label] * count, settings, seeds):
             drawn += [_enlarged(to_image(image), 256) for image in self._tokenizer.detokenize(tokens, seed=seed)]

@@ -28,7 +28,7 @@ from ..generation import (
     find_class,
     first_name,
     generate,
-    picture_seed,
+    image_seed,
     to_tokens,
 )
 from ..quantize.tokens import Tokens
@@ -76,9 +76,9 @@ class Order:
     @cached_property
     def seeds(self) -> list[int]:
         """Return the seed of every picture."""
-        return [picture_seed(self.seed + place % self.count, label) for place, label in enumerate(self.each)]
+        return [image_seed(self.seed + place % self.count, label) for place, label in enumerate(self.each)]
 
-    def picture(self, place: int) -> Path | None:
+    def image(self, place: int) -> Path | None:
         """Return where a picture is written; None where there is no folder."""
         label, number = self.each[place], self.seed + place % self.count
         of_class = "any" if label == NO_CLASS else f"{label:04d}{self.name_in_files(label)}"
@@ -95,8 +95,8 @@ class Order:
     @property
     def targets(self) -> list[Path]:
         """Return all files that are written."""
-        pictures = [self.picture(place) for place in range(len(self.each))]
-        return [path for path in (*pictures, self.npz, self.strip) if path]
+        images = [self.image(place) for place in range(len(self.each))]
+        return [path for path in (*images, self.npz, self.strip) if path]
 
 
 def image_generators(
@@ -156,7 +156,7 @@ def chosen_labels(generators: Sequence[Generator], classes: Sequence[str], any_c
     return list(dict.fromkeys(found)) or list(range(first.config.num_classes))
 
 
-class Pictures:
+class SampledImages:
     """The single pictures of an order as they come.
 
     Each is written where the order has a folder, and the first of each class are kept for a grid. rows: title of a
@@ -168,13 +168,13 @@ class Pictures:
         self.titles = {label: title(source.generator, label) for label in order.labels}
         self.rows: dict[str, list[Image.Image]] = {text: [] for text in self.titles.values()}
 
-    def add(self, place: int, picture: Image.Image) -> None:
+    def add(self, place: int, image: Image.Image) -> None:
         """Take the picture of a place in ``Order.each``."""
-        path, row = self.order.picture(place), self.rows[self.titles[self.order.each[place]]]
+        path, row = self.order.image(place), self.rows[self.titles[self.order.each[place]]]
         if path is not None:
-            write_png(path, picture)
+            write_png(path, image)
         if len(row) < IN_A_ROW:
-            row.append(picture)
+            row.append(image)
 
 
 def sample(source: ImageGenerator, order: Order, places: range) -> Iterator[Tensor]:
@@ -193,13 +193,13 @@ def write_samples(source: ImageGenerator, order: Order, on_done: Callable[[int],
 
     An order with one is for ``many_images.write_many``.
     """
-    pictures, place = Pictures(source, order), 0
+    kept, place = SampledImages(source, order), 0
     for images in sample(source, order, range(len(order.each))):
         for image in images:
-            pictures.add(place, to_image(image))
+            kept.add(place, to_image(image))
             place += 1
         on_done(len(images))
-    return pictures.rows
+    return kept.rows
 
 
 def steps_strip(source: ImageGenerator, order: Order, moments: int) -> Image.Image:
@@ -208,7 +208,7 @@ def steps_strip(source: ImageGenerator, order: Order, moments: int) -> Image.Ima
     A moment is decoded from the tokens that are fixed and the guesses for the others.
     """
     labels = order.labels[:IN_A_ROW]
-    seeds = [picture_seed(order.seed, label) for label in labels]
+    seeds = [image_seed(order.seed, label) for label in labels]
     config, drawn = source.generator.config, []
 
     def keep(tokens: Tensor, mask: Tensor) -> None:

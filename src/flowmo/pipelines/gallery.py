@@ -16,7 +16,7 @@ from ..data import Images
 from ..evaluation.protocols import STANDARD
 from ..text import sampler_in_words
 from ..tokenizer import FlowMo
-from ..viewing.gallery import Pane, Picture, write_gallery
+from ..viewing.gallery import GalleryRow, Pane, write_gallery
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class Gallery:
         """
         columns = self.columns(images, advance)
         panes = [pane for pane, _ in columns]
-        pictures = [Picture(name, [cells[i] for _, cells in columns]) for i, name in enumerate(images.names)]
+        rows = [GalleryRow(name, [cells[i] for _, cells in columns]) for i, name in enumerate(images.names)]
         size = (images.images.shape[2], images.images.shape[3])
-        written = write_gallery(path, panes, pictures, size, title, self.notes(panes))
+        written = write_gallery(path, panes, rows, size, title, self.notes(panes))
         return [pane.name for pane in panes], written
 
     def notes(self, panes: Sequence[Pane]) -> list[str]:

@@ -45,7 +45,7 @@ class GenerationRequest:
     settings: DecodeSettings = field(default_factory=DecodeSettings)  # how tokens are generated
     decoder: dict[str, Any] = field(default_factory=dict)  # settings of ``FlowMo.detokenize``; None for its own
     npz: Path | None = None  # one file of all images, in ADM's layout
-    no_pictures: bool = False  # neither single images nor a grid
+    no_images: bool = False  # neither single images nor a grid
     show_steps: int | None = None  # moments of the unmasking, as a strip
     batch_size: int = 16  # images at a time
     precision: str = "fp32"  # of the weights
@@ -53,13 +53,13 @@ class GenerationRequest:
     force: bool = False  # whether files that exist are overwritten
 
     def __post_init__(self) -> None:
-        if self.no_pictures and not self.npz:
+        if self.no_images and not self.npz:
             raise ConfigError("--no-pictures leaves nothing to write without --npz")
 
     @property
     def grid(self) -> Path | None:
         """Return the file of the grid."""
-        return None if self.no_pictures else self.out / "grid.png"
+        return None if self.no_images else self.out / "grid.png"
 
     def order(self, source: ImageGenerator, labels: Sequence[int]) -> Order:
         """Return what one generator is to write; of two, each under its own name."""
@@ -72,7 +72,7 @@ class GenerationRequest:
             settings=self.settings,
             batch_size=self.batch_size,
             decoder=self.decoder,
-            folder=None if self.no_pictures else self.out / name,
+            folder=None if self.no_images else self.out / name,
             npz=self.npz and self.npz.with_stem(f"{self.npz.stem}{suffix}"),
             strip=self.out / f"steps{suffix}.png" if self.show_steps else None,
             classes=source.generator.classes,

@@ -24,7 +24,7 @@ from ..files import only_one, replacing
 from ..image_utils.regular import check_regular
 from ..provenance import weights_checksum
 from ..training.processes.distributed import World
-from .class_images import ImageGenerator, Order, Pictures, sample
+from .class_images import ImageGenerator, Order, SampledImages, sample
 
 
 def write_many(
@@ -41,7 +41,7 @@ def write_many(
     assert order.npz is not None
     folder = order.npz.with_name(f".{order.npz.name}.parts")
     lock = order.npz.with_name(f".{order.npz.name}.lock")
-    pictures = Pictures(source, order)
+    images = SampledImages(source, order)
     with only_one(lock) if world.main else contextlib.nullcontext(True) as alone:
         missing: list[range] | None = None
         if world.main and alone:
@@ -59,11 +59,11 @@ def write_many(
             place = 0
             for pixels in _parts(folder) if order.folder else ():
                 for image in pixels:
-                    pictures.add(place, Image.fromarray(np.array(image)))
+                    images.add(place, Image.fromarray(np.array(image)))
                     place += 1
             shutil.rmtree(folder, ignore_errors=True)
             lock.unlink(missing_ok=True)
-    return pictures.rows
+    return images.rows
 
 
 def write_npz(path: Path, parts: Iterator[np.ndarray], labels: Sequence[int]) -> None:

@@ -8,9 +8,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..data import Fit, find_pictures, leave_out_results, output_stems, relative_names
+from ..data import Fit, find_images, leave_out_results, output_stems, relative_names
 from ..errors import FlowMoError
-from ..evaluation.reconstruction import Scores, mean_scores, reconstruct_pictures
+from ..evaluation.reconstruction import Scores, mean_scores, reconstruct_images
 from ..files import check_targets, single_image
 from ..perceptual import LPIPS
 from ..tokenizer import FlowMo
@@ -31,13 +31,13 @@ class ReconstructionFiles:
     sheet: Path | None  # the first images with their reconstructions; None where one file is written
 
     @classmethod
-    def of(cls, pictures: list[str], out: Path, force: bool) -> ReconstructionFiles:
+    def of(cls, images: list[str], out: Path, force: bool) -> ReconstructionFiles:
         """Return the files for images, folders and patterns. Raises FlowMoError where nothing could be written.
 
         out: a folder, or for one image a .png file.
         """
-        paths = leave_out_results(find_pictures(pictures), pictures, out)
-        names = relative_names(pictures, paths)
+        paths = leave_out_results(find_images(images), images, out)
+        names = relative_names(images, paths)
         one_file = single_image(out, len(paths))
         stems = output_stems(names, SUFFIXES, [SHEET])
         targets = [[one_file]] if one_file else [[out / f"{stem}{suffix}" for suffix in SUFFIXES] for stem in stems]
@@ -74,7 +74,7 @@ def reconstruct_files(
     rows: list[dict[str, Any]] = []
     scores: list[Scores] = []
     sheet: dict[str, list[Any]] = {"original": [], "thumbnail": [], "FlowMo": []}
-    for one in reconstruct_pictures(model, files.paths, size, fit, batch_size, lpips, bits, skip, **settings):
+    for one in reconstruct_images(model, files.paths, size, fit, batch_size, lpips, bits, skip, **settings):
         alone, *beside = files.targets[one.index]
         write_png(alone, one.reconstruction)
         for target in beside:

@@ -89,7 +89,7 @@ def train_tokenizer(
             begun = request.fitted(plan, source, world, deadline - time.monotonic(), say)
             config = request.config(begun, say)
             if not begun.validations.times:
-                say(f"too short to validate; flowmo reconstruct PICTURES --model {folder} shows what it learned")
+                say(f"too short to validate; flowmo reconstruct IMAGES --model {folder} shows what it learned")
         count = data.most(begun.validations.images, source)
         made = SizedValidation(validation, count, folder / IMAGES) if count else None
         left = replace(options, seconds=max(0.0, deadline - time.monotonic()))

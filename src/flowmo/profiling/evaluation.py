@@ -29,6 +29,6 @@ def evaluation_plan(config: FlowMoConfig, images: int, flops: float, utilisation
     flops: the GPU's FLOP/s.
     utilisation: the share of them that is reached.
     """
-    cost, passes = flops_per_image(config, None), function_evaluations(config.sampler)
-    each = cost.encoder + passes * cost.decoder
-    return EvaluationPlan(passes, each, images * each / (flops * utilisation))
+    cost, nfe = flops_per_image(config, None), function_evaluations(config.sampler)
+    each = cost.encoder + nfe * cost.decoder
+    return EvaluationPlan(nfe, each, images * each / (flops * utilisation))

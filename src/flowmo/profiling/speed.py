@@ -74,8 +74,8 @@ def time_decode(
             return model.detokenize(tokens, num_steps=num_steps, guidance_scale=scale)
 
         seconds, memory = _median(decode, model.device, dtype, repeats)
-        passes = function_evaluations(replace(sampler, num_steps=num_steps, guidance_scale=scale))
-        yield _timing("decode", len(images), seconds, memory, num_steps, scale, passes)
+        nfe = function_evaluations(replace(sampler, num_steps=num_steps, guidance_scale=scale))
+        yield _timing("decode", len(images), seconds, memory, num_steps, scale, nfe)
 
 
 def _timing(
@@ -85,10 +85,10 @@ def _timing(
     memory: float | None,
     num_steps: int | None = None,
     scale: float | None = None,
-    passes: int | None = None,
+    nfe: int | None = None,
 ) -> Timing:
-    a_pass = seconds / passes if passes else None
-    return Timing(what, num_steps, scale, passes, seconds, seconds / batch, batch / seconds, a_pass, memory)
+    a_pass = seconds / nfe if nfe else None
+    return Timing(what, num_steps, scale, nfe, seconds, seconds / batch, batch / seconds, a_pass, memory)
 
 
 def _median(work: Callable[[], object], device: torch.device, dtype: str, repeats: int) -> tuple[float, float | None]:

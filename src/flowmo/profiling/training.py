@@ -109,13 +109,13 @@ def bench(
     """
     model, train = profiled
     facts, ceiling = machine(device), matrix_ceiling(device, precision(train))
-    rate, pictures = measure_loader(source, train, model.image_size)
+    rate, images = measure_loader(source, train, model.image_size)
     sizes = sizes or [train.batch_size // train.micro_batches(1)]
     ways = [(size, replace(train, compile=choice)) for size in sizes for choice in compiled or (train.compile,)]
     on_open(len(ways))
     found = []
     for size, asked in ways:
-        found.append(measured(model, asked, device, pictures, size, repeats))
+        found.append(measured(model, asked, device, images, size, repeats))
         on_done()
     return Bench(facts, ceiling, rate, train.workers, repeats, found)
 
@@ -165,7 +165,7 @@ def plans(
 
 
 def measured(
-    model: FlowMoConfig, train: TrainConfig, device: torch.device, pictures: Batch, micro_batch: int, repeats: int
+    model: FlowMoConfig, train: TrainConfig, device: torch.device, images: Batch, micro_batch: int, repeats: int
 ) -> Measured:
     """Run updates of ``micro_batch`` of these pictures, and return their speed and memory.
 
@@ -177,10 +177,10 @@ def measured(
     if free is not None and estimate > free:
         return Measured(micro_batch, train.compile, estimate, None, "more than is free")
     before = resident_memory("VmRSS", restart=True) if device.type == "cpu" else None
-    chosen = [k % len(pictures) for k in range(micro_batch)]
+    chosen = [k % len(images) for k in range(micro_batch)]
     batch = replace(
-        pictures, pixels=pictures.pixels[chosen].to(device), labels=None,
-        indices=[pictures.indices[k] for k in chosen], names=[pictures.names[k] for k in chosen],
+        images, pixels=images.pixels[chosen].to(device), labels=None,
+        indices=[images.indices[k] for k in chosen], names=[images.names[k] for k in chosen],
     )  # fmt: skip
     network = untrained_lpips(train.perceptual_network).to(device) if train.losses.perceptual else None
     try:

@@ -16,13 +16,13 @@ def captioned_grid(rows: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
 
     All pictures are of one size; they are enlarged where they are small.
     """
-    pictures = {title: [enlarge(image) for image in row] for title, row in rows.items()}
-    width, height = next(row[0].size for row in pictures.values() if row)
-    columns = max(len(row) for row in pictures.values())
+    images = {title: [enlarge(image) for image in row] for title, row in rows.items()}
+    width, height = next(row[0].size for row in images.values() if row)
+    columns = max(len(row) for row in images.values())
     row_height = CAPTION + height + GAP
-    sheet = Image.new("RGB", (columns * (width + GAP) - GAP, len(pictures) * row_height - GAP), BACKGROUND)
+    sheet = Image.new("RGB", (columns * (width + GAP) - GAP, len(images) * row_height - GAP), BACKGROUND)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    for r, (title, row) in enumerate(pictures.items()):
+    for r, (title, row) in enumerate(images.items()):
         draw.text((2, r * row_height + CAPTION // 2), title, TEXT, font, anchor="lm")
         for i, image in enumerate(row):
             sheet.paste(image, (i * (width + GAP), r * row_height + CAPTION))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
-from .plots import COLORS, HEAT, MARKERS, new_figure, show_picture, styled
+from .plots import COLORS, HEAT, MARKERS, new_figure, show_image, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +52,7 @@ class Colors(NamedTuple):
     """One model of Figure 7."""
 
     label: str  # of the model
-    pictures: Sequence[Image.Image]  # its reconstructions
+    images: Sequence[Image.Image]  # its reconstructions
     errors: Sequence[float]  # of the mean colours, in levels of 8 bits, one a picture
     levels: Sequence[float]  # the noise level of each step
     along_steps: Sequence[float]  # the mean error of the image estimate at each step, in levels of 8 bits
@@ -80,9 +80,9 @@ def variance_figure(rows: Sequence[VarianceRow], title: str, note: str) -> Figur
             block, line = divmod(index, lines)
             axes = grid[line, block * (columns + 1) :][:columns]
             names = ["original", *(f"sample {i + 1}" for i in range(len(row.samples))), "deviation"]
-            for ax, picture, name in zip(axes, [row.original, *row.samples], names, strict=False):
-                show_picture(ax, picture, name if line == 0 else "")
-            heat = show_picture(axes[-1], row.deviation, names[-1] if line == 0 else "", cmap=HEAT, vmin=0, vmax=top)
+            for ax, image, name in zip(axes, [row.original, *row.samples], names, strict=False):
+                show_image(ax, image, name if line == 0 else "")
+            heat = show_image(axes[-1], row.deviation, names[-1] if line == 0 else "", cmap=HEAT, vmin=0, vmax=top)
         bar = figure.colorbar(heat, ax=grid, shrink=0.8, aspect=30, pad=0.01, extend="max")
         bar.set_label("standard deviation over seeds (8-bit levels)")
     return figure
@@ -205,10 +205,10 @@ def discoloration_figure(originals: Sequence[Image.Image], models: Sequence[Colo
     with styled():
         above, below = figure.subfigures(2, 1, height_ratios=[strip, 3.0], squeeze=False)[:, 0]
         grid = above.subplots(1 + len(models), columns, squeeze=False)
-        rows = [("original", originals), *((m.label, m.pictures) for m in models)]
-        for line, (label, pictures) in zip(grid, rows, strict=True):
-            for axes, picture in zip(line, pictures, strict=True):
-                show_picture(axes, picture)
+        rows = [("original", originals), *((m.label, m.images) for m in models)]
+        for line, (label, images) in zip(grid, rows, strict=True):
+            for axes, image in zip(line, images, strict=True):
+                show_image(axes, image)
             line[0].set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6)
         shares, steps = below.subplots(1, 2)
         for i, model in enumerate(models):

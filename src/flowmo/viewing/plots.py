@@ -86,9 +86,9 @@ def write_plot(path: Path, figure: Figure) -> None:
         figure.savefig(part, format="png", dpi=DPI)
 
 
-def show_picture(axes: Axes, picture: Image.Image | np.ndarray, title: str = "", **settings: Any) -> Any:
+def show_image(axes: Axes, image: Image.Image | np.ndarray, title: str = "", **settings: Any) -> Any:
     """Draw a picture, or a map H W in colours, every pixel a square, without ticks, below its title."""
-    shown = axes.imshow(np.asarray(picture), interpolation="nearest", **settings)
+    shown = axes.imshow(np.asarray(image), interpolation="nearest", **settings)
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():

@@ -42,9 +42,9 @@ def contact_sheet(rows: Mapping[str, Sequence[Image.Image]], columns: int = COLU
 
     All rows have equally many pictures of one size, at least one. More than ``columns`` continue below.
     """
-    titles, pictures = list(rows), [[enlarge(image) for image in row] for row in rows.values()]
-    width, height = pictures[0][0].size
-    count = len(pictures[0])
+    titles, images = list(rows), [[enlarge(image) for image in row] for row in rows.values()]
+    width, height = images[0][0].size
+    count = len(images[0])
     columns = min(columns, count)
     bands = -(-count // columns)
     font = ImageFont.load_default(14)
@@ -53,7 +53,7 @@ def contact_sheet(rows: Mapping[str, Sequence[Image.Image]], columns: int = COLU
     sheet = Image.new("RGB", (margin + columns * (width + GAP), bands * band_height - 2 * GAP), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     for r, title in enumerate(titles):
-        for i, image in enumerate(pictures[r]):
+        for i, image in enumerate(images[r]):
             band, column = divmod(i, columns)
             top = band * band_height + r * (height + GAP)
             sheet.paste(image, (margin + column * (width + GAP), top))

@@ -58,10 +58,10 @@ def add_device_argument(group: Any) -> None:
     group.add_argument("--device", type=resolve_device, default=AUTO, help=shown)
 
 
-def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
+def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the pictures of a command, and how they get the model's size."""
     what = "picture files, folders (searched through), or quoted patterns"
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help=what)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help=what)
     add_flag(parser, "--fit", FITS[:3], FIT_HELP, "crop")  # the fourth is that of --size original
     add_flag(parser, "--size", size, SIZE_HELP)
 

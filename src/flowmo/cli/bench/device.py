@@ -46,8 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     shape = preset(a.shape)
     device = usable_device(a.device)
     model, _ = shared.load_any(a, torch.device("cpu"))
-    pictures = [samples.paths()[i % len(samples.paths())] for i in range(a.batch_size)]
-    images = as_images(pictures, model.config.image_size)
+    chosen = [samples.paths()[i % len(samples.paths())] for i in range(a.batch_size)]
+    images = as_images(chosen, model.config.image_size)
     compilers: dict[str, bool | str] = {"eager": False, "compiled": a.backend or True}
     facts = machine(device)
     ceilings = {str(d).removeprefix("torch."): matrix_ceiling(device, d) for d in (torch.float32, torch.bfloat16)}

@@ -50,7 +50,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Picture:
+class GalleryRow:
     """One picture in all panes."""
 
     name: str  # its title
@@ -67,7 +67,7 @@ def lossless(image: Image.Image) -> bytes:
 def write_gallery(
     path: Path,
     panes: Sequence[Pane],
-    pictures: Sequence[Picture],
+    images: Sequence[GalleryRow],
     size: tuple[int, int],
     title: str,
     notes: Sequence[str] = (),
@@ -78,12 +78,12 @@ def write_gallery(
     notes: sentences for the page's end.
     Raises ConfigError for panes or pictures that do not fit together, and OSError where the file cannot be written.
     """
-    _check(panes, pictures)
+    _check(panes, images)
     style, script = _template("page.css"), "\n".join(map(_template, SCRIPTS))
     data = {
         "size": {"height": size[0], "width": size[1]},
         "panes": [asdict(pane) for pane in panes],
-        "pictures": [{"name": p.name, "cells": [_numbers(cell) for cell in p.cells]} for p in pictures],
+        "pictures": [{"name": p.name, "cells": [_numbers(cell) for cell in p.cells]} for p in images],
     }
     values = {
         "title": html.escape(title),
@@ -99,15 +99,15 @@ def write_gallery(
                 if i % 2 == 0:
                     file.write(text)
                 elif text == "pictures":
-                    file.writelines(map(_picture, pictures))
+                    file.writelines(map(_row_html, images))
                 else:
                     file.write(values[text])
         return part.stat().st_size
 
 
-def _picture(picture: Picture) -> str:
+def _row_html(image: GalleryRow) -> str:
     """Return the pictures of one row, which the page decodes when they are looked at."""
-    encoded = [None if cell is None else base64.b64encode(cell.data).decode() for cell in picture.cells]
+    encoded = [None if cell is None else base64.b64encode(cell.data).decode() for cell in image.cells]
     return f'<script type="application/json" class="row">{_json(encoded)}</script>\n'
 
 
@@ -129,11 +129,11 @@ def _template(name: str) -> str:
     return (resources.files(__package__) / "template" / name).read_text(encoding="utf-8")
 
 
-def _check(panes: Sequence[Pane], pictures: Sequence[Picture]) -> None:
+def _check(panes: Sequence[Pane], images: Sequence[GalleryRow]) -> None:
     if len(panes) < 2 or panes[0].kind != "original":
         raise ConfigError("a gallery needs the originals first, and something to compare them with")
-    if not pictures:
+    if not images:
         raise ConfigError("a gallery needs at least one picture")
-    for picture in pictures:
-        if len(picture.cells) != len(panes) or picture.cells[0] is None:
-            raise ConfigError(f"{picture.name}: needs its original and {len(panes) - 1} cells beside it")
+    for image in images:
+        if len(image.cells) != len(panes) or image.cells[0] is None:
+            raise ConfigError(f"{image.name}: needs its original and {len(panes) - 1} cells beside it")

@@ -19,7 +19,7 @@ _MAX_BROKEN_IN_A_ROW = 1000
 
 
 @dataclass
-class Drawing:
+class BatchSampler:
     """The batches of a training run, by the position where they start.
 
     Position p, counted over all ranks, fixes the image, its crop and its flip; each epoch is a fresh permutation. Rank
