@@ -294,7 +294,7 @@ def test_distances_of_distributions(flowmo: Command, weights: Path) -> None:
     again = flowmo("evaluate", weights, FOLDER, "--limit", 5, *metrics, "--seed", 3, "--out", "b", model=False)
     assert again.code == 0
     assert sorted(Path("cache/features").glob("*/*.npz")) == files
-    assert "rFID of 5 pictures is far above" in again.out
+    assert "FID of 5 pictures is far above" in again.out
 
 
 @pytest.mark.parametrize(

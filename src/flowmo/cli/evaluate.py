@@ -11,26 +11,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ..comparison.peers.tokenizer import open_tokenizer
-from ..config import to_dict
 from ..data import open_split
 from ..devices import usable_device
 from ..errors import ConfigError
 from ..evaluation.measurable import Measurable
 from ..evaluation.protocols import PROTOCOLS, Protocol, get_protocol
-from ..evaluation.results import Result, data_name
+from ..evaluation.results import Result, as_json, data_name
 from ..evaluation.session import Session, flat, hold
 from ..evaluation.several import Evaluation, evaluate_models, watch_run
 from ..files import folder_in_words, real_path
 from ..inference import made_ready
 from ..metrics.networks import WeightFiles
-from ..metrics.table import FEW, check_metrics, default_families, families, in_one_line, result_table
+from ..metrics.table import check_metrics, default_families, families, in_one_line, note_of_few, result_table
 from ..progress import Progress
 from ..training import World
 from .arguments import common, models
@@ -111,8 +110,7 @@ def _run(a: argparse.Namespace, protocols: list[Protocol], world: World) -> int:
     if not world.main:
         return code
     if a.json:
-        found = [to_dict(replace(r, content={})) | {"content": r.content} for r in results]
-        print_json({"results": found, "folder": str(a.out)})
+        print_json({"results": [as_json(result) for result in results], "folder": str(a.out)})
     elif results:
         _print(results)
         print(f"\nresults and tables of pictures are in {folder_in_words(a.out)}")
@@ -138,6 +136,4 @@ def _print(results: list[Result]) -> None:
     rows = [flat(result) for result in results]
     names = [[result.models[0].name, result.protocol, str(result.data.count)] for result in results]
     print_table(*result_table(["model", "protocol", "pictures"], names, rows))
-    few = min(result.data.count for result in results)
-    if few < FEW and any("rfid" in row for row in rows):
-        print(f"\nrFID of {few} pictures is far above that of 50,000; compare it at equal counts only, KID at any")
+    print(end=note_of_few([result.data.count for result in results], rows))

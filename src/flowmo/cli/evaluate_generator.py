@@ -12,7 +12,7 @@ import argparse
 from ..devices import usable_device
 from ..evaluation.generated_session import GeneratedRequest, evaluate_generated
 from ..files import folder_in_words
-from ..metrics.table import FEW, result_table
+from ..metrics.table import note_of_few, result_table
 from ..progress import Progress
 from ..training import World
 from .arguments import common
@@ -62,7 +62,6 @@ def run(arguments: argparse.Namespace) -> int:
         return code
     names = [[s.name, str(n)] for (s, _), n in zip(found, counts, strict=True)]
     print_table(*result_table(["samples", "pictures"], names, [metrics for _, metrics in found]))
-    if min(counts) < FEW:
-        print("\nFID of so few pictures is far above that of 50,000; compare it at equal counts only")
+    print(end=note_of_few(counts, [metrics for _, metrics in found]))
     print(f"\nresults are in {folder_in_words(a.out)}")
     return code

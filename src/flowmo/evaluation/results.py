@@ -74,6 +74,11 @@ class Result:
     libraries: dict = field(default_factory=lambda: libraries())  # versions of what computes the numbers
 
 
+def as_json(result: Result) -> dict[str, Any]:
+    """Return a result as JSON data, its content as it is."""
+    return to_dict(replace(result, content={})) | {"content": result.content}
+
+
 def write_result(path: Path, result: Result) -> None:
     """Write a result, all of the file or nothing.
 
@@ -84,7 +89,7 @@ def write_result(path: Path, result: Result) -> None:
     result = replace(result, command=shlex.join(Path(w).name if Path(w).is_absolute() else w for w in words))
     _check(result)
     try:
-        text = json.dumps(to_dict(replace(result, content={})) | {"content": result.content}, indent=2, allow_nan=False)
+        text = json.dumps(as_json(result), indent=2, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path}: not written, its content is not plain JSON: {error}") from None
     with replacing(path) as part:

@@ -317,6 +317,14 @@ def spaces(names: Sequence[str]) -> list[str]:
     return sorted({metric.needs for name in names for metric in known[name] if "." in metric.needs})
 
 
+def note_of_few(counts: Sequence[int], rows: Sequence[Mapping[str, float]]) -> str:
+    """Return what to know of FID where some rows are of few images, as a paragraph, and nothing where none is."""
+    few = min(counts)
+    if few >= FEW or not any("rfid" in row or "fid" in row for row in rows):
+        return ""
+    return f"\nFID of {few:,} pictures is far above that of 50,000; compare it at equal counts only, KID at any\n"
+
+
 def result_table(
     first: Sequence[str], names: Sequence[Sequence[str]], rows: Sequence[Mapping[str, float]]
 ) -> tuple[list[str], list[list[str]]]:

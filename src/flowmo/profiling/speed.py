@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from ..config import SamplerConfig
 from ..devices import peak_memory_mb
 from ..flow import function_evaluations
 from ..presets import PRESETS, preset
@@ -76,6 +77,33 @@ def time_decode(
         seconds, memory = _median(decode, model.device, dtype, repeats)
         nfe = function_evaluations(replace(sampler, num_steps=num_steps, guidance_scale=scale))
         yield _timing("decode", len(images), seconds, memory, num_steps, scale, nfe)
+
+
+def decode_plans(steps: Sequence[int], sampler: SamplerConfig) -> list[tuple[int, float]]:
+    """Return plans for :func:`time_decode`: each number of steps without guidance, then the sampler's own settings."""
+    return list(dict.fromkeys([*((n, 1.0) for n in steps), (sampler.num_steps, sampler.guidance_scale)]))
+
+
+def time_verb(
+    verb: str,
+    model: FlowMo,
+    images: torch.Tensor,
+    plans: Sequence[tuple[int, float]],
+    dtype: str,
+    repeats: int,
+    advance: Callable[[], None],
+) -> list[Timing]:
+    """Return the times of "encode", or of "decode" by each plan.
+
+    images: B 3 H W in [-1, 1].
+    advance: called after each of them.
+    """
+    timings = []
+    timed = time_decode(model, images, plans, dtype, repeats)
+    for timing in [time_encode(model, images, dtype, repeats)] if verb == "encode" else timed:
+        timings.append(timing)
+        advance()
+    return timings
 
 
 def _timing(

@@ -8,7 +8,6 @@ meanwhile.
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 import torch
 
@@ -16,11 +15,8 @@ from ... import samples
 from ...devices import usable_device
 from ...image_utils import as_images
 from ...presets import preset
-from ...profiling.agreement import agreements
-from ...profiling.attention import attention_kernels
-from ...profiling.flops import matrix_ceiling
+from ...profiling.device import check_device
 from ...profiling.tables import agreement_table, attention_table
-from ...provenance import machine
 from ..arguments.common import MODEL_HELP, PACKAGED, add_device_argument
 from ..arguments.fields import add_flag
 from ..arguments.values import positive
@@ -49,26 +45,13 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = [samples.paths()[i % len(samples.paths())] for i in range(a.batch_size)]
     images = as_images(chosen, model.config.image_size)
     compilers: dict[str, bool | str] = {"eager": False, "compiled": a.backend or True}
-    facts = machine(device)
-    ceilings = {str(d).removeprefix("torch."): matrix_ceiling(device, d) for d in (torch.float32, torch.bfloat16)}
-    found = list(agreements(model, images, device, compilers))
-    kernels = [] if a.skip_attention else list(attention_kernels(shape, a.batch_size, device, a.repeats))
-    content: dict[str, Any] = {
-        "what": "device",
-        "model": a.model,
-        "shape": a.shape,
-        "batch_size": a.batch_size,
-        "machine": facts,
-        "ceiling_flops": ceilings,
-        "agreements": [one._asdict() for one in found],
-        "attention": [one._asdict() for one in kernels],
-    }
+    found = check_device(model, images, device, compilers, None if a.skip_attention else shape, a.repeats)
     if not a.json:
-        products = ", ".join(f"{name} {value / 1e12:.3g}" for name, value in ceilings.items())
-        print(f"{facts.get('gpu', facts['cpu'])}, torch {facts['torch']}; matrix products in TFLOP/s: {products}\n")
-        print_table(*agreement_table(found))
-        print(*(f"{one.name}: {one.why}\n" for one in found if one.why), sep="", end="")
-        if kernels:
+        print(f"{found.ceilings_in_words()}\n")
+        print_table(*agreement_table(found.agreements))
+        print(*(f"{one.name}: {one.why}\n" for one in found.agreements if one.why), sep="", end="")
+        if found.kernels:
             print()
-            print_table(*attention_table(kernels, ceilings))
-    return shared.finish(a, content) or (0 if all(one.good for one in found) else 1)
+            print_table(*attention_table(found.kernels, found.ceilings))
+    asked = {"what": "device", "model": a.model, "shape": a.shape, "batch_size": a.batch_size}
+    return shared.finish(a, asked | found.content()) or int(not found.good)

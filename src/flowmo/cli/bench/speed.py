@@ -16,7 +16,7 @@ import torch
 from ...config import to_dict
 from ...devices import usable_device
 from ...experiments.sampler_ablation import ablation_content, ablation_in_words
-from ...profiling.speed import Timing, time_decode, time_encode
+from ...profiling.speed import decode_plans, time_verb
 from ...profiling.tables import ablation_table, machine_in_words, timing_table
 from ...progress import Progress
 from ...provenance import machine
@@ -45,15 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
     model, weights = shared.load_any(a, device)
     size, facts, sampler = coded_size(a, model.config), machine(device), model.config.sampler
     images = torch.rand(a.batch_size, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    plans = list(dict.fromkeys([*((n, 1.0) for n in a.steps), (sampler.num_steps, sampler.guidance_scale)]))
-    timings: list[Timing] = []
+    plans = decode_plans(a.steps, sampler)
     progress = Progress(len(plans) if a.what == "decode" else 1, "rows")
-    if a.what == "encode":
-        timings.append(time_encode(model, images, a.dtype, a.repeats))
-    else:
-        for timing in time_decode(model, images, plans, a.dtype, a.repeats):
-            timings.append(timing)
-            progress.advance()
+    timings = time_verb(a.what, model, images, plans, a.dtype, a.repeats, progress.advance)
     progress.finish()
     if not a.json:
         sizes = f"{size[0]}x{size[1]}, batches of {a.batch_size}, {a.dtype}"
