@@ -330,3 +330,22 @@ def test_what_is_small_is_kept_of_a_png_with_a_text_that_is_too_large(photo: Ima
     turned = _chunk(b"eXIf", exif.tobytes()[6:])
     data = _with_chunks(photo, turned + _chunk(b"zTXt", b"Comment\0\0" + LARGE))
     assert difference(decode(data, "turned"), photo.transpose(Image.Transpose.ROTATE_180)) == 0
+
+
+def test_a_tiff_of_numbers_that_pillow_does_not_read_says_so(photo: Image.Image, tmp_path: Path) -> None:
+    values = np.asarray(photo.convert("L")).astype("<f2").tobytes()
+    tags = [(256, 3, photo.width), (257, 3, photo.height), (258, 3, 16), (259, 3, 1), (262, 3, 1), (273, 4, 8)]
+    tags += [(277, 3, 1), (278, 3, photo.height), (279, 4, len(values)), (339, 3, 3)]  # the last: of floats
+    folder = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", n, kind, 1, v) for n, kind, v in tags)
+    data = b"II*\0" + struct.pack("<I", 8 + len(values)) + values + folder + bytes(4)
+    (tmp_path / "half.tif").write_bytes(data)
+    for file in (data, tmp_path / "half.tif"):
+        with pytest.raises(ImageError, match="half.tif: a TIFF of numbers .* convert it"):
+            decode(file, "half.tif")
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.parquet", "a.npy"])
+def test_a_data_set_among_images_is_called_one(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"PAR1" + bytes(1000))
+    with pytest.raises(ImageError, match=f"{name}: a data set, .* --shard"):
+        open_image(tmp_path / name)

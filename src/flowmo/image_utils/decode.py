@@ -76,7 +76,7 @@ def decode(file: Path | bytes, name: str) -> Image.Image:
     except PermissionError:
         raise ImageError(f"{name}: may not be read; check its permissions") from None
     except Image.UnidentifiedImageError:
-        raise ImageError(f"{name}: not a picture that can be read; give JPEG, PNG, WebP, AVIF, GIF or TIFF") from None
+        raise ImageError(f"{name}: {_about_content(file)}") from None
     except NotRegularError as error:
         raise ImageError(f"{name}: {error}") from None
     except OSError as error:
@@ -106,6 +106,28 @@ def _about_folder(folder: Path | bytes) -> str:
     except OSError as error:
         return f"is a folder that cannot be searched ({error.strerror})"
     return "is a folder, not a picture"
+
+
+def _about_content(file: Path | bytes) -> str:
+    """Return what a file is that Pillow does not know, by its first bytes and its suffix."""
+    first = file[:4] if isinstance(file, bytes) else _first_bytes(file)
+    if first in (b"II*\0", b"MM\0*"):
+        return (
+            "a TIFF of numbers or a compression that cannot be read; convert it to integers of 8 or 16 bits, or to "
+            "floats of 32"
+        )
+    suffix = "" if isinstance(file, bytes) else file.suffix.lower()
+    if suffix in (".tar", ".parquet", ".npy") or first == b"PAR1":
+        return (
+            "a data set, not a picture; flowmo tokenize DATA --shard FILE.shard codes all of it, and flowmo evaluate "
+            "measures on it"
+        )
+    return "not a picture that can be read; give JPEG, PNG, WebP, AVIF, GIF or TIFF"
+
+
+def _first_bytes(path: Path) -> bytes:
+    with open(path, "rb") as raw:
+        return raw.read(4)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
