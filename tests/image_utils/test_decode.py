@@ -340,7 +340,7 @@ def test_a_tiff_of_numbers_that_pillow_does_not_read_says_so(photo: Image.Image,
     data = b"II*\0" + struct.pack("<I", 8 + len(values)) + values + folder + bytes(4)
     (tmp_path / "half.tif").write_bytes(data)
     for file in (data, tmp_path / "half.tif"):
-        with pytest.raises(ImageError, match="half.tif: a TIFF of numbers .* convert it"):
+        with pytest.raises(ImageError, match=r"half.tif: a TIFF of numbers .* convert it"):
             decode(file, "half.tif")
 
 
