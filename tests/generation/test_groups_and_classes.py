@@ -96,6 +96,7 @@ def test_a_layout_that_its_tokenizer_cannot_decode_is_refused(changed: dict[str,
     c = tokenizer.config
     layout = TokenLayout(f"{tokenizer.fingerprint():08x}", c.num_tokens, 18, 9, (c.image_size, c.image_size))
     check_layout(layout, tokenizer)
+    check_layout(replace(layout, image_size=(64, 48)), tokenizer)  # as --size of tokenize makes them
     with pytest.raises(TokenFileError, match=said):
         check_layout(replace(layout, **changed), tokenizer)
 

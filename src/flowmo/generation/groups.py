@@ -14,6 +14,9 @@ from ..errors import TokenFileError
 from ..quantize.tokens import Tokens, bits_from_integers, integers_from_bits
 from .config import GeneratorConfig, TokenLayout, check_split
 
+MOST_LARGER = 16
+"""How many times the pixels that a tokenizer was trained at its generator's images may have."""
+
 
 def regroup(indices: Tensor, bits_per_group: int, wanted: int) -> Tensor:
     """Return tokens as integers B N G' of ``wanted`` bits; they come as B N G of ``bits_per_group`` bits.
@@ -51,12 +54,12 @@ def check_tokenizer(layout: TokenLayout, fingerprint: int) -> None:
         )
 
 
-def check_own_size(layout: TokenLayout, config: FlowMoConfig) -> None:
-    """Raise TokenFileError for images of another size than a FlowMo without a transform has.
+def check_image_size(layout: TokenLayout, config: FlowMoConfig) -> None:
+    """Raise TokenFileError for images of far more pixels than a FlowMo without a transform was trained at.
 
-    The size is a word of the generator's file alone; images of another are worse, or their decoding never ends.
+    The size is a word of the generator's file alone, and decoding would never end.
     """
-    own = (config.image_size, config.image_size)
-    if config.transform is None and layout.image_size != own:
-        height, width = layout.image_size
-        raise TokenFileError(f"tokens of images of {height}x{width} pixels, but the model has {own[0]}x{own[1]}")
+    height, width = layout.image_size
+    if config.transform is None and height * width > MOST_LARGER * config.image_size**2:
+        own = f"{config.image_size}x{config.image_size}"
+        raise TokenFileError(f"tokens of images of {height}x{width} pixels, but the model has {own}")

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..codec import TokenFile, check_decodable, encode_file, write_file
 from ..data import fit_image, to_image, to_tensor
 from ..errors import ConfigError, ImageError, WeightsError
-from ..generation import DecodeSettings, Generator, check_own_size, generate, image_seed
+from ..generation import DecodeSettings, Generator, check_image_size, generate, image_seed
 from ..image_utils.decode import to_rgb
 from ..metrics.pixels import psnr
 from ..perceptual import LPIPS, load_lpips
@@ -140,7 +140,7 @@ class App:
     def _tokenizer_of(self, generator: Generator) -> FlowMo:
         for model, fingerprint in zip(self.models, self._fingerprints, strict=True):
             if f"{fingerprint:08x}" == generator.config.tokens.fingerprint:
-                check_own_size(generator.config.tokens, model.config)
+                check_image_size(generator.config.tokens, model.config)
                 check_decodable(generator.config.tokens.no_images(), model.config)
                 return model
         raise ConfigError(

@@ -23,7 +23,7 @@ from ..generation import (
     DecodeSettings,
     Generator,
     TokenLayout,
-    check_own_size,
+    check_image_size,
     check_tokenizer,
     find_class,
     first_name,
@@ -131,7 +131,7 @@ def check_layout(layout: TokenLayout, tokenizer: Detokenizer) -> None:
     check_tokenizer(layout, tokenizer.fingerprint())
     try:
         if isinstance(tokenizer, FlowMo):
-            check_own_size(layout, tokenizer.config)
+            check_image_size(layout, tokenizer.config)
             check_decodable(layout.no_images(), tokenizer.config)
         elif isinstance(tokenizer, PeerTokenizer):
             tokenizer.check_decodable(layout.no_images())
