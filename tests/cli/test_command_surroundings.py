@@ -268,3 +268,21 @@ def test_an_interruption_before_and_after_a_command_has_no_traceback(when: str, 
     assert done.returncode == code
     assert "Traceback" not in done.stderr
     assert "KeyboardInterrupt" not in done.stderr
+
+
+@pytest.mark.parametrize("module", ["numpy.lib._polynomial_impl", "torch.nn.functional", "flowmo.tokenizer"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
+def test_a_signal_while_modules_are_loaded_is_not_lost(module: str, number: int, code: int, tmp_path: Path) -> None:
+    """PyTorch loads NumPy, and goes on without it where that is interrupted; so the signal waits."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nclass Finder:\n    @staticmethod\n    def find_spec(name, *_):\n"
+        f"        if name == {module!r}:\n            os.kill(os.getpid(), {int(number)})\n"
+        "sys.meta_path.insert(0, Finder)\n"
+    )
+    paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "flowmo", "reconstruct", str(samples.paths()[0]), "--out", "o"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "flowmo reconstruct: stopped" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not Path("o").exists()
