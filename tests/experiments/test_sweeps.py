@@ -133,8 +133,8 @@ def test_the_frontier_of_quality_against_evaluations() -> None:
         GridRow(SamplerConfig(n), n, p, {"lpips": x})
         for n, p, x in [(4, 20, 0.3), (1, 18, 0.5), (2, 17, 0.5), (3, 19, 0.3)]
     ]
-    assert [row.passes for row in frontier(rows, "lpips")] == [1, 3]
-    assert [row.passes for row in frontier(rows, "psnr")] == [1, 3, 4]
+    assert [row.nfe for row in frontier(rows, "lpips")] == [1, 3]
+    assert [row.nfe for row in frontier(rows, "psnr")] == [1, 3, 4]
 
 
 def test_samplers_of_equal_effect() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from flowmo.data import to_image
 from flowmo.errors import ConfigError
-from flowmo.viewing.gallery import Cell, Pane, Picture, lossless, write_gallery
+from flowmo.viewing.gallery import Cell, GalleryRow, Pane, lossless, write_gallery
 
 PANES = [Pane("Original", "original"), Pane("ours", "model", "about it")]
 EVIL = [
@@ -32,7 +32,7 @@ EVIL = [
 
 def page(path: Path, names: list[str], image: Image.Image, title: str = "t") -> str:
     cell = Cell(lossless(image), 144, 168, 20.0, 0.25)
-    pictures = [Picture(name, [Cell(cell.data), cell]) for name in names]
+    pictures = [GalleryRow(name, [Cell(cell.data), cell]) for name in names]
     size = write_gallery(path, PANES, pictures, (image.height, image.width), title, ["a <b> note"])
     assert size == path.stat().st_size
     return path.read_text()
@@ -76,7 +76,7 @@ def test_it_is_written_as_a_whole_or_not_at_all(photo: Image.Image, tmp_path: Pa
     path = tmp_path / "new" / "p.html"
     page(path, ["a"], photo)
     before = path.read_bytes()
-    bad = Picture("b", [Cell(lossless(photo)), Cell(lossless(photo), psnr=float("inf"))])
+    bad = GalleryRow("b", [Cell(lossless(photo)), Cell(lossless(photo), psnr=float("inf"))])
     with pytest.raises(ValueError, match="JSON"):
         write_gallery(path, PANES, [bad], (48, 48), "t")
     assert path.read_bytes() == before
@@ -87,10 +87,10 @@ def test_panes_and_pictures_must_fit(photo: Image.Image, tmp_path: Path) -> None
     cell = Cell(lossless(photo))
     for panes, pictures in (
         (PANES, []),
-        (PANES, [Picture("a", [cell])]),
-        (PANES, [Picture("a", [None, cell])]),
-        (PANES[::-1], [Picture("a", [cell, cell])]),
-        (PANES[:1], [Picture("a", [cell])]),
+        (PANES, [GalleryRow("a", [cell])]),
+        (PANES, [GalleryRow("a", [None, cell])]),
+        (PANES[::-1], [GalleryRow("a", [cell, cell])]),
+        (PANES[:1], [GalleryRow("a", [cell])]),
     ):
         with pytest.raises(ConfigError):
             write_gallery(tmp_path / "p.html", panes, pictures, (48, 48), "t")
