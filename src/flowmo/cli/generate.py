@@ -51,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--any-class", action="store_true", help="pictures of no class in particular")
     add_flag(parser, "-n", positive, "pictures a class", 4)
     add_flag(parser, "--npz", Path, "write all pictures into one .npz in ADM's layout too")
-    parser.add_argument("--no-pictures", action="store_true", help="with --npz, write no single pictures and no grid")
+    what = "with --npz, write no single pictures and no grid"
+    parser.add_argument("--no-pictures", dest="no_images", action="store_true", help=what)
     add_flag(parser, "--show-steps", positive, "write K moments of the unmasking as a strip too", metavar="K")
     common.add_output_arguments(parser)
     common.add_run_arguments(parser)
