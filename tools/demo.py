@@ -43,7 +43,9 @@ from flowmo.weights.load import PACKAGED
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default=PACKAGED, help="as for flowmo.load (default: %(default)s)")
-    parser.add_argument("--pictures", type=Path, default=samples.paths()[0].parent, help="default: the samples")
+    parser.add_argument(
+        "--pictures", dest="images", type=Path, default=samples.paths()[0].parent, help="default: the samples"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder (default: %(default)s)")
     parser.add_argument("--bytes", type=int, nargs="+", default=[576, 1792], help="a picture (default: 576 1792)")
     parser.add_argument("--figure", type=Path, help="a .png of the first three photographs")

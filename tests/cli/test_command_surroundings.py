@@ -275,7 +275,8 @@ def test_an_interruption_before_and_after_a_command_has_no_traceback(when: str, 
 def test_a_signal_while_modules_are_loaded_is_not_lost(module: str, number: int, code: int, tmp_path: Path) -> None:
     """PyTorch loads NumPy, and goes on without it where that is interrupted; so the signal waits."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys\nclass Finder:\n    @staticmethod\n    def find_spec(name, *_):\n"
+        "import os, signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Finder:\n    @staticmethod\n    def find_spec(name, *_):\n"
         f"        if name == {module!r}:\n            os.kill(os.getpid(), {int(number)})\n"
         "sys.meta_path.insert(0, Finder)\n"
     )
