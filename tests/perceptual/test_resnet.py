@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowmo.errors import ImageError, WeightsError
+from flowmo.errors import ConfigError, ImageError, WeightsError
 from flowmo.perceptual import LPIPS, LogitDistance, ResNet50, load_distance, load_resnet50, resnet
+from flowmo.stages import SampleLossConfig
 
 
 @pytest.fixture(scope="session")
@@ -173,3 +174,22 @@ def test_distances_by_name(name, file: Path, samples) -> None:
     blurred = F.avg_pool2d(images, 3, 1, 1)
     assert network(images, images).abs().max() < 1e-6
     assert (network(blurred, images) > network(0.9 * images + 0.1 * blurred, images)).all()
+
+
+def test_lpips_beside_a_classifier(samples) -> None:
+    try:
+        alone, lpips = (load_distance(name, None, 64)[0] for name in ("efficientnet_lite0", "lpips_vgg"))
+        both, about = load_distance("efficientnet_lite0", None, 64, lpips_weight=6.0)
+    except WeightsError as error:
+        pytest.skip(str(error))
+    assert about["lpips_weight"] == 6.0
+    assert about["sha256"] == load_distance("efficientnet_lite0", None, 64)[1]["sha256"]
+    images = samples(32)[:2]
+    blurred = F.avg_pool2d(images, 3, 1, 1).requires_grad_()
+    value = both(blurred, images)
+    torch.testing.assert_close(value, alone(blurred, images) + 6 * lpips(blurred, images))
+    value.sum().backward()
+    assert blurred.grad is not None
+    assert blurred.grad.isfinite().all()
+    with pytest.raises(ConfigError, match=r"lpips_weight must be at least 0, got -1"):
+        SampleLossConfig(lpips_weight=-1.0)

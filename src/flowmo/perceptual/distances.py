@@ -34,13 +34,28 @@ class LogitDistance(nn.Module):
         return (self.network.logits(images) - target).square().mean(1)
 
 
-def load_distance(name: DistanceName, path: Path | None = None, side: int = resnet.SIDE) -> tuple[nn.Module, dict]:
-    """Return d_perc, and what checkpoints say of it: name, side, and SHA-256 of its file.
+class DistanceBesideLPIPS(nn.Module):
+    """A distance plus ``weight`` times LPIPS (VGG), which keeps what a classifier does not look at."""
+
+    def __init__(self, distance: nn.Module, lpips: nn.Module, weight: float) -> None:
+        super().__init__()
+        self.distance, self.lpips, self.weight = distance, lpips, weight
+
+    def forward(self, images: Tensor, reference: Tensor) -> Tensor:
+        """Return the distances (B,) of images from a reference, both B 3 H W in [-1, 1]."""
+        return self.distance(images, reference) + self.weight * self.lpips(images, reference)
+
+
+def load_distance(
+    name: DistanceName, path: Path | None = None, side: int = resnet.SIDE, lpips_weight: float = 0.0
+) -> tuple[nn.Module, dict]:
+    """Return d_perc, and what checkpoints say of it: name, side, SHA-256 of its file, and the weight of LPIPS.
 
     It is on the CPU, frozen, float32.
 
     path: its weights; without it they are found as each network's loader says.
     side: of the image that a classifier sees, in pixels, whatever the size of an image; 224 as published.
+    lpips_weight: of LPIPS (VGG), added to the network's distance; 0 for none.
     Raises WeightsError when there are no weights, or wrong ones.
     """
     network: nn.Module
@@ -53,7 +68,11 @@ def load_distance(name: DistanceName, path: Path | None = None, side: int = resn
     about: dict[str, Any] = {"name": name}
     if isinstance(network, LogitDistance):
         about |= {"side": side}
-    return network, about | {"sha256": hashlib.sha256(find(_source(name), path).read_bytes()).hexdigest()}
+    about |= {"sha256": hashlib.sha256(find(_source(name), path).read_bytes()).hexdigest()}
+    if lpips_weight:
+        network = DistanceBesideLPIPS(network, load_lpips("vgg"), lpips_weight)
+        about |= {"lpips_weight": lpips_weight}
+    return network, about
 
 
 def _source(name: DistanceName) -> WeightSource:

@@ -125,7 +125,7 @@ def train_decoder(
     """
     deadline, how = time.monotonic() + options.seconds, how or DecoderValidation()
     folder = Path(folder)
-    network = load_distance(config.sample.network, how.network, config.sample.network_side)
+    network = load_distance(config.sample.network, how.network, config.sample.network_side, config.sample.lpips_weight)
     plan = decoder_plan(config, new_model, network, teacher, cost=tokenizer_cost)
     named = in_words(plan)
 

@@ -34,6 +34,7 @@ class SampleDistanceConfig:
     rho: float | None = None  # of the shifted grid; None is that which is stored with the model
     network: DistanceName = "efficientnet_lite0"  # d_perc, see ``perceptual.load_distance``
     network_side: int = 224  # pixels that a classifier sees of an image
+    lpips_weight: float = 0.0  # of LPIPS (VGG), added to the network's distance
     share: float = 1.0  # share of a batch that gets a chain
     crop: int | None = None  # side of the part of each sample that d_perc sees, at a random place (O6)
     recompute: bool = True  # each step again in the backward pass: memory of one, a fourth slower
@@ -46,6 +47,7 @@ class SampleDistanceConfig:
             f"sample.rho must be positive (inf is one step from t = 1), got {self.rho}",
         )
         require(self.network_side >= 32, f"sample.network_side must be at least 32, got {self.network_side}")
+        require(0 <= self.lpips_weight < math.inf, f"sample.lpips_weight must be at least 0, got {self.lpips_weight}")
         require(0 < self.share <= 1, f"sample.share must be above 0 and at most 1, got {self.share}")
         require(self.crop is None or self.crop >= 16, f"sample.crop must be at least 16, got {self.crop}")
         require(self.patience >= 0, f"sample.patience must be at least 0, got {self.patience}")

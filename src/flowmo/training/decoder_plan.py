@@ -63,7 +63,8 @@ def in_words(plan: TokenizerPlan) -> dict[str, str]:
     """Return what a decoder is trained by: the network of d_perc, and the teacher where there is one."""
     network = plan.about["sample_network"]
     side = f" at {network['side']} px" if "side" in network else ""
-    found = {"network": f"{network['name']}{side} (sha256 {network['sha256'][:8]})"}
+    lpips = f" + {network['lpips_weight']:g} LPIPS (VGG)" if "lpips_weight" in network else ""
+    found = {"network": f"{network['name']}{side}{lpips} (sha256 {network['sha256'][:8]})"}
     if plan.teacher is not None:
         s = plan.teacher.config.sampler
         found["teacher"] = (
