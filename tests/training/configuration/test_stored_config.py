@@ -44,7 +44,17 @@ OLD = {
 }  # fmt: skip
 """What version 0.1.0 stored of the run of ``run_support.command``."""
 
-LATER = {"tf32", "perceptual_crop", "rates", "learning_rates", "optimizer", "noise_sync", "losses.flow", "sample.crop"}
+LATER = {
+    "tf32",
+    "perceptual_crop",
+    "rates",
+    "learning_rates",
+    "optimizer",
+    "noise_sync",
+    "losses.flow",
+    "sample.crop",
+    "sample.lpips_weight",
+}
 """Settings that came later; an old run takes their defaults."""
 
 
