@@ -94,7 +94,7 @@ def test_a_size_that_costs_quality_is_told() -> None:
     assert size_warning((512, 256), flowmo_mini()) is None  # with a transform any size is its own
     warning = size_warning((128, 128), flowmo_mini_64())
     assert warning is not None
-    assert warning.startswith("the model was trained at 64x64 pixels")
+    assert warning.startswith("warning: --size 128x128: the model was trained at 64x64 pixels")
 
 
 def test_pictures_of_several_sets_are_numbered_through(tmp_path: Path) -> None:

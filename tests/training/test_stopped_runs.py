@@ -15,10 +15,10 @@ from PIL import Image
 from run_support import BATCH, STEPS, checkpoints_of, command, finish, start, wait_for_step
 
 import flowmo
-from flowmo.cli.arguments.models import load_named
 from flowmo.cli.main import main
 from flowmo.errors import WeightsError
 from flowmo.generation import load_generator
+from flowmo.pipelines.loading import LoadOptions
 from flowmo.tokenizer import FlowMo
 from flowmo.training import TrainConfig, TrainState, World, averaged_model, loop, read_newest
 from flowmo.training.monitoring import health
@@ -96,7 +96,7 @@ def test_commands_take_a_checkpoint_or_a_run_without_a_model(
         with pytest.raises(WeightsError, match=r"averaged_model.* loads it"):
             flowmo.load(name)
         assert averaged_model(str(name)).fingerprint() == stored.fingerprint()
-        model = load_named(None, str(name))
+        model = LoadOptions().load(str(name))
         assert model.fingerprint() == stored.fingerprint()
         assert is_average_of(model, tmp_path)
     capsys.readouterr()

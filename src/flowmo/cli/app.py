@@ -15,7 +15,7 @@ from ..integrations.serving import need_gradio, serve
 from ..weights.load import packaged_names
 from .arguments.common import MODEL_HELP, add_device_argument
 from .arguments.fields import add_flag
-from .arguments.models import load_named
+from .arguments.models import load_options
 from .arguments.values import positive
 
 
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     a = arguments
     need_gradio()
     device = usable_device(a.device)
-    models = [load_named(a, name, device=device) for name in a.model]
+    models = load_options(a).load_ready(a.model)
     fingerprints = [model.fingerprint() for model in models]
     generator = load_generator(a.generator, device) if a.generator else packaged_generator_of(fingerprints, device)
     serve(App(models, generator), a.host, a.port, a.share)

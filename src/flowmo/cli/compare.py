@@ -11,27 +11,20 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from ..comparison.adapters import Peer, open_peer
-from ..comparison.codecs import CODECS, COUNTED, get_codec
+from ..comparison.codecs import CODECS, COUNTED
 from ..comparison.inputs import ALWAYS, DEFAULT, METRICS
-from ..comparison.peers.adapter import list_peers, published_peer
+from ..comparison.peers.adapter import list_peers
 from ..comparison.published import COMPARABILITY
 from ..comparison.report import RESULT
-from ..comparison.session import Request, compare_all
 from ..comparison.table import NOTES, code_costs, table
 from ..comparison.transform_code import NAME as TRANSFORM
-from ..comparison.transform_code import check_closed_form
-from ..devices import usable_device
-from ..errors import ConfigError
-from ..evaluation.results import numbered, short_name
-from ..evaluation.session import hold
-from ..files import check_targets, folder_in_words
+from ..files import folder_in_words
 from ..metrics.networks import WeightFiles
+from ..pipelines.comparison import ComparisonRequest, compare_named
 from ..progress import Progress
-from ..tokenizer import FlowMo
-from ..viewing.plots import need_matplotlib
-from .arguments import common, models
+from .arguments import common
 from .arguments.fields import add_flag, fields_of
+from .arguments.models import load_options
 from .arguments.values import positive, seed, size
 from .printing import print_json, print_table
 
@@ -74,41 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.peers == ["list"]:
-        header, rows = ["name", "tokenizer", "file", "published at huggingface.co"], list_peers()
-        if arguments.json:
-            print_json([{"name": n, "title": t, "files": f.split(" + "), "source": s} for n, t, f, s in rows])
-        else:
-            print_table(header, rows)
-        return 0
-    if arguments.data is None:
-        raise ConfigError("say which pictures to compare on: flowmo compare DATA")
-    check_targets([arguments.out / RESULT], force=arguments.force)
-    need_matplotlib()
-    with hold(arguments.out):
-        return _compare(arguments)
-
-
-def _compare(arguments: argparse.Namespace) -> int:
-    a, device = arguments, usable_device(arguments.device)
-    codecs = [get_codec(name) for name in dict.fromkeys(a.codecs) if name != TRANSFORM]
-    loaded = models.load_models(a, a.models, tokens=True)
-    peers: list[Peer] = [published_peer(spec, device) or open_peer(spec, a.trust) for spec in a.peers]
-    transform: FlowMo | bool = TRANSFORM in a.codecs
-    if transform and a.transform:
-        transform = check_closed_form(models.load_named(a, a.transform), a.transform)
-    made: dict[str, Any] = {
-        "models": list(zip(numbered([short_name(name) for name in a.models]), loaded, strict=True)),
-        "peers": peers,
-        "codecs": codecs,
-        "transform": transform,
-        "counted": COUNTED if a.counted == "both" else (a.counted,),
-        "files": WeightFiles(**fields_of(a, WeightFiles)),
-        "device": device,
-        "command": a.command_line,
-    }
-    request = Request(**fields_of(a, Request) | made)
-    for config in dict.fromkeys(request.configs):
-        models.tell_other_size(request.image_size, config)
+        return _list_peers(arguments.json)
+    request = _request(arguments)
     progress, bar = Progress(0), Progress(0, "pictures coded")
 
     def coded(done: int, total: int) -> None:
@@ -116,19 +76,38 @@ def _compare(arguments: argparse.Namespace) -> int:
             bar.expect(total)
         bar.advance()
         if bar.bar is None and total >= 100 and done % (total // 10) == 0:
-            progress.say(f"coded {done} of {total} by {len(codecs)} codecs")
+            progress.say(f"coded {done} of {total} pictures by codecs")
 
     try:
-        found, files = compare_all(request, a.out, progress.skip, progress.say, coded)
+        found, files = compare_named(request, progress.skip, progress.say, coded)
     finally:
         bar.finish()
     progress.expect(len(found.images.places) + progress.bad_count)
     code = progress.finish()
-    if a.json:
+    if arguments.json:
         rows = [asdict(row) for row in found.rows]
-        print_json({"result": str(a.out / RESULT), "rows": rows, "bad": progress.bad})
+        print_json({"result": str(request.out / RESULT), "rows": rows, "bad": progress.bad})
     else:
         print_table(*table(found.rows), names=2)
         print("", *code_costs(found.rows), sep="\n")
-        print(f"\n{NOTES}\n{COMPARABILITY}\n\n{', '.join(files)} are in {folder_in_words(a.out)}")
+        print(f"\n{NOTES}\n{COMPARABILITY}\n\n{', '.join(files)} are in {folder_in_words(request.out)}")
     return code
+
+
+def _request(arguments: argparse.Namespace) -> ComparisonRequest:
+    made: dict[str, Any] = {
+        "load": load_options(arguments),
+        "counted": COUNTED if arguments.counted == "both" else (arguments.counted,),
+        "files": WeightFiles(**fields_of(arguments, WeightFiles)),
+        "command": arguments.command_line,
+    }
+    return ComparisonRequest(**fields_of(arguments, ComparisonRequest) | made)
+
+
+def _list_peers(as_json: bool) -> int:
+    header, rows = ["name", "tokenizer", "file", "published at huggingface.co"], list_peers()
+    if as_json:
+        print_json([{"name": n, "title": t, "files": f.split(" + "), "source": s} for n, t, f, s in rows])
+    else:
+        print_table(header, rows)
+    return 0

@@ -54,4 +54,4 @@ def _teacher(arguments: argparse.Namespace, config: DistillTrainConfig) -> FlowM
         return None
     if arguments.teacher is None:
         return teacher_of(decoder_runs.load_init(arguments), config)
-    return teacher_of(models.load_named(arguments, arguments.teacher, arguments.raw_weights), config)
+    return teacher_of(models.load_options(arguments, device="cpu").load(arguments.teacher), config)

@@ -10,41 +10,32 @@ tokenizers of Table 1 from the files that their authors publish.
 from __future__ import annotations
 
 import argparse
-import contextlib
 from dataclasses import fields
-from functools import partial
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
-from ..comparison.peers.tokenizer import open_tokenizer
-from ..data import open_split
-from ..devices import usable_device
-from ..errors import ConfigError
-from ..evaluation.measurable import Measurable
-from ..evaluation.protocols import PROTOCOLS, Protocol, get_protocol
-from ..evaluation.results import Result, as_json, data_name
-from ..evaluation.session import Session, flat, hold
-from ..evaluation.several import Evaluation, evaluate_models, watch_run
-from ..files import folder_in_words, real_path
-from ..inference import made_ready
+from ..codec import Rates
+from ..evaluation.protocols import PROTOCOLS
+from ..evaluation.results import Result, as_json
+from ..evaluation.session import flat
+from ..files import folder_in_words
 from ..metrics.networks import WeightFiles
-from ..metrics.table import check_metrics, default_families, families, in_one_line, note_of_few, result_table
+from ..metrics.table import default_families, families, note_of_few, result_table
+from ..pipelines.evaluation import BOTH, EvaluationRequest, evaluate_all
 from ..progress import Progress
-from ..training import World
-from .arguments import common, models
+from .arguments import common
 from .arguments.fields import add_flag, fields_of
+from .arguments.models import load_options, sampler_given
 from .arguments.peers import add_peer_arguments
-from .arguments.rates import add_rate_arguments, rates_of
+from .arguments.rates import add_rate_arguments
 from .arguments.values import finite, positive
-from .printing import print_json, print_table
+from .printing import is_first, print_json, print_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"{common.MODEL_HELP}; one or several")
     common.add_data_arguments(parser)
     add_peer_arguments(parser, "--peers", "measure other people's tokenizers too", nargs="+", default=[])
-    add_flag(parser, "--protocol", (*PROTOCOLS, "both"), "how to measure", "standard")
+    add_flag(parser, "--protocol", (*PROTOCOLS, BOTH), "how to measure", "standard")
     others = ", ".join(name for name in families() if name not in default_families())
     what = f"of {', '.join(families())} (default: all but {others})"
     parser.add_argument("--metrics", nargs="+", default=default_families(), metavar="NAME", help=what)
@@ -62,74 +53,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if not arguments.models and not arguments.peers:
-        raise ConfigError("say what to measure: flowmo evaluate MODEL DATA, or --peers NAME=FILE")
-    device = usable_device(arguments.device)
-    protocols = [get_protocol(p) for p in PROTOCOLS if arguments.protocol in (p, "both")]
-    check_metrics(arguments.metrics, 1)
-    with World.join(str(device)) as world, hold(arguments.out) if world.main else contextlib.nullcontext():
-        return _run(arguments, protocols, world)
-
-
-def _run(a: argparse.Namespace, protocols: list[Protocol], world: World) -> int:
-    if a.watch and (len(a.models) != 1 or a.peers or world.size > 1):
-        raise ConfigError("--watch measures one run in one process: give one folder, no --peers, and no torchrun")
-    source, split = open_split(a.data, a.split, "validation", a.limit)
-    rates = a.bits_per_token or a.bytes or a.bits_per_pixel
-    if a.peers and (a.precision != "fp32" or a.compile or rates):
-        raise ConfigError("--precision, --compile and rates are for FlowMo models; leave out these, or --peers")
-    files = {spec.partition("=")[0]: spec for spec in a.peers}
-    names = [*a.models, *files]
-    progress = Progress(len(source) * len(protocols) * (len(a.models) + len(a.peers)) * len(rates or [1]) // world.size)
-
-    def load(name: str) -> Measurable:
-        if name in files:
-            return open_tokenizer(files[name], a.peer_size, world.device)
-        return models.load_named(a, name, a.raw_weights, world.device)
-
-    bad = partial(progress.skip, once=True)  # models and protocols have the same ones
-    about = (data_name(a.data), split, a.force, a.command_line)
-    made: dict[str, Any] = {
-        "session": Session(a.out, source, *about, world, bad, lambda count, _: progress.advance(count)),
-        "protocols": protocols,
-        "metrics": check_metrics(a.metrics, len(source)),
-        "files": WeightFiles(**fields_of(a, WeightFiles)),
-        "sampler": models.sampler_given(a),
-        "say": progress.say,
-        "compiled": a.compile,
-        "ready": lambda model: model if a.peers else made_ready(model, a.precision, a.compile, a.batch_size),
-        "rates": rates_of(a),
-    }
-    evaluation = Evaluation(**fields_of(a, Evaluation) | made)
-    if a.watch:
-        results = _watch(a, evaluation, progress)
-    else:
-        results = evaluate_models(evaluation, names, load)
-        progress.expect(len(source))
+    progress = Progress(0)
+    results = evaluate_all(_request(arguments), progress)
     code = progress.finish()
-    if not world.main:
-        return code
-    if a.json:
-        print_json({"results": [as_json(result) for result in results], "folder": str(a.out)})
+    if arguments.json and is_first():
+        print_json({"results": [as_json(result) for result in results], "folder": str(arguments.out)})
     elif results:
         _print(results)
-        print(f"\nresults and tables of pictures are in {folder_in_words(a.out)}")
+        print(f"\nresults and tables of pictures are in {folder_in_words(arguments.out)}")
     return code
 
 
-def _watch(a: argparse.Namespace, evaluation: Evaluation, progress: Progress) -> list[Result]:
-    folder, results = Path(a.models[0]), []
-    found = watch_run(evaluation, folder, a.device, a.watch_every)
-    progress.say(f"watching {folder}; Ctrl-C ends it, the same command goes on")
-    try:
-        for images, new in islice(found, a.watch_limit):
-            results += new
-            for result in new:
-                progress.say(f"{images:,} images, {result.protocol}: {in_one_line(flat(result))}")
-    except KeyboardInterrupt:
-        progress.say("stopped")
-    progress.say(f"{a.out / real_path(folder).name}.jsonl has a line for each evaluation")
-    return results
+def _request(arguments: argparse.Namespace) -> EvaluationRequest:
+    made: dict[str, Any] = {
+        "rates": Rates(**fields_of(arguments, Rates)),
+        "sampler": sampler_given(arguments),
+        "load": load_options(arguments),
+        "files": WeightFiles(**fields_of(arguments, WeightFiles)),
+        "command": arguments.command_line,
+    }
+    return EvaluationRequest(**fields_of(arguments, EvaluationRequest) | made)
 
 
 def _print(results: list[Result]) -> None:

@@ -16,7 +16,6 @@ from ..generation import PACKAGED_GENERATOR, DecodeSettings
 from ..progress import Progress
 from .arguments import common
 from .arguments.fields import add_fields, add_flag, fields_of
-from .arguments.models import load_named
 from .arguments.peers import add_decoding_peer, refuse_our_settings
 from .arguments.values import finite, positive, seed, steps
 from .printing import print_json
@@ -77,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     made["settings"] = DecodeSettings(**fields_of(a, DecodeSettings))
     if a.peer and not a.tokenizer:
         refuse_our_settings(a, "--peer", ("decoder_steps", "decoder_guidance", "decoder_solver"))
-    tokenizers = partial(tokenizers_of, names=a.tokenizer, peers=a.peer, load_model=partial(load_named, None))
+    tokenizers = partial(tokenizers_of, names=a.tokenizer, peers=a.peer)
     request = GenerationRequest(**fields_of(a, GenerationRequest) | made)
     progress = Progress(0)
     with World.join(str(usable_device(a.device))) as world:

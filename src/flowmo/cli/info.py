@@ -14,7 +14,7 @@ from ..weights.load import PACKAGED
 from .arguments.common import add_json_argument
 from .arguments.fields import add_flag
 from .arguments.flags import add_pth_arguments
-from .arguments.models import load_named
+from .arguments.models import load_options
 from .printing import print_json
 
 
@@ -28,9 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    content = describe(
-        arguments.target, lambda name: load_named(arguments, name, arguments.raw_weights), arguments.verify
-    )
+    content = describe(arguments.target, load_options(arguments).load, arguments.verify)
     if arguments.json:
         print_json(content)
     else:

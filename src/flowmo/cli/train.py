@@ -8,16 +8,16 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from ..config import to_json
-from ..pipelines.training_runs import train_tokenizer
+from ..pipelines.training_runs import TokenizerRun, train_tokenizer
 from ..presets import PRESETS
-from ..training import short
+from ..training import TrainOptions, short
 from ..training.configuration.recipes import RECIPES
 from ..training.configuration.request import WHOLE, Request
 from .arguments.common import add_device_argument
 from .arguments.fields import add_flag, add_settings, fields_of
-from .arguments.models import load_named
+from .arguments.models import load_options
 from .arguments.runs import add_run_arguments, data_of, options_of, tell
 
 
@@ -40,14 +40,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    a = arguments
-    options = None if a.dry_run else options_of(a)
-    init = partial(load_named, a, a.init) if a.init else None
-    request = Request(**fields_of(a, Request) | {"settings": a.set, "init": init, "init_name": a.init or ""})
-    if options is not None:
-        train_tokenizer(request, data_of(a), a.out, options, a.lpips, tell)
-        return 0
-    begun = request.begun(short.stored_recipe(a.out, a.resume))
-    config = request.config(begun, tell)
-    print(to_json(request.model_config(begun.recipe)), to_json(config), sep="\n")
+    asked = _run(arguments)
+    if arguments.dry_run:
+        print(asked.settings(tell))
+    else:
+        train_tokenizer(asked, tell)
     return 0
+
+
+def _run(arguments: argparse.Namespace) -> TokenizerRun:
+    name = arguments.init
+    init = partial(load_options(arguments, device="cpu").load, name) if name else None
+    made: dict[str, Any] = {"settings": arguments.set, "init": init, "init_name": name or ""}
+    request = Request(**fields_of(arguments, Request) | made)
+    options = TrainOptions(resume=arguments.resume) if arguments.dry_run else options_of(arguments)
+    return TokenizerRun(request, data_of(arguments), arguments.out, options, arguments.lpips)

@@ -21,7 +21,7 @@ from ..training.data.generator_data import data_and_config, held_out_data
 from ..training.generator import GENERATOR_RECIPES
 from .arguments.common import MODEL_HELP, add_device_argument
 from .arguments.fields import add_settings
-from .arguments.models import load_named
+from .arguments.models import load_options
 from .arguments.peers import add_decoding_peer
 from .arguments.runs import add_loop_arguments, options_of, tell
 
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("give either --tokenizer or --peer")
     tokenizer: FlowMo | PeerTokenizer | None = None
     if a.tokenizer:
-        tokenizer = load_named(a, a.tokenizer)
+        tokenizer = load_options(a, device="cpu").load(a.tokenizer)
         tokenizer.require_tokens()
     names = read_class_names(a.class_names) if a.class_names else None
     data, model_config = data_and_config(a.shards, a.preset, a.model, a.init, names)

@@ -12,7 +12,7 @@ from .entries import (
     token_batches,
 )
 from .file import FITS, HEADER_SIZE, TokenFile, decode_file, encode_file, read_file, write_file
-from .rates import bits_per_token_at
+from .rates import Rates, bits_per_token_at
 from .shard import MappedShard, Shard, map_shard, read_shard, write_shard
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "CodedImage",
     "Entry",
     "MappedShard",
+    "Rates",
     "Shard",
     "TokenFile",
     "bits_per_token_at",

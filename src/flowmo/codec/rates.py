@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from ..config import FlowMoConfig
 from ..errors import ConfigError
 from ..quantize.tokens import payload_size
@@ -44,3 +47,28 @@ def bits_per_token_at(
     if asked > config.bits_per_token:
         raise ConfigError(f"--bits-per-token {asked}: the model has {config.bits_per_token} bits a token")
     return None if whole == config.bits_per_token else whole
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Rates that a model is measured at, said in one of three ways; by default one, with all of its bits."""
+
+    bits_per_token: Sequence[int] | None = None  # the first bits of each token
+    bytes: Sequence[int] | None = None  # an image, without the header of a file
+    bits_per_pixel: Sequence[float] | None = None  # bits of an image over its pixels
+
+    @property
+    def asked(self) -> Sequence[float]:
+        """Return what was asked for, in its own unit; empty for all bits."""
+        return self.bits_per_token or self.bytes or self.bits_per_pixel or ()
+
+    def of(self, config: FlowMoConfig) -> list[int | None]:
+        """Return the bits a token of each rate for images of the model's own size.
+
+        They rise, each once; None, which is all bits, comes last. Raises ConfigError as :func:`bits_per_token_at`.
+        """
+        size = (config.image_size, config.image_size)
+        found = {bits_per_token_at(config, size, bits) for bits in self.bits_per_token or ()}
+        found |= {bits_per_token_at(config, size, bytes_per_image=count) for count in self.bytes or ()}
+        found |= {bits_per_token_at(config, size, bits_per_pixel=rate) for rate in self.bits_per_pixel or ()}
+        return sorted(found or {None}, key=lambda bits: bits or config.bits_per_token)

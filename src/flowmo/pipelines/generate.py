@@ -29,6 +29,7 @@ from .class_images import (
     title,
     write_samples,
 )
+from .loading import LoadOptions
 from .many_images import write_many
 
 
@@ -154,14 +155,13 @@ def tokenizers_of(
     device: torch.device,
     names: Sequence[str] = (),
     peers: Sequence[str] = (),
-    load_model: Callable[[str], FlowMo] = load,
 ) -> list[Detokenizer]:
     """Return the tokenizers that are named, on a device; other people's take the image size of their generator.
 
     Where none is named, they are the packaged ones whose tokens the generators make, or else the default one.
-    names: of our own, as ``load_model`` takes them. peers: others, NAME=FILE.
+    names: of our own, as ``LoadOptions.load`` takes them. peers: others, NAME=FILE.
     """
-    own = [load_model(name) for name in names]
+    own = [LoadOptions().load(name) for name in names]
     if not names and not peers:
         wanted = {int(generator.config.tokens.fingerprint, 16) for generator in generators}
         own = [*packaged_by_fingerprint(wanted).values()] or [load()]

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ..comparison.peers.tokenizer import PeerTokenizer
+from ..config import to_json
 from ..errors import ConfigError
 from ..evaluation.evaluator import FEWEST
 from ..evaluation.validation import load_sampler_validation, make_validation
@@ -47,23 +48,36 @@ from .generator_validation import HELD_OUT, SAMPLES, make_generator_validation
 Say = Callable[[str], None]
 
 
-def train_tokenizer(
-    request: Request,
-    data: ImageData,
-    folder: str | Path,
-    options: TrainOptions,
-    lpips: Path | None = None,
-    say: Say = lambda line: None,
-) -> Outcome:
+@dataclass(frozen=True)
+class TokenizerRun:
+    """A run that trains encoder and decoder."""
+
+    request: Request  # what is asked of it
+    data: ImageData  # to train and to validate on
+    out: Path  # its folder
+    options: TrainOptions  # how it goes
+    lpips: Path | None = None  # weights of the perceptual network, where none are installed
+
+    def begun(self) -> short.Begun:
+        """Return what it begins with, or has begun with."""
+        return self.request.begun(short.stored_recipe(self.out, self.options.resume))
+
+    def settings(self, say: Say = lambda line: None) -> str:
+        """Return the configurations of model and training as JSON. say: told of settings that change nothing."""
+        begun = self.begun()
+        config = self.request.config(begun, say)
+        return f"{to_json(self.request.model_config(begun.recipe))}\n{to_json(config)}"
+
+
+def train_tokenizer(run: TokenizerRun, say: Say = lambda line: None) -> Outcome:
     """Train encoder and decoder as is asked for, from the folder's newest checkpoint where there is one.
 
     By the recipe ``short`` the run is fitted to its time, after the speed was measured.
-    lpips: a file of the perceptual network's weights, where none are installed. say: told lines for a person.
-    Raises as :func:`train` does.
+    say: told lines for a person. Raises as :func:`train` does.
     """
+    request, data, folder, options = run.request, run.data, run.out, run.options
     deadline = time.monotonic() + options.seconds
-    folder = Path(folder)
-    begun = request.begun(short.stored_recipe(folder, options.resume))
+    begun = run.begun()
     config = request.config(begun, say)
     if not request.init:
         request.model_config(begun.recipe)  # a preset or a setting that there is not is told before anything else
@@ -79,7 +93,7 @@ def train_tokenizer(
         return make_validation(images, sheets, perceptual, decode=decode, processes=world)
 
     source = data.training_source(folder)
-    perceptual = load_lpips(config.lpips_network, lpips) if config.lpips_network else None
+    perceptual = load_lpips(config.lpips_network, run.lpips) if config.lpips_network else None
     new_model = partial(request.new_model, begun.recipe)
     plan = TokenizerPlan(config, new_model, fits=fits, cost=tokenizer_cost, perceptual=perceptual)
     with World.join(options.device) as world:

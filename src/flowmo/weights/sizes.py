@@ -42,11 +42,15 @@ def loss_at(ratio: float) -> str:
 
 
 def size_warning(size: tuple[int, int], config: FlowMoConfig) -> str | None:
-    """Return what is lost at a (height, width) that a model without a transform was not trained at; else None."""
+    """Return a warning of what is lost at a (height, width) that a model without a transform was not trained at.
+
+    None for another model or its own size.
+    """
     own = config.image_size
     if config.transform is not None or size == (own, own):
         return None
     return (
-        f"the model was trained at {own}x{own} pixels, and its images are worse the further a size is from that"
-        f"{loss_at(math.sqrt(size[0] * size[1]) / own)}"
+        f"warning: --size {size[0]}x{size[1]}: the model was trained at {own}x{own} pixels, and its "
+        "images are worse the further a size is from that"
+        f"{loss_at(math.sqrt(size[0] * size[1]) / own)}. Leave out --size, or use a model with a transform"
     )

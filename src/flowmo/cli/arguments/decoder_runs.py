@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from ...config import to_json
@@ -16,8 +15,9 @@ from ...presets import PRESETS
 from ...tokenizer import FlowMo
 from ...training import DistillTrainConfig, PostTrainConfig
 from ...training.start import start_of
-from . import common, models
+from . import common
 from .fields import add_flag
+from .models import load_options
 from .runs import add_run_arguments, data_of, options_of, tell
 from .values import positive, seed
 
@@ -59,5 +59,8 @@ def run_decoder(
 
 def load_init(arguments: argparse.Namespace, raw: bool = False) -> FlowMo:
     """Return the averaged weights, with which token files were made; raw ones where they are asked for (D4)."""
-    a = arguments
-    return start_of(a.init, partial(models.load_named, a), a.raw_weights or raw, a.preset)
+
+    def load(name: str, raw_weights: bool) -> FlowMo:
+        return load_options(arguments, device="cpu", raw_weights=raw_weights).load(name)
+
+    return start_of(arguments.init, load, arguments.raw_weights or raw, arguments.preset)

@@ -6,64 +6,33 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from ...codec.sizes import check_original_size, image_size_of
 from ...config import FlowMoConfig, SamplerConfig
 from ...devices import usable_device
-from ...errors import ConfigError
 from ...flow.guidance import idle_guidance
 from ...image_utils.convert import ORIGINAL
-from ...inference import made_ready
+from ...pipelines.loading import LoadOptions
 from ...tokenizer import FlowMo
-from ...weights import load
-from ...weights.load import checkpoint_folder
 from ...weights.sizes import size_warning
+from .fields import fields_of
 
 
-def load_models(
-    arguments: argparse.Namespace, names: Sequence[str], tokens: bool = False, device: torch.device | None = None
-) -> list[FlowMo]:
-    """Return the models of these names, in the precision of the arguments. Raises WeightsError or ConfigError.
+def load_options(arguments: argparse.Namespace, **changes: Any) -> LoadOptions:
+    """Return how the arguments say that models are loaded. changes: fields to set otherwise. Raises ConfigError."""
+    given = fields_of(arguments, LoadOptions) | changes
+    return LoadOptions(**given | {"device": usable_device(given.get("device", "cpu"))})
 
-    tokens: whether the command needs them, so that a model of a continuous latent is refused.
-    device: None for that of the arguments.
-    """
-    device = device or usable_device(arguments.device)
-    raw_weights = getattr(arguments, "raw_weights", False)
-    models = [load_named(arguments, name, raw_weights, device) for name in names]
-    for model in models if tokens else ():
-        model.require_tokens()
-    if "precision" in arguments:
-        models = [made_ready(model, arguments.precision, arguments.compile, arguments.batch_size) for model in models]
-    return models
+
+def load_models(arguments: argparse.Namespace, names: Sequence[str], tokens: bool = False) -> list[FlowMo]:
+    """Return :meth:`LoadOptions.load_ready` as the arguments say. Raises WeightsError or ConfigError."""
+    return load_options(arguments).load_ready(names, tokens)
 
 
 def load_model(arguments: argparse.Namespace, tokens: bool = False) -> FlowMo:
     """Return the model of ``--model``; see :func:`load_models`."""
     return load_models(arguments, [arguments.model], tokens)[0]
-
-
-def load_named(
-    arguments: argparse.Namespace | None, name: str, raw_weights: bool = False, device: torch.device | str = "cpu"
-) -> FlowMo:
-    """Return the model ``name`` on a device; of a released .pth the arguments say how many tokens it has, and so on.
-
-    raw_weights: of a released .pth, those that are not averaged. Raises WeightsError or ConfigError.
-    """
-    flags = ("num_tokens", "image_size", "bits_per_group")
-    extra = {flag: value for flag in flags if (value := getattr(arguments, flag, None)) is not None}
-    released = Path(name).suffix in (".pth", ".pt")
-    if (extra or raw_weights) and not released:
-        raise ConfigError(f"--pth is for released .pth files; {name} stores these settings. Did you mean --size?")
-    if (folder := checkpoint_folder(name)) is not None:
-        from ...training.start import averaged_model  # only here: it takes long to import
-
-        return averaged_model(folder).to(device)
-    return load(name, ema=not raw_weights, device=device, **extra)
 
 
 def coded_size(arguments: argparse.Namespace, config: FlowMoConfig) -> tuple[int, int]:
@@ -82,10 +51,9 @@ def own_size(arguments: argparse.Namespace, config: FlowMoConfig) -> tuple[int, 
 
 
 def tell_other_size(size: tuple[int, int], config: FlowMoConfig) -> None:
-    """Print a warning for a size that a model without a transform was not trained at, with how much is lost."""
+    """Print :func:`size_warning`, where there is one."""
     if (warning := size_warning(size, config)) is not None:
-        advice = "Leave out --size, or use a model with a transform"
-        print(f"warning: --size {size[0]}x{size[1]}: {warning}. {advice}", file=sys.stderr)
+        print(warning, file=sys.stderr)
 
 
 def sampling(arguments: argparse.Namespace) -> dict[str, Any]:

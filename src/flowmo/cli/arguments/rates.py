@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
 from ...codec import bits_per_token_at
 from ...config import FlowMoConfig
@@ -23,24 +22,6 @@ def add_rate_arguments(parser: argparse.ArgumentParser, several: bool = False) -
     add_flag(one, "--bits-per-token", positive, "keep the first N bits of each token", nargs=nargs)
     add_flag(one, "--bytes", positive, "as many bits as N bytes an image hold, header apart", nargs=nargs)
     add_flag(one, "--bits-per-pixel", finite, "as many bits as X times the pixels", nargs=nargs)
-
-
-def rates_of(arguments: argparse.Namespace) -> Callable[[FlowMoConfig], list[int | None]]:
-    """Return what gives, for a model's configuration, the bits a token of each rate that is asked for.
-
-    They rise, each once; None, which is all bits, comes last. It raises ConfigError as :func:`bits_per_token`.
-    """
-    a = arguments
-    asked = [(bits, None, None) for bits in a.bits_per_token or ()]
-    asked += [(None, count, None) for count in a.bytes or ()]
-    asked += [(None, None, rate) for rate in a.bits_per_pixel or ()]
-
-    def rates(config: FlowMoConfig) -> list[int | None]:
-        size = (config.image_size, config.image_size)
-        found = {bits_per_token_at(config, size, *rate) for rate in asked} or {None}
-        return sorted(found, key=lambda bits: bits or config.bits_per_token)
-
-    return rates
 
 
 def bits_per_token(arguments: argparse.Namespace, config: FlowMoConfig, size: tuple[int, int]) -> int | None:

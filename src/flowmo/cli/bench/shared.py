@@ -13,7 +13,7 @@ from ...profiling.speed import random_model
 from ...provenance import code_version
 from ...tokenizer import FlowMo
 from ..arguments.common import add_json_argument
-from ..arguments.models import load_models
+from ..arguments.models import load_options
 from ..printing import print_json
 
 
@@ -37,7 +37,7 @@ def load_any(arguments: argparse.Namespace, device: torch.device) -> tuple[FlowM
     """
     model = random_model(arguments.model, device)
     words = "its weights" if model is None else "random weights"
-    model = model or load_models(arguments, [arguments.model], device=device)[0]
+    model = model or load_options(arguments, device=str(device)).load_ready([arguments.model])[0]
     model.require_tokens()
     return model, words
 
