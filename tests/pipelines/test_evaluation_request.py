@@ -1,19 +1,16 @@
-"""An evaluation and a comparison as a program asks for them: by names, in one call."""
+"""An evaluation as a program asks for it: by names, in one call."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flowmo import samples
-from flowmo.comparison.session import Request
 from flowmo.errors import ConfigError
 from flowmo.evaluation.results import read_result
-from flowmo.pipelines.comparison import ComparisonRequest
 from flowmo.pipelines.evaluation import EvaluationRequest, evaluate_all
 from flowmo.pipelines.loading import LoadOptions
 
@@ -38,12 +35,3 @@ def test_requests_that_cannot_be_are_refused_before_any_work(tmp_path: Path) -> 
         EvaluationRequest("photos", tmp_path)
     with pytest.raises(ConfigError, match="are for FlowMo models"):
         EvaluationRequest("photos", tmp_path, peers=["vq=file"], load=LoadOptions(precision="bf16"))
-    with pytest.raises(ConfigError, match="say which pictures"):
-        ComparisonRequest(None, tmp_path)
-
-
-def test_a_comparison_by_names_can_ask_for_all_that_one_of_loaded_models_can() -> None:
-    by_name, loaded = ({f.name: f for f in fields(kind)} for kind in (ComparisonRequest, Request))
-    assert loaded.keys() - by_name.keys() == {"device"}  # that of the models
-    given = {"data", "models", "peers", "codecs", "transform"}
-    assert {name for name in loaded.keys() & by_name.keys() if loaded[name].default != by_name[name].default} <= given

@@ -18,6 +18,7 @@ from ..comparison.published import COMPARABILITY
 from ..comparison.report import RESULT
 from ..comparison.table import NOTES, code_costs, table
 from ..comparison.transform_code import NAME as TRANSFORM
+from ..errors import ConfigError
 from ..files import folder_in_words
 from ..metrics.networks import WeightFiles
 from ..pipelines.comparison import ComparisonRequest, compare_named
@@ -68,6 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.peers == ["list"]:
         return _list_peers(arguments.json)
+    if arguments.data is None:
+        raise ConfigError("say which pictures to compare on: flowmo compare DATA")
     request = _request(arguments)
     progress, bar = Progress(0), Progress(0, "pictures coded")
 

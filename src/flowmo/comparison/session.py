@@ -30,15 +30,10 @@ from .transform_code import NAME as TRANSFORM
 from .transform_code import transform_code
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is compared, and how; ``flowmo compare`` has a flag for each field."""
+@dataclass(frozen=True, kw_only=True)
+class ComparisonSettings:
+    """How a comparison goes, whatever is compared; ``flowmo compare`` has a flag for each field."""
 
-    data: str  # the pictures, as ``data.open_images`` takes them
-    models: Sequence[tuple[str, FlowMo]] = ()  # (name, model)
-    peers: Sequence[Peer] = ()  # tokenizers of others
-    codecs: Sequence[Codec] = ()  # image codecs
-    transform: FlowMo | bool = False  # the closed-form code too: this one, or True for one fitted on the training split
     bytes: Sequence[int] | None = None  # an image, that codecs may take; None for what the models take
     counted: Sequence[Counted] = COUNTED  # of a codec's file
     controls: bool = False  # each model in one step too, and with the codes of other pictures
@@ -46,12 +41,23 @@ class Request:
     seed: int = 0  # of the first picture's noise
     metrics: Sequence[str] = DEFAULT  # beside PSNR, SSIM and LPIPS (Alex)
     files: WeightFiles = field(default_factory=WeightFiles)  # of the networks that measure
-    split: str | None = None  # of the data
+    split: str | None = None  # of the data; None for validation
     limit: int | None = None  # pictures; None for all
     batch_size: int = 16  # pictures at a time
     workers: int | None = None  # threads that code; None for one a core
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))  # of the networks that measure
     command: str = ""  # that was typed
+
+
+@dataclass(frozen=True)
+class Request(ComparisonSettings):
+    """What is compared, loaded already, and how."""
+
+    data: str  # the pictures, as ``data.open_images`` takes them
+    models: Sequence[tuple[str, FlowMo]] = ()  # (name, model)
+    peers: Sequence[Peer] = ()  # tokenizers of others
+    codecs: Sequence[Codec] = ()  # image codecs
+    transform: FlowMo | bool = False  # the closed-form code too: this one, or True for one fitted on the training split
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))  # of the networks that measure
 
     @property
     def configs(self) -> list[FlowMoConfig]:

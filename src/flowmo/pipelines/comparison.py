@@ -9,18 +9,16 @@ from pathlib import Path
 import torch
 
 from ..comparison.adapters import Peer, open_peer
-from ..comparison.codecs import COUNTED, Counted, get_codec
-from ..comparison.inputs import DEFAULT
+from ..comparison.codecs import get_codec
 from ..comparison.peers.adapter import published_peer
 from ..comparison.report import RESULT, Comparison
-from ..comparison.session import Request, compare_all
+from ..comparison.session import ComparisonSettings, Request, compare_all
 from ..comparison.transform_code import NAME as TRANSFORM
 from ..comparison.transform_code import check_closed_form
-from ..errors import ConfigError, ImageError
+from ..errors import ImageError
 from ..evaluation.results import numbered, short_name
 from ..evaluation.session import hold
 from ..files import check_targets
-from ..metrics.networks import WeightFiles
 from ..tokenizer import FlowMo
 from ..viewing.plots import need_matplotlib
 from ..weights.sizes import size_warning
@@ -28,34 +26,18 @@ from .loading import LoadOptions
 
 
 @dataclass(frozen=True)
-class ComparisonRequest:
+class ComparisonRequest(ComparisonSettings):
     """What is compared, by name, and how; ``flowmo compare`` has a flag for each field."""
 
-    data: str | None  # the pictures, as ``data.open_images`` takes them
+    data: str  # the pictures, as ``data.open_images`` takes them
     out: Path  # folder for the result, the table and the plots
     models: Sequence[str] = ()  # as ``LoadOptions.load`` takes them
     peers: Sequence[str] = ()  # tokenizers of others, as ``published_peer`` or ``open_peer`` takes them
     trust: bool = False  # whether the code in files and modules of ``peers`` is run
     codecs: Sequence[str] = ()  # names of image codecs; "transform" is the closed-form code
     transform: str | None = None  # the file of that code; None for one fitted on the training split
-    bytes: Sequence[int] | None = None  # an image, that codecs may take; None for what the models take
-    counted: Sequence[Counted] = COUNTED  # of a codec's file
-    controls: bool = False  # each model in one step too, and with the codes of other pictures
-    size: tuple[int, int] | None = None  # (height, width) of the pictures in pixels; None for that of the models
-    seed: int = 0  # of the first picture's noise
-    metrics: Sequence[str] = DEFAULT  # beside PSNR, SSIM and LPIPS (Alex)
-    files: WeightFiles = field(default_factory=WeightFiles)  # of the networks that measure
-    split: str | None = None  # of the data; None for validation
-    limit: int | None = None  # pictures; None for all
-    batch_size: int = 16  # pictures at a time
-    workers: int | None = None  # threads that code; None for one a core
-    command: str = ""  # that was typed
     load: LoadOptions = field(default_factory=LoadOptions)  # how models are loaded, and where all is measured
     force: bool = False  # whether a finished comparison in the folder is overwritten
-
-    def __post_init__(self) -> None:
-        if self.data is None:
-            raise ConfigError("say which pictures to compare on: flowmo compare DATA")
 
     def opened(self) -> Request:
         """Return the same with everything loaded. Raises ConfigError or WeightsError."""
@@ -66,15 +48,9 @@ class ComparisonRequest:
         transform: FlowMo | bool = TRANSFORM in self.codecs
         if transform and self.transform:
             transform = check_closed_form(LoadOptions().load(self.transform), self.transform)
-        made = {
-            "models": list(zip(numbered([short_name(name) for name in self.models]), models, strict=True)),
-            "peers": peers,
-            "codecs": codecs,
-            "transform": transform,
-            "device": device,
-        }
-        named = {f.name: getattr(self, f.name) for f in fields(Request) if f.name not in made}
-        return Request(**named | made)
+        shared = {f.name: getattr(self, f.name) for f in fields(ComparisonSettings)}
+        named = list(zip(numbered([short_name(name) for name in self.models]), models, strict=True))
+        return Request(self.data, named, peers, codecs, transform, device, **shared)
 
 
 def compare_named(
