@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from flowmo.config import FlowMoConfig, TransformerConfig, from_dict
+from flowmo.config import FlowMoConfig, TransformerConfig, from_dict, to_dict
 from flowmo.errors import ConfigError, DataError, TokenFileError
 from flowmo.generation import (
     GeneratorConfig,
@@ -59,6 +59,25 @@ def test_the_papers_tokens_are_512_integers_token_by_token() -> None:
     thirds = GeneratorConfig(64, 2, 2, 10, bits_per_group=6)
     assert (thirds.sequence_length, thirds.vocabulary) == (768, 64)
     assert to_tokens(to_sequence(tokens, 6), thirds) == tokens
+
+
+@pytest.mark.parametrize("own", [1, 3, 9])
+@pytest.mark.parametrize("bits", [1, 3, 9, 18])
+def test_consecutive_integers_hold_channels_in_their_order_and_come_back(own: int, bits: int) -> None:
+    channels = torch.randint(2, (2, 5, 18))
+    tokens = Tokens(regroup(channels, 1, own), own, (32, 32))
+    sequence = to_sequence(tokens, bits, "consecutive")
+    weights = 2 ** torch.arange(bits)
+    assert torch.equal(sequence, (channels.unflatten(2, (-1, bits)) * weights).sum(3).flatten(1))
+    layout = TokenLayout(num_tokens=5, bits_per_token=18, bits_per_group=own, image_size=(32, 32))
+    config = GeneratorConfig(64, 2, 2, 10, bits_per_group=bits, bit_order="consecutive", tokens=layout)
+    assert to_tokens(sequence, config) == tokens
+    assert to_tokens(sequence, from_dict(GeneratorConfig, to_dict(config))) == tokens
+
+
+def test_an_unknown_order_of_bits_is_refused() -> None:
+    with pytest.raises(ConfigError, match="bit_order must be one of published, consecutive"):
+        from_dict(GeneratorConfig, {**to_dict(GeneratorConfig(64, 2, 2, 10)), "bit_order": "random"})
 
 
 def test_groups_that_do_not_divide_are_refused() -> None:

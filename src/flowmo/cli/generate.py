@@ -53,6 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "with --npz, write no single pictures and no grid"
     parser.add_argument("--no-pictures", dest="no_images", action="store_true", help=what)
     add_flag(parser, "--show-steps", positive, "write K moments of the unmasking as a strip too", metavar="K")
+    what = "side in pixels that pictures are brought to, such as that of those it was trained on (default: as decoded)"
+    add_flag(parser, "--size", positive, what)
     common.add_output_arguments(parser)
     common.add_run_arguments(parser)
     common.add_precision_arguments(parser)

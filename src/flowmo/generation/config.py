@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from ..config import check_range, shortened
 from ..errors import ConfigError
 from ..quantize.tokens import Tokens, check_bits_per_group, check_size
+
+
+BitOrder = Literal["published", "consecutive"]
+"""Which bits of a token one integer of a sequence holds: the published ones (A8), or such as follow one another."""
 
 
 def check_split(bits_per_token: int, bits_per_group: int) -> None:
@@ -71,6 +76,7 @@ class GeneratorConfig:
     mlp_ratio: int = 4  # hidden width of an MLP over ``width``
     long_skips: bool = True  # False is ``depth`` plain blocks
     bits_per_group: int = 9  # of the integers of its sequence: 256 tokens of 18 bits become 512 of 9
+    bit_order: BitOrder = "published"  # which bits of a token an integer holds
     tokens: TokenLayout = TokenLayout()  # of the tokens that it was trained on
 
     def __post_init__(self) -> None:

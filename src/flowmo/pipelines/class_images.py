@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -67,6 +68,7 @@ class Order:
     strip: Path | None  # the picture of moments; None for none
     classes: Sequence[str] = ()  # names, by label, for the names of files
     whole_batches: bool = False  # see ``generation.generate``
+    size: int | None = None  # side in pixels that the pictures are brought to; None for that of the tokens
 
     @cached_property
     def each(self) -> list[int]:
@@ -234,4 +236,7 @@ def title(generator: Generator, label: int) -> str:
 
 
 def _images(source: ImageGenerator, order: Order, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
-    return source.tokenizer.detokenize(tokens, seed=list(seeds), **order.decoder).cpu()
+    images = source.tokenizer.detokenize(tokens, seed=list(seeds), **order.decoder).cpu()
+    if order.size is None:
+        return images
+    return F.interpolate(images.clamp(-1, 1), (order.size, order.size), mode="bicubic", antialias=True)

@@ -48,6 +48,7 @@ class GenerationRequest:
     npz: Path | None = None  # one file of all images, in ADM's layout
     no_images: bool = False  # neither single images nor a grid
     show_steps: int | None = None  # moments of the unmasking, as a strip
+    size: int | None = None  # side in pixels that the images are brought to; None for that of the tokens
     batch_size: int = 16  # images at a time
     precision: str = "fp32"  # of the weights
     compile: bool = False  # the networks' blocks and passes
@@ -78,6 +79,7 @@ class GenerationRequest:
             strip=self.out / f"steps{suffix}.png" if self.show_steps else None,
             classes=source.generator.classes,
             whole_batches=self.compile,
+            size=self.size,
         )
 
 

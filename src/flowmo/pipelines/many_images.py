@@ -45,7 +45,8 @@ def write_many(
     with only_one(lock) if world.main else contextlib.nullcontext(True) as alone:
         missing: list[range] | None = None
         if world.main and alone:
-            missing = _missing(_prepare(folder, _job(source, order), source, len(order.each)), order.batch_size)
+            size = (order.size, order.size) if order.size else source.generator.config.tokens.image_size
+            missing = _missing(_prepare(folder, _job(source, order), size, len(order.each)), order.batch_size)
             on_done(len(order.each) - sum(map(len, missing)))
         missing = world.share(missing)
         if missing is None:
@@ -91,12 +92,15 @@ def _job(source: ImageGenerator, order: Order) -> dict[str, Any]:
         "sampler": to_dict(source.tokenizer.config.sampler),
         "decoder": order.decoder,
         "settings": to_dict(order.settings),
-        "images": [order.labels, order.count, order.seed],
+        "images": [order.labels, order.count, order.seed, order.size],
     }
 
 
-def _prepare(folder: Path, job: dict[str, Any], source: ImageGenerator, count: int) -> np.ndarray:
-    """Make the folder of parts, or take the one of the same job that is there; whether each image is there, (N,)."""
+def _prepare(folder: Path, job: dict[str, Any], size: tuple[int, int], count: int) -> np.ndarray:
+    """Make the folder of parts, or take the one of the same job that is there; whether each image is there, (N,).
+
+    size: (height, width) of the images.
+    """
     about, done = folder / "job.json", np.zeros(count, bool)
     try:
         check_regular(about)
@@ -112,7 +116,7 @@ def _prepare(folder: Path, job: dict[str, Any], source: ImageGenerator, count: i
             shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
         except (OSError, ValueError, EOFError):  # damaged
             shape = ()
-        if shape[1:] == (*source.generator.config.tokens.image_size, 3):
+        if shape[1:] == (*size, 3):
             done[int(path.stem) : int(path.stem) + shape[0]] = True
         else:
             path.unlink()

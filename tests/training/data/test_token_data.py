@@ -14,9 +14,9 @@ import torch
 import warm_python
 from flowmo.codec import Shard, write_shard
 from flowmo.errors import DataError, FlowMoError, TokenFileError
-from flowmo.generation import to_sequence
+from flowmo.generation import to_sequence, to_tokens
 from flowmo.quantize.tokens import Tokens
-from flowmo.training.data.generator_data import data_and_config
+from flowmo.training.data.generator_data import data_and_config, held_out_data
 from flowmo.training.data.token_data import TokenLoader, TokenSet, read_token_set
 
 
@@ -160,12 +160,29 @@ def test_batches_carry_their_labels_and_split_like_images(data: TokenSet) -> Non
 
 @pytest.mark.parametrize(("bits", "joined"), [(56, 8), (18, 9), (40, 10), (13, 1)])
 def test_single_bits_are_joined_for_a_generator(tmp_path: Path, bits: int, joined: int) -> None:
-    """Tokens of a model of any rate; a sequence of 256 x 56 bits would be 14,336 long."""
+    """Tokens of a model of any rate; a sequence of 256 x 56 bits would be 14,336 long.
+
+    Those that follow one another are joined, since they stand in order of their weight.
+    """
     indices = torch.randint(2, (6, 4, bits), generator=torch.Generator().manual_seed(0))
     whole = shard(6, tokens=Tokens(indices, 1, (32, 32)))
     write_shard(tmp_path / "s", whole)
     data, config = data_and_config(str(tmp_path / "s"), "tiny")
     assert (data.bits_per_group, config.bits_per_group) == (joined, joined)
     assert config.sequence_length == 4 * bits // joined
-    assert torch.equal(data.rows(range(6))[0], to_sequence(whole.tokens, joined))
+    assert (data.bit_order, config.bit_order) == ("consecutive", "consecutive")
+    sequence = data.rows(range(6))[0]
+    assert torch.equal(sequence, to_sequence(whole.tokens, joined, "consecutive"))
+    assert torch.equal(sequence[:, 0] & 1, indices[:, 0, 0])
+    assert torch.equal(sequence[:, 0] >> joined - 1, indices[:, 0, joined - 1])
     assert data_and_config(str(tmp_path / "s"), "tiny", ["bits_per_group=1"])[1].sequence_length == 4 * bits
+
+
+def test_held_out_tokens_come_in_the_order_of_those_to_train_on(tmp_path: Path) -> None:
+    whole = shard(6, tokens=Tokens(torch.randint(512, (6, 4, 3)), 9, (32, 32)))
+    write_shard(tmp_path / "s", whole)
+    data, config = data_and_config(str(tmp_path / "s"), "tiny", ["bit_order=consecutive"])
+    held = held_out_data(str(tmp_path / "s"), data, config.num_classes)
+    assert torch.equal(held.rows(range(6))[0], data.rows(range(6))[0])
+    assert not torch.equal(held.rows(range(6))[0], to_sequence(whole.tokens, 9))
+    assert to_tokens(held.rows(range(6))[0], config) == whole.tokens

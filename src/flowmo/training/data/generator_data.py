@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ... import config as configs
 from ...errors import ConfigError, TrainingError
@@ -11,7 +12,6 @@ from ...generation.presets import preset as preset_of
 from ...labels import check_same_classes
 from .token_data import TokenSet, read_token_set
 
-GROUP = "bits_per_group"
 MOST_JOINED = 10  # single bits that become one integer where nothing else is asked for: a vocabulary of 1,024
 
 
@@ -23,7 +23,8 @@ def data_and_config(
     That is a new generator, or the one of ``init``.
 
     settings: "name=value" of the preset. Tokens of single bits, as a model of any rate has them, are joined to larger
-    integers where the settings do not say otherwise, since a sequence of bits would be very long.
+    integers where the settings do not say otherwise: a sequence of bits would be very long, and bits in order of their
+    weight belong together.
     init: a generator's file.
     names: of the labels.
     Raises ConfigError for a preset or a setting that there is not, TrainingError for a generator that does not fit the
@@ -34,15 +35,15 @@ def data_and_config(
         if settings:
             raise ConfigError("--config cannot change the generator that --init loads")
         return _of_init(shards, init, names)
-    wanted = [value for name, _, value in (setting.partition("=") for setting in settings) if name == GROUP]
-    data = read_token_set(shards, _whole(wanted[-1]) if wanted else None, names)
-    if not wanted and data.layout.bits_per_group == 1:
-        data = read_token_set(shards, joined_bits(data.layout.bits_per_token), names)
-        settings = [*settings, f"{GROUP}={data.bits_per_group}"]
-    config = configs.override(new_config(data.layout, data.num_classes), list(settings))
+    data = read_token_set(shards, class_names=names)
+    settings = list(settings)
+    if data.layout.bits_per_group == 1:
+        joined = joined_bits(data.layout.bits_per_token)
+        settings = [f"bits_per_group={joined}", "bit_order=consecutive", *settings]
+    config = configs.override(new_config(data.layout, data.num_classes), settings)
     if config.tokens != data.layout or config.num_classes < data.num_classes:
         raise ConfigError("tokens and num_classes are those of the shards; leave them out of --config")
-    return data, config
+    return replace(data, bits_per_group=config.bits_per_group, bit_order=config.bit_order), config
 
 
 def joined_bits(bits_per_token: int) -> int:
@@ -57,7 +58,7 @@ def held_out_data(shards: str, data: TokenSet, num_classes: int, named: bool = F
     named: whether the labels of ``data`` got other names than its shards have.
     Raises TrainingError or DataError for others.
     """
-    held = read_token_set(shards, data.bits_per_group)
+    held = read_token_set(shards, data.bits_per_group, bit_order=data.bit_order)
     if not named:
         check_same_classes(data.classes, held.classes, f"{shards} and the shards to train on")
     if held.layout != data.layout or held.num_classes > num_classes:
@@ -67,7 +68,7 @@ def held_out_data(shards: str, data: TokenSet, num_classes: int, named: bool = F
 
 def _of_init(shards: str, init: str, names: list[str] | None) -> tuple[TokenSet, GeneratorConfig]:
     config, classes, _ = read_generator_about(init)
-    data = read_token_set(shards, config.bits_per_group, names)
+    data = read_token_set(shards, config.bits_per_group, names, config.bit_order)
     if data.layout != config.tokens:
         raise TrainingError(f"{init} was trained on tokens of another tokenizer than the shards hold")
     if data.classes != classes or data.num_classes > config.num_classes:
@@ -76,9 +77,3 @@ def _of_init(shards: str, init: str, names: list[str] | None) -> tuple[TokenSet,
             f"the generator's own: flowmo info {init} --json > names.json, then --class-names names.json"
         )
     return data, config
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise ConfigError(f"{GROUP} must be a whole number, got {text!r}")
-    return int(text)

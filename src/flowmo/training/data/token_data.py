@@ -17,7 +17,7 @@ from ...data.sources import Texts
 from ...errors import DataError, TokenFileError
 from ...files import folder_in_words, user_path
 from ...generation import TokenLayout
-from ...generation.config import check_split
+from ...generation.config import BitOrder, check_split
 from ...generation.groups import regroup
 
 
@@ -35,6 +35,7 @@ class TokenSet:
     bits_per_group: int  # of the integers that rows() gives
     classes: list[str]  # names of the labels, or none
     described: str  # what the data are, in words
+    bit_order: BitOrder = "published"  # of the integers that rows() gives
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -57,16 +58,21 @@ class TokenSet:
         for k in np.unique(which):
             shard, here = self.shards[k], which == k
             found[here] = shard[places[here] - (ends[k] - len(shard))]
-        tokens = regroup(torch.from_numpy(found), self.layout.bits_per_group, self.bits_per_group).flatten(1)
+        own, wanted = self.layout.bits_per_group, self.bits_per_group
+        tokens = regroup(torch.from_numpy(found), own, wanted, wanted_order=self.bit_order).flatten(1)
         return tokens, torch.from_numpy(self.labels[places].astype(np.int64))
 
 
 def read_token_set(
-    path: str | Path, bits_per_group: int | None = None, class_names: Sequence[str] | None = None
+    path: str | Path,
+    bits_per_group: int | None = None,
+    class_names: Sequence[str] | None = None,
+    bit_order: BitOrder = "published",
 ) -> TokenSet:
     """Return the shards that ``path`` names, mapped and checked: a file, a folder of them, or a pattern.
 
-    bits_per_group: of the sequences, those of the shards by default. class_names: instead of those in the shards.
+    bits_per_group, bit_order: of the sequences; by default as many bits as the integers of the shards have.
+    class_names: instead of those in the shards.
     Raises DataError, naming the file, for shards without labels or of several tokenizers, and for labels that do not
     fit the names; TokenFileError for a damaged one; ConfigError where a token cannot be cut into such groups.
     """
@@ -118,6 +124,7 @@ def read_token_set(
         f"{len(found):,} images of {len(np.unique(found))} classes in "
         + (files[0].name if len(files) == 1 else f"{len(files)} shards")
         + f" of {folder_in_words(files[0].parent)}",
+        bit_order,
     )
 
 
