@@ -1,6 +1,6 @@
 """A small GPT of the library transformers over the tokens of a FlowMo model, and samples of it.
 
-    flowmo tokenize photos/ --model flowmo-mini-64 --labels --out tokens.npy
+    flowmo tokenize photos/ --size 128 --bits-per-token 18 --labels --out tokens.npy
     python examples/train_gpt.py tokens.npy --steps 2000 --out samples.png
 
 The lines that read the tokens come first; the rest is a plain training loop, to be replaced by your own.
@@ -39,7 +39,7 @@ def mixed(labels: np.ndarray) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description="train a small GPT over tokens, then sample from it")
     parser.add_argument("tokens", type=Path, help="file of 'flowmo tokenize DATA --out tokens.npy'")
-    parser.add_argument("--model", default="flowmo-mini-64", help="tokenizer that made the tokens")
+    parser.add_argument("--model", default="flowmo-mini", help="tokenizer that made the tokens")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--width", type=int, default=256)
@@ -128,7 +128,8 @@ def main() -> None:
             pad_token_id=0,
         )
     drawn = made[:, 1:].cpu().numpy().reshape(-1, facts["num_tokens"], facts["groups_per_token"])
-    images = flowmo.Tokens.from_numpy(drawn, facts["bits_per_group"], tuple(facts["image_size"])).to_images(tokenizer)
+    kind = facts["bits_per_group"], tuple(facts["image_size"]), facts["bit_order"]
+    images = flowmo.Tokens.from_numpy(drawn, *kind).to_images(tokenizer)
     flowmo.to_pil(torch.cat(list(images), dim=2))[0].save(arguments.out)
     print(f"{len(drawn)} samples in {arguments.out}")
 

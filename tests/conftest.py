@@ -75,6 +75,40 @@ def samples() -> Callable[[int], Tensor]:
 
 
 @pytest.fixture(scope="session")
+def learned(samples: Callable[[int], Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a small model that was trained on the packaged pictures at all noise levels, for some seconds.
+
+    What holds only of a trained model is tested on it: its samples are those pictures, and depend on code and noise.
+    """
+    from dataclasses import replace
+    from types import SimpleNamespace
+
+    from flowmo.config import SamplerConfig
+    from flowmo.presets import tiny
+    from flowmo.stages.mode_matching import LossWeights, ModeMatching, ModeMatchingConfig
+    from flowmo.tokenizer import FlowMo
+    from flowmo.weights import save_model
+
+    path, pictures, steps = tmp_path_factory.mktemp("learned") / "learned.safetensors", samples(32), 300
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sampler = SamplerConfig(2, 1.0, 1.25, (0.1, 0.9))
+        model = FlowMo(replace(tiny(), prediction="clean", sampler=sampler)).train()
+    stage = ModeMatching(model, ModeMatchingConfig(losses=LossWeights(perceptual=0)))
+    batch = SimpleNamespace(images=torch.cat([pictures, pictures.flip(3)]))
+    optimizer, generator = torch.optim.Adam(model.parameters()), torch.Generator().manual_seed(0)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * min(1, step / 20) * (1 - step / steps)
+        optimizer.zero_grad()
+        stage(batch, generator, step).total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    save_model(model.eval(), path, about={"images": 7})
+    return path
+
+
+@pytest.fixture(scope="session")
 def photographs(shared: Path) -> Callable[[str, int], Tensor]:
     """photographs(split, count): 32-pixel versions of real photographs, count 3 32 32 in [-1, 1]."""
     from flowmo.data import open_images, shorter_side_to, to_tensor

@@ -181,9 +181,9 @@ def test_wrong_use_is_explained(flowmo: Command, weights: Path, flags: tuple[Any
 
 
 def test_models_of_different_sizes_need_a_size(flowmo: Command, weights: Path) -> None:
-    result = flowmo("compare", FOLDER, "--models", weights, "flowmo-mini-64", "--out", "o", model=False)
+    result = flowmo("compare", FOLDER, "--models", weights, "flowmo-mini", "--out", "o", model=False)
     assert result.code == 2
-    assert "32 to 64 pixels" in result.err
+    assert "32 to 256 pixels" in result.err
     assert not Path("o").exists()
 
 

@@ -25,7 +25,7 @@ from flowmo.evaluation.results import labels, read_result
 from flowmo.flow import function_evaluations
 from flowmo.presets import tiny
 from flowmo.tokenizer import FlowMo
-from flowmo.weights import load, load_model, read_about, save_model
+from flowmo.weights import load_model, read_about, save_model
 
 FOLDER = CAT.parent
 
@@ -44,9 +44,9 @@ def result_of(out: str | Path, name: str) -> Any:
     return json.loads(Path(out, f"{name}.json").read_text())
 
 
-def test_variance(flowmo: Command) -> None:
+def test_variance(flowmo: Command, learned: Path) -> None:
     result = flowmo(
-        *("figure", "variance", FOLDER, "--model", "flowmo-mini-64", "--count", 5),
+        *("figure", "variance", FOLDER, "--model", learned, "--count", 5),
         *("--seeds", 3, "--seed", 2, "--out", "o", "--json"),
         model=False,
     )
@@ -60,25 +60,25 @@ def test_variance(flowmo: Command) -> None:
     assert all(picture["variance"] > 0 for picture in content["pictures"])
     mean = np.mean([picture["variance"] for picture in content["pictures"]])
     assert content["mean"]["variance"] == pytest.approx(mean)
-    assert found["models"][0]["name"] == "flowmo-mini-64"
+    assert found["models"][0]["name"] == "learned.safetensors"
     assert read_result(Path("o/variance.json")).kind == "figure variance"
 
 
-def test_discoloration_of_two_models(flowmo: Command, tmp_path: Path) -> None:
-    red = load("flowmo-mini-64")
+def test_discoloration_of_two_models(flowmo: Command, learned: Path, tmp_path: Path) -> None:
+    red = load_model(learned)
     with torch.no_grad():
         red.decoder.readout.bias[0::3] += 0.2
     save_model(red, tmp_path / "red" / "model.safetensors")
     result = flowmo(
         *("figure", "discoloration", FOLDER, "--count", 3, "--steps", 2, "--out", "o"),
-        *("--models", "flowmo-mini-64", tmp_path / "red"),
+        *("--models", learned, tmp_path / "red"),
         model=False,
     )
     assert result.code == 0, result.err
-    assert "flowmo-mini-64" in result.out
+    assert "learned" in result.out
     plot_of("o", "discoloration")
     ours, theirs = result_of("o", "discoloration")["content"]["models"]
-    assert (ours["model"], theirs["model"]) == ("flowmo-mini-64", "red")
+    assert (ours["model"], theirs["model"]) == ("learned", "red")
     assert theirs["mean_color_error"]["mean"] > ours["mean_color_error"]["mean"] + 3
     assert theirs["mean_color_error"]["cast_red_green_blue"][0] > 10
     assert [step["t"] for step in ours["along_steps"]] == [1.0, 0.5]
@@ -108,16 +108,14 @@ def test_figure_9_takes_the_papers_5000_pictures() -> None:
     assert arguments.count == 5000
 
 
-GRID = ("figure", "sampler-grid", FOLDER, "--model", "flowmo-mini-64", "--count", 2)
+GRID = ("figure", "sampler-grid", FOLDER, "--count", 2)
 GRID += ("--steps", 1, 2, "--rho", 1, 2, "--guidance", 1, 2)
 
 
-def test_sampler_grid_and_its_best_stored(flowmo: Command, tmp_path: Path) -> None:
-    source = tmp_path / "model.safetensors"
-    save_model(load("flowmo-mini-64"), source, about={"images": 7})
+def test_sampler_grid_and_its_best_stored(flowmo: Command, learned: Path, tmp_path: Path) -> None:
     result = flowmo(
         *(*GRID, "--interval", 0.1, 0.9, "--interval", 0.1, 1, "--out", "o", "--json"),
-        *("--store", tmp_path / "new.safetensors", "--model", source),
+        *("--store", tmp_path / "new.safetensors", "--model", learned),
         model=False,
     )
     assert result.code == 0, result.err
@@ -129,14 +127,14 @@ def test_sampler_grid_and_its_best_stored(flowmo: Command, tmp_path: Path) -> No
         assert row["passes"] == function_evaluations(from_dict(SamplerConfig, row["sampler"]))
     assert found["best"] == min(found["rows"], key=lambda row: (row["lpips"], row["passes"]))
     assert not list(Path("o").glob("*.partial"))
-    before, after = load_model(source), load_model(tmp_path / "new.safetensors")
+    before, after = load_model(learned), load_model(tmp_path / "new.safetensors")
     assert after.config.sampler != before.config.sampler
     sampler = found["best"]["sampler"]
     assert after.config.sampler.num_steps == sampler["num_steps"]
     assert after.config.sampler.guidance_interval == tuple(sampler["guidance_interval"])
     assert after.fingerprint() == before.fingerprint()
     assert read_about(tmp_path / "new.safetensors") == {"images": 7}
-    with safe_open(source, "pt") as a, safe_open(tmp_path / "new.safetensors", "pt") as b:
+    with safe_open(learned, "pt") as a, safe_open(tmp_path / "new.safetensors", "pt") as b:
         assert set(a.keys()) == set(b.keys())
         for name in a.keys():  # noqa: SIM118
             assert a.get_tensor(name).dtype == b.get_tensor(name).dtype
@@ -144,17 +142,17 @@ def test_sampler_grid_and_its_best_stored(flowmo: Command, tmp_path: Path) -> No
 
 
 def test_the_rule_of_psnr(flowmo: Command) -> None:
-    result = flowmo(*GRID, "--within", 0, "--out", "o", model=False)
+    result = flowmo(*GRID, "--within", 0, "--out", "o")
     assert result.code == 0, result.err
     found = result_of("o", "sampler-grid")["content"]
     assert found["best"]["psnr"] == max(row["psnr"] for row in found["rows"])
     assert "PSNR within 0 dB of the highest" in result.out
     assert sum(line.startswith("best ") for line in result.out.splitlines()) == 2  # its row, and the verdict
-    assert "exist already" in flowmo(*GRID, "--out", "o", model=False).err
+    assert "exist already" in flowmo(*GRID, "--out", "o").err
 
 
-def test_a_killed_grid_goes_on(flowmo: Command) -> None:
-    grid = [*map(str, GRID), "--steps", "1", "2", "3", "4", "--json"]
+def test_a_killed_grid_goes_on(flowmo: Command, learned: Path) -> None:
+    grid = [*map(str, (*GRID, "--model", learned)), "--steps", "1", "2", "3", "4", "--json"]
     words = [warm_python.python(), "-m", "flowmo", *grid, "--out", "killed"]
     process = subprocess.Popen(words, env=warm_python.environment(), stdout=subprocess.PIPE)
     partial, end = Path("killed/sampler-grid.partial"), time.monotonic() + 120
@@ -204,8 +202,8 @@ def test_bad_pictures_are_named_and_counted(flowmo: Command) -> None:
         (["sampler-grid", FOLDER, "--store", "new.pth"], "new.pth"),
         (["sampler-grid", FOLDER, "--criterion", "beauty"], "invalid choice"),
         (["sampler-grid", FOLDER, "--lpips", "nowhere.pth"], "nowhere.pth"),
-        (["discoloration", FOLDER, "--models", "flowmo-mini-64", "nothing"], "no model 'nothing'"),
-        (["discoloration", FOLDER, "--models", *["flowmo-mini-64"] * 7], "at most 6"),
+        (["discoloration", FOLDER, "--models", "flowmo-mini", "nothing"], "no model 'nothing'"),
+        (["discoloration", FOLDER, "--models", *["flowmo-mini"] * 7], "at most 6"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else None,
 )
@@ -217,9 +215,9 @@ def test_wrong_use(flowmo: Command, arguments: list[str], words: str) -> None:
 
 
 def test_models_of_different_sizes_are_not_compared(flowmo: Command, weights: Path) -> None:
-    result = flowmo("figure", "discoloration", FOLDER, "--models", "flowmo-mini-64", weights, model=False)
+    result = flowmo("figure", "discoloration", FOLDER, "--models", "flowmo-mini", weights, model=False)
     assert result.code == 2
-    assert "32 and 64 pixels" in result.err
+    assert "32 and 256 pixels" in result.err
 
 
 def test_a_model_is_never_stored_over_itself(flowmo: Command, weights: Path) -> None:
@@ -232,8 +230,8 @@ def test_a_model_is_never_stored_over_itself(flowmo: Command, weights: Path) -> 
 
 
 def test_names_on_plots() -> None:
-    assert labels(["flowmo-mini-64", "a/b/model.safetensors", "runs/lo", "x/flowmo_hi.pth"]) == [
-        "flowmo-mini-64",
+    assert labels(["flowmo-mini", "a/b/model.safetensors", "runs/lo", "x/flowmo_hi.pth"]) == [
+        "flowmo-mini",
         "b",
         "lo",
         "flowmo_hi.pth",

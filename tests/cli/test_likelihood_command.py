@@ -18,11 +18,11 @@ from flowmo.flow.solvers import asked_levels
 FOLDER = CAT.parent
 
 
-def test_the_right_code_makes_a_picture_likelier(flowmo: Command) -> None:
-    run = ("likelihood", "flowmo-mini-64", FOLDER, "--count", 3, "--steps", 2, "--num-probes", 2, "--out", "o")
+def test_the_right_code_makes_a_picture_likelier(flowmo: Command, learned: Path) -> None:
+    run = ("likelihood", learned, FOLDER, "--count", 3, "--steps", 2, "--num-probes", 2, "--out", "o")
     result = flowmo(*run, model=False)
     assert result.code == 0, result.err
-    found = read_result(Path("o/flowmo-mini-64-likelihood.json"))
+    found = read_result(Path("o/learned-likelihood.json"))
     assert found.data.count == 3
     content = found.content
     assert content["settings"]["start"] == pytest.approx(0.05)

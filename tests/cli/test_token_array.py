@@ -51,7 +51,24 @@ def test_an_array_of_tokens(flowmo: Command, pictures: Path) -> None:
     assert facts["classes"] == ["animals", "things"]
     assert (facts["fingerprint"], facts["vocabulary"], facts["length"]) == (f"{shard.fingerprint:08x}", 512, 32)
     rows = tokens.reshape(len(tokens), facts["num_tokens"], facts["groups_per_token"])
-    assert package.Tokens.from_numpy(rows, facts["bits_per_group"], tuple(facts["image_size"])) == shard.tokens
+    kind = facts["bits_per_group"], tuple(facts["image_size"]), facts["bit_order"]
+    assert package.Tokens.from_numpy(rows, *kind) == shard.tokens
+
+
+def test_single_bits_become_integers_that_a_sequence_model_can_take(flowmo: Command, pictures: Path) -> None:
+    """The packaged model's tokens are of bits in order of their weight: the first integer has the first of them."""
+    more = ("--labels", "--size", 64, "--bits-per-token", 18)
+    assert flowmo("tokenize", pictures, *more, "--out", "tokens.npy", model=False).code == 1  # one picture is bad
+    assert flowmo("tokenize", pictures, *more, "--out", "same.shard", model=False).code == 1
+    rows, facts = np.load("tokens.npy"), json.loads(Path("tokens.json").read_text())
+    bits = read_shard("same.shard").tokens
+    assert rows.shape == (8, 32)
+    assert rows.dtype == np.uint16
+    assert (facts["vocabulary"], facts["bits_per_group"], facts["bit_order"]) == (512, 9, "consecutive")
+    assert np.array_equal(rows[:, 0], (bits.indices[:, 0, :9] * 2 ** torch.arange(9)).sum(1))
+    rows = rows.reshape(len(rows), facts["num_tokens"], facts["groups_per_token"])
+    kind = facts["bits_per_group"], tuple(facts["image_size"]), facts["bit_order"]
+    assert package.Tokens.from_numpy(rows, *kind) == bits
 
 
 def test_nothing_is_overwritten_unasked(flowmo: Command, pictures: Path) -> None:

@@ -30,9 +30,10 @@ def test_tokens_for_other_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         target = tmp_path / "photos" / str(i % 2) / f"{path.stem}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.open(path).resize((64, 64)).save(target)
-    assert main(["tokenize", "photos/", "--model", "flowmo-mini-64", "--labels", "--out", "tokens.npy"]) == 0
+    size = ["--size", "128", "--bits-per-token", "18"]
+    assert main(["tokenize", "photos/", *size, "--labels", "--out", "tokens.npy"]) == 0
     found: dict = {}
     exec(BLOCKS[1] + BLOCKS[2], found)
     assert found["tokens"].shape == (4, 128)
-    assert [picture.size for picture in found["pictures"]] == [(64, 64)] * 4
+    assert [picture.size for picture in found["pictures"]] == [(128, 128)] * 4
     assert len(BLOCKS) == 3

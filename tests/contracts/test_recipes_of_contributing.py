@@ -61,7 +61,7 @@ out = Path(sys.argv[1])
 assert Path(flowmo.__file__).is_relative_to(out), flowmo.__file__
 photos = str(Path(flowmo.__file__).parent / "samples")
 options = ["--limit", "2", "--steps", "1", "--guidance", "1", "--out", str(out / "results")]
-assert main(["evaluate", "flowmo-mini-64", photos, "--metrics", "psnr", "farthest", *options]) == 0
+assert main(["evaluate", "flowmo-mini", photos, "--metrics", "psnr", "farthest", *options]) == 0
 
 torch.manual_seed(0)
 config = replace(tiny(), quantizer=QuantizerConfig(kind="scaled", first_scale=0.5))
@@ -228,12 +228,12 @@ def test_a_metric_and_a_quantizer_take_the_files_that_are_named(tmp_path: Path) 
     insert(copy / quantizer[2], "    tanh_bound: bool", "    first_scale: float = 1.0\n")
 
     heading, line, *_ = run_with(tmp_path, USE, tmp_path).splitlines()
-    result = json.loads((tmp_path / "results" / "flowmo-mini-64-standard.json").read_text())["content"]
+    result = json.loads((tmp_path / "results" / "flowmo-mini-standard.json").read_text())["content"]
     assert "farthest pixel" in heading
     assert f"{result['metrics']['farthest']:.1f}" in line
     assert 0 < result["metrics"]["farthest"] <= 255
     assert result["conventions"]["farthest"] == "8-bit levels"
-    table = (tmp_path / "results" / "flowmo-mini-64-standard.csv").read_text().splitlines()
+    table = (tmp_path / "results" / "flowmo-mini-standard.csv").read_text().splitlines()
     assert "farthest" in table[0].split(",")
 
     facts = json.loads((tmp_path / "facts.json").read_text())

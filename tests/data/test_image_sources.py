@@ -270,7 +270,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     for path, words in (
         (tmp_path / "nowhere", "no such file or folder; check the path"),
-        ("flowmo-mini-64", "that is a model's name, and models stand before the data"),
+        ("flowmo-mini", "that is a model's name, and models stand before the data"),
         (tmp_path, "no image found"),
         (tmp_path / "*.parquet", "no file matches"),
         (tmp_path / "notes.txt", "give a folder"),

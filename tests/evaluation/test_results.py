@@ -135,7 +135,7 @@ def test_picture_checksums_are_of_pixels_in_order(samples: Callable[[int], Tenso
 @pytest.mark.parametrize(
     ("name", "short"),
     [
-        ("flowmo-mini-64", "flowmo-mini-64"),
+        ("flowmo-mini", "flowmo-mini"),
         ("/a/runs/b/model.safetensors", "b"),
         ("/a/runs/b", "b"),
         ("/a/flowmo_lo.pth", "flowmo_lo.pth"),

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import flowmo
 from flowmo.config import SamplerConfig
 from flowmo.data import to_uint8
 from flowmo.errors import ConfigError, ImageError
@@ -34,18 +33,19 @@ from flowmo.metrics.networks import Networks
 from flowmo.metrics.pixels import psnr
 from flowmo.perceptual import load_lpips
 from flowmo.tokenizer import FlowMo
+from flowmo.weights import load_model
 
-SIZE = (64, 64)
+SIZE = (32, 32)
 
 
 @pytest.fixture(scope="module")
-def model() -> FlowMo:
-    return flowmo.load("flowmo-mini-64")  # whose samples differ by their noise
+def model(learned: Path) -> FlowMo:
+    return load_model(learned)
 
 
 @pytest.fixture(scope="module")
 def pictures(samples: Callable[[int], Tensor]) -> Tensor:
-    return samples(64)[:3]
+    return samples(32)[:3]
 
 
 def test_equal_seeds_have_no_variance(model: FlowMo, pictures: Tensor) -> None:

@@ -19,13 +19,13 @@ from flowmo.generation import (
     find_class,
     first_name,
     read_class_names,
-    regroup,
     to_sequence,
     to_tokens,
 )
 from flowmo.pipelines.class_images import check_layout
 from flowmo.presets import tiny
 from flowmo.quantize import make_quantizer
+from flowmo.quantize.groups import regroup
 from flowmo.quantize.tokens import Tokens
 from flowmo.tokenizer import FlowMo
 

@@ -134,9 +134,9 @@ def test_a_new_metric_is_one_entry(
         lambda m: {"psnr_worst": float(m.columns["psnr"].min())}, "dB of the farthest picture",
     )  # fmt: skip
     monkeypatch.setattr(table, "METRICS", (*METRICS, worst))
-    arguments = ["evaluate", "flowmo-mini-64", str(PICTURES), "--metrics", "psnr", "psnr_worst", "--limit", "3"]
+    arguments = ["evaluate", "flowmo-mini", str(PICTURES), "--metrics", "psnr", "psnr_worst", "--limit", "3"]
     assert main([*arguments, "--steps", "1", "--guidance", "1", "--out", str(tmp_path)]) == 0
-    result = read_result(tmp_path / "flowmo-mini-64-standard.json")
+    result = read_result(tmp_path / "flowmo-mini-standard.json")
     assert result.content["metrics"]["psnr_worst"] < result.content["metrics"]["psnr"]
     assert result.content["conventions"]["psnr_worst"] == "dB of the farthest picture"
     heading, line, *_ = capsys.readouterr().out.splitlines()

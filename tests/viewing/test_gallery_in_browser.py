@@ -51,7 +51,7 @@ class Made:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     path = tmp_path_factory.mktemp("gallery") / "page.html"
     folder = str(packaged.paths()[0].parent)
-    assert main(["gallery", folder, "--model", "flowmo-mini-64", "--codecs", "webp", "jpeg", "--out", str(path)]) == 0
+    assert main(["gallery", folder, "--model", "flowmo-mini", "--codecs", "webp", "jpeg", "--out", str(path)]) == 0
     return Made(path)
 
 
@@ -73,13 +73,13 @@ def browser(started: Browser, made: Made) -> Iterator[Browser]:
 def test_what_is_seen_is_what_was_measured(browser: Browser, made: Made) -> None:
     """Every pixel of both panes, to the last bit, on its side of the divider."""
     shot = browser.screenshot("#stage")
-    assert made.panes[:2] == ["Original", "flowmo-mini-64"]
+    assert made.panes[:2] == ["Original", "flowmo-mini"]
     side = shot.shape[0]
-    places = ((np.arange(64) + 0.5) / 64 * side).astype(int)
+    places = ((np.arange(256) + 0.5) / 256 * side).astype(int)
     seen = shot[places][:, places]
-    parts = [(made.pixels(0, 0), slice(2, 29)), (made.pixels(0, 1), slice(35, 62))]  # the divider is in the middle
+    parts = [(made.pixels(0, 0), slice(8, 116)), (made.pixels(0, 1), slice(140, 248))]  # the divider is in the middle
     for expected, columns in parts:
-        rows = slice(2, 28)  # above the divider's handle
+        rows = slice(8, 112)  # above the divider's handle
         assert np.array_equal(seen[rows, columns], expected[rows, columns])
 
 
@@ -107,7 +107,7 @@ def test_the_divider_is_moved_by_keys(browser: Browser) -> None:
     browser.press(RIGHT, RIGHT)
     assert slider.get_attribute("role") == "slider"
     assert slider.get_attribute("aria-valuenow") == "54"
-    assert slider.get_attribute("aria-valuetext") == "Original 54 %, flowmo-mini-64 46 %"
+    assert slider.get_attribute("aria-valuetext") == "Original 54 %, flowmo-mini 46 %"
     browser.press("\ue011")  # Home
     assert slider.get_attribute("aria-valuenow") == "0"
     browser.press("\ue010", LEFT)  # End
@@ -146,6 +146,7 @@ def test_zoom_and_pan_follow_in_all_panes(browser: Browser, made: Made) -> None:
     browser.press("+")
     assert views()[0] == pytest.approx(1.5)
     styles = "return [...document.querySelectorAll('.view img')].map((image) => getComputedStyle(image).imageRendering)"
+    browser.press(*"++++")  # until the small panes enlarge too
     assert set(browser.run(styles)) == {"pixelated"}
     browser.click("#smooth")
     assert set(browser.run(styles)) == {"auto"}
@@ -156,7 +157,7 @@ def test_keys_go_from_picture_to_picture(browser: Browser, made: Made) -> None:
         alt = browser.find("#right-picture").get_attribute("alt")
         source = browser.find("#right-picture").get_attribute("src")
         picture = made.names.index(browser.find("#name").text)
-        assert alt == f"{made.names[picture]}, flowmo-mini-64"
+        assert alt == f"{made.names[picture]}, flowmo-mini"
         assert source == f"data:image/webp;base64,{made.rows[picture][1]}"
         return browser.find("#name").text, browser.find("#place").text
 
@@ -221,7 +222,7 @@ def test_the_totals(browser: Browser, made: Made) -> None:
         assert found["LPIPS, mean"] == f"{lpips[row].mean():.3f}"
         assert found["PSNR, mean"] == f"{np.mean(made.numbers(row + 1, 'psnr')):.2f} dB"
         assert float(found["nearest by LPIPS"].removesuffix(" %")) == pytest.approx(100 * nearest[row], abs=0.51)
-    assert table["flowmo-mini-64"]["bits per pixel"] == "0.281"
+    assert table["flowmo-mini"]["bits per pixel"] == "0.219"
 
 
 def test_light_and_dark(browser: Browser, made: Made) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..files import replacing, write_json
-from ..quantize.tokens import smallest_unsigned
+from ..quantize.groups import joined_bits, regroup
+from ..quantize.tokens import BitOrder, smallest_unsigned
 from .shard import Shard
 
 FORMAT = "flowmo-array-1"
@@ -28,16 +29,22 @@ def write_array(target: Path, shard: Shard) -> dict[str, Any]:
     """Write the integers of a shard as an array n x length, its labels and its facts, and return the facts.
 
     A row is one image: token by token, and in a token group by group, each integer below ``vocabulary``.
-    The type is the smallest unsigned one that holds them.
+    Tokens of single bits, as a model of any rate has them, become integers of several bits that follow one another,
+    since a row would be very long. The type is the smallest unsigned one that holds them.
     """
     tokens = shard.tokens
-    length = tokens.num_tokens * tokens.num_groups
-    dtype = smallest_unsigned(tokens.bits_per_group)
+    joined = tokens.bits_per_group == 1
+    bits = joined_bits(tokens.bits_per_token) if joined else tokens.bits_per_group
+    order: BitOrder = "consecutive" if joined else "published"
+    groups = tokens.bits_per_token // bits
+    length = tokens.num_tokens * groups
+    dtype = smallest_unsigned(bits)
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (len(tokens), length)}
     with replacing(target) as part, part.open("wb") as file:  # no memory map, which a full disk ends without a word
         np.lib.format.write_array_header_1_0(file, header)
         for first in range(0, len(tokens), ROWS_AT_ONCE):
-            rows = tokens.indices[first : first + ROWS_AT_ONCE].flatten(1)
+            rows = tokens.indices[first : first + ROWS_AT_ONCE]
+            rows = regroup(rows, tokens.bits_per_group, bits, wanted_order=order)
             file.write(rows.cpu().numpy().astype(dtype).tobytes())
     labels_file, facts_file = files_beside(target)
     labels_file.unlink(missing_ok=True)
@@ -51,11 +58,12 @@ def write_array(target: Path, shard: Shard) -> dict[str, Any]:
         "images": len(tokens),
         "length": length,
         "dtype": dtype.name,
-        "vocabulary": shard.num_codes or 2**tokens.bits_per_group,
+        "vocabulary": shard.num_codes or 2**bits,
         "order": "token-major, then group; bit i of an integer has the value 2**i",
         "num_tokens": tokens.num_tokens,
-        "groups_per_token": tokens.num_groups,
-        "bits_per_group": tokens.bits_per_group,
+        "groups_per_token": groups,
+        "bits_per_group": bits,
+        "bit_order": order,
         "bits_per_token": tokens.bits_per_token,
         "image_size": list(tokens.image_size),
         "fit": shard.fit,

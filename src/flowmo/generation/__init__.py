@@ -13,7 +13,7 @@ from .files import (
     save_generator,
 )
 from .generate import generate, image_seed
-from .groups import check_image_size, check_tokenizer, regroup, to_sequence, to_tokens
+from .groups import check_image_size, check_tokenizer, to_sequence, to_tokens
 from .loss import MaskedLoss, Predict, draw_masks, masked_loss
 from .model import NO_CLASS, Generator
 from .schedule import SCHEDULES, masked_share, random_masks, tokens_left
@@ -46,7 +46,6 @@ __all__ = [
     "random_masks",
     "read_class_names",
     "read_generator_about",
-    "regroup",
     "save_generator",
     "to_sequence",
     "to_tokens",

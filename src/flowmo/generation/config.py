@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from ..config import check_range, shortened
 from ..errors import ConfigError
-from ..quantize.tokens import Tokens, check_bits_per_group, check_size
-
-
-BitOrder = Literal["published", "consecutive"]
-"""Which bits of a token one integer of a sequence holds: the published ones (A8), or such as follow one another."""
-
-
-def check_split(bits_per_token: int, bits_per_group: int) -> None:
-    """Raise ConfigError unless groups of so many bits make up a token."""
-    if bits_per_token % bits_per_group:
-        raise ConfigError(f"bits_per_token {bits_per_token} is not a multiple of bits_per_group {bits_per_group}")
+from ..quantize.groups import check_split
+from ..quantize.tokens import BitOrder, Tokens, check_bits_per_group, check_size
 
 
 @dataclass(frozen=True)

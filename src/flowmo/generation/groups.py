@@ -1,10 +1,6 @@
 """Stage 2: tokens of images to the sequence of integers that a generator sees, and back (Appendix A.3; A8).
 
-In the published order bit b of integer g of a token is its channel b * G + g, least significant bit first.
-So in integers of another size the same channels stand in other places.
-In the consecutive order it is channel g * bits_per_group + b: where channels stand in order of their weight, as those of
-a transform code do, the first integer is the coarsest part of the token.
-The integers follow one another token by token, then group by group.
+The integers follow one another token by token, then group by group; quantize/groups.py says which bits each holds.
 """
 
 from __future__ import annotations
@@ -13,33 +9,12 @@ from torch import Tensor
 
 from ..config import FlowMoConfig
 from ..errors import TokenFileError
-from ..quantize.tokens import Tokens, bits_from_integers, integers_from_bits
-from .config import BitOrder, GeneratorConfig, TokenLayout, check_split
+from ..quantize.groups import regroup
+from ..quantize.tokens import BitOrder, Tokens
+from .config import GeneratorConfig, TokenLayout
 
 MOST_LARGER = 16
 """How many times the pixels that a tokenizer was trained at its generator's images may have."""
-
-
-def regroup(
-    indices: Tensor,
-    bits_per_group: int,
-    wanted: int,
-    order: BitOrder = "published",
-    wanted_order: BitOrder = "published",
-) -> Tensor:
-    """Return tokens as integers B N G' of ``wanted`` bits; they come as B N G of ``bits_per_group`` bits.
-
-    order, wanted_order: which bits an integer holds before and after.
-    Raises ConfigError where the bits of a token are no multiple of ``wanted``, or an integer is out of range.
-    """
-    if (wanted, wanted_order) == (bits_per_group, order):
-        return indices
-    check_split(indices.shape[2] * bits_per_group, wanted)
-    bits = bits_from_integers(indices, bits_per_group)
-    channels = (bits if order == "consecutive" else bits.transpose(-1, -2)).flatten(2)  # B N K
-    if wanted_order == "consecutive":
-        return integers_from_bits(channels.unflatten(2, (-1, wanted)))
-    return integers_from_bits(channels.unflatten(2, (wanted, -1)).transpose(-1, -2))
 
 
 def to_sequence(tokens: Tokens, bits_per_group: int, bit_order: BitOrder = "published") -> Tensor:

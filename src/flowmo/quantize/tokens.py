@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 MAX_BITS_PER_GROUP = 24
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+
+BitOrder = Literal["published", "consecutive"]
+"""Which bits of a token one integer holds: the published ones (A8), or such as follow one another (groups.py)."""
 
 
 class Detokenizer(Protocol):
@@ -166,14 +169,28 @@ class Tokens:
         return self.indices.cpu().numpy().astype(smallest_unsigned(self.bits_per_group))
 
     @classmethod
-    def from_numpy(cls, array: np.ndarray, bits_per_group: int, image_size: tuple[int, int]) -> Tokens:
-        """Return the tokens of an array B N G of any integer type; the inverse of :meth:`numpy`. Raises ConfigError."""
+    def from_numpy(
+        cls,
+        array: np.ndarray,
+        bits_per_group: int,
+        image_size: tuple[int, int],
+        bit_order: BitOrder = "published",
+    ) -> Tokens:
+        """Return the tokens of an array B N G of any integer type; the inverse of :meth:`numpy`.
+
+        bit_order: ``consecutive`` takes integers of bits that follow one another, as ``flowmo tokenize --out NAME.npy``
+        writes them for a model of any rate; the tokens are then of single bits, as that model has them.
+        Raises ConfigError.
+        """
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu":
             raise ConfigError(
                 f"token indices must be an array of integers, got {getattr(array, 'dtype', type(array))}; a tensor is "
                 "given to Tokens(...) itself"
             )
-        return cls(torch.from_numpy(array.astype(np.int64)), bits_per_group, image_size)
+        tokens = cls(torch.from_numpy(array.astype(np.int64)), bits_per_group, image_size)
+        if bit_order == "published":
+            return tokens
+        return cls(bits_from_integers(tokens.indices, bits_per_group).flatten(2), 1, image_size)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the tokens to an ``.npz`` file, all of it or nothing, and return its path.

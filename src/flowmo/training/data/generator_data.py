@@ -10,9 +10,8 @@ from ...errors import ConfigError, TrainingError
 from ...generation import GeneratorConfig, read_generator_about
 from ...generation.presets import preset as preset_of
 from ...labels import check_same_classes
+from ...quantize.groups import joined_bits
 from .token_data import TokenSet, read_token_set
-
-MOST_JOINED = 10  # single bits that become one integer where nothing else is asked for: a vocabulary of 1,024
 
 
 def data_and_config(
@@ -44,11 +43,6 @@ def data_and_config(
     if config.tokens != data.layout or config.num_classes < data.num_classes:
         raise ConfigError("tokens and num_classes are those of the shards; leave them out of --config")
     return replace(data, bits_per_group=config.bits_per_group, bit_order=config.bit_order), config
-
-
-def joined_bits(bits_per_token: int) -> int:
-    """Return how many single bits become one integer: the largest share of a token of at most ``MOST_JOINED``."""
-    return max(bits for bits in range(1, MOST_JOINED + 1) if bits_per_token % bits == 0)
 
 
 def held_out_data(shards: str, data: TokenSet, num_classes: int, named: bool = False) -> TokenSet:

@@ -17,8 +17,8 @@ from ...data.sources import Texts
 from ...errors import DataError, TokenFileError
 from ...files import folder_in_words, user_path
 from ...generation import TokenLayout
-from ...generation.config import BitOrder, check_split
-from ...generation.groups import regroup
+from ...quantize.groups import check_split, regroup
+from ...quantize.tokens import BitOrder
 
 
 @dataclass(frozen=True)
