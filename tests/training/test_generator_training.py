@@ -18,10 +18,10 @@ from flowmo.cli.main import main
 from flowmo.codec import read_shard, write_shard
 from flowmo.errors import ConfigError, TrainingError
 from flowmo.generation import DecodeSettings, Generator, decode, load_generator
-from flowmo.generation.presets import tiny
 from flowmo.training import Run, World
 from flowmo.training.checkpoints.checkpoint import read_checkpoint
-from flowmo.training.data.token_data import TokenLoader, TokenSet, read_token_set
+from flowmo.training.data.generator_data import data_and_config
+from flowmo.training.data.token_data import TokenLoader, TokenSet
 from flowmo.training.generator import (
     GENERATOR,
     GeneratorStep,
@@ -57,7 +57,7 @@ def shard(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def learned(shard: Path) -> tuple[Generator, TokenSet, GeneratorTrainConfig]:
     """A generator of a quarter of a million parameters after 400 small steps."""
-    data = read_token_set(shard)
+    data, model = data_and_config(str(shard), "tiny")
     config = GeneratorTrainConfig(
         images=3200,
         batch_size=8,
@@ -68,7 +68,7 @@ def learned(shard: Path) -> tuple[Generator, TokenSet, GeneratorTrainConfig]:
         precision="fp32",
     )
     torch.manual_seed(0)
-    step, ready, state, meter = assemble_generator(Generator(tiny(data.layout, 2), data.classes), config, World())
+    step, ready, state, meter = assemble_generator(Generator(model, data.classes), config, World())
     run = Run(shard.parent, config, step, GENERATOR, ready, state, meter=meter)
     for batch in TokenLoader(data, config.batch_size, config.seed):
         run.update(batch)
@@ -117,7 +117,7 @@ def command(shard: Path, out: Path, *more: str, **settings: object) -> list[str]
 @pytest.fixture(scope="module")
 def whole(shard: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    assert main(command(shard, folder, "--tokenizer", "flowmo-mini-64")) == 0
+    assert main(command(shard, folder, "--tokenizer", "flowmo-mini")) == 0
     return folder
 
 
@@ -139,7 +139,7 @@ def test_a_generator_run_leaves_what_it_promises(whole: Path) -> None:
     for strip, image, text in zip(strips, shown, ("0 pizza", "1 alp"), strict=True):
         ImageDraw.Draw(image).text((2, 9), text, 40, ImageFont.load_default(13), anchor="lm")
         assert np.abs(strip.astype(int) - np.asarray(image).astype(int)).max() <= 2
-    assert model.config.tokens.num_tokens == 64
+    assert model.config.tokens.num_tokens == 16
     assert (whole / "raw_before_cooldown.safetensors").is_file()
 
 
@@ -287,7 +287,7 @@ def test_other_group_sizes_and_dry_run(shard: Path, tmp_path: Path, capsys: pyte
     assert '"label_dropout": 0.1' in shown
     assert not (tmp_path / "out").exists()
     assert main(command(shard, tmp_path / "six", "--model", "bits_per_group=6", "width=32", images=8)) == 0
-    assert load_generator(tmp_path / "six").config.sequence_length == 192
+    assert load_generator(tmp_path / "six").config.sequence_length == 48
 
 
 def test_the_published_settings_of_stage_2() -> None:
@@ -302,13 +302,13 @@ def test_the_published_settings_of_stage_2() -> None:
 
 def test_recomputed_blocks_change_nothing(shard: Path, tmp_path: Path) -> None:
     """Long skips included: a block that reads an earlier one is computed again from both."""
-    data = read_token_set(shard)
+    data, model = data_and_config(str(shard), "tiny")
     batch = next(iter(TokenLoader(data, 8, 0)))
     gradients = []
     for recompute in (False, True, 0.5):
         torch.manual_seed(0)
         config = GeneratorTrainConfig(recompute_blocks=recompute, precision="fp32")
-        step, ready, _, _ = assemble_generator(Generator(replace(tiny(data.layout, 2), depth=4)), config, World())
+        step, ready, _, _ = assemble_generator(Generator(replace(model, depth=4)), config, World())
         ready(batch, torch.Generator().manual_seed(3), 0).total.backward()
         gradients.append({name: p.grad for name, p in step.model.named_parameters()})
     for name, gradient in gradients[0].items():
@@ -318,10 +318,10 @@ def test_recomputed_blocks_change_nothing(shard: Path, tmp_path: Path) -> None:
 
 
 def test_label_dropout_and_smoothing_reach_the_loss(shard: Path) -> None:
-    data = read_token_set(shard)
+    data, config = data_and_config(str(shard), "tiny")
     batch = next(iter(TokenLoader(data, 8, 0)))
     torch.manual_seed(0)
-    model = Generator(tiny(data.layout, 2))
+    model = Generator(config)
     with torch.no_grad():
         model.class_embedding.weight.mul_(100)
 
