@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Few-step decoding: decoders distilled from a model, measured beside it with as many passes and with its own, and the table
-# of the README. About two hours on one CPU core, half an hour of it for each training. The same command again goes on.
+# of docs/SPEED.md. About two hours on one CPU core, half an hour of it for each training. The same command again goes on.
 #   runs/distill.sh MODEL DATA PHOTOGRAPHS OUT
-# MODEL: the teacher, and where the students begin: weights whose own sampler takes several passes, as the packaged ones
-# no longer do. DATA: Parquet files to train on; validation sees images of its validation part, after the first SKIP.
+# MODEL: the teacher, and where the students begin: weights whose own sampler takes several passes, as those of
+# runs/stages_64.sh. DATA: Parquet files to train on; validation sees images of its validation part, after the first SKIP.
 # PHOTOGRAPHS: a folder of Parquet files whose validation part is measured, all of it, or the first LIMIT. The result goes
-# into results/decoding.json and the README, or into RESULT alone. Nothing else should run while the table is made.
+# into results/decoding.json and docs/SPEED.md, or into RESULT alone. Nothing else should run while the table is made.
 set -euo pipefail
 model=${1%/model.safetensors} data=$2 photographs=$3 out=$4
 python=${PYTHON:-python}

@@ -6,11 +6,15 @@
 # guide, one of several steps with the tokens of TOKENIZER (a decoder of one step has no level where guidance acts).
 # COUNT: of each part only the first pictures. EACH: samples a class. INIT: a generator to start from. FLIP=1: train on
 # the mirrored pictures as well. BITS: of the integers of the sequence, where the tokenizer's are other (bits_per_group).
+# Without TOKENIZER it is the packaged one, and pictures of 64 pixels are coded enlarged (SIZE: 128), by 64 tokens of 27
+# bits (RATE); samples are made as small again before they are measured (PICTURES: 64).
 # OUT: shards, the run, samples, pictures and results. docs/GENERATION.md explains the steps.
 set -euo pipefail
 data=$1 out=$2
 root=$(cd "$(dirname "$0")/.." && pwd)
-python=${PYTHON:-python} device=${DEVICE:-cpu} tokenizer=${TOKENIZER:-flowmo-mini-64}
+python=${PYTHON:-python} device=${DEVICE:-cpu}
+if [ -z "${TOKENIZER:-}" ]; then SIZE=${SIZE-128} RATE=${RATE-27} PICTURES=${PICTURES-64}; fi
+tokenizer=${TOKENIZER:-flowmo-mini} size=${SIZE:-} rate=${RATE:-} pictures=${PICTURES:-}
 preset=${PRESET:-maskgit-mini} limit=${LIMIT:-90m} images=${IMAGES:-300000} cooldown=${COOLDOWN:-75000} batch=${BATCH:-32}
 other=${DECODER:-$tokenizer} first=${COUNT:-} each=${EACH:-10} steps=${STEPS:-64} noise=${NOISE:-4.5} classes=${CLASSES:-}
 guidances=${GUIDANCES-1 2 4} decoders=${DECODERS-} temperatures=${TEMPERATURES-0.7 1.3} guidance=${GUIDANCE:-4}
@@ -19,7 +23,8 @@ flowmo() { echo "+ flowmo $*" >&2; "$python" -m flowmo "$@"; }
 # 1. Tokens of both parts. CLASSES: a file of class names with their WordNet ids, where the data have none.
 shard() {
   [ -f "$out/$2.shard" ] || flowmo tokenize "$data" --split "$1" --model "$tokenizer" --out "$out/$2.shard" \
-    ${first:+--limit "$first"} ${classes:+--class-names "$classes"} --batch-size 64 --device "$device" "${@:3}"
+    ${first:+--limit "$first"} ${classes:+--class-names "$classes"} ${size:+--size "$size"} \
+    ${rate:+--bits-per-token "$rate"} --batch-size 64 --device "$device" "${@:3}"
 }
 shard train train
 shard validation validation
@@ -34,7 +39,8 @@ finished || flowmo train-generator "$out/train*.shard" "$out/run" --preset "$pre
 finished || { echo "not trained to the end; the same command goes on"; exit 0; }
 
 # 3. Samples: guidance in the generator, in the decoder and in both; temperatures, at GUIDANCE; and a grid to look at.
-generate() { flowmo generate --generator "$out/run" --device "$device" --steps "$steps" --choice-noise "$noise" --batch-size 50 "$@"; }
+generate() { flowmo generate --generator "$out/run" --device "$device" --steps "$steps" --choice-noise "$noise" \
+  ${pictures:+--size "$pictures"} --batch-size 50 "$@"; }
 samples() { [ -f "$out/samples/$1.npz" ] || generate -n "$each" --npz "$out/samples/$1.npz" --no-pictures "${@:2}"; }
 for strength in $guidances; do
   samples "guidance-$strength" --tokenizer "$tokenizer" --guidance "$strength"
@@ -51,7 +57,7 @@ done
 
 # 4. Numbers against the validation part, beside those of the controls.
 "$python" "$root/tools/generator_controls.py" "$out" --tokenizer "$tokenizer" --each "$each" --samples "guidance-$guidance" \
-  --device "$device"
+  ${pictures:+--size "$pictures"} --device "$device"
 unmeasured=()
 for file in "$out"/samples/*.npz; do
   [ -f "$out/results/$(basename "$file" .npz).json" ] || unmeasured+=("$file")

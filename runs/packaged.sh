@@ -13,7 +13,7 @@
 #   results, package   the rate curve on the validation images; the weights in half precision
 #
 # The lengths, in images, are those of two cores: CROPS LPIPS WHOLE COOL SEEKING. PRESET and SET (settings of training)
-# change the rest: runs/small.sh trains flowmo-mini-8 by it. PROCESSES=2 trains in as many processes, each of one thread,
+# change the rest. PROCESSES=2 trains in as many processes, each of one thread,
 # which on two cores that others use too is a third faster than one process of two threads. COMPILE=true makes a step
 # about 1.14 times as fast on a CPU, after some minutes, where there is a C++ compiler. The other numbers are those of the
 # trials in docs/LOG.md.

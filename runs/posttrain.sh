@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
-# Stage 1B on the packaged model, and what it is worth (Table 5): the model before; after 1B; and after the same extra
-# images of plain Stage 1A with the encoder frozen. About two hours on one CPU core. The same command again goes on.
-#   runs/posttrain.sh DATA PHOTOGRAPHS OUT [IMAGES] [TIME_LIMIT]
-# DATA: Parquet files to train on; checks see images of its validation part, after the first 4,000. PHOTOGRAPHS: a folder of
+# Stage 1B, and what it is worth (Table 5): a model before; after 1B; and after the same extra images of plain Stage 1A
+# with the encoder frozen. About two hours on one CPU core for a model of 64 pixels. The same command again goes on.
+#   MODEL=WEIGHTS runs/posttrain.sh DATA PHOTOGRAPHS OUT [IMAGES] [TIME_LIMIT]
+# MODEL: where it begins, such as that of runs/stages_64.sh. DATA: Parquet files to train on; checks see images of its validation part, after the first 4,000. PHOTOGRAPHS: a folder of
 # Parquet files whose validation part is measured, all of it. IMAGES, TIME_LIMIT: of each of the two trainings. The result
-# goes into results/posttraining.json and the README. MODEL: where it begins. The README's table begins at the packaged
-# weights of commit 6a494d2, from before Stage 1B and distillation; today's are those of the decoder that came of it.
+# goes into results/posttraining.json and docs/TRAINING.md, whose table begins at the weights of 64 pixels that commit
+# 6a494d2 had in the package.
 set -euo pipefail
 data=$1 photographs=$2 out=$3 images=${4:-2400} limit=${5:-40m}
 python=${PYTHON:-python}
-model=${MODEL:-flowmo-mini-64}
+model=${MODEL:?name the weights where it begins: MODEL=OUT/flowmo-mini-64.safetensors}
 root=$(cd "$(dirname "$0")/.." && pwd)
 flowmo() { echo "+ flowmo $*"; "$python" -m flowmo "$@"; }
 # A training to its end; within the time limit it may take this script several times.
 trained() { mkdir -p "$out"; flowmo "${@:2}" | tee "$out/$1.txt"; grep -q "^finished\|^stopped early" "$out/$1.txt" || {
   echo "$out/$1 goes on when this is run again"; exit 1; }; }
 
-# What both trainings share: the noise levels that the packaged model was trained with, small steps, a cool-down.
+# What both trainings share: the noise levels of runs/stages_64.sh, small steps, a cool-down.
 common=(seed=0 images="$images" batch_size=8 micro_batch=8 learning_rate=2e-4 warmup_images=160
   cooldown_images=$((images / 3)) ema_horizon=0.06 gradient_clip=0.5 validate_every=$((images / 3)) workers=1
   noise_levels.pure_noise_mass=0.3 noise_levels.uniform_mass=0.05 noise_levels.location=0.8 noise_levels.scale=0.8)
 
-# 1. Stage 1B. LPIPS and chains of two steps, as the packaged model's own sampler takes, did better here than a classifier's
+# 1. Stage 1B. LPIPS and chains of two steps, as that model's own sampler takes, did better here than a classifier's
 #    logits (docs/LOG.md), and no recomputation, to afford it on a CPU. SAMPLE changes it.
 trained 1b posttrain "$data" "$out/1b" --init "$model" --validation "$data" --validation-skip 4000 --validation-count 96 \
   --time-limit "$limit" --set "${common[@]}" sample.network=lpips_vgg \

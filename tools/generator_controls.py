@@ -1,11 +1,11 @@
 """Controls for a generator's numbers: pictures that its samples must lie between.
 
-    python tools/generator_controls.py OUT [--tokenizer MODEL] [--each N] [--samples NAME]
+    python tools/generator_controls.py OUT [--tokenizer MODEL] [--each N] [--samples NAME] [--size N]
 
 Writes into OUT/samples, in the layout of 'flowmo generate --npz', as many pictures as the samples have: what the
-tokenizer makes of the tokens of real pictures (the floor), of tokens drawn evenly, and of tokens drawn place by place
-from their frequencies in the training part; and a set of samples with shuffled labels. OUT is a folder of
-runs/generator.sh.
+tokenizer makes of the tokens of real pictures (the floor), of integers drawn evenly, and of integers drawn place by
+place from their frequencies in the training part; and a set of samples with shuffled labels. Integers are those that a
+generator sees. OUT is a folder of runs/generator.sh.
 """
 
 from __future__ import annotations
@@ -15,18 +15,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from flowmo import FlowMo, Tokens
 from flowmo.codec import read_shard
 from flowmo.data import to_uint8
 from flowmo.files import replacing
+from flowmo.quantize.groups import joined_bits, regroup
+from flowmo.quantize.tokens import BitOrder
 from flowmo.weights import load
+from flowmo.weights.load import PACKAGED
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--tokenizer", default="flowmo-mini-64")
+    parser.add_argument("--tokenizer", default=PACKAGED)
+    parser.add_argument("--size", type=int, help="side in pixels that the pictures are brought to, as the samples are")
     parser.add_argument("--each", type=int, default=10)
     parser.add_argument("--samples", default="guidance-*", help="whose labels are shuffled (default: the first set)")
     parser.add_argument("--device", default="cpu")
@@ -39,23 +44,39 @@ def main() -> None:
     assert held_out.labels is not None
     labels = held_out.labels.numpy()
     places = np.concatenate([np.flatnonzero(labels == c)[: arguments.each] for c in range(int(labels.max()) + 1)])
-    indices = held_out.tokens.indices[places]
+    bits, order = grouping_of(held_out.tokens)
+    indices, known = (joined(tokens, bits, order) for tokens in (held_out.tokens[places], train.tokens))
     random = np.random.RandomState(0)
-    even = torch.from_numpy(random.randint(0, 2**held_out.tokens.bits_per_group, indices.shape))
+    even = torch.from_numpy(random.randint(0, 2**bits, indices.shape))
     rows = torch.from_numpy(random.randint(0, len(train.names), indices.shape))
-    frequent = train.tokens.indices.gather(0, rows)  # each place from another picture
+    frequent = known.gather(0, rows)  # each place from another picture
     for name, drawn in (("floor-reconstructions", indices), ("control-even", even), ("control-frequencies", frequent)):
-        write(samples / f"{name}.npz", decode(model, held_out.tokens, drawn), labels[places])
+        tokens = Tokens.from_numpy(drawn.numpy(), bits, held_out.tokens.image_size, order)
+        write(samples / f"{name}.npz", decode(model, tokens, arguments.size), labels[places])
     with np.load(own[0]) as file:
         write(samples / "control-shuffled-labels.npz", file["arr_0"], random.permutation(file["arr_1"]))
 
 
-def decode(model: FlowMo, kind: Tokens, indices: torch.Tensor) -> np.ndarray:
-    """uint8 N H W 3."""
+def grouping_of(tokens: Tokens) -> tuple[int, BitOrder]:
+    """Return the bits of a generator's integers, and which they are, as train-generator has them by default."""
+    if tokens.bits_per_group == 1:
+        return joined_bits(tokens.bits_per_token), "consecutive"
+    return tokens.bits_per_group, "published"
+
+
+def joined(tokens: Tokens, bits: int, order: BitOrder) -> torch.Tensor:
+    """Return tokens as integers N L G of so many bits."""
+    return regroup(tokens.indices, tokens.bits_per_group, bits, wanted_order=order)
+
+
+def decode(model: FlowMo, tokens: Tokens, size: int | None) -> np.ndarray:
+    """Return the pictures uint8 N H W 3 of tokens, of ``size`` pixels a side where that is given."""
     parts = []
-    for i in range(0, len(indices), 50):
-        tokens = Tokens(indices[i : i + 50], kind.bits_per_group, kind.image_size)
-        images = model.detokenize(tokens, seed=list(range(i, i + len(tokens))))
+    for i in range(0, len(tokens), 50):
+        some = tokens[i : i + 50]
+        images = model.detokenize(some, seed=list(range(i, i + len(some)))).clamp(-1, 1)
+        if size is not None:
+            images = F.interpolate(images, (size, size), mode="bicubic", antialias=True)
         parts.append(to_uint8(images).permute(0, 2, 3, 1).cpu().numpy())
     return np.concatenate(parts)
 

@@ -3,8 +3,8 @@
     python tools/install_models.py OUT/package [SMALL/package ...] [--generator FILE] [--remove NAME ...] [--dry-run]
 
 OUT/package: a folder of tools/package_model.py (the end of runs/packaged.sh). In one go: the weights into the package;
-`flowmo.load()` and the default of every command; the model card of the packaged weights; the table of sizes of a model
-that goes. `make demo` and `flowmo generate` follow. --generator: a file of a generator, which becomes the packaged one.
+`flowmo.load()` and the default of every command; the model card of the packaged weights. `make demo` and `flowmo
+generate` follow. --generator: a file of a generator, which becomes the packaged one.
 --remove: packaged weights by their names, tokenizers or generators.
 
 Nothing is changed where the result would not be whole: weights other than their preset in presets.py, a generator whose
@@ -40,7 +40,6 @@ class Tree:
         package = root / "src" / "flowmo"
         self.tokenizers, self.generators = package / "weights" / "packaged", package / "generation" / "packaged"
         self.default, self.default_generator = package / "weights" / "load.py", package / "generation" / "files.py"
-        self.sizes = self.tokenizers / "sizes.json"
 
     def files(self) -> dict[str, Path]:
         """Return all packaged weights by name."""
@@ -50,7 +49,7 @@ class Tree:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packages", nargs="+", type=Path, help="folders of tools/package_model.py, the default first")
-    parser.add_argument("--generator", type=Path, help="weights of a generator, such as maskgit-mini-8.safetensors")
+    parser.add_argument("--generator", type=Path, help="weights of a generator, such as maskgit-mini.safetensors")
     parser.add_argument("--remove", nargs="+", default=[], metavar="NAME", help="packaged weights that go")
     parser.add_argument("--tree", type=Path, default=ROOT, help="the checkout (default: this one)")
     parser.add_argument("--dry-run", action="store_true", help="check and say what would be done, nothing else")
@@ -84,8 +83,6 @@ def install(arguments: argparse.Namespace) -> None:
         return
     for name in arguments.remove:
         present[name].unlink()
-    if tree.sizes.exists() and json.loads(tree.sizes.read_text())["model"] in arguments.remove:
-        tree.sizes.unlink()
     for paths, folder in ((tokenizers, tree.tokenizers), (generators, tree.generators)):
         for name, path in paths.items():
             with replacing(folder / f"{name}.safetensors") as part:

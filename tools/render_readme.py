@@ -23,7 +23,7 @@ from flowmo.weights.load import PACKAGED
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
-NAMES = ("EVALUATION", "ABLATIONS", "GENERATION", "LOG")
+NAMES = ("EVALUATION", "ABLATIONS", "GENERATION", "TRAINING", "SPEED", "LOG")
 DOCUMENTS = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES))
 SPEED_OF = f"train-{PACKAGED}"
 POSTTRAINING = ("rfid", "kid", "psnr", "ssim", "lpips_alex", "lpips_vgg")
@@ -96,9 +96,7 @@ def comparison() -> str:
 
 def half_precision() -> str:
     """What weights in bf16 change in each metric of the packaged model."""
-    full, half = (
-        read_result(RESULTS / "precision" / name / "flowmo-mini-64-standard.json") for name in ("fp32", "bf16")
-    )
+    full, half = (read_result(RESULTS / "precision" / name / f"{PACKAGED}-standard.json") for name in ("fp32", "bf16"))
     lines = ["| | fp32 | bf16 | difference |", "|---|---:|---:|---:|"]
     for metric in METRICS:
         a, b = (result.content["metrics"].get(metric.name) for result in (full, half))

@@ -10,15 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import flowmo
-from flowmo.cli.arguments.models import tell_other_size
 from flowmo.cli.main import main
 from flowmo.codec import TokenFile, encode_file, read_file
-from flowmo.presets import flowmo_mini_64, tiny
+from flowmo.presets import tiny
 from flowmo.samples import paths as sample_paths
 from flowmo.tokenizer import FlowMo
 from flowmo.weights import save_model
-from flowmo.weights.sizes import size_table
 
 SMALL = ["encoder.depth=1", "decoder.depth=1", "decoder.width=64", "decoder.heads=1", "image_size=128", "num_tokens=64"]
 
@@ -257,22 +254,6 @@ def test_the_closed_form_code_is_a_row_of_a_comparison(
     refused = [*command, "--bytes", "144", "--out", str(tmp_path / "refused"), "--transform", str(trained)]
     assert main(refused) == 2
     assert "no closed-form code" in capsys.readouterr().err
-
-
-def test_the_warning_says_how_much_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
-    """By our table, which is of the packaged model as it is; also in bench, compare and gallery."""
-    table = size_table()
-    if table is None:
-        pytest.skip("no packaged model of one size, and so no table")
-    assert table["fingerprint"] == f"{flowmo.load(table['model']).fingerprint():08x}"
-    rows = {row["side"]: row for row in table["rows"]}
-    assert set(rows) == {32, 48, 64, 80, 96, 128, 192, 256}
-    for side, size in ((128, (128, 128)), (256, (512, 200)), (32, (8, 8)), (80, (72, 80))):
-        tell_other_size(size, flowmo_mini_64())
-        own, there = (f"{rows[n]['psnr']:.1f} dB" for n in (64, side))
-        assert f"falls from {own} PSNR at 64x64 to {there} at {side}x{side}." in capsys.readouterr().err
-    tell_other_size((64, 64), flowmo_mini_64())
-    assert capsys.readouterr().err == ""
 
 
 def test_bench_compare_and_gallery_warn_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

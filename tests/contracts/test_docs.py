@@ -151,8 +151,8 @@ def test_the_training_settings_are_all_listed_with_their_defaults() -> None:
         for entry in reversed(STAGES.values())
         for name, value in flat(configs.to_dict(entry.config())).items()
     }
-    start = TRAINING.index("| setting |")
-    listed = {code_spans(row[0])[0]: row[1] for row in rows(TRAINING[start:])}
+    table, _, _ = TRAINING[TRAINING.index("| setting |") :].partition("\n\n")
+    listed = {code_spans(row[0])[0]: row[1] for row in rows(table)}
     assert listed == expected
 
 

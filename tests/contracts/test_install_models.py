@@ -178,22 +178,12 @@ def test_nothing_changes_where_the_package_would_not_be_whole(
     assert f"is not the preset {NEW!r}" in said
 
 
-def test_a_model_that_goes_takes_its_table_of_sizes_along(
-    package: Path, tree: Path, tool: Callable[[str], Tool]
-) -> None:
+def test_a_model_that_goes_takes_its_card_along(package: Path, tree: Path, tool: Callable[[str], Tool]) -> None:
     packaged, old = tree / "src" / "flowmo" / "weights" / "packaged", owner()
-    (packaged / "sizes.json").write_text(json.dumps({"model": old}))
     assert tool("install_models")(package, "--tree", tree, "--remove", old, PACKAGED_GENERATOR) == 0
     stay = {f"{name}.safetensors" for name in packaged_names()} - {f"{old}.safetensors"}
     assert {path.name for path in packaged.iterdir()} == {"README.md", f"{NEW}.safetensors"} | stay
     assert f"# {old}\n" not in (packaged / "README.md").read_text()
-    warned = in_tree(
-        tree,
-        "import sys; sys.stderr = sys.stdout; from flowmo.cli.arguments.models import tell_other_size; "
-        "from flowmo.presets import flowmo_mini_64; tell_other_size((128, 128), flowmo_mini_64())",
-    )
-    assert "trained at 64x64 pixels" in warned
-    assert "in our table" not in warned
 
 
 def test_the_demo_shows_two_rates_beside_thumbnail_and_codec(

@@ -36,7 +36,7 @@ def test_results_are_whole_and_of_the_packaged_model(name: str) -> None:
 
 def test_half_precision_is_measured_on_the_same_pictures() -> None:
     folder = ROOT / "results" / "precision"
-    full, half = (read_result(folder / name / "flowmo-mini-64-standard.json") for name in ("fp32", "bf16"))
+    full, half = (read_result(folder / name / f"{PACKAGED}-standard.json") for name in ("fp32", "bf16"))
     assert full.code["modified"] is half.code["modified"] is False
     assert (full.data, full.models) == (half.data, half.models)
     assert (full.content.get("precision"), half.content["precision"]) == (None, "bf16")

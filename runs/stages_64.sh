@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# A model like the packaged flowmo-mini-64, on two CPU cores in about two hours: runs/packaged_64.sh DATA OUT
+# The paper's Stage 1A with tokens learned from noise, small: flowmo-mini-64, on two CPU cores in about two hours.
+#   runs/stages_64.sh DATA OUT
 # DATA: a folder of Parquet files with 64 x 64 pictures. The same command again goes on from the last checkpoint.
-# docs/LOG.md tells how the packaged weights themselves were trained: these phases, and what was learned on the way.
+# runs/posttrain.sh and runs/distill.sh go on from its model. docs/LOG.md tells what was learned on the way.
 set -euo pipefail
 data=$1 out=$2
 # glibc gives large blocks back to the system after every operation and faults them in again; keeping them is faster.
