@@ -49,9 +49,10 @@ def flowmo_continuous() -> FlowMoConfig:
 
 
 def flowmo_mini_64() -> FlowMoConfig:
-    """Return the packaged model of 64 x 64 pixels: 64 tokens x 18 bits (0.281 bits per pixel), trained on a CPU.
+    """Return a model for 64 x 64 pixels that a CPU trains in hours: 64 tokens x 18 bits (0.281 bits per pixel).
 
-    Its four options differ from the paper's; docs/LOG.md says why.
+    Its tokens are learned from noise, as the paper's. Its four options differ from the paper's; docs/LOG.md says why.
+    runs/stages_64.sh trains it.
     """
     return FlowMoConfig(
         encoder=TransformerConfig(patch_size=8, width=256, depth=3, heads=4),
@@ -116,8 +117,7 @@ def flowmo_mini() -> FlowMoConfig:
 def flowmo_mini_8() -> FlowMoConfig:
     """Return :func:`flowmo_mini` for 64 x 64 pixels: tokens of 8 x 8 pixels and up to 18 bits (0.281 bits per pixel).
 
-    An image is 64 tokens of two groups of 9 bits, few enough for a generator to learn. 4.9 M parameters, since all
-    packaged weights together are to stay below 64 MB.
+    It has 4.9 M parameters. The closed-form code of images of fewer than 128 pixels is of this kind.
     """
     small = flowmo_mini()
     assert small.transform is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -173,7 +172,7 @@ def test_pictures_of_another_size(generate: Command, folder: Path) -> None:
         assert np.array_equal(samples["arr_0"][0], pixels(f"small/{DOG}-0000.png"))
     small = np.asarray(Image.open(f"own/{DOG}-0000.png").resize((16, 16), Image.Resampling.BICUBIC)).astype(int)
     assert np.abs(small - pixels(f"small/{DOG}-0000.png")).mean() < 0.5  # Pillow rounds and clips on the way
-    assert "not a whole number above 0" in generate(*arguments, "--size", 0).err
+    assert "not a whole number of at least 1" in generate(*arguments, "--size", 0).err
 
 
 def test_moments_of_the_unmasking(generate: Command, folder: Path) -> None:

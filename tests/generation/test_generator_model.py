@@ -42,9 +42,9 @@ def parameters(config: GeneratorConfig) -> int:
         return sum(p.numel() for p in Generator(config).parameters())
 
 
-@pytest.fixture
-def generator(lively: Callable[[nn.Module], nn.Module]) -> Generator:
-    model = Generator(SMALL, ["a", "b", "c"])
+@pytest.fixture(params=["integer", "token"])
+def generator(request: pytest.FixtureRequest, lively: Callable[[nn.Module], nn.Module]) -> Generator:
+    model = Generator(replace(SMALL, place=request.param), ["a", "b", "c"])
     lively(model)
     return model
 
@@ -59,7 +59,29 @@ def test_the_papers_size() -> None:
     assert [i for i, block in enumerate(model.blocks) if block.skip is not None] == list(range(15, 29))
     assert sum(p.numel() for p in model.parameters()) == 397_178_368
     assert parameters(maskgit_plain()) == 355_210_752
-    assert 2_600_000 < parameters(maskgit_mini(TokenLayout(num_tokens=64))) < 2_700_000
+    assert 4_500_000 < parameters(maskgit_mini(TokenLayout(num_tokens=64))) < 4_700_000
+
+
+def test_a_token_as_one_place_is_read_as_its_signs(lively: Callable[[nn.Module], nn.Module]) -> None:
+    """A third of the places of the same integers, and 0 for what is masked (MaskBit)."""
+    layout = TokenLayout(num_tokens=5, bits_per_token=9, bits_per_group=1)
+    model = Generator(GeneratorConfig(32, 2, 2, 3, bits_per_group=3, tokens=layout, place="token"))
+    lively(model)
+    assert model.positions.shape == (6, 32)
+    read: list[torch.Tensor] = []
+    model.token_embedding.register_forward_hook(lambda module, inputs, output: read.append(inputs[0]))
+    tokens = torch.randint(8, (2, 15))
+    mask = torch.rand(2, 15) < 0.5
+    logits = model(tokens, torch.tensor([0, 2]), mask)
+    assert logits.shape == (2, 15, 8)
+    signs = read[0].unflatten(2, (3, 3)).flatten(1, 2)  # B 15 3
+    assert (signs[mask] == 0).all()
+    assert torch.equal(((signs[~mask] + 1) / 2 * torch.tensor([1, 2, 4])).sum(-1).long(), tokens[~mask])
+    with pytest.raises(ConfigError, match="leave out place=token"):
+        GeneratorConfig(
+            32, 2, 2, 3, bits_per_group=9, tokens=replace(layout, bits_per_group=9, num_codes=7), place="token"
+        )
+    assert maskgit_mini(replace(layout, bits_per_group=9, num_codes=7)).place == "integer"
 
 
 def test_long_skips_join_mirror_images() -> None:
@@ -131,11 +153,11 @@ def test_generator_file_round_trip(generator: Generator, tmp_path: Path) -> None
     path = tmp_path / "model.safetensors"
     save_generator(generator, path, torch.float32, {"images": 7})
     again = load_generator(tmp_path)
-    assert again.config == SMALL
+    assert again.config == generator.config
     assert again.classes == ["a", "b", "c"]
     assert all(torch.equal(p, generator.get_parameter(name)) for name, p in again.named_parameters())
     assert not again.training
-    assert read_generator_about(path) == (SMALL, ["a", "b", "c"], {"images": 7})
+    assert read_generator_about(path) == (generator.config, ["a", "b", "c"], {"images": 7})
     with safe_open(path, framework="pt") as file:
         assert json.loads(file.metadata()["config"])["tokens"]["fingerprint"] == "0000002a"
     whole = path.stat().st_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -11,6 +12,9 @@ from ..config import check_range, shortened
 from ..errors import ConfigError
 from ..quantize.groups import check_split
 from ..quantize.tokens import BitOrder, Tokens, check_bits_per_group, check_size
+
+Place = Literal["integer", "token"]
+"""One integer, with an embedding of each value (the paper); or a token, read as its signs, 0 where masked (MaskBit)."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class GeneratorConfig:
     long_skips: bool = True  # False is ``depth`` plain blocks
     bits_per_group: int = 9  # of the integers of its sequence: 256 tokens of 18 bits become 512 of 9
     bit_order: BitOrder = "published"  # which bits of a token an integer holds
+    place: Place = "integer"  # what is one place of the transformer's sequence
     tokens: TokenLayout = TokenLayout()  # of the tokens that it was trained on
 
     def __post_init__(self) -> None:
@@ -78,6 +83,8 @@ class GeneratorConfig:
             raise ConfigError(f"long skips need an even depth, got {self.depth}; or set long_skips=false")
         check_bits_per_group(self.bits_per_group)
         check_split(self.tokens.bits_per_token, self.bits_per_group)
+        if self.place == "token" and self.tokens.num_codes is not None:
+            raise ConfigError("tokens that are not made of bits have no signs to be read as: leave out place=token")
         if self.tokens.num_codes is not None and self.bits_per_group != self.tokens.bits_per_token:
             raise ConfigError(
                 f"the tokenizer has {self.tokens.num_codes} codes, fewer than its bits allow: parts of a token would "
@@ -86,8 +93,13 @@ class GeneratorConfig:
 
     @property
     def sequence_length(self) -> int:
-        """Return L, the number of integers of one image."""
+        """Return L, the number of integers of one image, whatever is a place of the transformer's sequence."""
         return self.tokens.num_tokens * self.tokens.bits_per_token // self.bits_per_group
+
+    @property
+    def groups(self) -> int:
+        """Return G, the number of integers of one token."""
+        return self.tokens.bits_per_token // self.bits_per_group
 
     @property
     def vocabulary(self) -> int:

@@ -58,15 +58,21 @@ class Generator(Pretrained, nn.Module):
         c = config
         half, middle = (c.depth // 2, 1) if c.long_skips else (0, 0)
         self.remembered = half  # blocks whose output a later one is given too
-        self.token_embedding = nn.Embedding(c.vocabulary + 1, c.width)  # the last is the mask
+        self.token_embedding: nn.Embedding | nn.Linear
+        places, values = c.sequence_length, c.vocabulary
+        if c.place == "token":
+            places, values = c.tokens.num_tokens, c.groups * c.vocabulary
+            self.token_embedding = nn.Linear(c.tokens.bits_per_token, c.width)
+        else:
+            self.token_embedding = nn.Embedding(c.vocabulary + 1, c.width)  # the last is the mask
         self.class_embedding = nn.Embedding(c.num_classes + 1, c.width)  # the last is no class
-        self.positions = nn.Parameter(torch.zeros(c.sequence_length + 1, c.width))
+        self.positions = nn.Parameter(torch.zeros(places + 1, c.width))
         self.blocks = nn.ModuleList(
             Block(c.width, c.heads, c.mlp_ratio, skip=c.long_skips and i >= half + middle)
             for i in range(c.depth + middle)
         )
         self.norm = nn.LayerNorm(c.width)
-        self.readout = nn.Linear(c.width, c.vocabulary)
+        self.readout = nn.Linear(c.width, values)
         self.apply(_initialize)
         nn.init.trunc_normal_(self.positions, std=0.02)
 
@@ -82,15 +88,23 @@ class Generator(Pretrained, nn.Module):
         labels: int64 (B,), ``NO_CLASS`` for none.
         mask: bool B L, True where a token is unknown.
         """
-        ids = torch.where(mask, self.config.vocabulary, tokens)
         of_class = self.class_embedding(torch.where(labels < 0, self.config.num_classes, labels))
-        x = torch.cat([of_class[:, None], self.token_embedding(ids)], dim=1) + self.positions  # B 1+L width
+        x = torch.cat([of_class[:, None], self._embedded(tokens, mask)], dim=1) + self.positions  # B 1+places width
         first_half: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             x = block(x, first_half.pop() if block.skip is not None else None)
             if i < self.remembered:
                 first_half.append(x)
-        return self.readout(self.norm(x[:, 1:]))
+        return self.readout(self.norm(x[:, 1:])).reshape(*tokens.shape, -1)
+
+    def _embedded(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Return what stands at each place of the sequence, B places width."""
+        c = self.config
+        if c.place == "integer":
+            return self.token_embedding(torch.where(mask, c.vocabulary, tokens))
+        bits = tokens[..., None] >> torch.arange(c.bits_per_group, device=tokens.device) & 1
+        signs = torch.where(mask[..., None], 0, 2 * bits - 1).to(self.positions.dtype)  # B L bits_per_group
+        return self.token_embedding(signs.reshape(len(tokens), c.tokens.num_tokens, -1))
 
 
 def _initialize(module: nn.Module) -> None:
