@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -41,6 +42,19 @@ def test_the_surest_are_fixed_first_and_so_many_as_planned() -> None:
     assert [int(mask.sum()) for mask in seen] == left
     for mask, number in zip(seen, left, strict=True):
         assert mask.tolist() == [i < number for i in range(LENGTH)]  # the surest stand at the right
+
+
+def test_coarse_integers_of_all_tokens_are_fixed_before_finer_ones() -> None:
+    seen: list[Tensor] = []
+    settings = replace(GREEDY, order="coarse")
+    decode(knows, torch.tensor([1]), LENGTH, settings, [0], lambda tokens, mask: seen.append(mask[0]), groups=3)
+    left = tokens_left(LENGTH, 6)
+    place = torch.arange(LENGTH)
+    last_first = torch.argsort(-(place % 3) * LENGTH + place, stable=True)  # the finest, and of these the least sure
+    for mask, number in zip(seen, left, strict=True):
+        assert sorted(place[mask].tolist()) == sorted(last_first[:number].tolist())
+    with pytest.raises(ConfigError, match="order must be sure or coarse"):
+        DecodeSettings(order="fine")  # type: ignore[arg-type]
 
 
 def test_known_tokens_are_given_back_and_never_change() -> None:

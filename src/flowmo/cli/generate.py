@@ -28,6 +28,7 @@ DRAWING = {
     "choice_noise": ("--choice-noise", "Gumbel noise on which tokens stay, falling to 0"),
     "guidance_scale": ("--guidance", "strength of the class; 1 is none and faster"),
     "guidance_decay": ("--guidance-decay", "how guidance rises over the steps; none is full from the first"),
+    "order": ("--order", "which tokens stay: the surest, or coarse: of all tokens the first integer, then the second"),
     "convention": (
         "--convention",
         "how these numbers are read; titok as TiTok does, whose guidance is ours less 1 and whose others are "

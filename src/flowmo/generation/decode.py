@@ -18,6 +18,7 @@ from .schedule import SCHEDULES, Schedule, tokens_left
 
 Decay = Literal["none", "linear", "cosine"]
 Convention = Literal["maskgit", "titok"]
+Order = Literal["sure", "coarse"]
 OnStep = Callable[[Tensor, Tensor], None]
 """Called after each step with the tokens B L and the mask B L of those that are still unknown."""
 
@@ -42,6 +43,7 @@ class DecodeSettings:
     guidance_scale: float = 1.5  # 1 is none, and half the cost
     guidance_decay: Decay = "none"  # or guidance rises from 1, linearly or along a half cosine, as more is known
     convention: Convention = "maskgit"  # by which the numbers are read, see above
+    order: Order = "sure"  # the surest first; coarse: the first integers of all tokens, then the second ones, and so on
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
@@ -58,6 +60,8 @@ class DecodeSettings:
             raise ConfigError(f"guidance_decay must be none, linear or cosine; got {self.guidance_decay!r}")
         if self.convention not in ("maskgit", "titok"):
             raise ConfigError(f"convention must be maskgit or titok; got {self.convention!r}")
+        if self.order not in ("sure", "coarse"):
+            raise ConfigError(f"order must be sure or coarse; got {self.order!r}")
         if self.convention == "titok" and not (self.temperature and self.final_temperature):
             raise ConfigError("TiTok's logits are divided by the temperature, which must be above 0")
 
@@ -81,11 +85,13 @@ def decode(
     settings: DecodeSettings,
     seeds: Sequence[int],
     on_step: OnStep | None = None,
+    groups: int = 1,
 ) -> Tensor:
     """Draw a sequence of tokens for each label, and return them as int64 B L on the labels' device.
 
     labels: int64 (B,), ``NO_CLASS`` for none.
     seeds: one an image; an image depends on its own alone, not on the batch.
+    groups: the integers of a token, which follow one another in the sequence, for the order "coarse".
     Each step draws a value for every masked token and keeps the surest, so that ``tokens_left`` stay masked.
     Raises ConfigError where seeds are missing, or for logits that are not finite.
     """
@@ -95,6 +101,7 @@ def decode(
     tokens = torch.zeros(len(labels), length, dtype=torch.int64, device=labels.device)
     mask = torch.ones_like(tokens, dtype=torch.bool)
     plan = tokens_left(length, settings.num_steps, settings.schedule)
+    group = torch.arange(length, device=labels.device) % groups
     for k, left in enumerate(plan):
         logits = guided(predict, tokens, labels, mask, settings.guidance_at((k + 1) / len(plan))).float()
         if not logits.isfinite().all():
@@ -105,7 +112,11 @@ def decode(
         drawn, confidence = draw(logits, settings, k, len(plan), draws)
         confidence = confidence.masked_fill(~mask, math.inf)
         tokens = torch.where(mask, drawn, tokens)
-        mask = torch.zeros_like(mask).scatter(1, confidence.argsort(dim=1, stable=True)[:, :left], True)
+        surest_last = confidence.argsort(dim=1, stable=True)
+        if settings.order == "coarse":
+            finest_first = torch.where(mask, -group, 1).gather(1, surest_last).argsort(dim=1, stable=True)
+            surest_last = surest_last.gather(1, finest_first)
+        mask = torch.zeros_like(mask).scatter(1, surest_last[:, :left], True)
         if on_step is not None:
             on_step(tokens, mask)
     return tokens

@@ -49,5 +49,6 @@ def generate(
         if whole_batches:
             places += [places[-1]] * (batch_size - count)
         some = torch.tensor([labels[k] for k in places], dtype=torch.int64, device=generator.device)
-        sequence = decode(generator, some, config.sequence_length, settings, [seeds[k] for k in places], on_step)
+        own = [seeds[k] for k in places]
+        sequence = decode(generator, some, config.sequence_length, settings, own, on_step, config.groups)
         yield to_tokens(sequence[:count], config)
