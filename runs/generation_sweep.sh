@@ -19,7 +19,7 @@ for setting in $settings; do
   name=$convention-guidance-$guidance-temperature-$temperature-noise-$noise
   [ -f "$out/results/$name.json" ] && continue
   [ -f "$out/samples/$name.npz" ] || flowmo generate --count "$each" --mask-steps "$steps" --convention "$convention" \
-    --guidance "$guidance" --temperature "$temperature" --final-temperature 0.5 --choice-noise "$noise" \
+    --guidance "$guidance" --temperature "$temperature" --final-temperature 0.5 --choice-noise "$noise" --order sure \
     --npz "$out/samples/$name.npz" --no-pictures --batch-size 50 --device "$device" "$@"
   unmeasured+=("$out/samples/$name.npz")
 done

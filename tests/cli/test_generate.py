@@ -8,61 +8,44 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from command_support import Command
 from PIL import Image
-from torch import nn
 
 import warm_python
 from flowmo.files import only_one
-from flowmo.generation import Generator, GeneratorConfig, TokenLayout, save_generator
+from flowmo.generation import (
+    PACKAGED_GENERATOR,
+)
 from flowmo.pipelines import many_images
-from flowmo.presets import tiny
-from flowmo.tokenizer import FlowMo
 from flowmo.training import World
-from flowmo.weights import load_model, save_model
+from flowmo.weights import load
 
 DOG, FISH = "0001-labrador-retriever", "0000-goldfish"  # names of files
 CLASSES = ["n01443537 goldfish", "n02099712 Labrador retriever", "n02123394 Persian cat"]
 
 
-@pytest.fixture(scope="module")
-def folder(weights: Path, tmp_path_factory: pytest.TempPathFactory, lively: Callable[[nn.Module], nn.Module]) -> Path:
-    """Generators ``a`` and ``b`` of the small tokenizer, ``c`` of another, ``other.safetensors``; ``d`` without
-    names."""
-    path = tmp_path_factory.mktemp("generators")
-    torch.manual_seed(5)
-    other = FlowMo(tiny())
-    lively(other)
-    save_model(other, path / "other.safetensors")
-    layout = TokenLayout(f"{load_model(weights).fingerprint():08x}", 16, 18, 9, (32, 32))
-    config = GeneratorConfig(32, 2, 2, 3, tokens=layout)
-    # of the weights as they are stored, in half precision
-    theirs = f"{load_model(path / 'other.safetensors').fingerprint():08x}"
-    for name, c, names in (
-        ("a", config, CLASSES),
-        ("b", replace(config, bits_per_group=6), CLASSES),
-        ("c", replace(config, tokens=replace(layout, fingerprint=theirs)), CLASSES),
-        ("d", config, []),
-    ):
-        generator = Generator(c, names)
-        lively(generator)
-        save_generator(generator, path / name / "model.safetensors", torch.float32)
-    return path
-
-
 def test_compiled_models_see_one_shape_and_draw_the_same(
-    generate: Command, folder: Path, compiled_shapes: list[tuple[str, tuple[int, ...]]]
+    generate: Command, generators: Path, compiled_shapes: list[tuple[str, tuple[int, ...]]]
 ) -> None:
     """Five pictures in batches of two: the last of them comes in a whole batch too."""
-    more = ("--generator", folder / "a", "--class", 0, "--count", 5, "--batch-size", 2, "--seed", 3, "--no-pictures")
+    more = (
+        "--generator",
+        generators / "a",
+        "--class",
+        0,
+        "--count",
+        5,
+        "--batch-size",
+        2,
+        "--seed",
+        3,
+        "--no-pictures",
+    )
     more += ("--force",)
     assert generate(*more, "--npz", "plain.npz").code == 0
     assert not compiled_shapes
@@ -77,23 +60,14 @@ def test_compiled_models_see_one_shape_and_draw_the_same(
     assert np.load("half.npz")["arr_0"].shape == (5, 32, 32, 3)
 
 
-@pytest.fixture
-def generate(flowmo: Command, weights: Path) -> Command:
-    def run(*arguments: object, tokenizer: bool = True) -> object:
-        more = ["--tokenizer", weights] if tokenizer else []
-        return flowmo("generate", *arguments, *more, "--mask-steps", 4, "--device", "cpu", model=False)
-
-    return run
-
-
 def pixels(path: Path | str) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
 
 
-def test_pictures_by_name_and_number(generate: Command, folder: Path) -> None:
+def test_pictures_by_name_and_number(generate: Command, generators: Path) -> None:
     result = generate(
-        "--generator", folder / "a", "--class", 2, "--class", "Labrador retriever", "--count", 3, "--json"
+        "--generator", generators / "a", "--class", 2, "--class", "Labrador retriever", "--count", 3, "--json"
     )
     assert result.code == 0
     assert result.json["classes"] == ["2 Persian cat", "1 Labrador retriever"]
@@ -107,8 +81,8 @@ def test_pictures_by_name_and_number(generate: Command, folder: Path) -> None:
     assert np.array_equal(grid[18 : 18 + 128 : 4, 0:128:4], pixels(out / names[0]))
 
 
-def test_batches_and_company_do_not_change_a_picture(generate: Command, folder: Path) -> None:
-    a = folder / "a"
+def test_batches_and_company_do_not_change_a_picture(generate: Command, generators: Path) -> None:
+    a = generators / "a"
     assert generate("--generator", a, "--count", 2, "--out", "all", "--batch-size", 5).code == 0
     assert generate("--generator", a, "--count", 2, "--out", "one", "--batch-size", 1, "--class", 1).code == 0
     assert generate("--generator", a, "--count", 1, "--out", "later", "--class", 1, "--seed", 1).code == 0
@@ -119,37 +93,8 @@ def test_batches_and_company_do_not_change_a_picture(generate: Command, folder: 
     assert not np.array_equal(pixels(f"one/{DOG}-0000.png"), pixels(f"one/{DOG}-0001.png"))
 
 
-def test_settings_matter(generate: Command, folder: Path) -> None:
-    seen = set()
-    for i, more in enumerate(
-        [
-            [],
-            ["--temperature", 0, "--final-temperature", 0, "--choice-noise", 0],
-            ["--guidance", 8],
-            ["--guidance", 8, "--guidance-decay", "linear"],
-            ["--schedule", "linear", "--choice-noise", 30],
-            ["--decoder-guidance", 3],
-            ["--convention", "titok", "--temperature", 1.3, "--choice-noise", 2.8],
-        ]
-    ):
-        arguments = ["--generator", folder / "a", "--class", 0, "--count", 1, "--out", f"{i}", *more]
-        assert generate(*arguments).code == 0
-        seen.add(pixels(f"{i}/{FISH}-0000.png").tobytes())
-    assert len(seen) == 7
-    assert generate("--generator", folder / "a", "--any-class", "--count", 2, "--out", "any").code == 0
-    assert sorted(p.name for p in Path("any").iterdir()) == ["any-0000.png", "any-0001.png", "grid.png"]
-
-
-def test_a_guidance_that_acts_nowhere_is_said(generate: Command, folder: Path) -> None:
-    arguments = ("--generator", folder / "a", "--class", 0, "--count", 1, "--force")
-    idle = generate(*arguments, "--decoder-guidance", 3, "--decoder-steps", 1)
-    assert "note: --decoder-guidance 3 changes nothing" in idle.err
-    for other in ((), ("--decoder-guidance", 3), ("--decoder-guidance", 1, "--decoder-steps", 1)):
-        assert not generate(*arguments, *other).err
-
-
-def test_adms_layout(generate: Command, folder: Path) -> None:
-    arguments = ["--generator", folder / "a", "--count", 2]
+def test_adms_layout(generate: Command, generators: Path) -> None:
+    arguments = ["--generator", generators / "a", "--count", 2]
     assert generate(*arguments, "--npz", "s/samples.npz", "--out", "with").code == 0
     assert generate(*arguments, "--npz", "s/alone.npz", "--no-pictures", "--out", "without").code == 0
     assert not Path("without").exists()
@@ -162,21 +107,8 @@ def test_adms_layout(generate: Command, folder: Path) -> None:
         assert np.array_equal(samples["arr_0"][3], pixels(f"with/{DOG}-0001.png"))
 
 
-def test_pictures_of_another_size(generate: Command, folder: Path) -> None:
-    """Made smaller, as those of a generator of enlarged pictures are before they are measured."""
-    arguments = ["--generator", folder / "a", "--count", 2, "--class", 1, "--npz", "samples.npz"]
-    assert generate(*arguments, "--out", "own").code == 0
-    assert generate(*arguments, "--out", "small", "--size", 16, "--force").code == 0
-    with np.load("samples.npz") as samples:
-        assert samples["arr_0"].shape == (2, 16, 16, 3)
-        assert np.array_equal(samples["arr_0"][0], pixels(f"small/{DOG}-0000.png"))
-    small = np.asarray(Image.open(f"own/{DOG}-0000.png").resize((16, 16), Image.Resampling.BICUBIC)).astype(int)
-    assert np.abs(small - pixels(f"small/{DOG}-0000.png")).mean() < 0.5  # Pillow rounds and clips on the way
-    assert "not a whole number of at least 1" in generate(*arguments, "--size", 0).err
-
-
-def test_moments_of_the_unmasking(generate: Command, folder: Path) -> None:
-    arguments = ["--generator", folder / "a", "--class", 0, "--class", 1, "--count", 1, "--show-steps", 3]
+def test_moments_of_the_unmasking(generate: Command, generators: Path) -> None:
+    arguments = ["--generator", generators / "a", "--class", 0, "--class", 1, "--count", 1, "--show-steps", 3]
     assert generate(*arguments).code == 0
     strip = pixels("flowmo-out/steps.png")
     margin = strip.shape[1] - 3 * (128 + 4)
@@ -186,9 +118,9 @@ def test_moments_of_the_unmasking(generate: Command, folder: Path) -> None:
         assert not np.array_equal(last, strip[r * 132 : r * 132 + 128 : 4, margin : margin + 128 : 4])
 
 
-def test_two_generators_side_by_side(generate: Command, folder: Path) -> None:
+def test_two_generators_side_by_side(generate: Command, generators: Path) -> None:
     """Each with the tokenizer of its fingerprint, in whatever order they are given."""
-    a, b, c = (folder / name for name in "abc")
+    a, b, c = (generators / name for name in "abc")
     assert generate("--compare", a, b, "--class", "goldfish", "--count", 2, "--npz", "x.npz").code == 0
     grid = pixels("flowmo-out/grid.png")
     assert np.array_equal(grid[18 : 18 + 128 : 4, 0:128:4], pixels(f"flowmo-out/a/{FISH}-0000.png"))
@@ -196,7 +128,7 @@ def test_two_generators_side_by_side(generate: Command, folder: Path) -> None:
     assert np.array_equal(grid[18 : 18 + 128 : 4, start : start + 128 : 4], pixels(f"flowmo-out/b/{FISH}-0000.png"))
     assert Path("x-a.npz").is_file()
     assert Path("x-b.npz").is_file()
-    other = ["--tokenizer", folder / "other.safetensors"]
+    other = ["--tokenizer", generators / "other.safetensors"]
     assert generate(*other, "--compare", a, c, "--class", 0, "--count", 1, "--out", "ac").code == 0
     assert generate("--compare", a, c, "--class", 0, "--count", 1, "--out", "no").code == 2
     assert generate("--generator", c, *other, "--class", 0, "--count", 1, "--out", "c", tokenizer=False).code == 0
@@ -220,16 +152,16 @@ def test_two_generators_side_by_side(generate: Command, folder: Path) -> None:
         (["--generator", "a", "--compare", "a", "b"], "not allowed with argument"),
     ],
 )
-def test_wrong_use_of_generate(generate: Command, folder: Path, arguments: list[str], said: str) -> None:
-    given = [folder / text if (folder / text).exists() or text == "missing" else text for text in arguments]
+def test_wrong_use_of_generate(generate: Command, generators: Path, arguments: list[str], said: str) -> None:
+    given = [generators / text if (generators / text).exists() or text == "missing" else text for text in arguments]
     result = generate(*given)
     assert result.code == 2
     assert said in result.err
     assert not list(Path().iterdir())
 
 
-def test_nothing_is_overwritten(generate: Command, folder: Path) -> None:
-    arguments = ["--generator", folder / "a", "--class", 0, "--count", 1]
+def test_nothing_is_overwritten(generate: Command, generators: Path) -> None:
+    arguments = ["--generator", generators / "a", "--class", 0, "--count", 1]
     assert generate(*arguments).code == 0
     again = generate(*arguments)
     assert again.code == 2
@@ -237,10 +169,21 @@ def test_nothing_is_overwritten(generate: Command, folder: Path) -> None:
     assert generate(*arguments, "--force").code == 0
 
 
-def many(folder: Path, weights: Path, target: str, *more: object, processes: int = 1) -> list[str]:
+def many(generators: Path, weights: Path, target: str, *more: object, processes: int = 1) -> list[str]:
     """The arguments of Python for 90 pictures in one file, each process on one thread."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes] if processes > 1 else []
-    arguments = ["--generator", folder / "a", "--count", 30, "--no-pictures", "--batch-size", 2, "--npz", target, *more]
+    arguments = [
+        "--generator",
+        generators / "a",
+        "--count",
+        30,
+        "--no-pictures",
+        "--batch-size",
+        2,
+        "--npz",
+        target,
+        *more,
+    ]
     arguments += ["--tokenizer", weights, "--mask-steps", 4, "--device", "cpu"]
     return [str(text) for text in (warm_python.python(), *launcher, "-m", "flowmo", "generate", *arguments)]
 
@@ -275,28 +218,28 @@ def run_whole(command: list[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(folder: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+def whole(generators: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     """The pictures and labels of :func:`many` by one process that nobody killed."""
     path = tmp_path_factory.mktemp("whole") / "whole.npz"
-    run_whole(many(folder, weights, str(path)))
+    run_whole(many(generators, weights, str(path)))
     with np.load(path) as file:
         return dict(file)
 
 
 @pytest.mark.parametrize("processes", [(1, 1), (2, 2), (2, 1)])
 def test_a_killed_npz_goes_on_where_it_was(
-    flowmo: Command, folder: Path, weights: Path, whole: dict[str, np.ndarray], processes: tuple[int, int]
+    flowmo: Command, generators: Path, weights: Path, whole: dict[str, np.ndarray], processes: tuple[int, int]
 ) -> None:
     """By one process, by two, and by one where two began: what is there is not made again, and all is the same."""
     parts = Path(".killed.npz.parts")
-    kill_early(many(folder, weights, "killed.npz", processes=processes[0]), parts, processes[0])
+    kill_early(many(generators, weights, "killed.npz", processes=processes[0]), parts, processes[0])
     assert not Path("killed.npz").exists()
     made = places_of(parts)
     assert 2 * processes[0] <= len(made) < 45
     marked = made[-1]
     np.save(parts / f"{marked:08d}.npy", np.full((2, 32, 32, 3), 77, np.uint8))  # shows that it is not made again
     (parts / f"{made[0]:08d}.npy").write_bytes(b"damaged")  # and that this is
-    run_whole(many(folder, weights, "killed.npz", processes=processes[1]))
+    run_whole(many(generators, weights, "killed.npz", processes=processes[1]))
     with np.load("killed.npz") as killed:
         same = np.ones(90, bool)
         same[marked : marked + 2] = False
@@ -306,9 +249,9 @@ def test_a_killed_npz_goes_on_where_it_was(
     assert sorted(p.name for p in Path().iterdir()) == ["killed.npz"]
 
 
-def test_other_settings_begin_again(generate: Command, folder: Path) -> None:
+def test_other_settings_begin_again(generate: Command, generators: Path) -> None:
     parts = Path(".samples.npz.parts")
-    arguments = ["--generator", folder / "a", "--count", 2, "--no-pictures", "--batch-size", 6]
+    arguments = ["--generator", generators / "a", "--count", 2, "--no-pictures", "--batch-size", 6]
 
     def stop(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -329,27 +272,27 @@ def test_other_settings_begin_again(generate: Command, folder: Path) -> None:
 
 
 def test_several_processes_share_one_file_alone(
-    generate: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+    generate: Command, generators: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flowmo.training.World.join", lambda device: World(1, 2))
-    result = generate("--generator", folder / "a", "--class", 0)
+    result = generate("--generator", generators / "a", "--class", 0)
     assert result.code == 2
     assert "give --npz FILE" in result.err
 
 
-def test_a_file_that_another_process_makes(generate: Command, folder: Path) -> None:
+def test_a_file_that_another_process_makes(generate: Command, generators: Path) -> None:
     with only_one(Path(".samples.npz.lock")) as alone:
         assert alone
-        result = generate("--generator", folder / "a", "--count", 1, "--no-pictures", "--npz", "samples.npz")
+        result = generate("--generator", generators / "a", "--count", 1, "--no-pictures", "--npz", "samples.npz")
     assert result.code == 2
     assert "another process writes samples.npz" in result.err
 
 
 def test_parts_of_another_batch_size_are_taken(
-    generate: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+    generate: Command, generators: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pictures that are missing are made in batches of the new size; single pictures are those of the file."""
-    arguments = ("--generator", folder / "a", "--count", 3, "--npz", "samples.npz", "--force")
+    arguments = ("--generator", generators / "a", "--count", 3, "--npz", "samples.npz", "--force")
     assert generate(*arguments, "--batch-size", 2).code == 0
     with np.load("samples.npz") as file:
         first = file["arr_0"].astype(int)
@@ -374,8 +317,8 @@ def test_parts_of_another_batch_size_are_taken(
     assert not list(Path().glob(".samples*"))
 
 
-def test_damaged_notes_begin_again(generate: Command, folder: Path) -> None:
-    arguments = ["--generator", folder / "a", "--count", 2, "--no-pictures", "--npz", "samples.npz"]
+def test_damaged_notes_begin_again(generate: Command, generators: Path) -> None:
+    arguments = ["--generator", generators / "a", "--count", 2, "--no-pictures", "--npz", "samples.npz"]
     assert generate(*arguments).code == 0
     with np.load("samples.npz") as file:
         whole = file["arr_0"]
@@ -390,10 +333,10 @@ def test_damaged_notes_begin_again(generate: Command, folder: Path) -> None:
             assert (file["arr_0"] == whole).all()
 
 
-def test_info_about_a_generator(flowmo: Command, folder: Path) -> None:
-    assert flowmo("info", "maskgit-mini-64", "--json", model=False).json["tokenizer"] == "d8db2373"  # the packaged one
-    content = flowmo("info", folder / "a" / "model.safetensors", "--json", model=False).json
+def test_info_about_a_generator(flowmo: Command, generators: Path) -> None:
+    assert flowmo("info", PACKAGED_GENERATOR, "--json", model=False).json["tokenizer"] == f"{load().fingerprint():08x}"
+    content = flowmo("info", generators / "a" / "model.safetensors", "--json", model=False).json
     assert content["what"] == "generator"
     assert content["classes"] == CLASSES
     assert (content["sequence_length"], content["vocabulary"]) == (32, 512)
-    assert "Labrador" in flowmo("info", folder / "a", model=False).out
+    assert "Labrador" in flowmo("info", generators / "a", model=False).out

@@ -59,8 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_output_arguments(parser)
     common.add_run_arguments(parser)
     common.add_precision_arguments(parser)
-    tokens = parser.add_argument_group("drawing tokens")
-    add_fields(tokens, DecodeSettings(), DRAWING)
+    tokens = parser.add_argument_group("drawing tokens", "defaults are stored with the generator")
+    add_fields(tokens, DecodeSettings(), DRAWING, stored=True)
     add_flag(tokens, "--seed", seed, "number of the first picture of a class; each has its own seed", 0)
     decoder = parser.add_argument_group("decoding", "defaults are stored with the tokenizer")
     add_flag(decoder, "--decoder-steps", steps, "steps of the tokenizer's decoder")
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     a = arguments
     decoder = {"num_steps": a.decoder_steps, "guidance_scale": a.decoder_guidance, "solver": a.decoder_solver}
     made = {"generators": a.compare or [a.generator], "count": a.n, "decoder": decoder}
-    made["settings"] = DecodeSettings(**fields_of(a, DecodeSettings))
+    made["settings"] = {name: value for name, value in fields_of(a, DecodeSettings).items() if value is not None}
     if a.peer and not a.tokenizer:
         refuse_our_settings(a, "--peer", ("decoder_steps", "decoder_guidance", "decoder_solver"))
     tokenizers = partial(tokenizers_of, names=a.tokenizer, peers=a.peer)

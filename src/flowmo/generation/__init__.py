@@ -2,7 +2,7 @@
 
 from .classes import find_class, first_name, read_class_names
 from .config import GeneratorConfig, TokenLayout
-from .decode import DecodeSettings, decode, guided
+from .decode import decode, guided
 from .files import (
     PACKAGED_GENERATOR,
     generator_path,
@@ -17,6 +17,7 @@ from .groups import check_image_size, check_tokenizer, to_sequence, to_tokens
 from .loss import MaskedLoss, Predict, draw_masks, masked_loss
 from .model import NO_CLASS, Generator
 from .schedule import SCHEDULES, masked_share, random_masks, tokens_left
+from .settings import DecodeSettings
 
 __all__ = [
     "NO_CLASS",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -12,6 +12,7 @@ from ..config import check_range, shortened
 from ..errors import ConfigError
 from ..quantize.groups import check_split
 from ..quantize.tokens import BitOrder, Tokens, check_bits_per_group, check_size
+from .settings import DecodeSettings
 
 Place = Literal["integer", "token"]
 """One integer, with an embedding of each value (the paper); or a token, read as its signs, 0 where masked (MaskBit)."""
@@ -73,6 +74,7 @@ class GeneratorConfig:
     bit_order: BitOrder = "published"  # which bits of a token an integer holds
     place: Place = "integer"  # what is one place of the transformer's sequence
     tokens: TokenLayout = TokenLayout()  # of the tokens that it was trained on
+    decoding: DecodeSettings = field(default_factory=DecodeSettings)  # how it draws tokens where nothing else is said
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "heads", "num_classes", "mlp_ratio"):

@@ -23,8 +23,8 @@ from .config import GeneratorConfig
 from .model import Generator
 
 FORMAT = "flowmo-generator-1"
-PACKAGED_GENERATOR = "maskgit-mini-64"
-"""The generator of 100 classes of 64 x 64 pixels, over the tokens of flowmo-mini-64."""
+PACKAGED_GENERATOR = "maskgit-mini"
+"""The generator of 100 classes of images of 64 x 64 pixels, over flowmo-mini's tokens of them at 128 x 128."""
 
 
 def save_generator(

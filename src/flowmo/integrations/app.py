@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,15 +16,13 @@ from torch import Tensor
 from ..codec import TokenFile, check_decodable, encode_file, write_file
 from ..data import fit_image, to_image, to_tensor
 from ..errors import ConfigError, ImageError, WeightsError
-from ..generation import DecodeSettings, Generator, check_image_size, generate, image_seed
+from ..generation import Generator, check_image_size, generate, image_seed
 from ..image_utils.decode import to_rgb
 from ..metrics.pixels import psnr
 from ..perceptual import LPIPS, load_lpips
 from ..quantize.tokens import payload_size
 from ..tokenizer import FlowMo
 
-CHOICE_NOISE = 50.0
-"""``choice_noise`` by which classes are drawn: strong guidance needs much of it (docs/GENERATION.md)."""
 SHOWN = 512
 """Pixels of a side that small images are enlarged to, so that a page does not blur them."""
 
@@ -130,7 +128,7 @@ class App:
         """
         if self.generator is None:
             raise ConfigError("there is no generator for this tokenizer; give one with --generator")
-        settings = DecodeSettings(num_steps=12, guidance_scale=guidance, choice_noise=CHOICE_NOISE)
+        settings = replace(self.generator.config.decoding, num_steps=12, guidance_scale=guidance)
         seeds = [image_seed(seed + i, label) for i in range(count)]
         drawn: list[Image.Image] = []
         for tokens in generate(self.generator, [label] * count, settings, seeds):

@@ -13,7 +13,7 @@ from ..comparison.peers.tokenizer import open_square
 from ..errors import ConfigError
 from ..files import check_targets
 from ..flow.guidance import idle_guidance
-from ..generation import PACKAGED_GENERATOR, DecodeSettings, Generator, load_generator
+from ..generation import PACKAGED_GENERATOR, Generator, load_generator
 from ..inference import PRECISIONS, made_ready
 from ..tokenizer import FlowMo
 from ..training.processes.distributed import World
@@ -43,7 +43,7 @@ class GenerationRequest:
     any_class: bool = False  # images of no class in particular
     count: int = 4  # images of each class
     seed: int = 0  # the number of the first image of a class
-    settings: DecodeSettings = field(default_factory=DecodeSettings)  # how tokens are generated
+    settings: dict[str, Any] = field(default_factory=dict)  # of DecodeSettings; others are the generator's own
     decoder: dict[str, Any] = field(default_factory=dict)  # settings of ``FlowMo.detokenize``; None for its own
     npz: Path | None = None  # one file of all images, in ADM's layout
     no_images: bool = False  # neither single images nor a grid
@@ -71,7 +71,7 @@ class GenerationRequest:
             labels=list(labels),
             count=self.count,
             seed=self.seed,
-            settings=self.settings,
+            settings=replace(source.generator.config.decoding, **self.settings),
             batch_size=self.batch_size,
             decoder=self.decoder,
             folder=None if self.no_images else self.out / name,

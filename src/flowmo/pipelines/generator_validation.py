@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..data import to_image
-from ..generation import DecodeSettings, generate
+from ..generation import generate
 from ..training import GeneratorTrainConfig, World
 from ..training.data.token_data import TokenSet
 from ..training.generator import held_out
@@ -40,7 +41,7 @@ def make_generator_validation(
         labels = [i * count // samples if count >= samples else i % count for i in range(samples)]
         found = []
         if labels[own]:
-            for tokens in generate(model, labels[own], DecodeSettings(num_steps=16), seeds[own]):
+            for tokens in generate(model, labels[own], replace(model.config.decoding, num_steps=16), seeds[own]):
                 found += [to_image(image) for image in tokenizer.detokenize(tokens).cpu()]
         found = [image for each in world.gather(found) for image in each]
         if world.main:

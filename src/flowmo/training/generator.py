@@ -8,9 +8,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from ..config import to_dict
+from ..config import from_dict, to_dict
 from ..errors import TrainingError, require
-from ..generation import NO_CLASS, Generator, MaskedLoss, draw_masks, masked_loss, save_generator
+from ..generation import NO_CLASS, Generator, GeneratorConfig, MaskedLoss, draw_masks, masked_loss, save_generator
 from ..generation.loss import MaskedDraws
 from ..generation.schedule import Schedule, random_masks
 from ..stages import Stage
@@ -96,8 +96,8 @@ def assemble_generator(
     Raises TrainingError for a checkpoint of another generator.
     """
     if checkpoint is not None:
-        about = _about(model)
-        if any(checkpoint.about[name] != about[name] for name in about):
+        stored = from_dict(GeneratorConfig, checkpoint.about["model_config"])  # older ones lack later settings
+        if stored != model.config or checkpoint.about["classes"] != model.classes:
             raise TrainingError(
                 f"{checkpoint.path.parent} holds a run of another generator, or on shards of other tokens or classes; "
                 "give another folder, or the run's own settings"

@@ -45,14 +45,17 @@ def add_settings(group: Any, flag: str, what: str) -> None:
     group.add_argument(flag, nargs="+", action="extend", default=[], metavar="NAME=VALUE", help=what)
 
 
-def add_fields(group: Any, defaults: Any, flags: Mapping[str, tuple[str, str]]) -> None:
-    """Add a flag for each field named in ``flags``, {field: (flag, help)}, whose default is that of the dataclass."""
+def add_fields(group: Any, defaults: Any, flags: Mapping[str, tuple[str, str]], stored: bool = False) -> None:
+    """Add a flag for each field named in ``flags``, {field: (flag, help)}, whose default is that of the dataclass.
+
+    stored: the defaults are stored with a model, and the flags have none.
+    """
     hints = get_type_hints(type(defaults))
     for name, (flag, text) in flags.items():
         hint = hints[name]
         kind = OF_NAME.get(name, OF_TYPE[hint]) if hint in OF_TYPE else get_args(hint)
         metavar = {"metavar": "X"} if hint is float else {}
-        add_flag(group, flag, kind, text, getattr(defaults, name), dest=name, **metavar)
+        add_flag(group, flag, kind, text, None if stored else getattr(defaults, name), dest=name, **metavar)
 
 
 def fields_of(arguments: argparse.Namespace, kind: type) -> dict[str, Any]:
