@@ -10,8 +10,8 @@ A CPU takes minutes for
 
     --steps 500 --width 128 --depth 4 --label 0
 
-which is enough to see whether tokens are learned: the loss of images held out is printed beside that of a histogram of each
-place, and of no knowledge at all. Objects take a longer training.
+which is enough to see whether tokens are learned: the loss of images held out is printed beside that of a histogram of
+each place, and of no knowledge at all. Objects take a longer training.
 """
 
 from __future__ import annotations
