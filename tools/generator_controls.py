@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from flowmo import FlowMo, Tokens
 from flowmo.codec import read_shard
 from flowmo.data import to_uint8
 from flowmo.files import replacing
-from flowmo.quantize.groups import joined_bits, regroup
+from flowmo.image_utils.scale import brought_to
+from flowmo.quantize.groups import grouping, regroup
 from flowmo.quantize.tokens import BitOrder
 from flowmo.weights import load
 from flowmo.weights.load import PACKAGED
@@ -44,7 +44,7 @@ def main() -> None:
     assert held_out.labels is not None
     labels = held_out.labels.numpy()
     places = np.concatenate([np.flatnonzero(labels == c)[: arguments.each] for c in range(int(labels.max()) + 1)])
-    bits, order = grouping_of(held_out.tokens)
+    bits, order = grouping(held_out.tokens.bits_per_token, held_out.tokens.bits_per_group)
     indices, known = (joined(tokens, bits, order) for tokens in (held_out.tokens[places], train.tokens))
     random = np.random.RandomState(0)
     even = torch.from_numpy(random.randint(0, 2**bits, indices.shape))
@@ -57,13 +57,6 @@ def main() -> None:
         write(samples / "control-shuffled-labels.npz", file["arr_0"], random.permutation(file["arr_1"]))
 
 
-def grouping_of(tokens: Tokens) -> tuple[int, BitOrder]:
-    """Return the bits of a generator's integers, and which they are, as train-generator has them by default."""
-    if tokens.bits_per_group == 1:
-        return joined_bits(tokens.bits_per_token), "consecutive"
-    return tokens.bits_per_group, "published"
-
-
 def joined(tokens: Tokens, bits: int, order: BitOrder) -> torch.Tensor:
     """Return tokens as integers N L G of so many bits."""
     return regroup(tokens.indices, tokens.bits_per_group, bits, wanted_order=order)
@@ -74,9 +67,8 @@ def decode(model: FlowMo, tokens: Tokens, size: int | None) -> np.ndarray:
     parts = []
     for i in range(0, len(tokens), 50):
         some = tokens[i : i + 50]
-        images = model.detokenize(some, seed=list(range(i, i + len(some)))).clamp(-1, 1)
-        if size is not None:
-            images = F.interpolate(images, (size, size), mode="bicubic", antialias=True)
+        images = model.detokenize(some, seed=list(range(i, i + len(some))))
+        images = brought_to(images, size)
         parts.append(to_uint8(images).permute(0, 2, 3, 1).cpu().numpy())
     return np.concatenate(parts)
 

@@ -236,7 +236,7 @@ def test_broken_pictures_are_named_and_counted(flowmo: Command, weights: Path, m
 
 def test_every_kind_of_data_set_gives_the_same_numbers(flowmo: Command, weights: Path, many: Path) -> None:
     """A folder, a tar, WebDataset shards and Parquet files with the same pictures in the same order."""
-    pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'flowmo[data]'")
     import pyarrow as pa
     import pyarrow.parquet
 

@@ -61,7 +61,7 @@ def test_passes_speed_and_differences_of_each_row(folder: Path) -> None:
         label: (load_model(folder / f"{name}.safetensors"), [result_of(folder, label)])
         for label, (name, _, _) in ROWS.items()
     }
-    found = compare_decoding(rows, torch.rand(2, 3, 32, 32) * 2 - 1, repeats=3)
+    found = compare_decoding(rows, torch.rand(2, 3, 32, 32) * 2 - 1, repeats=25)  # a median that holds
     models = found["models"]
     asked: list[int] = []
     model = rows["eight"][0]
@@ -70,7 +70,7 @@ def test_passes_speed_and_differences_of_each_row(folder: Path) -> None:
     assert models["eight"]["passes"] == sum(asked) == 15
     assert [models[label]["passes"] for label in ("one", "student")] == [1, 1]
     assert models["eight"]["speedup"] == 1
-    assert models["one"]["speedup"] > 1  # the direction; how much is no test on a busy machine
+    assert models["one"]["speedup"] > 3
     assert models["student"]["sampler"]["num_steps"] == 1
     assert models["student"]["difference"]["psnr"]["mean"] == pytest.approx(
         models["student"]["metrics"]["psnr"] - models["eight"]["metrics"]["psnr"]

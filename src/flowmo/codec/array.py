@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..files import replacing, write_json
-from ..quantize.groups import joined_bits, regroup
-from ..quantize.tokens import BitOrder, smallest_unsigned
+from ..quantize.groups import grouping, regroup
+from ..quantize.tokens import smallest_unsigned
 from .shard import Shard
 
 FORMAT = "flowmo-array-1"
@@ -29,13 +29,10 @@ def write_array(target: Path, shard: Shard) -> dict[str, Any]:
     """Write the integers of a shard as an array n x length, its labels and its facts, and return the facts.
 
     A row is one image: token by token, and in a token group by group, each integer below ``vocabulary``.
-    Tokens of single bits, as a model of any rate has them, become integers of several bits that follow one another,
-    since a row would be very long. The type is the smallest unsigned one that holds them.
+    Single bits are joined, see ``grouping``. The type is the smallest unsigned one that holds the integers.
     """
     tokens = shard.tokens
-    joined = tokens.bits_per_group == 1
-    bits = joined_bits(tokens.bits_per_token) if joined else tokens.bits_per_group
-    order: BitOrder = "consecutive" if joined else "published"
+    bits, order = grouping(tokens.bits_per_token, tokens.bits_per_group)
     groups = tokens.bits_per_token // bits
     length = tokens.num_tokens * groups
     dtype = smallest_unsigned(bits)

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -32,6 +31,7 @@ from ..generation import (
     image_seed,
     to_tokens,
 )
+from ..image_utils.scale import brought_to
 from ..quantize.tokens import Tokens
 from ..tokenizer import FlowMo
 from ..viewing import contact_sheet, write_png
@@ -237,6 +237,4 @@ def title(generator: Generator, label: int) -> str:
 
 def _images(source: ImageGenerator, order: Order, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
     images = source.tokenizer.detokenize(tokens, seed=list(seeds), **order.decoder).cpu()
-    if order.size is None:
-        return images
-    return F.interpolate(images.clamp(-1, 1), (order.size, order.size), mode="bicubic", antialias=True)
+    return brought_to(images, order.size)

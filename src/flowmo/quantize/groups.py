@@ -28,6 +28,15 @@ def joined_bits(bits_per_token: int) -> int:
     return max(bits for bits in range(1, MOST_JOINED + 1) if bits_per_token % bits == 0)
 
 
+def grouping(bits_per_token: int, bits_per_group: int) -> tuple[int, BitOrder]:
+    """Return the bits of one integer, and which they are, by which a sequence model reads such tokens by default.
+
+    Tokens of single bits, as a model of any rate has them, become integers of several bits that follow one another: a
+    sequence of bits would be very long, and bits in order of their weight belong together.
+    """
+    return (joined_bits(bits_per_token), "consecutive") if bits_per_group == 1 else (bits_per_group, "published")
+
+
 def regroup(
     indices: Tensor,
     bits_per_group: int,

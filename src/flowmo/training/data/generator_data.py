@@ -10,7 +10,7 @@ from ...errors import ConfigError, TrainingError
 from ...generation import GeneratorConfig, read_generator_about
 from ...generation.presets import preset as preset_of
 from ...labels import check_same_classes
-from ...quantize.groups import joined_bits
+from ...quantize.groups import grouping
 from .token_data import TokenSet, read_token_set
 
 
@@ -21,9 +21,7 @@ def data_and_config(
 
     That is a new generator, or the one of ``init``.
 
-    settings: "name=value" of the preset. Tokens of single bits, as a model of any rate has them, are joined to larger
-    integers where the settings do not say otherwise: a sequence of bits would be very long, and bits in order of their
-    weight belong together.
+    settings: "name=value" of the preset. Which bits an integer has is that of ``grouping`` where they do not say it.
     init: a generator's file.
     names: of the labels.
     Raises ConfigError for a preset or a setting that there is not, TrainingError for a generator that does not fit the
@@ -35,11 +33,9 @@ def data_and_config(
             raise ConfigError("--config cannot change the generator that --init loads")
         return _of_init(shards, init, names)
     data = read_token_set(shards, class_names=names)
-    settings = list(settings)
-    if data.layout.bits_per_group == 1:
-        joined = joined_bits(data.layout.bits_per_token)
-        settings = [f"bits_per_group={joined}", "bit_order=consecutive", *settings]
-    config = configs.override(new_config(data.layout, data.num_classes), settings)
+    bits, order = grouping(data.layout.bits_per_token, data.layout.bits_per_group)
+    new = replace(new_config(data.layout, data.num_classes), bits_per_group=bits, bit_order=order)
+    config = configs.override(new, list(settings))
     if config.tokens != data.layout or config.num_classes < data.num_classes:
         raise ConfigError("tokens and num_classes are those of the shards; leave them out of --config")
     return replace(data, bits_per_group=config.bits_per_group, bit_order=config.bit_order), config
