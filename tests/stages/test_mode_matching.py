@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from flowmo.arch import Condition
+from flowmo.errors import ConfigError
 from flowmo.flow import ThickTailedLogitNormal
 from flowmo.presets import tiny
 from flowmo.stages import LossWeights, ModeMatchingLoss, draw, mode_matching_loss
-from flowmo.stages.mode_matching import Draws, ModeMatching, ModeMatchingConfig, draw_window, synchronize
+from flowmo.stages.autoencode import Autoencode, AutoencodeConfig
+from flowmo.stages.base import LossParts
+from flowmo.stages.mode_matching import Draws, ModeMatching, ModeMatchingConfig, Window, draw_window, synchronize
 from flowmo.tokenizer import FlowMo
 
 
@@ -216,10 +223,58 @@ def test_the_perceptual_network_sees_a_random_square(model: FlowMo, images: Tens
     for _ in range(3):
         window = draw_window(images, 16, generator)
         mode_matching_loss(model, images, draws_for(images), LossWeights(), noting, window=window)
-        assert torch.equal(seen[-1], images[(..., *window)])
+        assert torch.equal(seen[-1], images[..., window.rows, window.columns])
     assert {tuple(part.shape[-2:]) for part in seen} == {(16, 16)}
     assert not torch.equal(seen[0], seen[1])
-    assert draw_window(images, None, generator) == (slice(None), slice(None))
+    assert draw_window(images, None, generator) == Window(slice(None), slice(None))
+
+
+def test_the_square_is_larger_or_smaller_and_brought_to_one_size(images: Tensor) -> None:
+    """O6: as Pillow scales it; never more than the image, and one scale of 1 draws what no scales draw."""
+    side, lengths, generator = images.shape[-1], Counter(), torch.Generator().manual_seed(0)
+    for _ in range(60):
+        window = draw_window(images, 18, generator, (2 / 3, 1.0, 1.5, 4.0))
+        seen, part = window.of(images), images[..., window.rows, window.columns]
+        lengths[part.shape[-1]] += 1
+        assert seen.shape[-2:] == (18, 18)
+        assert part.shape[-2] == part.shape[-1]
+        for channel, expected in zip(seen[0], part[0], strict=True):
+            resized = Image.fromarray(expected.numpy()).resize((18, 18), Image.Resampling.BILINEAR)
+            assert torch.allclose(channel, torch.from_numpy(np.array(resized)), atol=1e-4)
+    assert set(lengths) == {12, 18, 27, side}
+    assert min(lengths.values()) > 5
+    assert draw_window(images, 2 * side, generator, (2 / 3, 1.5)).of(images).shape == images.shape
+    draws = [draw_window(images, 16, torch.Generator().manual_seed(5), *scales) for scales in ((), ((1.0,),))]
+    assert draws[0] == draws[1]
+
+
+def test_scales_of_the_square_reach_the_loss(model: FlowMo, images: Tensor) -> None:
+    """Of both stages that train the encoder: LPIPS is given the larger part at one size."""
+    shapes, config = [], ModeMatchingConfig(perceptual_crop=16, perceptual_scales=(1.5,))
+
+    def noting(estimate: Tensor, reference: Tensor) -> Tensor:
+        shapes.append((estimate.shape[-1], reference.shape[-1]))
+        return distance(estimate, reference)
+
+    parts, batch = LossParts(noting), SimpleNamespace(images=images)
+    ModeMatching(model, config, parts)(batch, torch.Generator().manual_seed(0), 0)
+    stage = Autoencode(model, AutoencodeConfig(perceptual_crop=16, perceptual_scales=(1.5,)), parts)
+    stage(batch, torch.Generator().manual_seed(0), 0)
+    assert shapes == [(16, 16)] * 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"perceptual_scales": (1.5,)}, "set that too"),
+        ({"perceptual_crop": 16, "perceptual_scales": ()}, "between 0.25 and 4"),
+        ({"perceptual_crop": 16, "perceptual_scales": (1.0, 0.0)}, "between 0.25 and 4"),
+        ({"perceptual_crop": 16, "perceptual_scales": (float("nan"),)}, "between 0.25 and 4"),
+    ],
+)
+def test_scales_that_cannot_be_are_refused(settings: dict, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        ModeMatchingConfig(**settings)
 
 
 def test_noise_sync_in_closed_form() -> None:

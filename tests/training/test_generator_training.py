@@ -3,6 +3,7 @@ processes it is the same run."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -152,6 +153,23 @@ def test_killed_and_resumed_a_generator_is_the_same(shard: Path, whole: Path, tm
     assert log_of(tmp_path) == log_of(whole)
     ours, theirs = load_generator(tmp_path), load_generator(whole)
     assert all(torch.equal(p, theirs.get_parameter(name)) for name, p in ours.named_parameters())
+
+
+def test_a_run_of_before_goes_on(shard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its checkpoint says nothing of the order of bits, of places or of drawing, which were one for all."""
+    old = command(shard, tmp_path, "--config", "bit_order=published", **SELDOM)
+    assert main([*old, "--time-limit", "0s"]) == 0
+    first = log_of(tmp_path)[1]
+    about = checkpoints_of(tmp_path)[-1] / "checkpoint.json"
+    content = json.loads(about.read_text())
+    del content["sha256"]  # its own checksum, which a manifest of that format did not have
+    for name in ("bit_order", "place", "decoding"):
+        del content["model_config"][name]
+    about.write_text(json.dumps(content | {"format": "flowmo-checkpoint-2"}))
+    assert main(old) == 0
+    assert "resuming at 8 images" in capsys.readouterr().out
+    assert log_of(tmp_path)[1] == first
+    assert list(log_of(tmp_path)) == list(range(1, 13))
 
 
 def test_a_later_run_starts_from_the_weights_of_an_earlier_one(

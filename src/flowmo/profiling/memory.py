@@ -139,7 +139,7 @@ def _trace(config: FlowMoConfig, train: EndToEnd, device: str) -> Traced:
         model = FlowMo(config)
     # Which part of the images d_perc sees is drawn, and here nothing can be: any part of that size takes as much.
     part_of = slice(train.perceptual_crop)
-    step = STAGES[train.stage].stage(model, replace(train, perceptual_crop=None))
+    step = STAGES[train.stage].stage(model, replace(train, perceptual_crop=None, perceptual_scales=(1.0,)))
     if train.freeze_encoder_after == 0:
         model.encoder.requires_grad_(False)
     network = untrained_lpips(train.perceptual_network) if train.losses.perceptual else None

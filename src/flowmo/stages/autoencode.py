@@ -95,5 +95,5 @@ class Autoencode(Stage):
             perceptual=self.parts.perceptual,
             perceptual_share=config.perceptual_share,
             average=self.parts.average if config.entropy_over == "processes" else None,
-            window=draw_window(batch.images, config.perceptual_crop, generator),
+            window=draw_window(batch.images, config.perceptual_crop, generator, config.perceptual_scales),
         )

@@ -130,7 +130,7 @@ def distillation_loss(
     pixel = F.mse_loss(samples, reference)
     total, sample, flow = config.distill.pixel_weight * pixel, pixel.new_zeros(()), None
     if perceptual is not None and config.sample.weight:
-        sample = perceptual(samples[(..., *window)], reference[(..., *window)]).mean()
+        sample = perceptual(window.of(samples), window.of(reference)).mean()
         total = total + config.sample.weight * sample
     if draws is not None and config.distill.flow_weight:
         x_t = interpolate(image, draws.noise, draws.t)

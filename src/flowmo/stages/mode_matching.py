@@ -47,6 +47,7 @@ class EndToEndConfig(StageConfig):
     perceptual_network: Literal["vgg", "alex"] = "vgg"  # whose features LPIPS compares
     perceptual_share: float = 1.0  # share of a batch that d_perc sees, see :func:`mode_matching_loss`
     perceptual_crop: int | None = None  # side of the part of each image that d_perc sees, at a random place (O6)
+    perceptual_scales: tuple[float, ...] = (1.0,)  # a part of one of these times that side, brought to it (O6)
     freeze_encoder_after: int | None = None  # images; then the optimizer is built anew without it (A14)
     entropy_over: Literal["micro_batch", "processes"] = "micro_batch"  # images that share a codebook entropy (A7)
 
@@ -56,6 +57,10 @@ class EndToEndConfig(StageConfig):
         require(freeze is None or freeze >= 0, f"freeze_encoder_after must be at least 0, got {freeze}")
         crop = self.perceptual_crop
         require(crop is None or crop >= 16, f"perceptual_crop must be at least 16, got {crop}")
+        scales = self.perceptual_scales
+        fit = len(scales) > 0 and all(0.25 <= scale <= 4 for scale in scales)
+        require(fit, f"perceptual_scales must be numbers between 0.25 and 4, got {list(scales)}")
+        require(crop is not None or scales == (1.0,), "perceptual_scales are of perceptual_crop: set that too")
 
     @property
     def encoder_images(self) -> int | None:
@@ -115,9 +120,22 @@ class Draws(NamedTuple):
         return code[:count] if self.bits is None else Condition(code[:count]).keep_bits(self.bits[:count])
 
 
-Window = tuple[slice, slice]
-"""Rows and columns of pixels."""
-WHOLE: Window = (slice(None), slice(None))
+class Window(NamedTuple):
+    """The part of each image that d_perc sees."""
+
+    rows: slice = slice(None)  # of pixels
+    columns: slice = slice(None)  # of pixels
+    side: int | None = None  # pixels that the part is brought to; None as it is
+
+    def of(self, images: Tensor) -> Tensor:
+        """Return this part of images B 3 H W, by bilinear interpolation that does not alias where it is scaled."""
+        part = images[..., self.rows, self.columns]
+        if self.side is None or part.shape[-2:] == (self.side, self.side):
+            return part
+        return F.interpolate(part.float(), size=(self.side, self.side), mode="bilinear", antialias=True)
+
+
+WHOLE = Window()
 
 
 class ModeMatchingLoss(NamedTuple):
@@ -183,17 +201,28 @@ def perceptual_loss(
 
     Rows are independent, so the first ones will do. window: the part of each image that is compared.
     """
-    part = (slice(max(1, round(share * image.shape[0]))), ..., *window)
-    return perceptual(estimate[part], image[part]).mean()
+    count = max(1, round(share * image.shape[0]))
+    return perceptual(window.of(estimate[:count]), window.of(image[:count])).mean()
 
 
-def draw_window(image: Tensor, side: int | None, generator: torch.Generator) -> Window:
-    """Return a random square of ``side`` pixels inside the images, B 3 H W; all of them where they are smaller."""
+def draw_window(
+    image: Tensor, side: int | None, generator: torch.Generator, scales: tuple[float, ...] = (1.0,)
+) -> Window:
+    """Return a random square of ``side`` pixels inside the images, B 3 H W; all of them where they are smaller.
+
+    scales: the square is one of these times larger, and is brought to ``side`` pixels. Strides of the network that
+    measures then fall on other places of the image, and no fine pattern suits them all.
+    """
     if side is None:
         return WHOLE
+    drawn, shown = side, None
+    if scales != (1.0,):
+        shown = min(side, *image.shape[-2:])
+        scale = scales[int(torch.randint(len(scales), (), generator=generator, device=generator.device))]
+        drawn = min(round(scale * side), *image.shape[-2:])
     places = torch.rand(2, generator=generator, device=generator.device).tolist()
-    starts = [int(place * (max(0, length - side) + 1)) for place, length in zip(places, image.shape[-2:], strict=True)]
-    return slice(starts[0], starts[0] + side), slice(starts[1], starts[1] + side)
+    starts = [int(place * (max(0, length - drawn) + 1)) for place, length in zip(places, image.shape[-2:], strict=True)]
+    return Window(slice(starts[0], starts[0] + drawn), slice(starts[1], starts[1] + drawn), shown)
 
 
 def mode_matching_loss(
@@ -251,5 +280,5 @@ class ModeMatching(Stage):
             perceptual=self.parts.perceptual,
             perceptual_share=config.perceptual_share,
             average=self.parts.average if config.entropy_over == "processes" else None,
-            window=draw_window(image, config.perceptual_crop, generator),
+            window=draw_window(image, config.perceptual_crop, generator, config.perceptual_scales),
         )

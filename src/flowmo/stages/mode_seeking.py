@@ -178,8 +178,7 @@ def mode_seeking_loss(
         else:
             kept = draws.kept(quantized.code, len(chain.noise))
             sample = sample_chain(model, kept, chain, config.sample.recompute)
-        part = (..., *window)
-        distance = perceptual(sample[part], image[: len(sample)][part]).mean()
+        distance = perceptual(window.of(sample), window.of(image[: len(sample)])).mean()
     total = flow + config.sample.weight * distance + config.losses.quantizer_loss(quantized.losses)
     return ModeSeekingLoss(total, flow, distance, *quantized.losses, bit_share(model, quantized))
 

@@ -47,6 +47,7 @@ OLD = {
 LATER = {
     "tf32",
     "perceptual_crop",
+    "perceptual_scales",
     "rates",
     "learning_rates",
     "optimizer",
