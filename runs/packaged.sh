@@ -39,7 +39,7 @@ common=(batch_size="${BATCH:-8}" gradient_clip=1.0 weight_normalization=false co
   compile="${COMPILE:-false}" flip=true workers="${WORKERS:-1}" checkpoint_minutes=5 validate_every=50000 log_steps=100)
 stages=(optimizer="${OPTIMIZER:-adam}" learning_rate="${RATE:-4e-4}" "betas=[0.9,0.98]" learning_rates.linear=0.1
   learning_rates.readout=0.1 losses.flow="${FLOW:-1}" perceptual_share="${SHARE:-1}" perceptual_crop="${PART:-96}"
-  "perceptual_scales=${SCALES:-[0.667,1.0,1.333]}")
+  "perceptual_scales=[0.667,1.0,1.333]")
 
 run() { # NAME IMAGES COMMAND FLAGS...: a run to its end, or to the end of this call
   local folder=$out/$1 images=$2 command=$3

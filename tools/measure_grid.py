@@ -16,13 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flowmo import FlowMo
 from flowmo.data import read_first, to_float, to_uint8
 from flowmo.weights import load
 
 BLOCK, DEVIATION, EVEN, MIDDLING = 16, 1.5, 2.0, 6.0
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
     parser.add_argument("models", nargs="+", metavar="MODEL")
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument(
         "--count", type=int, default=40, help="validation photographs of 256 pixels (default: %(default)s)"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     images = read_first(arguments.data, None, (256, 256), print, arguments.count, eight_bits=True).images
     original = texture(to_float(images))
     even, middling = original < EVEN, (original >= EVEN) & (original < MIDDLING)
@@ -47,7 +48,7 @@ def main() -> None:
 
 
 @torch.no_grad()
-def reconstructed(model, images: Tensor, bits: int, first: int) -> Tensor:  # type: ignore[no-untyped-def]
+def reconstructed(model: FlowMo, images: Tensor, bits: int, first: int) -> Tensor:
     """Return the texture of the reconstructions of images B 3 H W in [-1, 1], the first of which has seed ``first``."""
     tokens = model.tokenize(images).truncate(bits=bits)
     return texture(to_float(to_uint8(model.detokenize(tokens, seed=range(first, first + len(images))))))

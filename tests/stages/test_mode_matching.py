@@ -20,7 +20,7 @@ from flowmo.presets import tiny
 from flowmo.stages import LossWeights, ModeMatchingLoss, draw, mode_matching_loss
 from flowmo.stages.autoencode import Autoencode, AutoencodeConfig
 from flowmo.stages.base import LossParts
-from flowmo.stages.mode_matching import Draws, ModeMatching, ModeMatchingConfig, Window, draw_window, synchronize
+from flowmo.stages.mode_matching import WHOLE, Draws, ModeMatching, ModeMatchingConfig, Window, draw_window, synchronize
 from flowmo.tokenizer import FlowMo
 
 
@@ -226,7 +226,7 @@ def test_the_perceptual_network_sees_a_random_square(model: FlowMo, images: Tens
         assert torch.equal(seen[-1], images[..., window.rows, window.columns])
     assert {tuple(part.shape[-2:]) for part in seen} == {(16, 16)}
     assert not torch.equal(seen[0], seen[1])
-    assert draw_window(images, None, generator) == Window(slice(None), slice(None))
+    assert draw_window(images, None, generator) == WHOLE
 
 
 def test_the_square_is_larger_or_smaller_and_brought_to_one_size(images: Tensor) -> None:
@@ -249,18 +249,25 @@ def test_the_square_is_larger_or_smaller_and_brought_to_one_size(images: Tensor)
 
 
 def test_scales_of_the_square_reach_the_loss(model: FlowMo, images: Tensor) -> None:
-    """Of both stages that train the encoder: LPIPS is given the larger part at one size."""
-    shapes, config = [], ModeMatchingConfig(perceptual_crop=16, perceptual_scales=(1.5,))
+    """Of both stages that train the encoder: LPIPS is given a quarter of the image, enlarged to all of its pixels."""
+    side, seen = images.shape[-1], []
+    settings = {"perceptual_crop": side, "perceptual_scales": (0.5,)}
 
     def noting(estimate: Tensor, reference: Tensor) -> Tensor:
-        shapes.append((estimate.shape[-1], reference.shape[-1]))
+        assert estimate.shape == reference.shape == images.shape
+        seen.append(reference)
         return distance(estimate, reference)
 
     parts, batch = LossParts(noting), SimpleNamespace(images=images)
-    ModeMatching(model, config, parts)(batch, torch.Generator().manual_seed(0), 0)
-    stage = Autoencode(model, AutoencodeConfig(perceptual_crop=16, perceptual_scales=(1.5,)), parts)
-    stage(batch, torch.Generator().manual_seed(0), 0)
-    assert shapes == [(16, 16)] * 2
+    ModeMatching(model, ModeMatchingConfig(**settings), parts)(batch, torch.Generator().manual_seed(0), 0)
+    Autoencode(model, AutoencodeConfig(**settings), parts)(batch, torch.Generator().manual_seed(0), 0)
+    half = side // 2
+    for reference in seen:
+        parts_of = (
+            Window(slice(y, y + half), slice(x, x + half), side) for y in range(half + 1) for x in range(half + 1)
+        )
+        assert any(torch.equal(reference, part.of(images)) for part in parts_of)
+    assert len(seen) == 2
 
 
 @pytest.mark.parametrize(
