@@ -73,8 +73,8 @@ def test_passes_speed_and_differences_of_each_row(folder: Path) -> None:
     assert models["one"]["speedup"] > 3
     assert models["student"]["sampler"]["num_steps"] == 1
     assert models["student"]["difference"]["psnr"]["mean"] == pytest.approx(
-        models["student"]["metrics"]["psnr"] - models["eight"]["metrics"]["psnr"]
-    )
+        models["student"]["metrics"]["psnr"] - models["eight"]["metrics"]["psnr"], abs=2e-6
+    )  # each picture's is in single precision, with steps of 5e-7
     assert found["speed"]["machine"]["threads"] == torch.get_num_threads()
     swapped = rows | {"one": (rows["student"][0], rows["one"][1])}
     with pytest.raises(DataError, match="of one are of other weights"):

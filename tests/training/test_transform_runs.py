@@ -68,8 +68,8 @@ def train(images: Path, out: Path, init: Path, *settings: str, flags: tuple[str,
     return main([*command, "--set", *SETTINGS, *settings])
 
 
-def decoder_only(command: str, images: Path, out: Path, init: Path, *settings: str) -> int:
-    checks = ["--validation-count", "8", "--no-rfid", "--device", "cpu", "--validation", str(images)]
+def decoder_only(command: str, images: Path, out: Path, init: Path, *settings: str, count: int = 8) -> int:
+    checks = ["--validation-count", str(count), "--no-rfid", "--device", "cpu", "--validation", str(images)]
     return main([command, str(images), str(out), "--init", str(init), *checks, "--set", *SETTINGS, *settings])
 
 
@@ -141,8 +141,8 @@ def test_post_training_of_short_chains(images: Path, crops: Path, tmp_path: Path
     for weight in (0, 1000):
         out = tmp_path / f"post-{weight}"
         settings = ["sample.num_steps=1", "sample.grid=shifted", "sample.network_side=32", f"sample.weight={weight}"]
-        settings += [*ALL_NOISE, "sample.patience=0", "images=400", "cooldown_images=200", "learning_rate=5e-4"]
-        assert decoder_only("posttrain", images, out, crops, *settings) == 0
+        settings += [*ALL_NOISE, "sample.patience=0", "images=400", "cooldown_images=200", "learning_rate=5e-5"]
+        assert decoder_only("posttrain", images, out, crops, *settings, count=64) == 0  # of 8 the distance is noisy
         _, last = (line for line in lines_of(out) if "distance" in line)
         distances[weight] = last["distance"]
     assert distances[1000] < distances[0]
