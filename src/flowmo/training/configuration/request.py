@@ -22,7 +22,7 @@ from .config import FIRST_STAGE, STAGES, ImageRunConfig, TrainConfig
 from .recipes import RECIPES, check_weights, model_of
 from .settings import with_settings
 
-FEW_IMAGES, PACKAGED_IMAGES = 5_000, 273_000  # of a run that is worth a warning; those that the packaged model saw
+FEW_IMAGES, PACKAGED_IMAGES = 5_000, 336_000  # of a run that is worth a warning; those that the packaged model saw
 BATCHES = ("batch_size", "micro_batch")  # settings that fix how large a batch is
 WHOLE = [name for name, entry in STAGES.items() if not entry.config.decoder_only]
 """The stages that train encoder and decoder."""
