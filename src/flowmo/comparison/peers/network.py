@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ Levels = Any
 """A ModuleList of ModuleDicts, which its type does not say."""
 
 
-class PeerNetwork(nn.Module):
+class PeerNetwork(nn.Module, ABC):
     """A published tokenizer: image -> latent -> indices -> codes -> image, each step as the authors' network has it.
 
     A subclass gives ``latent``, ``indices``, ``codes`` and ``pixels``.
@@ -33,21 +34,21 @@ class PeerNetwork(nn.Module):
         """Return the bits of an index."""
         return (self.num_codes - 1).bit_length()
 
+    @abstractmethod
     def latent(self, x: Tensor) -> Tensor:
         """Return the latents B C h w, before quantization, of images B 3 H W in the network's own range."""
-        raise NotImplementedError
 
+    @abstractmethod
     def indices(self, latent: Tensor) -> Tensor:
         """Return the integers B h w that latents B C h w are quantized to."""
-        raise NotImplementedError
 
+    @abstractmethod
     def codes(self, indices: Tensor) -> Tensor:
         """Return the codes B C h w, which the decoder is given, of integers B h w."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pixels(self, codes: Tensor) -> Tensor:
         """Return the images B 3 H W of codes B C h w, in the network's own range and not clipped."""
-        raise NotImplementedError
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ImageError for images of a size that this network does not take."""
