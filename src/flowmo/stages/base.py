@@ -7,6 +7,7 @@ and calls the loss. Adding one touches its file, ``training/configuration/config
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
@@ -23,16 +24,16 @@ PerceptualDistance = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class StageConfig:
+class StageConfig(ABC):
     """Base of the stages' configurations, which says what the loop has to know of a stage."""
 
     decoder_only: ClassVar[bool] = False
     """Whether the decoder alone trains, on samples that it makes, and validation may end the run."""
 
     @property
+    @abstractmethod
     def stage(self) -> str:
         """Return the stage's name; each configuration has a field with its own."""
-        raise NotImplementedError
 
     @property
     def encoder_images(self) -> int | None:
@@ -106,12 +107,12 @@ class ImageBatch(Protocol):
     def images(self) -> Tensor: ...
 
 
-class Stage(nn.Module):
+class Stage(nn.Module, ABC):
     """Base of the stages. Only ``model`` trains: what else a loss needs must not be a parameter of this module."""
 
     model: nn.Module
     parts: LossParts
 
+    @abstractmethod
     def forward(self, batch: Any, generator: torch.Generator, images_seen: int) -> LossTerms:
         """Return the loss terms of one micro-batch. All randomness comes from ``generator``, on the model's device."""
-        raise NotImplementedError
