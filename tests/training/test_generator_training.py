@@ -172,6 +172,22 @@ def test_a_run_of_before_goes_on(shard: Path, tmp_path: Path, capsys: pytest.Cap
     assert list(log_of(tmp_path)) == list(range(1, 13))
 
 
+def test_how_tokens_are_drawn_keeps_no_run_from_going_on(shard: Path, tmp_path: Path) -> None:
+    """The checkpoint's holds where the command says nothing of it, and else the command's."""
+    first = tmp_path / "first"
+    drawn = ("--config", "decoding.guidance_scale=3")
+    assert main(command(shard, first, *drawn, images=8, cooldown_images=0, **SELDOM)) == 0
+    resumed = ("--resume", str(checkpoints_of(first)[-1]), "--cooldown", "8")
+    for name, more, guidance in (("kept", (), 3), ("changed", ("--config", "decoding.guidance_scale=4"), 4)):
+        settings = SELDOM | {"images": 16, "cooldown_images": 0}
+        assert main(command(shard, tmp_path / name, *more, *resumed, **settings)) == 0
+        assert load_generator(tmp_path / name).config.decoding == DecodeSettings(guidance_scale=guidance)
+        assert list(log_of(tmp_path / name)) == [2]
+        assert (
+            json.loads((tmp_path / name / "config.json").read_text())["model"]["decoding"]["guidance_scale"] == guidance
+        )
+
+
 def test_a_later_run_starts_from_the_weights_of_an_earlier_one(
     shard: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

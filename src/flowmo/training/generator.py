@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -10,7 +10,16 @@ from torch import Tensor
 
 from ..config import from_dict, to_dict
 from ..errors import TrainingError, require
-from ..generation import NO_CLASS, Generator, GeneratorConfig, MaskedLoss, draw_masks, masked_loss, save_generator
+from ..generation import (
+    NO_CLASS,
+    DecodeSettings,
+    Generator,
+    GeneratorConfig,
+    MaskedLoss,
+    draw_masks,
+    masked_loss,
+    save_generator,
+)
 from ..generation.loss import MaskedDraws
 from ..generation.schedule import Schedule, random_masks
 from ..stages import Stage
@@ -93,10 +102,14 @@ def assemble_generator(
 ) -> Assembled[GeneratorStep]:
     """Return a run where ``checkpoint`` left it, or at the beginning.
 
+    How tokens are drawn changes no training: that of ``model`` holds, or the checkpoint's where ``model`` says nothing.
     Raises TrainingError for a checkpoint of another generator.
     """
     if checkpoint is not None:
         stored = from_dict(GeneratorConfig, checkpoint.about["model_config"])  # older ones lack later settings
+        if model.config.decoding == DecodeSettings():
+            model.config = replace(model.config, decoding=stored.decoding)
+        stored = replace(stored, decoding=model.config.decoding)
         if stored != model.config or checkpoint.about["classes"] != model.classes:
             raise TrainingError(
                 f"{checkpoint.path.parent} holds a run of another generator, or on shards of other tokens or classes; "
