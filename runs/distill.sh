@@ -43,7 +43,7 @@ measured() {
   local label=$1 weights=$2 name=$3 results=() stem; shift 3
   stem=$(basename "$weights" .safetensors)
   for seed in $seeds; do
-    flowmo evaluate "$weights" "$photographs" --seed "$seed" --out "$out/$name/seed-$seed" ${LIMIT:+--limit "$LIMIT"} "$@"
+    flowmo evaluate "$weights" "$photographs" --seed "$seed" --out "$out/$name/seed-$seed" ${LIMIT:+--count "$LIMIT"} "$@"
     results+=("$out/$name/seed-$seed/$stem-standard.json")
   done
   rows+=("$label=$weights=$(IFS=,; echo "${results[*]}")")

@@ -24,4 +24,4 @@ for setting in $settings; do
   unmeasured+=("$out/samples/$name.npz")
 done
 [ ${#unmeasured[@]} = 0 ] || flowmo evaluate-generator "${unmeasured[@]}" "$data" --split validation \
-  ${count:+--limit "$count"} --out "$out/results" --device "$device"
+  ${count:+--count "$count"} --out "$out/results" --device "$device"

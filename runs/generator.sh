@@ -29,7 +29,7 @@ flowmo() { echo "+ flowmo $*" >&2; "$python" -m flowmo "$@"; }
 # 1. Tokens of both parts. CLASSES: a file of class names with their WordNet ids, where the data have none.
 shard() {
   [ -f "$out/$2.shard" ] || flowmo tokenize "$data" --split "$1" --model "$tokenizer" --out "$out/$2.shard" \
-    ${first:+--limit "$first"} ${classes:+--class-names "$classes"} ${size:+--size "$size"} \
+    ${first:+--count "$first"} ${classes:+--class-names "$classes"} ${size:+--size "$size"} \
     ${rate:+--bits-per-token "$rate"} --batch-size 64 --device "$device" "${@:3}"
 }
 shard train train
@@ -69,4 +69,4 @@ for file in "$out"/samples/*.npz; do
   [ -f "$out/results/$(basename "$file" .npz).json" ] || unmeasured+=("$file")
 done
 [ ${#unmeasured[@]} = 0 ] || flowmo evaluate-generator "${unmeasured[@]}" "$data" --split validation \
-  ${first:+--limit "$first"} --out "$out/results" --device "$device"
+  ${first:+--count "$first"} --out "$out/results" --device "$device"
